@@ -1,0 +1,1 @@
+"""What the tests share: one comparison, the Hypothesis strategies and the named problems."""
