@@ -1,0 +1,43 @@
+"""Build the book strictly, then check that no page needs anything from outside: ``python book/build.py [--open]``."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+BOOK = Path(__file__).resolve().parent
+PAGES = BOOK / "_build" / "html"
+LOADED = re.compile(r"<(script|link|img|iframe|source|object)\b[^>]*?\b(?:src|href|data)=\"([^\"]+)\"")
+HOSTS = re.compile(r"https?://(?:cdn|unpkg|fonts|cdnjs)[^\"' )]+")
+
+
+def outside(page: Path) -> Iterator[str]:
+    """What ``page`` would load from another host, or from a file that is not there."""
+    text = page.read_text(encoding="utf-8")
+    for tag, address in LOADED.findall(text):
+        if re.match(r"(https?:)?//", address):
+            yield f"{page.name}: <{tag}> loads {address}"
+        elif not address.startswith(("data:", "#")) and not (page.parent / re.split("[?#]", address)[0]).exists():
+            yield f"{page.name}: <{tag}> points at {address}, which is missing"
+    yield from (f"{page.name}: {address}" for address in HOSTS.findall(text))
+
+
+def main(arguments: list[str]) -> int:
+    """Build with warnings as errors; the exit status is 0 when the pages stand alone."""
+    command = [sys.executable, "-m", "jupyter_book", "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
+    if code := subprocess.run(command, check=False).returncode:
+        return code
+    pages = sorted(page for page in PAGES.rglob("*.html") if "_static" not in page.parts)
+    found = [line for page in pages for line in outside(page)]
+    print("\n".join(found) or f"{len(pages)} pages stand alone: {PAGES / 'index.html'}")
+    if "--open" in arguments and not found:
+        webbrowser.open((PAGES / "index.html").as_uri())
+    return 1 if found or not pages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
