@@ -1,0 +1,73 @@
+"""Whole sampler paths: a reading repeated over the steps of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .laws import Law, Laws
+from .noise import Noise
+from .outcome import Outcome, Watch
+from .products import Products
+from .step import Slope, State, advance
+from .tableau import Step, Tableau, find, steps
+from .traces import Trace
+
+Advance = Callable[[Step, State, Slope], State]
+
+
+def run(
+    state: State, path: Sequence[Step], slope: Slope, watch: Watch | None = None, *, move: Advance = advance
+) -> State:
+    """Carry `state` through all steps; a sample that turns non-finite keeps its last good state and is marked."""
+    for step in path:
+        after = move(step, state, slope)
+        if watch is not None:
+            watch.mark(~after.finite(), Outcome.NONFINITE_SCORE, step.start)
+            after = after.where(watch.running, state)
+        state = after
+    return state
+
+
+def sampling(laws: Laws) -> Slope:
+    """Slope of plain sampling with the log densities carried along."""
+
+    def slope(step: Step, stage: int, state: State) -> State:
+        local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
+        return State(local.drift, laws.rates(local, local.drift))
+
+    return slope
+
+
+def integrate_density(
+    products: Products,
+    x: Tensor,
+    levels: Tensor,
+    trace: Trace,
+    noise: Noise | None,
+    tableau: Tableau | str = "heun",
+) -> tuple[Tensor, Tensor]:
+    """Follow the probability flow from (x, σ) through ascending levels up to σ_max.
+
+    Args:
+        products: the score with its Jacobian products.
+        x: states at the first level, (batch, *shape).
+        levels: ascending levels, such as `Grid.reversed_from(sigma)`.
+        trace: how div s is estimated.
+        noise: noise of the probes, None for the exact trace.
+        tableau: the solver or its name.
+
+    Returns:
+        the state x_max at σ_max and the increment ∫ σ div s dσ, (groups, batch), one row per independent probe group:
+        log p_σ(x) = log p_σmax(x_max) − increment.
+    """
+    method = find(tableau) if isinstance(tableau, str) else tableau
+    laws = Laws((Law(products, 1.0),), trace, noise)
+    start = State(x, torch.zeros(1, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
+    end = run(start, steps(levels, method, x), sampling(laws))
+    if end.logs is None:
+        raise ValueError("the path carried no log density; pass a trace.")
+    return end.x, end.logs[0]
+

@@ -1,0 +1,110 @@
+"""One sampler step, three readings.
+
+A reading is a slope: a map from a stage input (x, L, δ, ζ) to its rate (s^w, q, ∂_w s^w, ∂²_w s^w); the step itself is
+the tableau and knows nothing of what is carried:
+
+- sampling and finite mass w:  slope (s^w, q);
+- tangent at w = 0:            slope (s, q, Jδ + ṡ): the exact derivative of the discrete step, since at w = 0 the
+                               source carries the factor w and the tangent of L drops out;
+- cotangent:                   the transpose, from the same weights (`retreat`): with μ_j = B_j λ⁺ + Σ_{i>j} A_ij ν_i
+                               and ν_j = J_jᵀ μ_j it is λ = λ⁺ + Σ_j ν_j; the source of stage j is paired with μ_j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from .tableau import Step
+
+
+@dataclass(frozen=True)
+class State:
+    """What a path carries, and equally the rate of what it carries.
+
+    Attributes:
+        x: (batch, *shape).
+        logs: L_b per law and independent probe group, (laws, groups, batch), or None.
+        tangent: δ_k, (K, batch, *shape), or None.
+        curvature: ζ, (batch, *shape), or None.
+    """
+
+    x: Tensor
+    logs: Tensor | None = None
+    tangent: Tensor | None = None
+    curvature: Tensor | None = None
+
+    def plus(self, weights: Sequence[float], log_weights: Sequence[float], slopes: Sequence[State]) -> State:
+        """x + Σ_j w_j ẋ_j, likewise δ and ζ; L − Σ_j w^L_j q_j."""
+        minus = [-weight for weight in log_weights]
+        return State(
+            combine(self.x, weights, [slope.x for slope in slopes]),
+            combine_optional(self.logs, minus, [slope.logs for slope in slopes]),
+            combine_optional(self.tangent, weights, [slope.tangent for slope in slopes]),
+            combine_optional(self.curvature, weights, [slope.curvature for slope in slopes]),
+        )
+
+    def finite(self) -> Tensor:
+        """(batch,) whether everything carried is finite."""
+        good = torch.isfinite(self.x).flatten(1).all(1)
+        if self.logs is not None:
+            good = good & torch.isfinite(self.logs).all(0).all(0)
+        if self.tangent is not None:
+            good = good & torch.isfinite(self.tangent).flatten(2).all(2).all(0)
+        if self.curvature is not None:
+            good = good & torch.isfinite(self.curvature).flatten(1).all(1)
+        return good
+
+    def where(self, running: Tensor, other: State) -> State:
+        """This state for running samples, `other` for halted ones."""
+        column = running.reshape(-1, *[1] * (self.x.ndim - 1))
+        masks = {"x": column, "logs": running, "tangent": column, "curvature": column}
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(State)}
+        return State(**{n: None if a is None else torch.where(masks[n], a, b) for n, (a, b) in pairs.items()})
+
+
+Slope = Callable[[Step, int, State], State]
+Transpose = Callable[[Step, int, Tensor], Tensor]
+
+
+def advance(step: Step, state: State, slope: Slope) -> State:
+    """One step of the tableau: every stage's slope from its input, then the final combination."""
+    slopes: list[State] = []
+    for stage in range(len(step.levels)):
+        entry = state.plus(step.stages[stage], step.stages_log[stage], slopes) if stage else state
+        slopes.append(slope(step, stage, entry))
+    return state.plus(step.final, step.final_log, slopes)
+
+
+def retreat(step: Step, cotangent: Tensor, transpose: Transpose) -> Tensor:
+    """λ before the step from λ⁺ after it; `transpose(step, j, μ_j)` returns J_jᵀ μ_j and may pair μ_j with sources."""
+    count = len(step.levels)
+    pulled: list[Tensor | None] = [None] * count
+    for j in reversed(range(count)):
+        weights, terms = [], []
+        for i in range(j + 1, count):
+            moved = pulled[i]
+            if moved is not None:
+                weights.append(step.stages[i][j])
+                terms.append(moved)
+        incoming = combine(step.final[j] * cotangent, weights, terms)
+        pulled[j] = transpose(step, j, incoming)
+    return combine(cotangent, [1.0] * count, [p for p in pulled if p is not None])
+
+
+def combine(base: Tensor, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
+    """base + Σ_j w_j t_j; terms of weight zero are not touched."""
+    for weight, term in zip(weights, terms, strict=False):
+        if weight != 0.0:
+            base = torch.add(base, term, alpha=weight)
+    return base
+
+
+def combine_optional(base: Tensor | None, weights: Sequence[float], terms: Sequence[Tensor | None]) -> Tensor | None:
+    """`combine` where a quantity is carried, None where it is not."""
+    if base is None:
+        return None
+    return combine(base, weights, [term for term in terms if term is not None])
