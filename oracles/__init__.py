@@ -1,0 +1,39 @@
+"""Ground truth for diffusion scores, densities and samples, and for their derivatives in the data measure.
+
+Laws are written once against the array API standard: NumPy, PyTorch, JAX or array-api-strict arrays in, the same kind
+out. Importing this package loads neither torch nor JAX; the larger truths are loaded when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from oracles.mixture import GaussianMixture
+from oracles.perturbation import AdditivePerturbation
+
+_MODULES = (
+    "capabilities",
+    "empirical",
+    "flow",
+    "geometries",
+    "information",
+    "parameters",
+    "perturbation",
+    "reference",
+    "symbolic",
+    "transport",
+)
+
+__all__ = ["AdditivePerturbation", "GaussianMixture"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load a module of the package when it is first named."""
+    if name in _MODULES:
+        return importlib.import_module(f"oracles.{name}")
+    raise AttributeError(f"module 'oracles' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES])

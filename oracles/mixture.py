@@ -1,0 +1,377 @@
+"""Gaussian mixtures: exact densities, scores and their derivatives at every noise level.
+
+Symbols: `ρ = Σ_k w_k N(μ_k, Σ_k)` on R^d; noised, `p_σ = ρ * N(0, σ² I) = Σ_k w_k N(μ_k, C_k)`, `C_k = Σ_k + σ² I`;
+`g_k(x) = −C_k⁻¹ (x − μ_k)` the score of a component; `γ_k(x) = w_k N(x; μ_k, C_k) / p(x)` its responsibility;
+`s = ∇ log p = Σ_k γ_k g_k`; `a_k = g_k − s`. Then (centred forms, which do not cancel when C_k is small)
+
+    ∇s        = Σ_k γ_k [a_k a_kᵀ − C_k⁻¹]
+    D²s[u, v] = Σ_k γ_k [(a_k·u)(a_k·v) a_k − (a_k·u) C_k⁻¹ v − (a_k·v) C_k⁻¹ u − (uᵀ C_k⁻¹ v) a_k]
+
+A law is a tuple of groups of components, each with its own covariance representation, so that the mixture of a
+full-covariance law with an empirical one keeps both as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oracles import _arrays, covariance, normal
+from oracles._arrays import Array, namespace
+from oracles.covariance import Covariances
+
+# Working set of one block of states, in numbers: small enough for a core's cache, large enough to hide call overhead.
+BLOCK = 1 << 15
+# JAX unrolls loops when it traces, so its blocks only bound the memory.
+TRACED_BLOCK = 1 << 25
+
+
+@dataclass(frozen=True)
+class Group:
+    """Components that share a covariance representation: weights (K,), means (K, d), factorised covariances."""
+
+    weights: Array
+    means: Array
+    covariances: Covariances
+
+    def noised(self, sigma: Array, alpha: Array) -> Group:
+        """The group of `α X + σ ε`."""
+        return Group(self.weights, alpha * self.means, self.covariances.noised(sigma, alpha))
+
+    def constant(self) -> Group:
+        """The group with parameters that automatic differentiation does not see."""
+        weights, means = _arrays.detached(self.weights), _arrays.detached(self.means)
+        return Group(weights, means, self.covariances.constant())
+
+    def blocks(self, x: Array) -> tuple[Array, ...]:
+        """The blocks of x − μ_k for states x (n, d)."""
+        return self.covariances.project(x[None, :, :] - self.means[:, None, :])
+
+    def log_normal(self, blocks: tuple[Array, ...]) -> Array:
+        """log N(x; μ_k, C_k), shape (K, n)."""
+        c = self.covariances
+        constant = c.log_determinant() + c.dimension * np.log(2 * np.pi)
+        return -0.5 * (c.quadratic(c.inverse(), blocks) + constant[:, None])
+
+    def scores(self, blocks: tuple[Array, ...]) -> Array:
+        """g_k(x), shape (K, n, d)."""
+        return -self.covariances.expand(covariance.scaled(self.covariances.inverse(), blocks))
+
+
+@dataclass(frozen=True)
+class Local:
+    """What every derivative needs at states x (n, d): responsibilities and component scores per group, and their sums."""
+
+    groups: tuple[Group, ...]
+    log_density: Array
+    responsibilities: tuple[Array, ...]
+    scores: tuple[Array, ...]
+    score: Array
+
+    def __iter__(self) -> Iterator[tuple[Covariances, Array, Array]]:
+        """Per group: covariances, responsibilities (K, n) and centred scores a_k (K, n, d)."""
+        for group, shares, scores in zip(self.groups, self.responsibilities, self.scores, strict=True):
+            yield group.covariances, shares, scores - self.score[None, :, :]
+
+
+class GaussianMixture:
+    """The law Σ_k w_k N(μ_k, Σ_k), its noised versions, and their derivatives in closed form.
+
+    Parameters are arrays of one library (NumPy, PyTorch, JAX, array-api-strict), dtype and device, or numbers; results
+    are of the same kind. Methods take states `x` of shape (..., d). Automatic differentiation flows through every
+    method in `x`, the weights, the means and the variances.
+
+    Args:
+        weights: w_k, shape (K,), not negative, with sum 1; zeros are legal.
+        means: μ_k, shape (K, d).
+        covariances: Σ_k, shape (K, d, d), symmetric positive semi-definite; singular ones are legal data covariances.
+
+    Raises:
+        ValueError: for wrong shapes, values that are not finite, negative weights, weights that do not sum to one,
+            covariances that are not positive semi-definite, arrays on different devices.
+        TypeError: for arrays of different libraries or dtypes, or of integers.
+
+    Source: closure of Gaussian mixtures under noising; Scarvelis & Solomon, arXiv 2509.23092.
+
+    Example:
+        >>> law = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.1]], [[0.1]]])
+        >>> law.noised(0.2).score([0.0])
+        array([0.])
+    """
+
+    def __init__(self, weights: Any, means: Any, covariances: Any):
+        _, arrays = _arrays.common(weights=weights, means=means, covariances=covariances)
+        _check_components(arrays["weights"], arrays["means"])
+        size, dimension = arrays["means"].shape
+        _check_shape(arrays["covariances"], (size, dimension, dimension), "covariances", "(K, d, d)")
+        _arrays.check_finite(arrays["covariances"], "covariances")
+        self.groups = (Group(arrays["weights"], arrays["means"], covariance.full(arrays["covariances"])),)
+
+    @classmethod
+    def isotropic(cls, weights: Any, means: Any, variances: Any) -> GaussianMixture:
+        """Σ_k = v_k I, with one variance for all components or variances of shape (K,); zero is legal.
+
+        Example:
+            >>> float(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0).noised(1.0).score_divergence([0.0, 0.0]))
+            -1.0
+        """
+        _, arrays = _arrays.common(means=means, weights=weights, variances=variances)
+        _check_components(arrays["weights"], arrays["means"])
+        size, dimension = arrays["means"].shape
+        spread = _broadcast(arrays["variances"], (size,), "variances", "() or (K,)")
+        covariance.check_variances(spread, "variances")
+        return cls._of(arrays, covariance.Isotropic(spread[:, None], dimension))
+
+    @classmethod
+    def diagonal(cls, weights: Any, means: Any, variances: Any) -> GaussianMixture:
+        """Σ_k = diag(v_k), variances of shape (K, d); zeros are legal."""
+        _, arrays = _arrays.common(means=means, weights=weights, variances=variances)
+        _check_components(arrays["weights"], arrays["means"])
+        _check_shape(arrays["variances"], arrays["means"].shape, "variances", "(K, d)")
+        covariance.check_variances(arrays["variances"], "variances")
+        return cls._of(arrays, covariance.Diagonal(arrays["variances"]))
+
+    @classmethod
+    def low_rank(cls, weights: Any, means: Any, factors: Any, variances: Any = 0.0) -> GaussianMixture:
+        """Σ_k = F_k F_kᵀ + v_k I, factors of shape (K, d, r), variances scalar or (K,); no d×d matrix is formed."""
+        _, arrays = _arrays.common(means=means, weights=weights, factors=factors, variances=variances)
+        _check_components(arrays["weights"], arrays["means"])
+        size, dimension = arrays["means"].shape
+        _check_factors(arrays["factors"], size, dimension)
+        spread = _broadcast(arrays["variances"], (size,), "variances", "() or (K,)")
+        covariance.check_variances(spread, "variances")
+        return cls._of(arrays, covariance.low_rank(arrays["factors"], spread))
+
+    @classmethod
+    def empirical(cls, points: Any, weights: Any = None) -> GaussianMixture:
+        """The empirical law Σ_i w_i δ_{y_i} of points (N, d); equal weights unless given."""
+        _, arrays = _arrays.common(points=points)
+        size = arrays["points"].shape[0]
+        equal = _arrays.from_numpy(np.full(size, 1.0 / max(size, 1)), arrays["points"])
+        return cls.isotropic(equal if weights is None else weights, arrays["points"], 0.0)
+
+    @classmethod
+    def _of(cls, arrays: dict[str, Array], covariances: Covariances) -> GaussianMixture:
+        return cls.from_groups((Group(arrays["weights"], arrays["means"], covariances),))
+
+    @classmethod
+    def from_groups(cls, groups: tuple[Group, ...]) -> GaussianMixture:
+        """The law with these groups of components, which are not checked again."""
+        law = object.__new__(cls)
+        law.groups = groups
+        return law
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(type(group.covariances).__name__.lower() for group in self.groups)
+        return f"GaussianMixture(components={self.size}, dimension={self.dimension}, covariances={kinds})"
+
+    @property
+    def weights(self) -> Array:
+        """w_k, shape (K,)."""
+        return _joined([group.weights for group in self.groups])
+
+    @property
+    def means(self) -> Array:
+        """μ_k, shape (K, d)."""
+        return _joined([group.means for group in self.groups])
+
+    @property
+    def covariances(self) -> Array:
+        """Σ_k as dense matrices (K, d, d)."""
+        return _joined([group.covariances.dense(group.covariances.spectrum) for group in self.groups])
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return self.groups[0].covariances.dimension
+
+    @property
+    def size(self) -> int:
+        """K, the number of components."""
+        return sum(group.covariances.size for group in self.groups)
+
+    @property
+    def mean(self) -> Array:
+        """E[X], shape (d,)."""
+        xp = namespace(self.weights)
+        return xp.sum(self.weights[:, None] * self.means, axis=0)
+
+    @property
+    def covariance(self) -> Array:
+        """Cov[X], shape (d, d)."""
+        xp, offsets = namespace(self.weights), self.means - self.mean[None, :]
+        between = xp.matmul((self.weights[:, None] * offsets).T, offsets)
+        within = [g.covariances.average(g.weights[:, None], g.covariances.spectrum)[0, ...] for g in self.groups]
+        return sum(within, start=between)
+
+    def noised(self, sigma: Any, alpha: Any = 1.0) -> GaussianMixture:
+        """The law of `α X + σ ε`, ε ~ N(0, I): means α μ_k, covariances α² Σ_k + σ² I, without a new factorisation.
+
+        Raises:
+            ValueError: unless σ and α are positive and finite numbers.
+        """
+        reference = self.groups[0].means
+        sigma = _arrays.check_positive(sigma, reference, "sigma")
+        alpha = _arrays.check_positive(alpha, reference, "alpha")
+        return self.from_groups(tuple(group.noised(sigma, alpha) for group in self.groups))
+
+    def log_density(self, x: Any) -> Array:
+        """log p(x) in nats, shape (...)."""
+        return self._map(lambda block: _arrays.log_sum_exp(self._log_terms(block)[0]), x)
+
+    def responsibilities(self, x: Any) -> Array:
+        """γ_k(x), the probability that component k made x, shape (..., K)."""
+
+        def block(states: Array) -> Array:
+            terms, _ = self._log_terms(states)
+            return namespace(terms).exp(terms - _arrays.log_sum_exp(terms)[None, :]).T
+
+        return self._map(block, x)
+
+    def score(self, x: Any) -> Array:
+        """s(x) = ∇ log p(x), shape (..., d)."""
+        return self._map(lambda block: self.local(block).score, x)
+
+    def log_density_and_score(self, x: Any) -> tuple[Array, Array]:
+        """log p(x) and s(x) from one pass over the components."""
+        x = self._states(x)
+        return self._map_many(lambda block: (lambda at: (at.log_density, at.score))(self.local(block)), x)
+
+    def score_jacobian(self, x: Any) -> Array:
+        """∇s(x) = ∇² log p(x), shape (..., d, d), symmetric."""
+        return self._map(lambda block: normal.jacobian(self.local(block)), x)
+
+    def score_jacobian_product(self, x: Any, v: Any) -> Array:
+        """∇s(x) v without forming the matrix; `v` has the shape of `x`."""
+        return self._map(lambda block, tangent: normal.jacobian_product(self.local(block), tangent), x, v=v)
+
+    def score_divergence(self, x: Any) -> Array:
+        """div s(x) = Δ log p(x), shape (...)."""
+        return self._map(lambda block: normal.divergence(self.local(block)), x)
+
+    def third_order(self, x: Any, u: Any, v: Any) -> Array:
+        """D²s(x)[u, v], the second derivative of the score along u and v, shape (..., d); symmetric in u and v."""
+        return self._map(lambda block, *pair: normal.third_order(self.local(block), *pair), x, u=u, v=v)
+
+    def denoiser(self, x: Any, sigma: Any) -> Array:
+        """D_σ(x) = E[X | X + σ ε = x] = x + σ² s_σ(x), shape (..., d)."""
+        return self._map(lambda block: normal.posterior_mean(self, *self._noisy(block, sigma)), x)
+
+    def posterior(self, x: Any, sigma: Any) -> tuple[Array, Array]:
+        """Mean (..., d) and covariance (..., d, d) of X given X + σ ε = x; Tweedie's formulas without cancellation."""
+        return self._map_many(lambda block: normal.posterior(self, *self._noisy(block, sigma)), self._states(x))
+
+    def sample(self, n: int, seed: Any = None) -> Array:
+        """n independent draws (n, d) from a NumPy generator made from `seed`; constants for differentiation."""
+        return normal.sample(self, n, np.random.default_rng(seed))
+
+    def cdf(self, x: Any) -> Array:
+        """F(x) = P(X ≤ x) for d = 1, shape (...) for x of shape (..., 1)."""
+        return normal.cdf(self, self._states(x))
+
+    def survival(self, x: Any) -> Array:
+        """1 − F(x) for d = 1 without cancellation in the upper tail."""
+        return normal.survival(self, self._states(x))
+
+    def quantile(self, u: Any, upper: bool = False) -> Array:
+        """F⁻¹(u) for d = 1, shape (..., 1) for u of shape (...) in (0, 1); `upper` inverts 1 − F instead."""
+        return normal.quantile(self, u, upper)
+
+    def local(self, x: Array) -> Local:
+        """Responsibilities and component scores at states (n, d)."""
+        terms, blocks = self._log_terms(x)
+        xp, total = namespace(x), _arrays.log_sum_exp(terms)
+        shares = _split(xp.exp(terms - total[None, :]), [group.covariances.size for group in self.groups])
+        scores = tuple(group.scores(block) for group, block in zip(self.groups, blocks, strict=True))
+        parts = [xp.sum(w[:, :, None] * g, axis=0) for w, g in zip(shares, scores, strict=True)]
+        return Local(self.groups, total, tuple(shares), scores, sum(parts[1:], start=parts[0]))
+
+    def _log_terms(self, x: Array) -> tuple[Array, list[tuple[Array, ...]]]:
+        """log w_k + log N(x; μ_k, C_k), shape (K, n), and the blocks of x − μ_k of every group."""
+        self.check_density()
+        blocks = [group.blocks(x) for group in self.groups]
+        pairs = zip(self.groups, blocks, strict=True)
+        return _joined([_arrays.safe_log(g.weights)[:, None] + g.log_normal(b) for g, b in pairs]), blocks
+
+    def _noisy(self, x: Array, sigma: Any) -> tuple[Array, Array, Local]:
+        return x, _arrays.check_sigma(sigma, x), self.noised(sigma).local(x)
+
+    def check_density(self) -> None:
+        """Raise where a covariance is known to be singular."""
+        if any(group.covariances.singular() for group in self.groups):
+            raise ValueError("this law has a singular covariance and hence no density; take .noised(sigma) first")
+
+    def _states(self, x: Any, name: str = "x") -> Array:
+        return _arrays.check_states(x, self.groups[0].means, self.dimension, name)
+
+    def _map(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
+        return self._map_many(lambda *blocks: (function(*blocks),), x, **tangents)[0]
+
+    def _map_many(self, function: Callable[..., tuple[Array, ...]], x: Any, **tangents: Any) -> tuple[Array, ...]:
+        """Apply a function of states (n, d) to states (..., d), in blocks that fit a core's cache."""
+        arrays = [self._states(x), *(self._states(value, name) for name, value in tangents.items())]
+        xp = namespace(*arrays)
+        arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
+        shape = arrays[0].shape[:-1]
+        flat = [xp.reshape(array, (-1, self.dimension)) for array in arrays]
+        step = self._rows_per_block(flat[0])
+        rows = flat[0].shape[0]
+        slices = [slice(i, min(i + step, rows)) for i in range(0, max(rows, 1), step)]
+        parts = [function(*(array[chosen, :] for array in flat)) for chosen in slices]
+        return tuple(xp.reshape(_joined(list(p)), (*shape, *p[0].shape[1:])) for p in zip(*parts, strict=True))
+
+    def _rows_per_block(self, x: Array) -> int:
+        budget = BLOCK if _arrays.eager(x) else TRACED_BLOCK
+        return max(1, budget // max(1, self.size * self.dimension))
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+
+def _split(rows: Array, sizes: list[int]) -> list[Array]:
+    starts = np.cumsum([0, *sizes])
+    return [rows[int(a) : int(b), :] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+
+
+def _check_components(weights: Array, means: Array) -> None:
+    if means.ndim != 2 or 0 in means.shape:
+        raise ValueError(
+            f"means has shape {tuple(means.shape)}; it must be (K, d) with at least one component and axis"
+        )
+    _check_shape(weights, means.shape[:1], "weights", "(K,)")
+    _arrays.check_finite(means, "means")
+    check_weights(weights)
+
+
+def check_weights(weights: Array) -> None:
+    """Raise where known weights are negative, not finite, or do not sum to one."""
+    _arrays.check_finite(weights, "weights")
+    known = _arrays.values(weights)
+    if known is None:
+        return
+    if np.any(known < 0):
+        raise ValueError(f"weights contains a negative value ({known.min()}); weights must be zero or positive")
+    total = float(np.sum(known, dtype=np.float64))
+    if abs(total - 1.0) > 10 * np.sqrt(np.finfo(known.dtype).eps):
+        raise ValueError(f"weights sum to {total}, not to one; divide them by their sum")
+
+
+def _check_shape(array: Array, shape: tuple[int, ...], name: str, words: str) -> None:
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; it must be {words} = {tuple(shape)}")
+
+
+def _check_factors(factors: Array, size: int, dimension: int) -> None:
+    if factors.ndim != 3 or tuple(factors.shape[:2]) != (size, dimension) or factors.shape[2] == 0:
+        raise ValueError(f"factors has shape {tuple(factors.shape)}; it must be (K, d, r) = ({size}, {dimension}, r)")
+    _arrays.check_finite(factors, "factors")
+
+
+def _broadcast(array: Array, shape: tuple[int, ...], name: str, words: str) -> Array:
+    if tuple(array.shape) not in ((), shape):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; it must be {words}")
+    return namespace(array).broadcast_to(array, shape)
