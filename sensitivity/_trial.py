@@ -1,0 +1,108 @@
+"""The one-time trial that decides how the Jacobian products of a score are taken (see :mod:`sensitivity.products`).
+
+On the first sample ``x_1`` each candidate (method, cures) computes two tangent products in one call. It is kept if it
+runs and agrees with central differences of the score's own values to within ``DISAGREEMENT``, a bound that tells a
+cut derivative from a rounding error and nothing finer.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sensitivity.noise import Noise
+from sensitivity.products import Products, differences, norms, step_length
+
+DISAGREEMENT = 0.5
+_WIDE = 0.05  # the coarser difference step, in units of σ: it stands above the noise of reduced-precision kernels
+_METHODS = ("forward", "double-vjp", "finite")
+_CURES: tuple[tuple[str, ...], ...] = ((), ("contiguous",), ("math",), ("contiguous", "math"))
+_SAYS = {
+    "contiguous": "inputs of group normalisation are made contiguous",
+    "math": "attention runs on the composite (math) kernel",
+    "serial": "directions are taken one after the other",
+}
+_log = logging.getLogger("sensitivity")
+
+
+def decide(products: Products, x: Tensor, sigma: Tensor) -> Products:
+    """The first candidate, cheapest and most exact first, that passes the trial on ``x[:1]``."""
+    x, sigma = x[:1].detach(), (sigma if sigma.dim() == 0 else sigma[:1]).detach()
+    tangents = Noise.draw(1, seed=0, device=x.device).rademacher(tuple(x.shape[1:]), step=0, probes=2, dtype=x.dtype)
+    products.value(x, sigma)  # a score that cannot be evaluated raises its own error here
+    failures: list[str] = []
+    for candidate in _candidates(products):
+        reason = _failure(candidate, x, sigma, tangents)
+        if reason is None:
+            return _announced(candidate, x, sigma, tangents, failures)
+        failures.append(f"{candidate.method}: {reason}")
+    raise ValueError(
+        f'products method {products.method!r} does not work for this score ({failures[-1]}): try "auto" or "finite".'
+    )
+
+
+def _candidates(products: Products) -> Iterator[Products]:
+    methods = _METHODS if products.method == "auto" else (products.method,)
+    for method in methods:
+        for serial in ((), ("serial",)):
+            for cures in _CURES if method != "finite" else ((),):
+                yield replace(products, method=method, cures=cures + serial)
+
+
+def _failure(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> str | None:
+    """Why the candidate cannot be used, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*performance drop.*")  # torch: no batching rule
+            _, product = candidate.quadratic(x, sigma, tangents)
+    except Exception as error:  # what torch raises for a missing rule has no common class
+        return str(error).strip().split("\n")[0][:160] or type(error).__name__
+    if candidate.method == "finite" or not torch.isfinite(product).all():
+        return None
+    return _disagreement(candidate, x, sigma, tangents, product)
+
+
+def _disagreement(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, product: Tensor) -> str | None:
+    # v·Jv rather than Jv, because the reverse method has Jᵀv.
+    found = (tangents * product).flatten(2).sum(2)
+    errors = []
+    for length in (step_length(x, sigma), _WIDE * sigma):
+        expected = _differences(candidate, x, sigma, tangents, length)
+        size = (tangents * expected).abs().flatten(2).sum(2)
+        errors.append((found - (tangents * expected).flatten(2).sum(2)).abs().sum() / size.sum())
+    smallest = float(torch.stack(errors).min())
+    if smallest <= DISAGREEMENT or smallest != smallest:
+        return None
+    return f"disagrees with differences of the score's own values by {smallest:.0%}: is a derivative cut (detach)?"
+
+
+def _differences(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, length: Tensor) -> Tensor:
+    with candidate._context():
+        return differences(candidate.score, x, sigma, tangents, length / norms(tangents))[1]
+
+
+def _announced(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, failures: list[str]) -> Products:
+    said = [_SAYS[cure] for cure in candidate.cures]
+    if candidate.method == "finite":
+        error = _stated_error(candidate, x, sigma, tangents)
+        candidate = replace(candidate, error=error)
+        said.insert(0, f"products are central differences with relative error about {error:.0e}")
+    elif candidate.method == "double-vjp" and failures:
+        said.insert(0, "products are derivatives of the reverse mode (double-VJP)")
+    if not said:
+        return candidate
+    message = "; ".join(said) + (f" (first failure: {failures[0]})" if failures else "") + "."
+    _log.log(logging.INFO if candidate.exact else logging.WARNING, message)
+    return replace(candidate, message=message)
+
+
+def _stated_error(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> float:
+    """Relative change of the differences when the step is doubled: more than their truncation error."""
+    length = step_length(x, sigma)
+    short, long = (_differences(candidate, x, sigma, tangents, factor * length) for factor in (1.0, 2.0))
+    return float((short - long).norm() / short.norm())

@@ -1,0 +1,160 @@
+"""Counter-based noise: every number is a pure function of (key, stream, step, stage, probe, element).
+
+A latent owns one 64-bit key ``k``. The number with counters ``(c_1, ..., c_5)`` is
+
+    h = mix(... mix(mix(k) + γ (c_1 + 1)) ... + γ (c_5 + 1)),      γ = 0x9E3779B97F4A7C15,
+
+with ``mix`` the finaliser of SplitMix64 (Steele, Lea, Flood, *Fast splittable pseudorandom number generators*,
+OOPSLA 2014, figure 17), evaluated in wrapping 64-bit integers. Along the last counter (the element) this is the
+SplitMix64 generator itself. Nothing is stored: noise can be recomputed in any order, batch, chunk or dtype and
+on any device, and an adjoint pass sees what the forward pass saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64  # the golden-ratio increment, as a signed 64-bit integer
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's shift is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * _FIRST
+    x = (x ^ _shifted(x, 27)) * _SECOND
+    return x ^ _shifted(x, 31)
+
+
+def _absorb(state: Tensor, counter: Tensor | int) -> Tensor:
+    increment = _wrapped((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA
+    return _mix(state + increment)
+
+
+def _wrapped(number: int) -> int:
+    """``number`` modulo 2⁶⁴ as a signed 64-bit integer."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of a batch of latents, one 64-bit key each.
+
+    All draws have shape ``(probes, batch, *shape)``. Draws with different ``step``, ``stage``, ``stream`` or probe
+    number are independent; draws with the same counters are equal, whatever the batch around them.
+
+    Example:
+        >>> noise = Noise.draw(3, seed=0)
+        >>> whole = noise.gaussian((2,), step=5, probes=4)
+        >>> whole.shape
+        torch.Size([4, 3, 2])
+        >>> bool((noise[1:2].gaussian((2,), step=5, probes=4) == whole[:, 1:2]).all())
+        True
+    """
+
+    keys: Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        batch: int,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> Noise:
+        """Draw one key per latent.
+
+        ``generator`` (or torch's global generator, when neither is given) is advanced by one 64-bit number, whatever
+        the batch; key ``i`` is the hash of that number and ``i``, so that a longer batch keeps the keys of a shorter.
+
+        Raises:
+            ValueError: if both ``generator`` and ``seed`` are given.
+        """
+        if generator is not None and seed is not None:
+            raise ValueError("generator and seed both fix the noise: give one of them.")
+        root = _root(generator, seed).to(device or "cpu")
+        return cls(_absorb(_mix(root), torch.arange(batch, device=root.device)))
+
+    @property
+    def batch(self) -> int:
+        return self.keys.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Noise:
+        return Noise(self.keys[rows])
+
+    def to(self, device: torch.device | str) -> Noise:
+        return Noise(self.keys.to(device))
+
+    def bits(
+        self, shape: tuple[int, ...], *, step: int, stage: int = 0, probes: int = 1, stream: int = 0, first: int = 0
+    ) -> Tensor:
+        """64 random bits as int64, for probes ``first, ..., first + probes − 1``."""
+        device = self.keys.device
+        state = _absorb(_absorb(_absorb(_mix(self.keys), stream), step), stage)
+        state = _absorb(state, torch.arange(first, first + probes, device=device)[:, None])
+        return _absorb(state[..., None], torch.arange(prod(shape), device=device)).reshape(probes, -1, *shape)
+
+    def rademacher(
+        self,
+        shape: tuple[int, ...],
+        *,
+        step: int,
+        stage: int = 0,
+        probes: int = 1,
+        dtype: torch.dtype = torch.float64,
+        stream: int = 0,
+        first: int = 0,
+    ) -> Tensor:
+        """Signs ±1 with probability ½ each."""
+        bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
+        return (1 - 2 * _shifted(bits, 63)).to(dtype)
+
+    def uniform(
+        self,
+        shape: tuple[int, ...],
+        *,
+        step: int,
+        stage: int = 0,
+        probes: int = 1,
+        dtype: torch.dtype = torch.float64,
+        stream: int = 0,
+        first: int = 0,
+    ) -> Tensor:
+        """Uniform on the open interval (0, 1), on the grid ``(j + ½) 2⁻⁵²``."""
+        bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
+        return ((_shifted(bits, 12).to(torch.float64) + 0.5) * 2.0**-52).to(dtype)
+
+    def gaussian(
+        self,
+        shape: tuple[int, ...],
+        *,
+        step: int,
+        stage: int = 0,
+        probes: int = 1,
+        dtype: torch.dtype = torch.float64,
+        stream: int = 0,
+        first: int = 0,
+    ) -> Tensor:
+        """Standard normal by inversion, ``√2 erf⁻¹(v)`` with ``v`` uniform on (−1, 1); |value| < 8.3.
+
+        Computed in float64 and rounded once, so that every dtype sees the same draw.
+        """
+        bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
+        symmetric = ((bits >> 11).to(torch.float64) + 0.5) * 2.0**-52
+        return (sqrt(2.0) * torch.erfinv(symmetric)).to(dtype)
+
+
+def _root(generator: torch.Generator | None, seed: int | None) -> Tensor:
+    if seed is not None:
+        return torch.tensor(_wrapped(int(seed)), dtype=torch.int64)
+    device = "cpu" if generator is None else generator.device
+    return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=device, dtype=torch.int64)
