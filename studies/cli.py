@@ -1,0 +1,169 @@
+"""The command `studies`.
+
+Exit codes: 0 all claims hold (or the command did what was asked), 1 some do not hold (or results differ), 2 it could
+not be run. Errors are one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    from studies.runner import Result
+
+__all__ = ["main"]
+
+OK, DIFFERS, CANNOT = 0, 1, 2
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer carries click inside, under a private name
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Studies that hold sensitivity estimates against ground truth.\n\n"
+    "Exit codes: 0 all claims hold, 1 some do not, 2 could not run.",
+)
+
+Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules of your own.")]
+Out = Annotated[Path, typer.Option(help="Folder of all results.")]
+DEFAULT_OUT = Path("studies-out")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="studies", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except StudyError as error:
+        return fail(str(error))
+    except USAGE_ERROR as error:
+        return fail(str(getattr(error, "format_message", lambda: error)()))
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return fail("interrupted; finished cells are kept, run the same command again to go on.")
+
+
+def fail(sentence: str) -> int:
+    """Print one sentence on standard error; give the exit code."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"studies: {' '.join(sentence.split())}")
+    return CANNOT
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list")
+def list_studies() -> None:
+    """Name every study and its question."""
+    from rich.table import Table
+
+    from studies.study import available, load
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("study", no_wrap=True)
+    table.add_column("question", overflow="fold")
+    for name in available():
+        table.add_row(name, load(name).QUESTION)
+    Console().print(table)
+
+
+@app.command()
+def run(
+    names: Names,
+    smoke: Annotated[bool, typer.Option("--smoke", help="At most 15 seconds; a check that everything works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="At most 2 minutes on two cores (the default).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="At most an hour on two cores.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="For a cluster.")] = False,
+    out: Out = DEFAULT_OUT,
+    device: Annotated[str, typer.Option(help="Torch device of the cells.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this machine (default one per core); 0 runs in this process.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of an existing Dask scheduler instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Shifts the seeds of all cells.")] = 0,
+    publish: Annotated[bool, typer.Option("--publish", help="Copy the final tables into the package.")] = False,
+) -> int:
+    """Run studies, or finish interrupted ones: finished cells are kept."""
+    import studies.runner
+    from studies.progress import for_console
+    from studies.study import load
+
+    level = chosen_level(smoke=smoke, quick=quick, full=full, paper=paper)
+    for name in names:  # a wrong name is reported before anything is computed
+        load(name)
+    console = Console()
+    codes = []
+    for name in names:
+        result = studies.runner.run(
+            name,
+            level,
+            out=out,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            seed=seed,
+            progress=for_console(console),
+        )
+        show(console, result)
+        codes.append(result.exit_code)
+        if publish:
+            publish_folder(console, result.folder)
+    return max(codes)
+
+
+def chosen_level(**flags: bool) -> str:
+    """The one level asked for; `quick` when none is.
+
+    Raises:
+        StudyError: more than one.
+    """
+    given = [name for name, on in flags.items() if on]
+    if len(given) > 1:
+        raise StudyError(f"--{given[0]} and --{given[1]} exclude each other; give one of them.")
+    return given[0] if given else "quick"
+
+
+def show(console: Console, result: Result) -> None:
+    """Claims, failures and where to find the rest."""
+    from studies.progress import claim_table
+
+    if result.claims:
+        console.print(claim_table(result.claims))
+    for note in result.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    if result.failures:
+        console.print(f"{len(result.failures)} cells failed; the report has their tracebacks", highlight=False)
+    console.print(f"report: {result.folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def publish_folder(console: Console, folder: Path) -> None:
+    from studies.results import publish
+
+    console.print(f"published: {publish(folder)}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")]) -> int:
+    """Make the HTML page of a result again, also of an unfinished one."""
+    from studies.upkeep import renew
+
+    summary = renew(folder)
+    Console().print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    return OK if summary.complete and not summary.failures else CANNOT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

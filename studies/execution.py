@@ -1,0 +1,151 @@
+"""Where cells run: in this process, on a local Dask cluster, or on an existing one.
+
+A cell's exception is caught where it happens and comes back as an outcome, so that the others go on. A worker that
+dies is replaced and its cell tried again; a cell that keeps killing workers is reported as failed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import random
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from studies.errors import StudyError
+from studies.memory import peak_since
+from studies.study import Cell, Context
+from studies.tables import encode
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["Outcome", "in_process", "local_client", "on_client", "remote_client", "run_one"]
+
+TRIALS = 4  # deaths of workers that a cell survives before it is held to be their cause
+CONNECT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one cell ended.
+
+    Args:
+        cell: its name.
+        content: its rows as Parquet, or None if it failed.
+        seconds: time spent in `run_cell`.
+        peak_memory_bytes: peak resident memory of the process while the cell ran.
+        error: the exception in one line, if it failed.
+        traceback: its traceback.
+    """
+
+    cell: str
+    content: bytes | None
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    error: str = ""
+    traceback: str = ""
+
+    def measurements(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "peak_memory_bytes": self.peak_memory_bytes}
+
+
+def run_one(module: str, cell: Cell, context: Context) -> Outcome:
+    """Run one cell of the study in `module`; every ordinary exception becomes part of the outcome."""
+    start = time.perf_counter()
+    try:
+        with peak_since() as peak:
+            _seed(cell.seed)
+            rows = importlib.import_module(module).run_cell(cell, context)
+        seconds = time.perf_counter() - start
+        return Outcome(cell.name, encode(cell.name, rows), seconds, peak())
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(cell.name, None, time.perf_counter() - start, 0, line, traceback.format_exc())
+
+
+def _seed(seed: int) -> None:
+    # Studies use generators of their own; this makes a forgotten one repeatable too.
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what is being fixed
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+
+
+def in_process(module: str, cells: Sequence[Cell], context: Context) -> Iterator[Outcome]:
+    """Run cells one after another here: slow, and right for debugging."""
+    for cell in cells:
+        yield run_one(module, cell, context)
+
+
+def on_client(client: Client, module: str, cells: Sequence[Cell], context: Context) -> Iterator[Outcome]:
+    """Run cells on a Dask cluster; outcomes come as they finish.
+
+    Raises:
+        StudyError: the scheduler was lost.
+    """
+    from distributed import as_completed
+
+    count = len(cells)
+    futures = client.map(run_one, [module] * count, list(cells), [context] * count, pure=False)
+    names = {future.key: cell.name for future, cell in zip(futures, cells, strict=True)}
+    finished = as_completed(futures)
+    del futures  # so that the cluster forgets a result as soon as it has been yielded
+    for future in finished:
+        yield _outcome(future, names[future.key])
+
+
+def _outcome(future: Future, name: str) -> Outcome:
+    if future.status == "finished":
+        return future.result()
+    if future.status == "error":
+        error = future.exception()
+        return Outcome(name, None, error=f"{type(error).__name__}: {error}".splitlines()[0], traceback=str(error))
+    raise StudyError("the scheduler was lost; finished cells are kept, run the same command again.")
+
+
+@contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """A Dask cluster of processes on this machine, one thread each; they end with this process, however it ends."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": TRIALS}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[Client]:
+    """An existing Dask cluster.
+
+    Raises:
+        StudyError: nothing answers at `address`.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StudyError(
+            f"no Dask scheduler answers at {address!r}; start one with 'dask scheduler' and give its tcp:// address."
+        ) from error
+    with client:
+        yield client

@@ -1,0 +1,102 @@
+"""Files that are either whole or absent: written beside their place, then renamed; checked by SHA-256.
+
+Nothing is flushed to disk for a single cell: renaming is enough against a killed process, and after a power cut the
+checksum tells a torn file from a whole one, so the cell is redone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from studies.errors import StudyError
+
+__all__ = ["TEMPORARY", "checksum", "make_folder", "read_json", "write", "write_json"]
+
+TEMPORARY = ".tmp"  # suffix of files being written; left over only when a process was killed
+_counter = itertools.count()
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 in hexadecimal.
+
+    Example:
+        >>> checksum(b"")[:8]
+        'e3b0c442'
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        StudyError: the disk is full, the folder is read-only, or the path cannot be written for another reason.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StudyError(explain(error, path)) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinities are written as Python's `NaN`, `Infinity`."""
+    write(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        StudyError: the file is absent, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise StudyError(explain(error, path)) from error
+    except ValueError as error:
+        raise StudyError(f"{path} is not valid JSON ({error}); delete it and run the study again.") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents.
+
+    Raises:
+        StudyError: it cannot be created or is not a folder.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(explain(error, path)) from error
+    return path
+
+
+ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again; finished cells are kept",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again; finished cells are kept",
+    errno.EFBIG: "the file would exceed the size limit: raise it and run the same command again; "
+    "finished cells are kept",
+    errno.EROFS: "the file system is read-only: choose a writable folder with --out",
+    errno.EACCES: "permission is denied: choose a writable folder with --out",
+    errno.EPERM: "permission is denied: choose a writable folder with --out",
+    errno.ENOENT: "it does not exist: give the folder of a stored result",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder with --out",
+    errno.EEXIST: "it is a file: choose another folder with --out",
+    errno.EISDIR: "it is a folder where a file is needed: move it away",
+    errno.ENAMETOOLONG: "the path is too long: choose a shorter folder with --out",
+}
+
+
+def explain(error: OSError, path: Path) -> str:
+    """One sentence for a file-system error."""
+    advice = ADVICE.get(error.errno or 0, f"{error.strerror or error}: check the path")
+    return f"cannot use {path}: {advice}."

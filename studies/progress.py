@@ -1,0 +1,177 @@
+"""What a run tells while it goes on: nothing (library), lines (files and pipes) or a live display (terminals)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from studies.study import Claim
+
+__all__ = ["Lines", "Live", "LiveDisplay", "Progress", "Silent", "claim_table", "for_console", "number"]
+
+
+class Progress(Protocol):
+    """Listener of a run."""
+
+    def start(self, study: str, question: str, total: int, kept: int) -> None: ...
+    def note(self, sentence: str) -> None: ...
+    def cell(self, name: str, seconds: float, error: str) -> None: ...
+    def claims(self, claims: Sequence[Claim]) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def start(self, study: str, question: str, total: int, kept: int) -> None: ...
+    def note(self, sentence: str) -> None: ...
+    def cell(self, name: str, seconds: float, error: str) -> None: ...
+    def claims(self, claims: Sequence[Claim]) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Rate:
+    """Counts cells and says how fast they come and how long the rest takes."""
+
+    def __init__(self, total: int, kept: int) -> None:
+        self.total, self.kept, self.done, self.failed = total, kept, kept, 0
+        self.began = time.monotonic()
+
+    def count(self, error: str) -> None:
+        self.done += 1
+        self.failed += bool(error)
+
+    def sentence(self) -> str:
+        elapsed = time.monotonic() - self.began
+        new = self.done - self.kept
+        text = f"{self.done}/{self.total} cells"
+        if new and elapsed > 0:
+            rate = new / elapsed
+            text += f", {_per_time(rate)}, {duration((self.total - self.done) / rate)} left"
+        return text + (f", {self.failed} failed" if self.failed else "")
+
+
+class Lines:
+    """Prints a line now and then: for pipes, files and terminals that cannot redraw."""
+
+    def __init__(self, console: Console, every: float = 10.0) -> None:
+        self.console, self.every = console, every
+        self.rate = Rate(0, 0)
+        self.last = 0.0
+
+    def start(self, study: str, question: str, total: int, kept: int) -> None:
+        self.rate, self.last = Rate(total, kept), time.monotonic()
+        self.console.print(f"{study}: {question}", highlight=False)
+        self.console.print(f"{total} cells, {kept} already stored", highlight=False)
+
+    def note(self, sentence: str) -> None:
+        self.console.print(f"note: {sentence}", highlight=False, markup=False)
+
+    def cell(self, name: str, seconds: float, error: str) -> None:
+        self.rate.count(error)
+        if error:
+            self.console.print(f"cell {name} failed: {error}", highlight=False, markup=False)
+        if time.monotonic() - self.last > self.every:
+            self.last = time.monotonic()
+            self.console.print(self.rate.sentence(), highlight=False)
+
+    def claims(self, claims: Sequence[Claim]) -> None: ...
+
+    def stop(self) -> None:
+        self.console.print(self.rate.sentence(), highlight=False)
+
+
+class LiveDisplay:
+    """A bar with rate and remaining time above the claims as they stand."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.rate, self.title = Rate(0, 0), ""
+        self.current: Sequence[Claim] = ()
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+
+    def start(self, study: str, question: str, total: int, kept: int) -> None:
+        self.rate, self.title, self.current = Rate(total, kept), study, ()
+        self.console.print(f"[bold]{study}[/]: {question}", highlight=False)
+        self.live.start()
+
+    def render(self) -> RenderableType:
+        width = max(8, min(40, self.console.width - 20))
+        filled = width * self.rate.done // max(1, self.rate.total)
+        bar = "█" * filled + "░" * (width - filled)
+        return Group(f"{bar} {self.rate.sentence()}", *([claim_table(self.current)] if self.current else []))
+
+    def note(self, sentence: str) -> None:
+        self.console.print(f"note: {sentence}", highlight=False, markup=False)
+
+    def cell(self, name: str, seconds: float, error: str) -> None:
+        self.rate.count(error)
+        if error:
+            self.console.print(f"cell {name} failed: {error}", highlight=False, markup=False)
+
+    def claims(self, claims: Sequence[Claim]) -> None:
+        self.current = claims
+
+    def stop(self) -> None:
+        self.live.stop()
+        self.console.print(self.rate.sentence(), highlight=False)
+
+
+def for_console(console: Console) -> Progress:
+    """The display that suits a console."""
+    return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+
+
+def claim_table(claims: Sequence[Claim]) -> Table:
+    """Claims with their measured values; the verdict is a word, so that it needs no colour."""
+    table = Table(box=None, pad_edge=False, expand=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim", ratio=3, overflow="fold")
+    table.add_column("measured", overflow="fold")
+    table.add_column("expected", overflow="fold")
+    for claim in claims:
+        verdict = "[green]holds[/]" if claim.holds else "[bold red]DOES NOT HOLD[/]"
+        table.add_row(verdict, claim.statement, measured(claim), number(claim.expected))
+    return table
+
+
+def measured(claim: Claim) -> str:
+    """The measured value with its interval."""
+    text = number(claim.measured)
+    if claim.interval is not None:
+        text += f" [{number(claim.interval[0])}, {number(claim.interval[1])}]"
+    return text
+
+
+def number(value: float | str) -> str:
+    """Four significant digits, or the text itself.
+
+    Example:
+        >>> number(1.00049), number(2.5e-9), number("exact")
+        ('1', '2.5e-09', 'exact')
+    """
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    Example:
+        >>> duration(4.2), duration(192), duration(7260)
+        ('4 s', '3 min 12 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _per_time(rate: float) -> str:
+    return f"{rate:.3g} cells/s" if rate >= 1 else f"{rate * 60:.3g} cells/min"

@@ -1,0 +1,198 @@
+"""What a study is: a module with a frozen configuration, cells, rows, claims and figures.
+
+A study module defines
+
+- `NAME`, `QUESTION`: its name and the question it answers, one sentence;
+- `Config`: a frozen dataclass of JSON-able fields with class methods `smoke`, `quick`, `full`, `paper`;
+- `cells(config)`: the independent pieces of work;
+- `run_cell(cell, context)`: the rows of one cell, flat dictionaries of scalars, strings and short lists;
+- `claims(rows, config)`: what the study asserts, with measured values and intervals;
+- `figures(rows, config)`: Matplotlib figures by name, each with a text alternative in the attribute `alt`.
+
+Two attributes are optional: `VERSION` (an integer; raising it sets aside rows stored by older code) and `SERIAL`
+(`True` for timings: one cell at a time, nothing beside it).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from studies.errors import StudyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from studies.cache import Cache
+
+__all__ = ["LEVELS", "STUDIES", "Cell", "Claim", "Context", "Study", "available", "configuration", "load"]
+
+LEVELS = ("smoke", "quick", "full", "paper")
+
+STUDIES: dict[str, str] = {
+    "convergence": "studies.convergence",
+    "retraining": "studies.retraining",
+    "selective_underfitting": "studies.selective_underfitting",
+    "low_noise": "studies.low_noise",
+    "density_formula": "studies.density_formula",
+    "cost": "studies.cost",
+    "conformance": "studies.conformance",
+    "attribution": "studies.attribution",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One independent piece of work.
+
+    Args:
+        name: unique in the study and safe as a file name (letters, digits, `. _ = + , -`).
+        parameters: what distinguishes this cell, JSON-able.
+        seed: the only source of randomness of this cell, so that rows do not depend on where or when it runs.
+
+    Example:
+        >>> Cell("d=2-eta=0.01", {"dimension": 2, "eta": 0.01}, seed=7).rng().integers(10) in range(10)
+        True
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def rng(self) -> np.random.Generator:
+        """A fresh NumPy generator seeded by the cell."""
+        import numpy as np
+
+        return np.random.default_rng(self.seed)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement held against measurement.
+
+    Args:
+        statement: what is claimed, one sentence.
+        measured: the measured value (a number, or a short string where one number cannot say it).
+        interval: its uncertainty (low, high), or None where there is none.
+        expected: what theory or the paper predicts, as a number or in words.
+        source: the paper and equation or section, or the kind of control.
+        holds: whether the measurement agrees; a claim that does not hold is reported as such.
+    """
+
+    statement: str
+    measured: float | str
+    interval: tuple[float, float] | None
+    expected: float | str
+    source: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a cell may use beside its own parameters.
+
+    Args:
+        config: the study's configuration.
+        device: torch device name.
+        folder: the result folder; a cell may save arrays below `folder / "arrays"` (shared by all workers).
+        level: `smoke`, `quick`, `full` or `paper`.
+    """
+
+    config: Any
+    device: str = "cpu"
+    folder: Path = Path(".")
+    level: str = "quick"
+
+    @property
+    def cache(self) -> Cache:
+        """Trained networks and arrays kept between runs, shared by all configurations of the study."""
+        from studies.cache import Cache
+
+        return Cache(self.folder.parent / "cache")
+
+
+class Study(Protocol):
+    """The attributes every study module has (see the module's docstring)."""
+
+    __name__: str
+    NAME: str
+    QUESTION: str
+    Config: type
+
+    def cells(self, config: Any) -> list[Cell]: ...
+    def run_cell(self, cell: Cell, context: Context) -> list[dict[str, Any]]: ...
+    def claims(self, rows: pd.DataFrame, config: Any) -> list[Claim]: ...
+    def figures(self, rows: pd.DataFrame, config: Any) -> dict[str, Figure]: ...
+
+
+REQUIRED = ("NAME", "QUESTION", "Config", "cells", "run_cell", "claims", "figures")
+
+
+def available() -> list[str]:
+    """Names of the registered studies that are present."""
+    return [name for name, module in STUDIES.items() if importlib.util.find_spec(module) is not None]
+
+
+def load(name: str) -> Study:
+    """The study of that name; a name with a dot is taken as a module of the user's own.
+
+    Args:
+        name: a registered name, or `package.module` importable from the current folder.
+
+    Raises:
+        StudyError: unknown name (near ones are suggested), or a module that is not a study.
+    """
+    module = importlib.import_module(STUDIES[name]) if name in available() else _own(name)
+    missing = [attribute for attribute in REQUIRED if not hasattr(module, attribute)]
+    if missing:
+        raise StudyError(f"{name!r} is not a study: it lacks {', '.join(missing)}; see the docstring of studies.study.")
+    return cast(Study, module)
+
+
+def _own(name: str) -> Any:
+    if "." not in name:
+        raise StudyError(f"there is no study {name!r}; {suggestion(name, available())}.")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise StudyError(
+            f"the study module {name!r} could not be imported ({error}); run from the folder that contains it."
+        ) from error
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Name what was probably meant, or everything there is.
+
+    Example:
+        >>> suggestion("convergance", ["convergence", "cost"])
+        "did you mean 'convergence'"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(match) for match in near)
+    return "choose one of " + ", ".join(known)
+
+
+def configuration(study: Study, level: str) -> Any:
+    """The study's configuration at a level.
+
+    Raises:
+        StudyError: unknown level, or one that the study does not define.
+    """
+    if level not in LEVELS:
+        raise StudyError(f"there is no level {level!r}; {suggestion(level, LEVELS)}.")
+    make = getattr(study.Config, level, None)
+    if make is None:
+        raise StudyError(f"the study {study.NAME!r} has no {level} configuration; choose another level.")
+    return make()
