@@ -1,0 +1,188 @@
+"""Input checks of the engine.
+
+Every check raises ``ValueError`` or ``TypeError`` with one sentence that quotes the argument, says why it is refused
+and what to do. Shapes, dtypes and devices are read without touching the values; only the functions that say so in their
+name (``finite``, ``positive``) read values, which on an accelerator waits for the device: they belong at public entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_choice",
+    "check_finite",
+    "check_levels",
+    "check_like",
+    "check_log_density",
+    "check_positive_number",
+    "check_same_home",
+    "check_sigma",
+    "check_states",
+    "check_weights",
+    "per_sample",
+    "transformed",
+]
+
+
+def transformed(x: Tensor) -> bool:
+    """Whether ``x`` is seen through ``torch.func`` or is being traced, so that its values cannot be read."""
+    if torch.compiler.is_compiling():
+        return True
+    wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", None)
+    return bool(wrapped is not None and wrapped(x))
+
+
+def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None) -> None:
+    """States are floating tensors of shape ``(batch, *shape)``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor({name}).")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"{name} has dtype {x.dtype}, states are floating point: pass {name}.float() or .double().")
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, states have shape (batch, *shape): "
+            f"add the missing axis with {name}[None]."
+        )
+    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, but each sample must have shape {tuple(shape)}: "
+            f"reshape it to (batch, {', '.join(map(str, shape))})."
+        )
+
+
+def check_like(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
+    """``y`` has the shape, dtype and device of ``x``."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{name} is a {type(y).__name__}, not a tensor: pass a tensor like {reference}.")
+    if y.shape != x.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(y.shape)}, but {reference} has shape {tuple(x.shape)}: "
+            f"pass one entry for each entry of {reference}."
+        )
+    check_same_home(y, x, name, reference)
+
+
+def check_same_home(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
+    """``y`` has the dtype and the device of ``x``."""
+    if y.dtype != x.dtype:
+        raise TypeError(
+            f"{name} has dtype {y.dtype}, but {reference} has dtype {x.dtype}: convert one of them with .to({x.dtype})."
+        )
+    if y.device != x.device:
+        raise ValueError(
+            f"{name} is on {y.device}, but {reference} is on {x.device}: move one of them with .to('{x.device}')."
+        )
+
+
+def check_sigma(sigma: Tensor | float, x: Tensor, name: str = "sigma") -> Tensor:
+    """The noise level as a 0-d or ``(batch,)`` tensor of the dtype and device of ``x``; plain numbers must be > 0.
+
+    Floating tensors of another dtype are converted (grids are float64); values of tensors are not read here,
+    see ``check_levels``.
+    """
+    if isinstance(sigma, Tensor):
+        return _sigma_tensor(sigma, x, name)
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float):
+        raise TypeError(
+            f"{name} is a {type(sigma).__name__}, a noise level is a number or a tensor: pass float({name})."
+        )
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"{name} = {sigma} is not a noise level: pass a finite number > 0.")
+    return torch.full((), float(sigma), dtype=x.dtype, device=x.device)
+
+
+def _sigma_tensor(sigma: Tensor, x: Tensor, name: str) -> Tensor:
+    if sigma.dtype.is_complex or sigma.dtype == torch.bool:
+        raise TypeError(f"{name} has dtype {sigma.dtype}, a noise level is real: pass a floating tensor.")
+    if sigma.ndim > 1 or (sigma.ndim == 1 and sigma.shape[0] != x.shape[0]):
+        raise ValueError(
+            f"{name} has shape {tuple(sigma.shape)}, but x has batch {x.shape[0]}: pass one noise level or one for "
+            f"each sample, shape () or ({x.shape[0]},)."
+        )
+    if sigma.device != x.device:
+        raise ValueError(f"{name} is on {sigma.device}, but x is on {x.device}: move it with .to('{x.device}').")
+    return sigma.to(x.dtype)
+
+
+def check_levels(sigma: Tensor, name: str = "sigma") -> None:
+    """Reads the values: every noise level is finite and > 0."""
+    if transformed(sigma):
+        return
+    if not bool(torch.all(torch.isfinite(sigma) & (sigma > 0))):
+        raise ValueError(
+            f"{name} has entries that are not finite and > 0: noise levels are positive, stop at a sigma_min > 0."
+        )
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Reads the values: no NaN, no infinity."""
+    if transformed(x):
+        return
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        where = tuple(int(i) for i in torch.nonzero(~finite)[0])
+        raise ValueError(f"{name} is not finite, first at index {where}: remove or repair such entries.")
+
+
+def check_positive_number(value: float, name: str, zero: bool = False) -> float:
+    """``value`` as a finite float > 0, or ≥ 0 when ``zero``."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a number: pass a float.")
+    if isinstance(value, Tensor) and value.ndim:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}: pass one number.")
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name} = {number} is refused: pass a finite number {'≥' if zero else '>'} 0.")
+    return number
+
+
+def check_weights(weights: Tensor | Sequence[float] | None, like: Tensor, name: str = "weights") -> Tensor:
+    """Reads the values: one weight ≥ 0 for each row of ``like``, returned normalised to sum 1 (equal when ``None``)."""
+    count = like.shape[0]
+    if weights is None:
+        return torch.full((count,), 1.0 / count, dtype=like.dtype, device=like.device)
+    w = weights if isinstance(weights, Tensor) else torch.as_tensor(weights, dtype=like.dtype, device=like.device)
+    if w.shape != (count,):
+        raise ValueError(f"{name} has shape {tuple(w.shape)}, but there are {count} rows: pass shape ({count},).")
+    check_same_home(w, like, name, "the data")
+    check_finite(w, name)
+    if bool((w < 0).any()):
+        raise ValueError(
+            f"{name} has negative entries: the weights of a measure are ≥ 0, use Remove for mass taken away."
+        )
+    total = w.sum()
+    if not bool(total > 0):
+        raise ValueError(f"{name} sums to 0: at least one weight must be > 0.")
+    return w / total
+
+
+def check_log_density(log_density: Tensor | None, x: Tensor, name: str = "log_density") -> Tensor:
+    """A log density of shape ``(batch,)`` on the dtype and device of ``x``."""
+    if log_density is None:
+        raise ValueError(
+            f"{name} is missing: this perturbation needs log p_sigma(x), pass {name}= of shape ({x.shape[0]},)."
+        )
+    if not isinstance(log_density, Tensor):
+        raise TypeError(f"{name} is a {type(log_density).__name__}, not a tensor: pass shape ({x.shape[0]},).")
+    if log_density.shape != x.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(log_density.shape)}, but x has batch {x.shape[0]}: pass shape ({x.shape[0]},)."
+        )
+    check_same_home(log_density, x, name)
+    return log_density
+
+
+def check_choice(value: str, choices: Sequence[str], name: str) -> None:
+    """``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r} is unknown: choose one of {', '.join(map(repr, choices))}.")
+
+
+def per_sample(value: Tensor, x: Tensor) -> Tensor:
+    """A 0-d or ``(batch,)`` tensor shaped to broadcast against ``x`` of shape ``(batch, *shape)``."""
+    return value if value.ndim == 0 else value.reshape(-1, *([1] * (x.ndim - 1)))
