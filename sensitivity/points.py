@@ -26,7 +26,7 @@ from sensitivity._checks import (
 )
 from sensitivity._distances import squared_distances, wide
 
-__all__ = ["Points"]
+__all__ = ["Points", "whole"]
 
 # Rows of data handled at once: a block of 2048 × 784 float64 numbers (13 MB) and its kernel values stay near the cache.
 BLOCK = 2048
@@ -170,6 +170,14 @@ class Points:
             out[:, first : first + rows.shape[0]].add_((log_terms + offset).exp().to(out.dtype) * along)
             first += rows.shape[0]
 
+    def normals(self, x: Tensor, sigma: Tensor | float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Per block: ``log c_j N(x; y_j, τ²I)``, ``(batch, rows)``, the rows ``(rows, d)``, τ² (0-d or a column)."""
+        state, tau2 = self._enter(x, sigma)
+        variance = _column(tau2, state)
+        volume = (0.5 * self.dimension) * (2 * math.pi * variance).log()
+        for log_terms, rows in self._log_terms(state, tau2):
+            yield log_terms - volume, rows, variance
+
     def _enter(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         check_states(x, "x", self.shape)
         check_same_home(x, self.data, "x", "the data of Points")
@@ -236,3 +244,12 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
 def _column(value: Tensor, state: Tensor) -> Tensor:
     """A 0-d or ``(batch,)`` level shaped to broadcast against ``(batch, d)``."""
     return value if value.ndim == 0 else value.reshape(-1, 1)
+
+
+def whole(value: int, name: str) -> int:
+    """``value`` as a number of points ≥ 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a {type(value).__name__}: pass a whole number of points.")
+    if value < 1:
+        raise ValueError(f"{name} = {value}: pass a number of points ≥ 1.")
+    return value
