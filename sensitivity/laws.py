@@ -14,11 +14,12 @@ The transposed source is `Points.pairing`. Everything the three readings of a st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .measures import Ratio
 from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
@@ -51,6 +52,21 @@ class Local:
     moved: Tensor | None
 
 
+@dataclass
+class Cost:
+    """What a run asked of the networks and measures, per sample.
+
+    Attributes:
+        evaluations: stage inputs at which a network was evaluated, alone or with products.
+        products: Jacobian products, with probes and with tangents or cotangents.
+        sources: evaluations of a perturbation's source.
+    """
+
+    evaluations: int = 0
+    products: int = 0
+    sources: int = 0
+
+
 @dataclass(frozen=True)
 class Laws:
     """The laws of one run with what is common to them.
@@ -59,11 +75,13 @@ class Laws:
         laws: see `Law`.
         trace: how divergences are estimated; None where no log density is carried.
         noise: noise of the probes; None for an exact trace.
+        cost: counted as the run goes; a chunk counts anew.
     """
 
     laws: tuple[Law, ...]
-    trace: Trace | None
-    noise: Noise | None
+    trace: Trace | None = None
+    noise: Noise | None = None
+    cost: Cost = field(default_factory=Cost)
 
     def rows(self, rows: slice) -> Laws:
         """The laws for a chunk of the latents."""
@@ -83,19 +101,26 @@ class Laws:
         self, law: Law, x: Tensor, sigma: Tensor, tangents: Tensor | None, step: int, stage: int
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         products, trace = law.products, self.trace
-        if trace is None and tangents is None:
-            return products.value(x, sigma), None, None
+        self.cost.evaluations += 1
+        self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
         if trace is None:
-            score, moved = products.jvp(x, sigma, tangents)
-            return score, None, moved
+            return _with_tangents(products, x, sigma, tangents)
         if tangents is None or trace.name == "hutch++" or trace.chunk_size is not None:
             score, divergence = trace.divergence(products, x, sigma, self.noise, step=step, stage=stage)
-            moved = None if tangents is None else products.jvp(x, sigma, tangents)[1]
-            return score, divergence, moved
+            return score, divergence, None if tangents is None else products.jvp(x, sigma, tangents)[1]
         directions = trace.directions(x, self.noise, step=step, stage=stage)
         score, along = products.jvp(x, sigma, torch.cat([directions, tangents]))
         probes = len(directions)
         return score, trace.combine(directions, along[:probes]), along[probes:]
+
+    def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Mean over groups and its standard error, (laws, batch): 0 for an exact trace, NaN for one random probe."""
+        if logs is None or self.trace is None:
+            return None, None
+        count = logs.shape[1]
+        if count == 1:
+            return logs[:, 0], torch.full_like(logs[:, 0], 0.0 if self.trace.exact else float("nan"))
+        return logs.mean(1), logs.std(1) / count**0.5
 
     def _shared(self, terms: Sequence[Tensor]) -> Tensor:
         total = terms[0] if self.laws[0].share == 1.0 else self.laws[0].share * terms[0]
@@ -113,24 +138,52 @@ class Laws:
         return local.divergences + excess[:, None]
 
     def source(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
-        """ṡ_k for the K directions, (K, batch, *shape), at log densities (laws, batch)."""
-        count = len(self.laws[0].changes)
-        return torch.stack([self._source_of(k, x, sigma, local, logs) for k in range(count)])
+        """ṡ_k for the K directions at log densities (laws, batch): (K, batch, *shape)."""
+        return self.sources(x, sigma, local, None if logs is None else logs[None])[:, 0]
 
-    def _source_of(self, k: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
-        total = torch.zeros_like(x)
+    def sources(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+        """ṡ_k at V versions of the log densities, (V, laws, batch): (K, V, batch, *shape)."""
+        count = len(self.laws[0].changes)
+        return torch.stack([self._sources_of(k, x, sigma, local, logs) for k in range(count)])
+
+    def _sources_of(self, k: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+        versions = 1 if logs is None else len(logs)
+        total = x.new_zeros(versions, *x.shape)
         for b, law in enumerate(self.laws):
             change = law.changes[k]
             if change is not None:
-                log_density = None if logs is None else logs[b]
-                source = change.source(x, sigma, local.scores[b], log_density)
-                total = torch.add(total, source, alpha=law.share)
+                self.cost.sources += 1
+                own = None if logs is None else logs[:, b]
+                total = torch.add(total, _versions(change, x, sigma, local.scores[b], own), alpha=law.share)
         return total
 
     def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Scores s_b and Jᵀμ for cotangents (F, batch, *shape)."""
         parts = [law.products.vjp(x, sigma, cotangents) for law in self.laws]
+        self.cost.evaluations += len(parts)
+        self.cost.products += len(parts) * len(cotangents)
         return tuple(score for score, _ in parts), self._shared([moved for _, moved in parts])
+
+
+def _with_tangents(
+    products: Products, x: Tensor, sigma: Tensor, tangents: Tensor | None
+) -> tuple[Tensor, None, Tensor | None]:
+    if tangents is None:
+        return products.value(x, sigma), None, None
+    score, moved = products.jvp(x, sigma, tangents)
+    return score, None, moved
+
+
+def _versions(change: Perturbation, x: Tensor, sigma: Tensor, score: Tensor, logs: Tensor | None) -> Tensor:
+    """The source at each of V log densities (V, batch): ṡ = ∇(χ_σ/p) is proportional to e^{−L}, one pass will do."""
+    if logs is None or not change.needs_density:
+        return change.source(x, sigma, score, None)[None]
+    if any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
+        return torch.stack([change.source(x, sigma, score, log) for log in logs])
+    first = change.source(x, sigma, score, logs[0])
+    if len(logs) == 1:
+        return first[None]
+    return (logs[0] - logs).exp().reshape(*logs.shape, *[1] * (x.ndim - 1)) * first
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -70,4 +70,3 @@ def integrate_density(
     if end.logs is None:
         raise ValueError("the path carried no log density; pass a trace.")
     return end.x, end.logs[0]
-

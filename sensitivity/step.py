@@ -13,7 +13,7 @@ the tableau and knows nothing of what is carried:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class State:
         x: (batch, *shape).
         logs: L_b per law and independent probe group, (laws, groups, batch), or None.
         tangent: δ_k, (K, batch, *shape), or None.
-        curvature: ζ, (batch, *shape), or None.
+        curvature: ζ_k, (K, batch, *shape), or None.
     """
 
     x: Tensor
@@ -55,15 +55,22 @@ class State:
         if self.tangent is not None:
             good = good & torch.isfinite(self.tangent).flatten(2).all(2).all(0)
         if self.curvature is not None:
-            good = good & torch.isfinite(self.curvature).flatten(1).all(1)
+            good = good & torch.isfinite(self.curvature).flatten(2).all(2).all(0)
         return good
 
     def where(self, running: Tensor, other: State) -> State:
         """This state for running samples, `other` for halted ones."""
         column = running.reshape(-1, *[1] * (self.x.ndim - 1))
-        masks = {"x": column, "logs": running, "tangent": column, "curvature": column}
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(State)}
-        return State(**{n: None if a is None else torch.where(masks[n], a, b) for n, (a, b) in pairs.items()})
+
+        def pick(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+            return None if new is None or old is None else torch.where(mask, new, old)
+
+        return State(
+            torch.where(column, self.x, other.x),
+            pick(running, self.logs, other.logs),
+            pick(column, self.tangent, other.tangent),
+            pick(column, self.curvature, other.curvature),
+        )
 
 
 Slope = Callable[[Step, int, State], State]
@@ -73,26 +80,22 @@ Transpose = Callable[[Step, int, Tensor], Tensor]
 def advance(step: Step, state: State, slope: Slope) -> State:
     """One step of the tableau: every stage's slope from its input, then the final combination."""
     slopes: list[State] = []
-    for stage in range(len(step.levels)):
-        entry = state.plus(step.stages[stage], step.stages_log[stage], slopes) if stage else state
+    table = step.table
+    for stage in range(len(table.levels)):
+        entry = state.plus(table.stages[stage], table.stages_log[stage], slopes) if stage else state
         slopes.append(slope(step, stage, entry))
-    return state.plus(step.final, step.final_log, slopes)
+    return state.plus(table.final, table.final_log, slopes)
 
 
 def retreat(step: Step, cotangent: Tensor, transpose: Transpose) -> Tensor:
     """λ before the step from λ⁺ after it; `transpose(step, j, μ_j)` returns J_jᵀ μ_j and may pair μ_j with sources."""
-    count = len(step.levels)
-    pulled: list[Tensor | None] = [None] * count
+    table = step.table
+    count = len(table.levels)
+    pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
     for j in reversed(range(count)):
-        weights, terms = [], []
-        for i in range(j + 1, count):
-            moved = pulled[i]
-            if moved is not None:
-                weights.append(step.stages[i][j])
-                terms.append(moved)
-        incoming = combine(step.final[j] * cotangent, weights, terms)
-        pulled[j] = transpose(step, j, incoming)
-    return combine(cotangent, [1.0] * count, [p for p in pulled if p is not None])
+        weights = [table.stages[i][j] for i in range(count - 1, j, -1)]
+        pulled.append(transpose(step, j, combine(table.final[j] * cotangent, weights, pulled)))
+    return combine(cotangent, [1.0] * count, pulled)
 
 
 def combine(base: Tensor, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:

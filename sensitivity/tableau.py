@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,16 @@ from torch import Tensor
 from .grid import Grid
 
 Row = tuple[float, ...]
+
+
+class Table(NamedTuple):
+    """Stage levels σ_j and the weights A, B, A^L, B^L of one step."""
+
+    levels: Row
+    stages: tuple[Row, ...]
+    final: Row
+    stages_log: tuple[Row, ...]
+    final_log: Row
 
 
 @dataclass(frozen=True)
@@ -37,33 +47,28 @@ class Step:
         index: which step of the path this is; with the stage it addresses the noise.
         start: σ.
         end: σ′.
-        levels: stage levels σ_j.
-        stages: A, lower triangular, one row a stage.
-        final: B.
-        stages_log: A^L.
-        final_log: B^L.
+        table: stage levels and weights.
         sigmas: the stage levels on the samples' device and in their dtype.
     """
 
     index: int
     start: float
     end: float
-    levels: Row
-    stages: tuple[Row, ...]
-    final: Row
-    stages_log: tuple[Row, ...]
-    final_log: Row
+    table: Table
     sigmas: Tensor
 
 
 class Tableau(Protocol):
     """A sampler's step: weights from two noise levels."""
 
-    name: str
-    order: int
+    @property
+    def name(self) -> str: ...
 
-    def weights(self, start: float, end: float) -> tuple[Row, tuple[Row, ...], Row, tuple[Row, ...], Row]:
-        """(levels, A, B, A^L, B^L) of the step from `start` to `end`."""
+    @property
+    def order(self) -> int: ...
+
+    def weights(self, start: float, end: float) -> Table:
+        """The table of the step from `start` to `end`."""
         ...
 
 
@@ -77,13 +82,13 @@ class RungeKutta:
     stages: tuple[Row, ...]
     final: Row
 
-    def weights(self, start: float, end: float) -> tuple[Row, tuple[Row, ...], Row, tuple[Row, ...], Row]:
-        """(levels, A, B, A^L, B^L); here A^L = A and B^L = B."""
+    def weights(self, start: float, end: float) -> Table:
+        """The table; here A^L = A and B^L = B."""
         width = end - start
         levels = tuple(end if node == 1.0 else start + node * width for node in self.nodes)
         stages = tuple(tuple(-width * a * level for a, level in zip(row, levels, strict=False)) for row in self.stages)
         final = tuple(-width * b * level for b, level in zip(self.final, levels, strict=True))
-        return levels, stages, final, stages, final
+        return Table(levels, stages, final, stages, final)
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ class Exponential:
     name: str = "exponential"
     order: int = 2
 
-    def weights(self, start: float, end: float) -> tuple[Row, tuple[Row, ...], Row, tuple[Row, ...], Row]:
-        """(levels, A, B, A^L, B^L).
+    def weights(self, start: float, end: float) -> Table:
+        """The table.
 
         With D_j = x_j + σ_j² s_j: x_1 = (σ_1/σ) x + (1 − σ_1/σ) D_0 and x⁺ = (σ′/σ) x + (1 − σ′/σ) D_1.
         """
@@ -105,7 +110,7 @@ class Exponential:
         final = (last * first, last * middle**2)
         stages_log = ((), (log_step / 2 * start**2,))
         final_log = (0.0, log_step * middle**2)
-        return (start, middle), stages, final, stages_log, final_log
+        return Table((start, middle), stages, final, stages_log, final_log)
 
 
 EULER = RungeKutta("euler", 1, (0.0,), ((),), (1.0,))
@@ -144,11 +149,11 @@ def steps(levels: Tensor, tableau: Tableau, like: Tensor, *, denoise: bool = Fal
     ends = list(pairwise(values))
     if denoise:
         last = values[-1]
-        tables.append(((last,), ((),), (last**2,), ((),), (0.0,)))
+        tables.append(Table((last,), ((),), (last**2,), ((),), (0.0,)))
         ends.append((last, 0.0))
-    sigmas = torch.tensor([table[0] for table in tables[: len(values) - 1]], dtype=torch.float64).to(like)
+    sigmas = torch.tensor([table.levels for table in tables[: len(values) - 1]], dtype=torch.float64).to(like)
     rows = [*sigmas.unbind(), torch.tensor([values[-1]], dtype=torch.float64).to(like)]
-    return [Step(k, *ends[k], *table, rows[k]) for k, table in enumerate(tables)]
+    return [Step(k, *ends[k], table, rows[k]) for k, table in enumerate(tables)]
 
 
 def of_grid(grid: Grid, tableau: Tableau, like: Tensor, *, denoise: bool = False) -> list[Step]:
