@@ -1,6 +1,6 @@
 """The one-time trial that decides how the Jacobian products of a score are taken (see :mod:`sensitivity.products`).
 
-On the first sample ``x_1`` each candidate (method, cures) computes two tangent products in one call. It is kept if it
+On the first sample each candidate (method, cures) computes two tangent products in one call. It is kept if it
 runs and agrees with central differences of the score's own values to within ``DISAGREEMENT``, a bound that tells a
 cut derivative from a rounding error and nothing finer.
 """
@@ -32,8 +32,9 @@ _log = logging.getLogger("sensitivity")
 
 def decide(products: Products, x: Tensor, sigma: Tensor) -> Products:
     """The first candidate, cheapest and most exact first, that passes the trial on ``x[:1]``."""
-    x, sigma = x[:1].detach(), (sigma if sigma.dim() == 0 else sigma[:1]).detach()
-    tangents = Noise.draw(1, seed=0, device=x.device).rademacher(tuple(x.shape[1:]), step=0, probes=2, dtype=x.dtype)
+    # The sample is doubled: with a batch of one, operations may take strides that they refuse in a longer batch.
+    x, sigma = x[:1].detach().repeat_interleave(2, 0), (sigma if sigma.dim() == 0 else sigma[:1].repeat(2)).detach()
+    tangents = Noise.draw(2, seed=0, device=x.device).rademacher(tuple(x.shape[1:]), step=0, probes=2, dtype=x.dtype)
     products.value(x, sigma)  # a score that cannot be evaluated raises its own error here
     failures: list[str] = []
     for candidate in _candidates(products):

@@ -160,6 +160,7 @@ class _ContiguousGroupNorm(TorchFunctionMode):
 
 def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     score = products._at(sigma)
+    x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
     value, product = products._map(lambda tangent: _pushed(score, x, tangent), tangents)
     return value[0], product
 

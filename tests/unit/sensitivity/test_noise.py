@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sensitivity.noise import Noise
 from support.close import assert_close
+
+from sensitivity.noise import Noise
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15
