@@ -90,7 +90,7 @@ class Mixture:
         check_like(tangent, x, "tangent")
         log_terms, gradients = self._components(x, sigma)
         responsibilities = torch.softmax(log_terms, 1)[..., None]
-        t = tangent.reshape(x.shape[0], 1, -1)
+        t = tangent.flatten(1)[:, None]
         spread = gradients - (responsibilities * gradients).sum(1, keepdim=True)
         precision_t = self._from_axes(self._to_axes(t.expand_as(gradients)) / self._noised(x, sigma))
         terms = spread * (spread * t).sum(-1, keepdim=True) - precision_t
@@ -117,7 +117,7 @@ class Mixture:
         check_states(x, "x", self.shape)
         check_same_home(x, self.means, "x", "the means of Mixture")
         variances = self._noised(x, sigma)
-        offsets = self._to_axes(x.reshape(x.shape[0], 1, -1) - self._means)
+        offsets = self._to_axes(x.flatten(1)[:, None] - self._means)
         scaled = offsets / variances
         quadratic = (offsets * scaled).sum(-1)
         volume = (2 * math.pi * variances).log().sum(-1)

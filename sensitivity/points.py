@@ -113,7 +113,7 @@ class Points:
         """``∇s^ν(x) t = Σ_j γ_j (y_j − m)((y_j − m)·t)/τ⁴ − t/τ²`` with m the posterior mean; shape of ``x``."""
         check_like(tangent, x, "tangent")
         state, tau2 = self._enter(x, sigma)
-        t = tangent.reshape(state.shape)
+        t = tangent.flatten(1)
         origin = state - self._centre
         running = _Running.start(state, values=2, columns=(1,))
         for log_terms, rows in self._log_terms(state, tau2):
@@ -153,7 +153,7 @@ class Points:
             out = torch.zeros(x.shape[0], len(self), dtype=x.dtype, device=x.device)
         elif out.shape != (x.shape[0], len(self)):
             raise ValueError(f"out has shape {tuple(out.shape)}: pass shape ({x.shape[0]}, {len(self)}).")
-        self._add_pairing(out, state, tau2, score, log_density, cotangent.reshape(state.shape))
+        self._add_pairing(out, state, tau2, score, log_density, cotangent.flatten(1))
         return out
 
     def _add_pairing(
@@ -163,7 +163,7 @@ class Points:
         offset = -(0.5 * self.dimension) * (2 * math.pi * tau2).log() - log_density.to(tau2.dtype)
         offset = offset.reshape(-1, 1)
         fixed = ((state - self._centre) * cotangent).sum(1, keepdim=True) / tau2_column
-        fixed = fixed + (score.reshape(state.shape) * cotangent).sum(1, keepdim=True)
+        fixed = fixed + (score.flatten(1) * cotangent).sum(1, keepdim=True)
         first = 0
         for log_terms, rows in self._log_terms(state, tau2, weighted=False):
             along = cotangent @ (rows - self._centre).T / tau2_column - fixed
@@ -182,7 +182,7 @@ class Points:
         check_states(x, "x", self.shape)
         check_same_home(x, self.data, "x", "the data of Points")
         level = check_sigma(sigma, x).to(wide(x))
-        return x.reshape(x.shape[0], -1), level**2 + self.bandwidth**2
+        return x.flatten(1), level**2 + self.bandwidth**2
 
     def _log_terms(self, state: Tensor, tau2: Tensor, weighted: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Per block: ``log c_j − |x − y_j|²/2τ²`` (``(batch, rows)``, double precision) and the rows themselves."""
