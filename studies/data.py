@@ -8,8 +8,9 @@
 | faces | 100 × 25×25, no classes | `skimage.data.lfw_subset` |
 | fashion | 60 000 × 28×28, ten classes | Debian package `dataset-fashion-mnist` (optional) |
 
-An image is (1, height, width), float32, ink or light high: pixel p of a range [0, P] becomes 2p/P − 1. Distances and noise
-levels are in these units: the sides of the range are 2 apart and digits have a standard deviation of about 0.7 a pixel.
+An image is (1, height, width), float32, ink or light high: pixel p of a range [0, P] becomes 2p/P − 1. Distances and
+noise levels are in these units: the sides of the range are 2 apart and digits have a standard deviation of about 0.7
+a pixel.
 """
 
 import gzip
@@ -40,13 +41,17 @@ class Images:
             raise ValueError(f"images {self.name!r} have no classes: choose digits, mnist, mnist14 or fashion.")
         mask = self.labels == label
         if not bool(mask.any()):
-            raise ValueError(f"label={label} occurs nowhere in {self.name!r}: its labels are {self.labels.unique().tolist()}.")
+            raise ValueError(
+                f"label={label} occurs nowhere in {self.name!r}: its labels are {self.labels.unique().tolist()}."
+            )
         return mask
 
     def split(self, held_out: float, seed: int = 0) -> tuple["Images", "Images"]:
         """Training and held-out images; a random share `held_out` in (0, 1) goes to the second."""
         if not 0 < held_out < 1:
-            raise ValueError(f"held_out={held_out} is not a share between 0 and 1: give the part to keep out of training.")
+            raise ValueError(
+                f"held_out={held_out} is not a share between 0 and 1: give the part to keep out of training."
+            )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         cut = max(1, round(held_out * len(self)))
         return self.subset(order[cut:].sort().values), self.subset(order[:cut].sort().values)
@@ -86,7 +91,9 @@ Raw = tuple[np.ndarray, np.ndarray | None, float]
 
 
 def _missing(name: str, package: str) -> ImportError:
-    return ImportError(f"images {name!r} come with the package {package}, which is missing: pip install 'score-sensitivity[studies]'.")
+    return ImportError(
+        f"images {name!r} come with the package {package}, which is missing: pip install 'score-sensitivity[studies]'."
+    )
 
 
 def _digits() -> Raw:

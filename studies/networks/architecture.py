@@ -70,7 +70,9 @@ def _body(a: Architecture, shape: tuple[int, ...]) -> nn.Module:
         generator = torch.Generator().manual_seed(torch.initial_seed())
         return MLP(size, a.width, a.depth, conditioned=a.conditioned, dimensions=len(shape), generator=generator)
     if len(shape) != 3:
-        raise ValueError(f"shape={shape} is not (channels, height, width), which kind={a.kind!r} needs: use 'mlp' or reshape.")
+        raise ValueError(
+            f"shape={shape} is not (channels, height, width), which kind={a.kind!r} needs: use 'mlp' or reshape."
+        )
     if a.kind == "unet":
         return UNet(shape[0], a.width, a.depth, conditioned=a.conditioned)
     channels, height, width = shape

@@ -1,12 +1,13 @@
 """A residual multilayer perceptron, one network or many side by side.
 
-`h_0 = a(y W_in + e V_in + b_in)`, `h_i = h_{i−1} + a(h_{i−1} W_i + e V_i + b_i)`, `F = h_n W_out + b_out`, a = SiLU (smooth, so
-divergences and third derivatives exist), e = noise features. With `members = M` every array carries a leading axis M and one
-batched product serves all networks: for widths up to 128 that is 1.5–2 times faster than one network after the other, from
-width 256 on the products themselves dominate.
+`h_0 = a(y W_in + e V_in + b_in)`, `h_i = h_{i−1} + a(h_{i−1} W_i + e V_i + b_i)`, `F = h_n W_out + b_out`, a = SiLU
+(smooth, so divergences and third derivatives exist), e = noise features. With `members = M` every array carries a
+leading axis M and one batched product serves all networks: for widths up to 128 that is 1.5–2 times faster than one
+network after the other, from width 256 on the products themselves dominate.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,7 @@ class MLP(nn.Module):
         self.dimensions = dimensions
         sizes = [size] + [width] * depth
         self.hidden = nn.ModuleList(
-            Dense(a, b, conditioned=conditioned, zero=False, generator=generator)
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            Dense(a, b, conditioned=conditioned, zero=False, generator=generator) for a, b in pairwise(sizes)
         )
         self.output = Dense(sizes[-1], size, conditioned=False, zero=True, generator=generator)
 

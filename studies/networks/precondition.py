@@ -1,8 +1,9 @@
 """Preconditioned denoisers.
 
 `D(x, σ) = μ + c_skip (x − μ) + c_out F(c_in (x − μ), c(σ))` with, for data of mean μ and standard deviation τ,
-`c_skip = τ²/(σ² + τ²)`, `c_out = στ/√(σ² + τ²)`, `c_in = 1/√(σ² + τ²)` (Karras et al. 2022, arXiv 2206.00364, table 1): F
-sees and predicts unit-variance arrays at every noise level. A blind denoiser does not know σ: `D(x) = x + τ F((x − μ)/τ)`.
+`c_skip = τ²/(σ² + τ²)`, `c_out = στ/√(σ² + τ²)`, `c_in = 1/√(σ² + τ²)` (Karras et al. 2022, arXiv 2206.00364, table
+1): F sees and predicts unit-variance arrays at every noise level. A blind denoiser does not know σ:
+`D(x) = x + τ F((x − μ)/τ)`.
 """
 
 import math
@@ -44,7 +45,9 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale={scale} must be a positive finite number: it is the standard deviation of the data.")
+            raise ValueError(
+                f"scale={scale} must be a positive finite number: it is the standard deviation of the data."
+            )
         self.body, self.shape, self.scale = body, tuple(shape), float(scale)
         self.conditioned = conditioned
         self.register_buffer("centre", centre.detach().clone())

@@ -24,7 +24,9 @@ def stack(networks: Sequence[Denoiser]) -> Denoiser:
     first = networks[0]
     alike = all(isinstance(n.body, MLP) and n.scale == first.scale and _shapes(n) == _shapes(first) for n in networks)
     if not alike:
-        raise ValueError("networks can be stacked only if all are MLPs of one architecture, shape and scale: train others singly.")
+        raise ValueError(
+            "networks can be stacked only if all are MLPs of one architecture, shape and scale: train others singly."
+        )
     joint = copy.deepcopy(first)
     for name, parameter in joint.named_parameters():
         parameter.data = torch.stack([dict(n.named_parameters())[name].data for n in networks])

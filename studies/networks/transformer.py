@@ -1,7 +1,7 @@
 """A small transformer on image patches (Peebles & Xie 2022, arXiv 2212.09748, in miniature).
 
-Attention is written out (`softmax(QKᵀ/√d) V`) rather than fused: fused kernels have no forward mode, and at tens of tokens
-they save nothing.
+Attention is written out (`softmax(QKᵀ/√d) V`) rather than fused: fused kernels have no forward mode, and at tens of
+tokens they save nothing.
 """
 
 import torch
@@ -12,7 +12,7 @@ from studies.networks.precondition import FEATURES
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each modulated (shift, scale, gate) by the noise and started at the identity."""
+    """Attention and a two-layer perceptron, each with shift, scale and gate from the noise; starts as the identity."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -46,7 +46,9 @@ class Transformer(nn.Module):
         super().__init__()
         channels, height, breadth = shape
         if height % patch or breadth % patch:
-            raise ValueError(f"patch={patch} does not divide images of {height}×{breadth}: choose a divisor of both sides.")
+            raise ValueError(
+                f"patch={patch} does not divide images of {height}×{breadth}: choose a divisor of both sides."
+            )
         if width % heads:
             raise ValueError(f"heads={heads} does not divide width={width}: choose a divisor.")
         tokens = (height // patch) * (breadth // patch)

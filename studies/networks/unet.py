@@ -4,6 +4,8 @@ Each level has one residual block on the way down and one on the way up; width d
 normalisation is a root mean square over channels at each pixel: unlike GroupNorm it is cheap in forward mode.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +19,7 @@ def normalise(y: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Residual block: `y + conv(a(normalise(conv(a(normalise(y))) (1 + scale) + shift)))`, scale and shift from the noise."""
+    """Residual block `y + conv(a(n(conv(a(n(y)))) (1 + scale) + shift))`, n = normalise, scale and shift from the noise."""
 
     def __init__(self, inputs: int, outputs: int, features: int) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class UNet(nn.Module):
         self.input = nn.Conv2d(channels, width, 3, padding=1)
         ins = [width, *widths[:-1]]
         self.down = nn.ModuleList(Block(a, b, 2 * width) for a, b in zip(ins, widths, strict=True))
-        self.up = nn.ModuleList(Block(b + below, b, 2 * width) for b, below in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(Block(b + below, b, 2 * width) for b, below in pairwise(widths))
         self.output = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)
 
