@@ -48,6 +48,16 @@ def detached(array: Array) -> Array:
     return array
 
 
+def tracked(array: Array) -> bool:
+    """Whether automatic differentiation (or another transformation) follows this array."""
+    if compat.is_torch_array(array):
+        import torch
+
+        dual = torch.autograd.forward_ad.unpack_dual(array).tangent is not None
+        return array.requires_grad or dual or values(array) is None
+    return _traced(array)
+
+
 def values(array: Array) -> np.ndarray | None:
     """The values as a NumPy array, or None where they are not known yet (inside jit, grad or vmap)."""
     try:
@@ -164,6 +174,29 @@ def check_positive(number: Any, reference: Array, name: str) -> Array:
     if known is not None and not (np.isfinite(known) and known > 0):
         raise ValueError(f"{name} = {float(known)} must be positive and finite")
     return like(number, reference)
+
+
+def eye(dimension: int, reference: Array) -> Array:
+    """The identity matrix in the kind of `reference`."""
+    return namespace(reference).eye(dimension, dtype=reference.dtype, device=compat.device(reference))
+
+
+def transposed(matrices: Array) -> Array:
+    """The transposes of a stack of matrices."""
+    return namespace(matrices).matrix_transpose(matrices)
+
+
+def joined(parts: list[Array]) -> Array:
+    """Arrays one after the other along their first axis."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+
+def summed(weights: Array, matrices: Array) -> Array:
+    """`Σ_k w_kn M_k` for weights (K, n) and matrices (K, d, d), shape (n, d, d)."""
+    xp = namespace(weights, matrices)
+    size, rows, columns = matrices.shape
+    flat = xp.matmul(weights.T, xp.reshape(matrices, (size, rows * columns)))
+    return xp.reshape(flat, (weights.shape[1], rows, columns))
 
 
 def log_sum_exp(terms: Array) -> Array:

@@ -1,20 +1,20 @@
 """Factorised covariances: one representation for full, diagonal, isotropic and low-rank matrices.
 
-For each of K components the covariance is kept as `C = Σ_j Q_j diag(λ_j) Q_jᵀ`, where the `Q_j` are the orthogonal
-projections of a representation on its eigenspaces and `λ_j` their eigenvalues:
+Each of K covariances is kept by its eigenspaces and eigenvalues:
 
-============ ======================================== =========================================
-isotropic    one block, the vector itself             λ = v, counted d times
-diagonal     one block, the vector itself             λ = (v_1, …, v_d)
-full         one block, Uᵀ δ (columns: eigenvectors)  λ = (λ_1, …, λ_d)
-low rank     Uᵀ δ and the rest δ − U Uᵀ δ             λ = (λ_1, …, λ_r) and v, counted d − r times
-============ ======================================== =========================================
+============ ================================================ =========================================
+isotropic    `v I`                                            one eigenvalue v, repeated d times
+diagonal     `diag(v)`                                        v_1, …, v_d
+full         `U diag(λ) Uᵀ`                                   λ_1, …, λ_d
+low rank     `U diag(λ) Uᵀ + v (I − U Uᵀ)`, U of shape (d, r) λ_1, …, λ_r, and v repeated d − r times
+============ ================================================ =========================================
 
-Noising acts on eigenvalues alone, `λ → α² λ + σ²`, so that a new noise level costs no new factorisation, and a zero
-eigenvalue (a singular covariance, a point of an empirical law) is an ordinary value. A function of the matrix is the
-function of its eigenvalues; quadratic forms, solves, traces and determinants follow.
+Noising acts on eigenvalues alone, `λ → α² λ + σ²`: a new noise level costs no new factorisation, and a zero eigenvalue
+(a singular covariance, a point of an empirical law) is an ordinary value.
 
-Arrays: δ has shape (K, n, d); a block has shape (K, n, ·); a spectrum is a tuple of arrays (K, ·), one per block.
+The factorisation is constant for automatic differentiation, whose rule for eigenvectors divides by differences of
+eigenvalues. Where derivatives in a full covariance are wanted, the difference `E = Uᵀ Σ U − sg(Uᵀ Σ U)` (sg stops
+gradients), whose value is zero, is carried along: `C = U (diag(λ) + E) Uᵀ` has Σ's own derivatives of every order.
 """
 
 from __future__ import annotations
@@ -24,19 +24,32 @@ from typing import Any
 
 import numpy as np
 
-from oracles._arrays import Array, check_finite, compat, concrete, detached, namespace, values
-
-Spectrum = tuple[Array, ...]
+from oracles._arrays import (
+    Array,
+    check_finite,
+    concrete,
+    detached,
+    eye,
+    library,
+    namespace,
+    summed,
+    tracked,
+    transposed,
+    values,
+)
+from oracles.whitening import Rotation, Scaling, Split, Whitening
 
 # A covariance matrix may miss symmetry, or have negative eigenvalues, by this many units of its own rounding.
 ROUNDING = 1e3
 
 
 class Covariances(ABC):
-    """The covariances of K components of dimension d, factorised."""
+    """The covariances C_k of K components of dimension d, factorised.
 
-    spectrum: Spectrum
-    multiplicity: tuple[int, ...]
+    `spectrum` holds the distinct eigenvalues as arrays (K, ·); the representation says how often each is repeated.
+    """
+
+    spectrum: tuple[Array, ...]
     dimension: int
 
     @property
@@ -45,173 +58,175 @@ class Covariances(ABC):
         return int(self.spectrum[0].shape[0])
 
     @abstractmethod
-    def project(self, vectors: Array) -> tuple[Array, ...]:
-        """The blocks of vectors (K, n, d)."""
-
-    @abstractmethod
-    def expand(self, blocks: tuple[Array, ...]) -> Array:
-        """The vectors (K, n, d) that have these blocks."""
-
-    @abstractmethod
-    def replaced(self, spectrum: Spectrum) -> Covariances:
+    def replaced(self, spectrum: tuple[Array, ...]) -> Covariances:
         """The same eigenspaces with other eigenvalues."""
-
-    @abstractmethod
-    def dense(self, spectrum: Spectrum) -> Array:
-        """Matrices (K, d, d) with the same eigenspaces and these eigenvalues."""
 
     @abstractmethod
     def rows(self, chosen: slice) -> Covariances:
         """The covariances of some of the components."""
 
-    def coloured(self, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """C_k^{1/2} times standard normal rows (n, d), of which the first counts[0] belong to component 0, and so on."""
-        ends = np.cumsum(counts)
-        pieces = [self._root(k, noise[ends[k] - counts[k] : ends[k], :]) for k in np.flatnonzero(counts)]
-        return np.concatenate(pieces) if pieces else noise
-
-    def _root(self, k: int, noise: np.ndarray) -> np.ndarray:
-        """C_k^{1/2} times rows, in NumPy."""
-        one = self.rows(slice(int(k), int(k) + 1)).numpy()
-        return np.asarray(one.apply(tuple(np.sqrt(part) for part in one.spectrum), noise[None])[0])
-
     @abstractmethod
     def numpy(self) -> Covariances:
         """The same covariances as NumPy float64 arrays."""
 
-    def constant(self) -> Covariances:
-        """The same covariances, constant for automatic differentiation."""
-        return self.replaced(tuple(detached(part) for part in self.spectrum))
+    @abstractmethod
+    def matrices(self) -> Array:
+        """C_k as dense matrices (K, d, d)."""
 
-    def average(self, weights: Array, spectrum: Spectrum) -> Array:
-        """`Σ_k weights[k, b] F_k` as matrices (n, d, d), where F_k has these eigenvalues."""
-        xp = namespace(weights)
-        flat = xp.reshape(self.dense(spectrum), (self.size, self.dimension**2))
-        return xp.reshape(xp.matmul(weights.T, flat), (weights.shape[1], self.dimension, self.dimension))
+    @abstractmethod
+    def apply(self, vectors: Array) -> Array:
+        """C_k δ_k for vectors (K, n, d)."""
+
+    @abstractmethod
+    def whitening(self) -> Whitening:
+        """The factorised inverses."""
 
     def noised(self, sigma: Array, alpha: Array) -> Covariances:
         """α² C + σ² I."""
         return self.replaced(tuple(alpha * alpha * part + sigma * sigma for part in self.spectrum))
 
-    def inverse(self) -> Spectrum:
-        """The eigenvalues of C⁻¹."""
-        return tuple(1.0 / part for part in self.spectrum)
+    def shrinkage(self, sigma: Array) -> Covariances:
+        """`C (C + σ² I)⁻¹`, which maps x − μ to the posterior mean's distance from μ."""
+        return self.replaced(tuple(part / (part + sigma * sigma) for part in self.spectrum))
 
-    def apply(self, spectrum: Spectrum, vectors: Array) -> Array:
-        """The matrices with these eigenvalues times vectors (K, n, d)."""
-        return self.expand(scaled(spectrum, self.project(vectors)))
+    def average(self, weights: Array) -> Array:
+        """`Σ_k w_kn C_k` for weights (K, n), shape (n, d, d)."""
+        return summed(weights, self.matrices())
 
-    def quadratic(self, spectrum: Spectrum, blocks: tuple[Array, ...]) -> Array:
-        """`δᵀ F δ` of shape (K, n) for vectors given by their blocks."""
-        xp = namespace(blocks[0])
-        terms = [
-            xp.sum(part[:, None, :] * block * block, axis=-1) for part, block in zip(spectrum, blocks, strict=True)
-        ]
-        return sum(terms[1:], start=terms[0])
-
-    def trace(self, spectrum: Spectrum) -> Array:
-        """The traces (K,) of the matrices with these eigenvalues."""
-        xp = namespace(spectrum[0])
-        terms = [count * xp.sum(part, axis=-1) for count, part in zip(self.multiplicity, spectrum, strict=True)]
-        return sum(terms[1:], start=terms[0])
-
-    def log_determinant(self) -> Array:
-        """log det C, shape (K,)."""
-        xp = namespace(self.spectrum[0])
-        return self.trace(tuple(xp.log(part) for part in self.spectrum))
+    def constant(self) -> Covariances:
+        """The same covariances, constant for automatic differentiation."""
+        return self.replaced(tuple(detached(part) for part in self.spectrum))
 
     def singular(self) -> bool:
         """Whether an eigenvalue is known to be zero."""
-        known = [values(part) for part, count in zip(self.spectrum, self.multiplicity, strict=True) if count]
+        known = [values(part) for part in self.spectrum]
         return any(part is not None and bool(np.any(part <= 0)) for part in known)
+
+    def coloured(self, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """C_k^{1/2} times standard normal rows (n, d), counts[0] of component 0 first, and so on."""
+        roots = self.numpy().replaced(tuple(np.sqrt(_numpy(part)) for part in self.spectrum))
+        ends = np.cumsum(counts)
+        chosen = [(slice(k, k + 1), slice(ends[k] - counts[k], ends[k])) for k in np.flatnonzero(counts).tolist()]
+        return np.concatenate([noise[:0], *(roots.rows(k).apply(noise[None, rows])[0] for k, rows in chosen)])
 
 
 class Isotropic(Covariances):
     """C_k = v_k I with variances of shape (K, 1)."""
 
     def __init__(self, variances: Array, dimension: int):
-        self.spectrum, self.multiplicity, self.dimension = (variances,), (dimension,), dimension
+        self.spectrum, self.dimension = (variances,), dimension
 
-    def project(self, vectors: Array) -> tuple[Array, ...]:
-        return (vectors,)
-
-    def expand(self, blocks: tuple[Array, ...]) -> Array:
-        return blocks[0]
-
-    def replaced(self, spectrum: Spectrum) -> Isotropic:
+    def replaced(self, spectrum: tuple[Array, ...]) -> Isotropic:
         return Isotropic(spectrum[0], self.dimension)
-
-    def dense(self, spectrum: Spectrum) -> Array:
-        return spectrum[0][:, :, None] * _eye(self.dimension, spectrum[0])
-
-    def average(self, weights: Array, spectrum: Spectrum) -> Array:
-        return namespace(weights).matmul(weights.T, spectrum[0])[:, :, None] * _eye(self.dimension, weights)
-
-    def numpy(self) -> Isotropic:
-        return Isotropic(_numpy(self.spectrum[0]), self.dimension)
-
-    def coloured(self, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return noise * np.repeat(np.sqrt(_numpy(self.spectrum[0])), counts, axis=0)
 
     def rows(self, chosen: slice) -> Isotropic:
         return Isotropic(self.spectrum[0][chosen, :], self.dimension)
 
+    def numpy(self) -> Isotropic:
+        return Isotropic(_numpy(self.spectrum[0]), self.dimension)
 
-class Diagonal(Covariances):
-    """C_k = diag(v_k) with variances of shape (K, d)."""
+    def matrices(self) -> Array:
+        return self.spectrum[0][:, :, None] * eye(self.dimension, self.spectrum[0])
 
-    def __init__(self, variances: Array):
-        self.spectrum, self.multiplicity, self.dimension = (variances,), (1,), int(variances.shape[1])
+    def apply(self, vectors: Array) -> Array:
+        return self.spectrum[0][:, None, :] * vectors
 
-    def project(self, vectors: Array) -> tuple[Array, ...]:
-        return (vectors,)
+    def average(self, weights: Array) -> Array:
+        return namespace(weights).matmul(weights.T, self.spectrum[0])[:, :, None] * eye(self.dimension, weights)
 
-    def expand(self, blocks: tuple[Array, ...]) -> Array:
-        return blocks[0]
-
-    def replaced(self, spectrum: Spectrum) -> Diagonal:
-        return Diagonal(spectrum[0])
-
-    def dense(self, spectrum: Spectrum) -> Array:
-        return spectrum[0][:, :, None] * _eye(self.dimension, spectrum[0])
-
-    def average(self, weights: Array, spectrum: Spectrum) -> Array:
-        return namespace(weights).matmul(weights.T, spectrum[0])[:, :, None] * _eye(self.dimension, weights)
-
-    def numpy(self) -> Diagonal:
-        return Diagonal(_numpy(self.spectrum[0]))
+    def whitening(self) -> Whitening:
+        return Scaling(self.spectrum[0], self.dimension)
 
     def coloured(self, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return noise * np.repeat(np.sqrt(_numpy(self.spectrum[0])), counts, axis=0)
 
+
+class Diagonal(Isotropic):
+    """C_k = diag(v_k) with variances of shape (K, d)."""
+
+    def __init__(self, variances: Array):
+        super().__init__(variances, int(variances.shape[1]))
+
+    def replaced(self, spectrum: tuple[Array, ...]) -> Diagonal:
+        return Diagonal(spectrum[0])
+
     def rows(self, chosen: slice) -> Diagonal:
         return Diagonal(self.spectrum[0][chosen, :])
+
+    def numpy(self) -> Diagonal:
+        return Diagonal(_numpy(self.spectrum[0]))
 
 
 class Full(Covariances):
     """C_k = U_k diag(λ_k) U_kᵀ with eigenvectors (K, d, d) in columns and eigenvalues (K, d)."""
 
     def __init__(self, basis: Array, eigenvalues: Array):
-        self.basis, self.spectrum, self.multiplicity = basis, (eigenvalues,), (1,)
-        self.dimension = int(basis.shape[1])
+        self.basis, self.spectrum, self.dimension = basis, (eigenvalues,), int(basis.shape[1])
 
-    def project(self, vectors: Array) -> tuple[Array, ...]:
-        return (namespace(vectors).matmul(vectors, self.basis),)
-
-    def expand(self, blocks: tuple[Array, ...]) -> Array:
-        return namespace(self.basis).matmul(blocks[0], _transposed(self.basis))
-
-    def replaced(self, spectrum: Spectrum) -> Full:
+    def replaced(self, spectrum: tuple[Array, ...]) -> Full:
         return Full(self.basis, spectrum[0])
 
-    def dense(self, spectrum: Spectrum) -> Array:
-        return _conjugated(self.basis, spectrum[0])
+    def rows(self, chosen: slice) -> Full:
+        return Full(self.basis[chosen, :, :], self.spectrum[0][chosen, :])
 
     def numpy(self) -> Full:
         return Full(_numpy(self.basis), _numpy(self.spectrum[0]))
 
-    def rows(self, chosen: slice) -> Full:
-        return Full(self.basis[chosen, :, :], self.spectrum[0][chosen, :])
+    def matrices(self) -> Array:
+        return _conjugated(self.basis, self.spectrum[0])
+
+    def apply(self, vectors: Array) -> Array:
+        xp = namespace(vectors)
+        return xp.matmul(xp.matmul(vectors, self.basis) * self.spectrum[0][:, None, :], transposed(self.basis))
+
+    def whitening(self) -> Whitening:
+        xp, eigenvalues = namespace(self.basis), self.spectrum[0]
+        return Rotation(self.basis / xp.sqrt(eigenvalues)[:, None, :], 0.5 * xp.sum(xp.log(eigenvalues), axis=-1))
+
+
+class TrackedFull(Full):
+    """C_k = U_k (diag(λ_k) + E_k) U_kᵀ, where E_k (K, d, d) is zero in value and carries the derivatives of C_k."""
+
+    def __init__(self, basis: Array, eigenvalues: Array, residual: Array):
+        super().__init__(basis, eigenvalues)
+        self.residual = residual
+
+    def constant(self) -> Full:
+        return Full(self.basis, detached(self.spectrum[0]))
+
+    def rows(self, chosen: slice) -> TrackedFull:
+        return TrackedFull(self.basis[chosen, :, :], self.spectrum[0][chosen, :], self.residual[chosen, :, :])
+
+    def noised(self, sigma: Array, alpha: Array) -> TrackedFull:
+        eigenvalues = alpha * alpha * self.spectrum[0] + sigma * sigma
+        return TrackedFull(self.basis, eigenvalues, alpha * alpha * self.residual)
+
+    def shrinkage(self, sigma: Array) -> TrackedFull:
+        xp, square = namespace(self.basis), sigma * sigma
+        shrunk = self.spectrum[0] / (self.spectrum[0] + square)
+        # C (C + σ² I)⁻¹ = I − σ² (C + σ² I)⁻¹, whose derivative at the value zero of E is the inverse's.
+        core = self._core() + square * eye(self.dimension, self.basis)
+        tail = -square * xp.linalg.inv(core)
+        return TrackedFull(self.basis, shrunk, tail - detached(tail))
+
+    def matrices(self) -> Array:
+        return namespace(self.basis).matmul(namespace(self.basis).matmul(self.basis, self._core()), self._inverse())
+
+    def apply(self, vectors: Array) -> Array:
+        xp = namespace(vectors)
+        return xp.matmul(xp.matmul(xp.matmul(vectors, self.basis), self._core()), self._inverse())
+
+    def whitening(self) -> Whitening:
+        xp = namespace(self.basis)
+        lower = xp.linalg.cholesky(self._core())
+        matrix = xp.matmul(self.basis, transposed(xp.linalg.inv(lower)))
+        return Rotation(matrix, xp.sum(xp.log(xp.linalg.diagonal(lower)), axis=-1))
+
+    def _core(self) -> Array:
+        return self.spectrum[0][:, :, None] * eye(self.dimension, self.basis) + self.residual
+
+    def _inverse(self) -> Array:
+        return transposed(self.basis)
 
 
 class LowRank(Covariances):
@@ -219,36 +234,29 @@ class LowRank(Covariances):
 
     def __init__(self, basis: Array, eigenvalues: Array, rest: Array):
         self.basis, self.spectrum, self.dimension = basis, (eigenvalues, rest), int(basis.shape[1])
-        self.multiplicity = (1, self.dimension - int(basis.shape[2]))
 
-    def project(self, vectors: Array) -> tuple[Array, ...]:
-        coordinates = namespace(vectors).matmul(vectors, self.basis)
-        return coordinates, vectors - self._inside(coordinates)
-
-    def expand(self, blocks: tuple[Array, ...]) -> Array:
-        return self._inside(blocks[0]) + blocks[1]
-
-    def _inside(self, coordinates: Array) -> Array:
-        return namespace(coordinates).matmul(coordinates, _transposed(self.basis))
-
-    def replaced(self, spectrum: Spectrum) -> LowRank:
+    def replaced(self, spectrum: tuple[Array, ...]) -> LowRank:
         return LowRank(self.basis, spectrum[0], spectrum[1])
-
-    def dense(self, spectrum: Spectrum) -> Array:
-        inside = _conjugated(self.basis, spectrum[0])
-        outside = _eye(self.dimension, self.basis) - _conjugated(self.basis, namespace(inside).ones_like(spectrum[0]))
-        return inside + spectrum[1][:, :, None] * outside
-
-    def numpy(self) -> LowRank:
-        return LowRank(_numpy(self.basis), _numpy(self.spectrum[0]), _numpy(self.spectrum[1]))
 
     def rows(self, chosen: slice) -> LowRank:
         return LowRank(self.basis[chosen, :, :], self.spectrum[0][chosen, :], self.spectrum[1][chosen, :])
 
+    def numpy(self) -> LowRank:
+        return LowRank(_numpy(self.basis), _numpy(self.spectrum[0]), _numpy(self.spectrum[1]))
 
-def scaled(spectrum: Spectrum, blocks: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The blocks multiplied by the eigenvalues."""
-    return tuple(part[:, None, :] * block for part, block in zip(spectrum, blocks, strict=True))
+    def matrices(self) -> Array:
+        excess = _conjugated(self.basis, self.spectrum[0] - self.spectrum[1])
+        return excess + self.spectrum[1][:, :, None] * eye(self.dimension, self.basis)
+
+    def apply(self, vectors: Array) -> Array:
+        xp = namespace(vectors)
+        inside = xp.matmul(vectors, self.basis)
+        outside = vectors - xp.matmul(inside, transposed(self.basis))
+        along = xp.matmul(inside * self.spectrum[0][:, None, :], transposed(self.basis))
+        return along + self.spectrum[1][:, None, :] * outside
+
+    def whitening(self) -> Whitening:
+        return Split(self.basis, self.spectrum[0], self.spectrum[1])
 
 
 def full(covariances: Array) -> Full:
@@ -257,14 +265,24 @@ def full(covariances: Array) -> Full:
     xp = namespace(covariances)
     eigenvalues, basis = xp.linalg.eigh(detached(covariances))
     _check_positive_semidefinite(eigenvalues)
-    return Full(basis, xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues)))
+    eigenvalues = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
+    if not tracked(covariances):
+        return Full(basis, eigenvalues)
+    symmetric = 0.5 * (covariances + transposed(covariances))
+    inside = xp.matmul(xp.matmul(transposed(basis), symmetric), basis)
+    return TrackedFull(basis, eigenvalues, inside - detached(inside))
 
 
 def low_rank(factors: Array, variances: Array) -> Covariances:
     """Factorise F Fᵀ + v I for factors (K, d, r) and variances (K,); full when r ≥ d."""
+    if tracked(factors):
+        raise TypeError(
+            f"factors carry derivatives of {library(factors)}, which the factorisation of low rank does not pass on; "
+            "detach them and use oracles.parameters, or give full covariances"
+        )
     xp = namespace(factors)
     dimension, rank = int(factors.shape[1]), int(factors.shape[2])
-    basis, sizes, _ = xp.linalg.svd(detached(factors), full_matrices=rank > dimension)
+    basis, sizes, _ = xp.linalg.svd(factors, full_matrices=False)
     eigenvalues = sizes * sizes + variances[:, None]
     return LowRank(basis, eigenvalues, variances[:, None]) if rank < dimension else Full(basis, eigenvalues)
 
@@ -299,16 +317,8 @@ def _allowance(known: np.ndarray) -> float:
 
 
 def _numpy(array: Array) -> np.ndarray:
-    return concrete(array, "sampling").astype(np.float64)
+    return concrete(array, "this").astype(np.float64)
 
 
-def _eye(dimension: int, like: Array) -> Array:
-    return namespace(like).eye(dimension, dtype=like.dtype, device=compat.device(like))
-
-
-def _transposed(matrices: Array) -> Any:
-    return namespace(matrices).matrix_transpose(matrices)
-
-
-def _conjugated(basis: Array, eigenvalues: Array) -> Array:
-    return namespace(basis).matmul(basis * eigenvalues[:, None, :], _transposed(basis))
+def _conjugated(basis: Array, eigenvalues: Array) -> Any:
+    return namespace(basis).matmul(basis * eigenvalues[:, None, :], transposed(basis))

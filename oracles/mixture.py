@@ -13,68 +13,20 @@ full-covariance law with an empirical one keeps both as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from oracles import _arrays, covariance, normal
+from oracles import _arrays, _draws, _line, _local, covariance
 from oracles._arrays import Array, namespace
+from oracles._local import Group, Local, Piece
 from oracles.covariance import Covariances
 
 # Working set of one block of states, in numbers: small enough for a core's cache, large enough to hide call overhead.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 # JAX unrolls loops when it traces, so its blocks only bound the memory.
 TRACED_BLOCK = 1 << 25
-
-
-@dataclass(frozen=True)
-class Group:
-    """Components that share a covariance representation: weights (K,), means (K, d), factorised covariances."""
-
-    weights: Array
-    means: Array
-    covariances: Covariances
-
-    def noised(self, sigma: Array, alpha: Array) -> Group:
-        """The group of `α X + σ ε`."""
-        return Group(self.weights, alpha * self.means, self.covariances.noised(sigma, alpha))
-
-    def constant(self) -> Group:
-        """The group with parameters that automatic differentiation does not see."""
-        weights, means = _arrays.detached(self.weights), _arrays.detached(self.means)
-        return Group(weights, means, self.covariances.constant())
-
-    def blocks(self, x: Array) -> tuple[Array, ...]:
-        """The blocks of x − μ_k for states x (n, d)."""
-        return self.covariances.project(x[None, :, :] - self.means[:, None, :])
-
-    def log_normal(self, blocks: tuple[Array, ...]) -> Array:
-        """log N(x; μ_k, C_k), shape (K, n)."""
-        c = self.covariances
-        constant = c.log_determinant() + c.dimension * np.log(2 * np.pi)
-        return -0.5 * (c.quadratic(c.inverse(), blocks) + constant[:, None])
-
-    def scores(self, blocks: tuple[Array, ...]) -> Array:
-        """g_k(x), shape (K, n, d)."""
-        return -self.covariances.expand(covariance.scaled(self.covariances.inverse(), blocks))
-
-
-@dataclass(frozen=True)
-class Local:
-    """What every derivative needs at states x (n, d): responsibilities and component scores per group, and their sums."""
-
-    groups: tuple[Group, ...]
-    log_density: Array
-    responsibilities: tuple[Array, ...]
-    scores: tuple[Array, ...]
-    score: Array
-
-    def __iter__(self) -> Iterator[tuple[Covariances, Array, Array]]:
-        """Per group: covariances, responsibilities (K, n) and centred scores a_k (K, n, d)."""
-        for group, shares, scores in zip(self.groups, self.responsibilities, self.scores, strict=True):
-            yield group.covariances, shares, scores - self.score[None, :, :]
 
 
 class GaussianMixture:
@@ -171,17 +123,17 @@ class GaussianMixture:
     @property
     def weights(self) -> Array:
         """w_k, shape (K,)."""
-        return _joined([group.weights for group in self.groups])
+        return _arrays.joined([group.weights for group in self.groups])
 
     @property
     def means(self) -> Array:
         """μ_k, shape (K, d)."""
-        return _joined([group.means for group in self.groups])
+        return _arrays.joined([group.means for group in self.groups])
 
     @property
     def covariances(self) -> Array:
         """Σ_k as dense matrices (K, d, d)."""
-        return _joined([group.covariances.dense(group.covariances.spectrum) for group in self.groups])
+        return _arrays.joined([group.covariances.matrices() for group in self.groups])
 
     @property
     def dimension(self) -> int:
@@ -196,16 +148,14 @@ class GaussianMixture:
     @property
     def mean(self) -> Array:
         """E[X], shape (d,)."""
-        xp = namespace(self.weights)
-        return xp.sum(self.weights[:, None] * self.means, axis=0)
+        return namespace(self.weights).sum(self.weights[:, None] * self.means, axis=0)
 
     @property
     def covariance(self) -> Array:
         """Cov[X], shape (d, d)."""
-        xp, offsets = namespace(self.weights), self.means - self.mean[None, :]
-        between = xp.matmul((self.weights[:, None] * offsets).T, offsets)
-        within = [g.covariances.average(g.weights[:, None], g.covariances.spectrum)[0, ...] for g in self.groups]
-        return sum(within, start=between)
+        offsets = self.means - self.mean[None, :]
+        between = namespace(offsets).matmul((self.weights[:, None] * offsets).T, offsets)
+        return between + _local.total(g.covariances.average(g.weights[:, None])[0, ...] for g in self.groups)
 
     def noised(self, sigma: Any, alpha: Any = 1.0) -> GaussianMixture:
         """The law of `α X + σ ε`, ε ~ N(0, I): means α μ_k, covariances α² Σ_k + σ² I, without a new factorisation.
@@ -213,128 +163,117 @@ class GaussianMixture:
         Raises:
             ValueError: unless σ and α are positive and finite numbers.
         """
-        reference = self.groups[0].means
-        sigma = _arrays.check_positive(sigma, reference, "sigma")
-        alpha = _arrays.check_positive(alpha, reference, "alpha")
+        sigma, alpha = self._number(sigma, "sigma"), self._number(alpha, "alpha")
         return self.from_groups(tuple(group.noised(sigma, alpha) for group in self.groups))
 
     def log_density(self, x: Any) -> Array:
         """log p(x) in nats, shape (...)."""
-        return self._map(lambda block: _arrays.log_sum_exp(self._log_terms(block)[0]), x)
+        return self._map(lambda at: at.log_density, x)
 
     def responsibilities(self, x: Any) -> Array:
         """γ_k(x), the probability that component k made x, shape (..., K)."""
-
-        def block(states: Array) -> Array:
-            terms, _ = self._log_terms(states)
-            return namespace(terms).exp(terms - _arrays.log_sum_exp(terms)[None, :]).T
-
-        return self._map(block, x)
+        return self._map(lambda at: at.responsibilities.T, x)
 
     def score(self, x: Any) -> Array:
         """s(x) = ∇ log p(x), shape (..., d)."""
-        return self._map(lambda block: self.local(block).score, x)
+        return self._map(lambda at: at.score, x)
 
     def log_density_and_score(self, x: Any) -> tuple[Array, Array]:
-        """log p(x) and s(x) from one pass over the components."""
-        x = self._states(x)
-        return self._map_many(lambda block: (lambda at: (at.log_density, at.score))(self.local(block)), x)
+        """log p(x), shape (...), and s(x), shape (..., d), from one pass over the components."""
+        log_density, score = self._map_many(lambda at: (at.log_density, at.score), x)
+        return log_density, score
 
     def score_jacobian(self, x: Any) -> Array:
         """∇s(x) = ∇² log p(x), shape (..., d, d), symmetric."""
-        return self._map(lambda block: normal.jacobian(self.local(block)), x)
+        return self._map(_local.jacobian, x)
 
     def score_jacobian_product(self, x: Any, v: Any) -> Array:
         """∇s(x) v without forming the matrix; `v` has the shape of `x`."""
-        return self._map(lambda block, tangent: normal.jacobian_product(self.local(block), tangent), x, v=v)
+        return self._map(_local.jacobian_product, x, v=v)
 
     def score_divergence(self, x: Any) -> Array:
         """div s(x) = Δ log p(x), shape (...)."""
-        return self._map(lambda block: normal.divergence(self.local(block)), x)
+        return self._map(_local.divergence, x)
 
     def third_order(self, x: Any, u: Any, v: Any) -> Array:
         """D²s(x)[u, v], the second derivative of the score along u and v, shape (..., d); symmetric in u and v."""
-        return self._map(lambda block, *pair: normal.third_order(self.local(block), *pair), x, u=u, v=v)
+        return self._map(_local.third_order, x, u=u, v=v)
 
     def denoiser(self, x: Any, sigma: Any) -> Array:
         """D_σ(x) = E[X | X + σ ε = x] = x + σ² s_σ(x), shape (..., d)."""
-        return self._map(lambda block: normal.posterior_mean(self, *self._noisy(block, sigma)), x)
+        sigma = self._number(sigma, "sigma")
+        return self.noised(sigma)._map(lambda at: _local.posterior_mean(self.groups, at, sigma), x)
 
     def posterior(self, x: Any, sigma: Any) -> tuple[Array, Array]:
-        """Mean (..., d) and covariance (..., d, d) of X given X + σ ε = x; Tweedie's formulas without cancellation."""
-        return self._map_many(lambda block: normal.posterior(self, *self._noisy(block, sigma)), self._states(x))
+        """Mean (..., d) and covariance (..., d, d) of X given X + σ ε = x: `x + σ² s_σ` and `σ² (I + σ² ∇s_σ)`.
 
-    def sample(self, n: int, seed: Any = None) -> Array:
-        """n independent draws (n, d) from a NumPy generator made from `seed`; constants for differentiation."""
-        return normal.sample(self, n, np.random.default_rng(seed))
+        They are evaluated from the posteriors of the components, which do not cancel at any σ.
+        """
+        sigma = self._number(sigma, "sigma")
+        mean, spread = self.noised(sigma)._map_many(lambda at: _local.posterior(self.groups, at, sigma), x)
+        return mean, spread
+
+    def sample(self, n: int, seed: int | np.random.Generator | None = None) -> Array:
+        """n independent draws (n, d), the same for one seed in every library; constants for differentiation."""
+        return _draws.sample(self.groups, n, seed)
 
     def cdf(self, x: Any) -> Array:
         """F(x) = P(X ≤ x) for d = 1, shape (...) for x of shape (..., 1)."""
-        return normal.cdf(self, self._states(x))
+        return _line.cdf(self, self._states(x))
 
     def survival(self, x: Any) -> Array:
-        """1 − F(x) for d = 1 without cancellation in the upper tail."""
-        return normal.survival(self, self._states(x))
+        """1 − F(x) for d = 1, without cancellation in the upper tail."""
+        return _line.survival(self, self._states(x))
 
     def quantile(self, u: Any, upper: bool = False) -> Array:
         """F⁻¹(u) for d = 1, shape (..., 1) for u of shape (...) in (0, 1); `upper` inverts 1 − F instead."""
-        return normal.quantile(self, u, upper)
+        return _line.quantile(self, u, upper)
 
-    def local(self, x: Array) -> Local:
-        """Responsibilities and component scores at states (n, d)."""
-        terms, blocks = self._log_terms(x)
-        xp, total = namespace(x), _arrays.log_sum_exp(terms)
-        shares = _split(xp.exp(terms - total[None, :]), [group.covariances.size for group in self.groups])
-        scores = tuple(group.scores(block) for group, block in zip(self.groups, blocks, strict=True))
-        parts = [xp.sum(w[:, :, None] * g, axis=0) for w, g in zip(shares, scores, strict=True)]
-        return Local(self.groups, total, tuple(shares), scores, sum(parts[1:], start=parts[0]))
+    def constant(self) -> GaussianMixture:
+        """The law with parameters that automatic differentiation does not see."""
+        return self.from_groups(tuple(group.constant() for group in self.groups))
 
-    def _log_terms(self, x: Array) -> tuple[Array, list[tuple[Array, ...]]]:
-        """log w_k + log N(x; μ_k, C_k), shape (K, n), and the blocks of x − μ_k of every group."""
-        self.check_density()
-        blocks = [group.blocks(x) for group in self.groups]
-        pairs = zip(self.groups, blocks, strict=True)
-        return _joined([_arrays.safe_log(g.weights)[:, None] + g.log_normal(b) for g, b in pairs]), blocks
-
-    def _noisy(self, x: Array, sigma: Any) -> tuple[Array, Array, Local]:
-        return x, _arrays.check_sigma(sigma, x), self.noised(sigma).local(x)
+    def numpy(self) -> GaussianMixture:
+        """The law with parameters in NumPy float64."""
+        return self.from_groups(tuple(group.numpy() for group in self.groups))
 
     def check_density(self) -> None:
         """Raise where a covariance is known to be singular."""
         if any(group.covariances.singular() for group in self.groups):
             raise ValueError("this law has a singular covariance and hence no density; take .noised(sigma) first")
 
+    def _number(self, number: Any, name: str) -> Array:
+        return _arrays.check_positive(number, self.groups[0].means, name)
+
     def _states(self, x: Any, name: str = "x") -> Array:
         return _arrays.check_states(x, self.groups[0].means, self.dimension, name)
 
     def _map(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
-        return self._map_many(lambda *blocks: (function(*blocks),), x, **tangents)[0]
+        return self._map_many(lambda *inputs: (function(*inputs),), x, **tangents)[0]
 
     def _map_many(self, function: Callable[..., tuple[Array, ...]], x: Any, **tangents: Any) -> tuple[Array, ...]:
-        """Apply a function of states (n, d) to states (..., d), in blocks that fit a core's cache."""
+        """Apply a function of `Local` (and tangents) to states (..., d), in blocks that fit a core's cache."""
         arrays = [self._states(x), *(self._states(value, name) for name, value in tangents.items())]
+        self.check_density()
         xp = namespace(*arrays)
         arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
-        shape = arrays[0].shape[:-1]
-        flat = [xp.reshape(array, (-1, self.dimension)) for array in arrays]
-        step = self._rows_per_block(flat[0])
-        rows = flat[0].shape[0]
-        slices = [slice(i, min(i + step, rows)) for i in range(0, max(rows, 1), step)]
-        parts = [function(*(array[chosen, :] for array in flat)) for chosen in slices]
-        return tuple(xp.reshape(_joined(list(p)), (*shape, *p[0].shape[1:])) for p in zip(*parts, strict=True))
+        shape, flat = arrays[0].shape[:-1], [xp.reshape(array, (-1, self.dimension)) for array in arrays]
+        pieces = _local.ready(self.groups)
+        parts = [self._block(function, pieces, [array[rows, :] for array in flat]) for rows in self._rows(flat[0])]
+        return tuple(
+            xp.reshape(_arrays.joined(list(part)), (*shape, *part[0].shape[1:])) for part in zip(*parts, strict=True)
+        )
 
-    def _rows_per_block(self, x: Array) -> int:
+    @staticmethod
+    def _block(
+        function: Callable[..., tuple[Array, ...]], pieces: tuple[Piece, ...], arrays: list[Array]
+    ) -> tuple[Array, ...]:
+        return function(Local(pieces, arrays[0]), *arrays[1:])
+
+    def _rows(self, x: Array) -> list[slice]:
         budget = BLOCK if _arrays.eager(x) else TRACED_BLOCK
-        return max(1, budget // max(1, self.size * self.dimension))
-
-
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
-
-
-def _split(rows: Array, sizes: list[int]) -> list[Array]:
-    starts = np.cumsum([0, *sizes])
-    return [rows[int(a) : int(b), :] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        rows, step = x.shape[0], max(1, budget // (self.size * self.dimension))
+        return [slice(i, min(i + step, rows)) for i in range(0, max(rows, 1), step)]
 
 
 def _check_components(weights: Array, means: Array) -> None:

@@ -5,7 +5,7 @@ The score moves along a fixed direction by a scalar gate (no linearisation):
 
     s^η = s + g (s^ν − s),    g(η) = η r / D,    ∂ⁿg/∂ηⁿ = n! (1 − r)^{n−1} r / D^{n+1}
 
-so every derivative in η, at every η, is a number times `s^ν − s`. (Scarvelis & Solomon, arXiv 2509.23092, η = 0, n = 1.)
+so every derivative in η, at every η, is a number times `s^ν − s`. (n = 1, η = 0: Scarvelis & Solomon, arXiv 2509.23092.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 from oracles import _arrays
 from oracles._arrays import Array, namespace
-from oracles.mixture import GaussianMixture, Group
+from oracles._local import Group
+from oracles.mixture import GaussianMixture
 
 
 class Perturbation:
