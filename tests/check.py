@@ -1,4 +1,4 @@
-"""Run every gate of the project in order and stop at the first that fails: lint, types, tests, doctests, the strict book.
+"""Run every gate of the project in order, stopping at the first that fails: lint, types, tests, doctests, strict book.
 
 ``python tests/check.py`` is what the README and continuous integration call; name gates to run only those:
 ``python tests/check.py lint tests``.
