@@ -17,7 +17,7 @@ from rich.console import Console
 from studies.errors import StudyError
 
 if TYPE_CHECKING:
-    from studies.runner import Result
+    pass
 
 __all__ = ["main"]
 
@@ -98,6 +98,7 @@ def run(
 ) -> int:
     """Run studies, or finish interrupted ones: finished cells are kept."""
     import studies.runner
+    from studies.display import show_result
     from studies.progress import for_console
     from studies.study import load
 
@@ -117,7 +118,7 @@ def run(
             seed=seed,
             progress=for_console(console),
         )
-        show(console, result)
+        show_result(console, result)
         codes.append(result.exit_code)
         if publish:
             publish_folder(console, result.folder)
@@ -136,19 +137,6 @@ def chosen_level(**flags: bool) -> str:
     return given[0] if given else "quick"
 
 
-def show(console: Console, result: Result) -> None:
-    """Claims, failures and where to find the rest."""
-    from studies.progress import claim_table
-
-    if result.claims:
-        console.print(claim_table(result.claims))
-    for note in result.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    if result.failures:
-        console.print(f"{len(result.failures)} cells failed; the report has their tracebacks", highlight=False)
-    console.print(f"report: {result.folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-
-
 def publish_folder(console: Console, folder: Path) -> None:
     from studies.results import publish
 
@@ -163,6 +151,82 @@ def report(folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STU
     summary = renew(folder)
     Console().print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return OK if summary.complete and not summary.failures else CANNOT
+
+
+@app.command()
+def status(
+    out: Out = DEFAULT_OUT,
+    check: Annotated[bool, typer.Option("--check", help="Read and verify every file.")] = False,
+) -> int:
+    """Say what is stored, what is running, and what is damaged."""
+    from studies.display import show_status
+    from studies.upkeep import folders
+    from studies.upkeep import status as look
+
+    console = Console()
+    found = [look(folder, check=check) for folder in folders(out)]
+    for each in found:
+        show_status(console, each)
+    if not found:
+        console.print(f"nothing is stored in {out}", highlight=False, markup=False)
+    return DIFFERS if any(each.problems for each in found) else OK
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one of the same study.")],
+) -> int:
+    """Set two results side by side and test their differences (exit code 1 if they differ)."""
+    from studies.compare import compare as contrast
+    from studies.display import show_comparison
+
+    comparison = contrast(first, second)
+    show_comparison(Console(), comparison)
+    return DIFFERS if comparison.differs else OK
+
+
+@app.command()
+def clean(
+    names: Annotated[list[str] | None, typer.Argument(help="Studies; all of them by default.")] = None,
+    out: Out = DEFAULT_OUT,
+    everything: Annotated[bool, typer.Option("--all", help="Remove whole results and trained networks.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove half-written and damaged files, or with --all everything that is stored."""
+    from studies.upkeep import clean as sweep
+    from studies.upkeep import clean_cache, folders
+
+    console = Console()
+    chosen = [folder for folder in folders(out) if not names or folder.parent.name in names]
+    if everything and chosen and not yes:
+        confirm(console, chosen)
+    removed = [path for folder in chosen for path in sweep(folder, everything=everything)]
+    if everything:
+        removed += [path for study in {folder.parent.name for folder in chosen} for path in clean_cache(out, study)]
+    for path in removed:
+        console.print(f"removed {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{len(removed)} removed", highlight=False)
+
+
+def confirm(console: Console, chosen: Sequence[Path]) -> None:
+    """Ask before results are removed.
+
+    Raises:
+        StudyError: nobody can answer, or the answer is no.
+    """
+    for folder in chosen:
+        console.print(str(folder), highlight=False, markup=False, soft_wrap=True)
+    if not sys.stdin.isatty():
+        raise StudyError("removing results needs a confirmation; add --yes.")
+    if not typer.confirm("Remove these results?"):
+        raise StudyError("nothing was removed.")
+
+
+@app.command()
+def publish(folder: Annotated[Path, typer.Argument(help="A complete result folder.")]) -> None:
+    """Copy the final tables of a result into the package, where the book reads them."""
+    publish_folder(Console(), folder)
 
 
 if __name__ == "__main__":

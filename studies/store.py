@@ -27,7 +27,7 @@ import filelock
 
 from studies import provenance
 from studies.errors import StudyError
-from studies.files import TEMPORARY, checksum, make_folder, read_json, write, write_json
+from studies.files import TEMPORARY, checksum, explain, make_folder, read_json, write, write_json
 from studies.setting import Setting
 from studies.study import Cell
 from studies.tables import decode
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
 
     from studies.execution import Outcome
 
-__all__ = ["FORMAT", "Contents", "Store"]
+__all__ = ["ENDINGS", "FAILED", "FORMAT", "Contents", "Store", "check_format", "held", "lock"]
 
 FORMAT = 1  # of the files above; raised when they change
 FAILED = ".failed.json"
+ENDINGS = (".parquet", ".json", FAILED)  # of a cell's files
+WAIT_SECONDS = 0.5  # for a lock: long enough for another command that only looked
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Store:
         present = {path.name for path in self.cells_folder.iterdir()} if self.cells_folder.is_dir() else set()
         contents = Contents({}, {}, {}, [])
         for cell in cells:
-            names = {f"{cell.name}.parquet", f"{cell.name}.json", cell.name + FAILED}
+            names = {cell.name + ending for ending in ENDINGS}
             if names & present:
                 self._read_cell(cell, names & present, contents)
                 present -= names
@@ -239,18 +241,26 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         StudyError: another run holds it.
     """
-    held = filelock.FileLock(folder / "lock")
+    handle = filelock.FileLock(folder / "lock")
     try:
-        held.acquire(timeout=0)
+        handle.acquire(timeout=WAIT_SECONDS)
     except filelock.Timeout:
         raise StudyError(
             f"another run is writing to {folder}; wait until it ends, or choose another folder with --out."
         ) from None
     except OSError as error:
-        from studies.files import explain
-
         raise StudyError(explain(error, folder / "lock")) from error
     try:
         yield
     finally:
-        held.release()
+        handle.release()
+
+
+def held(folder: Path) -> bool:
+    """Whether a run holds the folder now."""
+    handle = filelock.FileLock(folder / "lock")
+    try:
+        with handle.acquire(timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
