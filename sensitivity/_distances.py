@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["squared_distances", "wide"]
+__all__ = ["squared_distances", "squared_lengths", "wide"]
 
 # Below this many elements of the difference array the direct form is at least as fast.
 DIRECT = 1 << 18
@@ -23,13 +23,19 @@ def wide(x: Tensor) -> torch.dtype:
     return x.dtype if x.device.type == "mps" else torch.float64
 
 
-def squared_distances(x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
-    """``|x_i − y_j|²`` of ``x`` ``(batch, d)`` and ``y`` ``(n, d)``: ``(batch, n)``, in double precision."""
+def squared_lengths(y: Tensor, centre: Tensor) -> Tensor:
+    """``|y_j − c|²``, ``(n,)``, in double precision: computed once for all states."""
+    return ((y.to(wide(y)) - centre.to(wide(y))) ** 2).sum(1)
+
+
+def squared_distances(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
+    """``|x_i − y_j|²`` of ``x`` ``(batch, d)`` and ``y`` ``(n, d)``: ``(batch, n)``, in double precision.
+
+    ``lengths`` are ``squared_lengths(y, centre)``.
+    """
     if x.shape[0] * y.numel() <= DIRECT:
         return _direct(x, y)
-    accurate = wide(x)
-    approximate = _expanded(x.to(accurate) - centre.to(accurate), y.to(accurate) - centre.to(accurate))
-    return _leading_again(approximate, x, y)
+    return _leading_again(_expanded(x.to(wide(x)), y.to(wide(x)), centre.to(wide(x)), lengths), x, y)
 
 
 def _direct(x: Tensor, y: Tensor) -> Tensor:
@@ -37,10 +43,11 @@ def _direct(x: Tensor, y: Tensor) -> Tensor:
     return (difference * difference).sum(-1)
 
 
-def _expanded(x: Tensor, y: Tensor) -> Tensor:
-    # addmm: one pass over the result instead of three.
-    lengths = (x * x).sum(1, keepdim=True) + (y * y).sum(1)
-    return torch.addmm(lengths, x, y.T, alpha=-2.0)
+def _expanded(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
+    """``|x−c|² + 2(x−c)·c + |y−c|² − 2(x−c)·y``: no pass over the data but the product itself."""
+    offset = x - centre
+    own = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
+    return torch.addmm(own + lengths, offset, y.T, alpha=-2.0)
 
 
 def _leading_again(approximate: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from sensitivity._checks import (
     check_states,
     check_weights,
 )
-from sensitivity._distances import squared_distances, wide
+from sensitivity._distances import squared_distances, squared_lengths, wide
 
 __all__ = ["Points", "whole"]
 
@@ -67,7 +67,9 @@ class Points:
         self.block = int(block)
         self.shape = tuple(data.shape[1:])
         self._rows = data.detach().reshape(data.shape[0], -1)
-        self._centre = self._rows.mean(0)
+        self._centre = _origin(self._rows)
+        blocks = self._rows.split(self.block)
+        self._lengths = torch.cat([squared_lengths(rows, self._centre) for rows in blocks])
         self._log_weights = self.weights.to(wide(data)).log()
 
     def __len__(self) -> int:
@@ -104,7 +106,7 @@ class Points:
         state, tau2 = self._enter(x, sigma)
         running = _Running.start(state, values=1)
         for log_terms, rows in self._log_terms(state, tau2):
-            running.add(log_terms, lambda p, rows=rows: (p.to(rows.dtype) @ (rows - self._centre),))
+            running.add(log_terms, lambda p, rows=rows: (p.to(rows.dtype) @ self._centred(rows),))
         mean = self._centre + running.average(0)
         score = (mean - state) / _column(tau2, state)
         return self._normalised(running, tau2).to(x.dtype), score.reshape(x.shape)
@@ -117,7 +119,7 @@ class Points:
         origin = state - self._centre
         running = _Running.start(state, values=2, columns=(1,))
         for log_terms, rows in self._log_terms(state, tau2):
-            running.add(log_terms, lambda p, rows=rows: _moments(p, rows - self._centre, origin, t))
+            running.add(log_terms, lambda p, rows=rows: _moments(p, self._centred(rows), origin, t))
         shift, along, outer = running.average(0), running.average(2), running.average(1)
         covariance = outer - shift * along
         tau2_column = _column(tau2, state)
@@ -166,7 +168,7 @@ class Points:
         fixed = fixed + (score.flatten(1) * cotangent).sum(1, keepdim=True)
         first = 0
         for log_terms, rows in self._log_terms(state, tau2, weighted=False):
-            along = cotangent @ (rows - self._centre).T / tau2_column - fixed
+            along = cotangent @ self._centred(rows).T / tau2_column - fixed
             out[:, first : first + rows.shape[0]].add_((log_terms + offset).exp().to(out.dtype) * along)
             first += rows.shape[0]
 
@@ -187,9 +189,13 @@ class Points:
     def _log_terms(self, state: Tensor, tau2: Tensor, weighted: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Per block: ``log c_j − |x − y_j|²/2τ²`` (``(batch, rows)``, double precision) and the rows themselves."""
         scale = -0.5 / _column(tau2, state)
-        for rows, log_weights in zip(self._rows.split(self.block), self._log_weights.split(self.block), strict=True):
-            terms = squared_distances(state, rows, self._centre) * scale
+        parts = (part.split(self.block) for part in (self._rows, self._lengths, self._log_weights))
+        for rows, lengths, log_weights in zip(*parts, strict=True):
+            terms = squared_distances(state, rows, self._centre, lengths) * scale
             yield (terms + log_weights if weighted else terms), rows
+
+    def _centred(self, rows: Tensor) -> Tensor:
+        return rows - self._centre if self._centre.ndim else rows
 
     def _normalised(self, running: _Running, tau2: Tensor) -> Tensor:
         return running.log_sum() - (0.5 * self.dimension) * (2 * math.pi * tau2).log()
@@ -229,6 +235,13 @@ class _Running:
 
     def average(self, index: int) -> Tensor:
         return self.sums[index] / self.total.to(self.sums[index].dtype)
+
+
+def _origin(rows: Tensor) -> Tensor:
+    """The mean of data that lie far from zero; zero for others, which saves a pass over them at every call."""
+    mean = rows.mean(0)
+    spread = (rows[:BLOCK] - mean).square().sum(1).mean()
+    return mean if bool(mean.square().sum() > 10 * spread) else rows.new_zeros(())
 
 
 def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
