@@ -51,9 +51,10 @@ def _spectrum(
     projected = image @ basis.T
     values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
     kept = width if rank is None else min(rank, width)
-    leading = values.flip(0)[:kept]
-    tail = _tail(products, x, level, leading.sum(), dimension - kept, noise)
-    return leading, (basis.T @ rotation.flip(1))[:, :kept], tail
+    values = values.flip(0)
+    outside = _outside(products, x, level, basis, noise) if width < dimension else values.new_zeros(())
+    tail = (values[kept:].sum() + outside) / max(dimension - kept, 1)
+    return values[:kept], (basis.T @ rotation.flip(1))[:, :kept], tail
 
 
 def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
@@ -66,12 +67,9 @@ def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
     return torch.stack(images)
 
 
-def _tail(products: Products, x: Tensor, level: Tensor, captured: Tensor, rest: int, noise: Noise) -> Tensor:
-    """Mean eigenvalue of the directions left out, from one Rademacher probe for each state."""
-    if rest == 0:
-        return captured.new_zeros(())
-    half = noise.to(x.device).rademacher(tuple(x.shape[1:]), step=2, dtype=x.dtype)
-    signs = torch.cat([half, half], dim=1)
+def _outside(products: Products, x: Tensor, level: Tensor, basis: Tensor, noise: Noise) -> Tensor:
+    """``tr G`` outside the span of the rows of ``basis``, from one projected Rademacher probe for each state."""
+    signs = noise.to(x.device).rademacher((basis.shape[1],), step=2, probes=2, dtype=x.dtype).flatten(0, 1)
+    signs = (signs - (signs @ basis.T) @ basis).reshape(1, *x.shape)
     _, image = products.quadratic(x, level, signs)
-    trace = (signs * (signs + level.square() * image)).flatten(2).sum(2).mean()
-    return (trace - captured) / rest
+    return (signs * (signs + level.square() * image)).flatten(2).sum(2).mean()
