@@ -1,0 +1,65 @@
+"""What `studies verify` does: load, verify, show, save; the exit code is the report's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from studies.verification.loading import load_estimator
+from studies.verification.report import Report
+from studies.verification.session import REPEATS, verify
+
+__all__ = ["run"]
+
+
+def run(
+    estimator: str,
+    task: str,
+    *,
+    suite: str = "quick",
+    backend: str = "torch",
+    seed: int = 0,
+    repeats: int = REPEATS,
+    problems: Sequence[str] | None = None,
+    slack: float = 1.0,
+    out: Path | None = None,
+    console: Console | None = None,
+) -> int:
+    """Verify `MODULE:CALLABLE` on a task and show the report.
+
+    Returns:
+        0 if the estimator holds, 1 if it falls short, 2 if it could not run.
+
+    Raises:
+        StudyError: what the command line shows as one sentence (exit code 2).
+    """
+    screen = console or Console()
+    found = load_estimator(estimator)
+    with screen.status(f"{task}: posing problems") as status:
+        report = verify(
+            found,
+            task,
+            suite=suite,
+            backend=backend,
+            seed=seed,
+            repeats=repeats,
+            problems=problems,
+            slack=slack,
+            name=estimator,
+            progress=lambda name: status.update(f"{task}: {name}"),
+        )
+    show(report, screen, out)
+    return report.exit_code
+
+
+def show(report: Report, screen: Console, out: Path | None = None) -> None:
+    """Print the table; write the files where a folder is given."""
+    screen.print(report.table())
+    if report.status == "could not run":
+        trace = next((run.trace for v in report.judged for run in v.runs if run.trace), "")
+        screen.print(trace or report.summary, markup=False, highlight=False)
+    if out is not None:
+        folder = report.save(out)
+        screen.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

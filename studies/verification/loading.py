@@ -1,0 +1,78 @@
+"""Finding an estimator named `MODULE:CALLABLE`, from the current folder first, or `FILE.py:CALLABLE`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from studies.errors import StudyError
+from studies.study import suggestion
+
+__all__ = ["load_estimator"]
+
+
+def load_estimator(name: str) -> Callable[[Any], Any]:
+    """The callable that `MODULE:CALLABLE` names; attributes may be dotted.
+
+    Args:
+        name: such as `mine:log_density`, `package.mine:Class.method` or `path/mine.py:log_density`.
+
+    Raises:
+        StudyError: no colon, no such module, an exception while importing it, no such attribute, or not callable.
+
+    Example:
+        >>> load_estimator("math:sqrt")(4.0)
+        2.0
+    """
+    module_name, colon, path = name.partition(":")
+    if not (colon and module_name and path):
+        raise StudyError(f"{name!r} names no estimator; write MODULE:CALLABLE, such as mine:log_density.")
+    found: Any = _import(module_name)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise StudyError(f"{module_name!r} has no {part!r}; {suggestion(part, _public(found))}.")
+        found = getattr(found, part)
+    if not callable(found):
+        raise StudyError(f"{name!r} is not callable but {type(found).__name__}; name a function of one problem.")
+    return found
+
+
+def _public(module: Any) -> list[str]:
+    return [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")] or ["nothing"]
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return _from_file(Path(name)) if name.endswith(".py") else _from_path(name)
+    except StudyError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name in (name, name.split(".")[0]):
+            raise StudyError(f"there is no module {name!r}; run from the folder that contains it.") from error
+        raise StudyError(f"the module {name!r} needs {error.name!r}, which is not installed.") from error
+    except Exception as error:
+        raise StudyError(f"importing {name!r} failed with {type(error).__name__}: {error}.") from error
+
+
+def _from_path(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()  # the file may be newer than the folder's cached listing
+    return importlib.import_module(name)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise StudyError(f"there is no file {str(path)!r}; name a module or a file that exists.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise StudyError(f"the file {str(path)!r} cannot be imported; give it a name that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

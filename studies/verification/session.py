@@ -1,0 +1,178 @@
+"""`verify`: an estimator held against every case of a task."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from studies.errors import StudyError
+from studies.verification.backends import Backend
+from studies.verification.backends import backend as load_backend
+from studies.verification.judge import Check, Verdict, judge
+from studies.verification.problem import Problem
+from studies.verification.report import Report
+from studies.verification.runs import Estimator, Run, call, pose
+from studies.verification.tasks import task as find_task
+from studies.verification.tasks.base import Arrays, Case, Task
+from studies.verification.truths import prepared
+
+__all__ = ["REPEATS", "reproduce", "verify"]
+
+REPEATS = 16
+PROBE_ROWS = 4
+ROWWISE = ("x", "vectors", "latents")
+
+
+def verify(
+    estimator: Estimator,
+    task: str,
+    *,
+    suite: str = "quick",
+    backend: str = "torch",
+    seed: int = 0,
+    repeats: int = REPEATS,
+    problems: Iterable[str] | None = None,
+    slack: float = 1.0,
+    orders: bool = True,
+    name: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Hold an estimator against the truth on every problem of a task.
+
+    Args:
+        estimator: `f(problem) -> value` or `(value, standard_error)`; `NotImplemented` declines a problem.  The fields
+            of `problem` are those that the task lists (`print(problem)`), in arrays of `backend`; row i of the value
+            belongs to row i of the input; `problem.seed` is to be the only source of randomness.
+        task: one of `studies.verification.TASKS`.
+        suite: `"quick"` or `"full"`.
+        backend: `"torch"`, `"numpy"` or `"jax"`; float64, CPU.
+        seed: 0 is the published suite; others draw fresh rows of the same laws, and other estimator seeds.
+        repeats: runs with different seeds where the estimate turns out to be stochastic, at least 4.
+        problems: names of the cases to keep; all by default.
+        slack: widens every limit by this factor.
+        orders: also measure observed orders, where the task has some.
+        name: what the report calls the estimator.
+        progress: called with each case's name before it runs.
+
+    Returns:
+        A `Report`: `.holds`, `.table()`, `.figures()`, `.save(folder)`, `.to_html()`.
+
+    Raises:
+        StudyError: unknown task, suite, backend or problem, fewer than four repeats, or slack that is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> def gaussian_score(problem):  # right for one Gaussian only
+        ...     centre = problem.law.weights @ problem.law.means
+        ...     return -(problem.x - centre) / problem.sigma**2
+        >>> verify(gaussian_score, "score", backend="numpy", problems=["line-s0.3"]).holds
+        False
+    """
+    chosen = find_task(task)
+    library = load_backend(backend)
+    _check(estimator, repeats, slack)
+    start, verdicts = time.perf_counter(), []
+    for case in _selected(chosen, suite, problems):
+        if progress is not None:
+            progress(case.name)
+        verdicts.append(_examine(estimator, chosen, case, library, seed, repeats, slack))
+    measured = _orders(estimator, chosen, library, seed, verdicts) if orders else []
+    return Report(
+        task=chosen,
+        estimator=name or getattr(estimator, "__name__", type(estimator).__name__),
+        suite=suite,
+        backend=backend,
+        seed=seed,
+        verdicts=tuple(verdicts),
+        orders=tuple(measured),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def reproduce(task: str, problem: str, *, seed: int = 0, backend: str = "torch") -> tuple[Problem, np.ndarray]:
+    """A problem as `verify` poses it, and its truth: for debugging one case by hand.
+
+    Example:
+        >>> problem, truth = reproduce("score", "line-s0.3", backend="numpy")
+        >>> problem.x.shape == truth.shape
+        True
+    """
+    chosen = find_task(task)
+    case = chosen.case(problem)
+    inputs, truth = prepared(chosen, case, seed)
+    return pose(chosen, case, inputs, load_backend(backend), _seed(case, seed, 0)), truth
+
+
+def _check(estimator: Any, repeats: int, slack: float) -> None:
+    if not callable(estimator):
+        raise StudyError(f"the estimator {estimator!r} cannot be called; give a function of one problem.")
+    if repeats < 4:
+        raise StudyError(f"repeats = {repeats} cannot tell bias from noise; give at least 4.")
+    if not slack > 0:
+        raise StudyError(f"slack = {slack} must be positive: it multiplies every limit.")
+
+
+def _selected(task: Task, suite: str, problems: Iterable[str] | None) -> list[Case]:
+    cases = task.suite(suite)
+    if problems is None:
+        return cases
+    return [task.case(name) for name in problems]
+
+
+def _seed(case: Case, seed: int, repeat: int) -> int:
+    entropy = [zlib.crc32(case.name.encode()), seed, repeat]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def _examine(
+    estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
+) -> Verdict:
+    inputs, truth = prepared(task, case, seed)
+    shape = (case.count, case.base.dimension) if case.judge == "law" else truth.shape
+
+    def run(repeat: int, given: Arrays, size: tuple[int, ...]) -> Run:
+        return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
+
+    first = run(0, inputs, shape)
+    if first.error or not first.applicable or case.judge == "law":
+        return judge(task, case, truth, [first], slack)
+    few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
+    probe = run(1, few, truth[:PROBE_ROWS].shape)
+    if probe.error or _same(task, first, probe, truth):
+        return judge(task, case, truth, [first, probe] if probe.error else [first], slack)
+    runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, repeats))]
+    return _with_coupling(judge(task, case, truth, runs, slack))
+
+
+def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
+    """Whether another seed, and fewer rows, gave the same values: then the estimate is deterministic."""
+    if first.value is None or probe.value is None:
+        return False
+    few = len(probe.value)
+    gap = np.abs(first.value[:few] - probe.value).reshape(few, -1).max(axis=1)
+    size = 1e-9 * (task.limit(truth[:few]) + np.abs(first.value[:few]).reshape(few, -1).max(axis=1))
+    return bool(np.all((gap <= size) | ~np.isfinite(gap)))
+
+
+def _with_coupling(verdict: Verdict) -> Verdict:
+    """Adds the check that rows do not depend on each other: fewer rows gave other values although seeds do not matter."""
+    values = [run.value for run in verdict.runs if run.value is not None]
+    if len(values) < len(verdict.runs) or any(not np.array_equal(values[0], value) for value in values[1:]):
+        return verdict
+    sentence = "values change with the number of rows although no seed changes them: rows depend on each other."
+    check = Check("rows", 1.0, 0.0, False, sentence)
+    return Verdict(
+        verdict.case, (*verdict.checks, check), verdict.runs, verdict.truth, verdict.scaled, verdict.measures
+    )
+
+
+def _orders(
+    estimator: Estimator, task: Task, library: Backend, seed: int, verdicts: list[Verdict]
+) -> list[dict[str, Any]]:
+    from studies.verification.orders import observed
+
+    return observed(estimator, task, library, seed, verdicts)

@@ -1,0 +1,50 @@
+"""The tasks, one module each: definition, inputs, truth, limits and suite."""
+
+from __future__ import annotations
+
+from studies.errors import StudyError
+from studies.study import suggestion
+from studies.verification.tasks import (
+    denoiser,
+    divergence,
+    influence,
+    jacobian_product,
+    log_density,
+    log_density_ratio,
+    sample,
+    sample_sensitivity,
+    score,
+    score_derivative,
+)
+from studies.verification.tasks.base import SUITES, Case, Task
+
+__all__ = ["SUITES", "TASKS", "Case", "Task", "task"]
+
+_MODULES = (
+    score,
+    denoiser,
+    jacobian_product,
+    divergence,
+    log_density,
+    log_density_ratio,
+    sample,
+    score_derivative,
+    sample_sensitivity,
+    influence,
+)
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
+
+
+def task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        StudyError: unknown task (near ones are suggested).
+
+    Example:
+        >>> task("log-density").question
+        'log p_σ(x) in nats, from a black-box score and the exact law at sigma_max'
+    """
+    if name not in TASKS:
+        raise StudyError(f"there is no task {name!r}; {suggestion(name, TASKS)}.")
+    return TASKS[name]
