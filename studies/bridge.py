@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.mixture import Mixture
+from sensitivity import Mixture
 
 __all__ = ["ExactLaw", "engine_measure", "exact_anchor", "exact_denoiser", "exact_score", "on_torch"]
 
@@ -63,6 +63,7 @@ class ExactLaw:
 def exact_score(law: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact score of a law, as the engine's `Score`.
 
+    >>> from oracles import GaussianMixture
     >>> score = exact_score(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0))
     >>> score(torch.ones(1, 2), torch.tensor(1.0))
     tensor([[-0.5000, -0.5000]])
@@ -83,6 +84,7 @@ def exact_anchor(law: Any) -> ExactLaw:
 def engine_measure(law: Any, *, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Mixture:
     """The same mixture as the engine's own `Mixture`, which shares no code with the oracle.
 
+    >>> from oracles import GaussianMixture
     >>> engine_measure(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0)).dimension
     2
     """
