@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from studies.study import suggestion
 __all__ = ["LAWS", "Law", "law", "oracle"]
 
 Arrays = dict[str, np.ndarray]
+ARRAYS = ("weights", "means", "full", "variances", "factors")
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,14 @@ class Law:
 
     def map(self, convert: Callable[[np.ndarray], Any]) -> Law:
         """The same law with every array converted."""
-        arrays = {
-            name: None if value is None else convert(value) for name, value in vars(self).items() if name != "name"
-        }
-        return replace(self, **arrays)
+        fields = ((name, getattr(self, name)) for name in ARRAYS)
+        return Law(self.name, **{name: None if value is None else convert(value) for name, value in fields})
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits of the parameters (NumPy arrays only)."""
         hasher = hashlib.sha256()
-        for name in ("weights", "means", "full", "variances", "factors"):
+        for name in ARRAYS:
             value = getattr(self, name)
             if value is not None:
                 hasher.update(f"{name}{value.shape}".encode())

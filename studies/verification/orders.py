@@ -56,10 +56,9 @@ def observed(
 
 def _cheap(verdict: Verdict) -> bool:
     case = verdict.case
-    usable = (
-        case.judge == "rows" and verdict.applicable and len(verdict.runs) == 1 and verdict.runs[0].value is not None
-    )
-    return usable and case.base.dimension == 2
+    if case.judge != "rows" or case.base.dimension != 2 or not verdict.applicable:
+        return False
+    return len(verdict.runs) == 1 and verdict.runs[0].value is not None
 
 
 def _in_steps(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> dict[str, Any]:

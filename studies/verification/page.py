@@ -27,7 +27,8 @@ def page(report: Report) -> str:
     state = "holds" if report.holds else "falls"
     name = html.escape(f"{report.estimator} on {report.task.name}")
     parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{name}</title><style>{STYLE}</style></head>",
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        f"<title>{name}</title><style>{STYLE}</style></head>",
         f"<body><h1>{name}: <span class='{state}'>{report.status}</span></h1>",
         f"<p>{html.escape(report.summary)}</p>",
         f"<p>Asked: {html.escape(report.task.question)}. Truth: {html.escape(report.task.qualifies)}. "
@@ -87,4 +88,5 @@ def _image(name: str, figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f"<h2>{name.capitalize()}</h2><img alt='{html.escape(figure.alt, quote=True)}' src='data:image/png;base64,{data}'>"
+    alt = html.escape(figure.alt, quote=True)
+    return f"<h2>{name.capitalize()}</h2><img alt='{alt}' src='data:image/png;base64,{data}'>"

@@ -189,7 +189,7 @@ class Report:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNG figures; returns the folder."""
+        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNGs; returns the folder."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         (path / "report.json").write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")

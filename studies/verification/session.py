@@ -159,7 +159,7 @@ def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
 
 
 def _with_coupling(verdict: Verdict) -> Verdict:
-    """Adds the check that rows do not depend on each other: fewer rows gave other values although seeds do not matter."""
+    """Adds a failed check where fewer rows gave other values although seeds do not matter: rows are coupled."""
     values = [run.value for run in verdict.runs if run.value is not None]
     if len(values) < len(verdict.runs) or any(not np.array_equal(values[0], value) for value in values[1:]):
         return verdict

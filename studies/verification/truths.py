@@ -1,8 +1,8 @@
 """Inputs and truth of a case: computed, or read from the stored table where computing takes long.
 
-The table `truths.parquet` holds the inputs and truths of the published rows (seed 0) of slow tasks, each under the digest of
-everything it depends on.  `python -m studies.verification.truths` computes it anew and reports error bars; a record
-whose digest does not match is not used.
+The table `truths.parquet` holds the inputs and truths of the published rows (seed 0) of slow tasks, each under the
+digest of everything it depends on.  `python -m studies.verification.truths` computes it anew; a record whose digest
+does not match is not used.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def _stored() -> dict[str, Arrays]:
     if not TABLE.exists():
         return {}
     records: dict[str, Arrays] = {}
-    for row in pd.read_parquet(TABLE).itertuples():
-        array = np.asarray(row.values, dtype=float).reshape(tuple(row.shape))
-        records.setdefault(str(row.digest), {})[str(row.field)] = array
+    for row in pd.read_parquet(TABLE).to_dict("records"):
+        array = np.asarray(row["values"], dtype=float).reshape([int(n) for n in row["shape"]])
+        records.setdefault(row["digest"], {})[row["field"]] = array
     return records
 
 

@@ -1,8 +1,8 @@
 """Task `sample`: samples (n, d) at sigma_min.
 
 Cases of two kinds.  *Flow*: `latents` at sigma_max are given, and row i is asked to be the end of the probability flow
-`dx/dσ = −σ s_σ(x)` that starts in latent i.  *Law* (`grid.steps` latents included, `law` given): `count` independent draws
-from the law noised to sigma_min, made in any way; they are judged as a sample.
+`dx/dσ = −σ s_σ(x)` that starts in latent i.  *Law* (`law` and `count` are given too): `count` independent draws from
+the law noised to sigma_min, made in any way; they are judged as a sample.
 """
 
 from __future__ import annotations
