@@ -3,7 +3,7 @@
 SciPy's controller takes one root mean square over the whole state, so that in a block of n latents one hard latent may
 err √n times more than the tolerance says.  Here the state is a stack (m, n, d) of m quantities (x, δ, ζ) of n latents,
 and a step is accepted when the error of *every* quantity of *every* latent passes: with
-e = error estimate in R^d, ``|e|_rms <= rtol (scale + max_i |y_i|)``.
+e = error estimate in R^d, `|e|_rms <= rtol (scale + max_i |y_i|)`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,10 @@ def _mean_square(K: np.ndarray, weights: np.ndarray, block: tuple[int, int]) -> 
 def solve(
     field: Callable[[float, Stack], Stack], start: Stack, begin: float, end: float, rtol: float, scale: float
 ) -> tuple[Stack, int]:
-    """State at ``end`` of ``dy/du = field(u, y)``, ``y(begin) = start`` of shape (m, n, d), and the steps taken.
+    """State at `end` of `dy/du = field(u, y)`, `y(begin) = start` of shape (m, n, d), and the steps taken.
 
-    Raises
-    ------
-    FloatingPointError
-        If the step size underflows: the field is not finite or not smooth at the level named.
+    Raises:
+        FloatingPointError: if the step size underflows: the field is not finite or not smooth at the level named.
     """
     shape = start.shape
     solver = _WorstBlock(

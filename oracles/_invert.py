@@ -1,6 +1,6 @@
 """Inversion of a distribution function in either tail, element by element, to rounding.
 
-Given ``log F(x) = a`` and ``log(1 − F(x)) = b``, the smaller of the two tails is the one that fixes x.  Newton in the
+Given `log F(x) = a` and `log(1 − F(x)) = b`, the smaller of the two tails is the one that fixes x.  Newton in the
 logarithm, h = log T − log t, kept in a bracket that halves at least at every third step.
 """
 
@@ -14,12 +14,10 @@ _EPS = np.finfo(float).eps
 
 
 def invert(law: Any, log_lower: np.ndarray, log_upper: np.ndarray, max_steps: int = 400) -> np.ndarray:
-    """x with F(x) = e^log_lower, 1 − F(x) = e^log_upper; ``law`` has log_density, log_cdf, log_sf, center, spread.
+    """x with F(x) = e^log_lower, 1 − F(x) = e^log_upper; `law` has log_density, log_cdf, log_sf, center, spread.
 
-    Raises
-    ------
-    FloatingPointError
-        If a bracket cannot be found or does not close (a law whose distribution function is not monotone).
+    Raises:
+        FloatingPointError: if no bracket is found or it does not close: the distribution function is not monotone.
     """
     shape = np.shape(log_lower)
     task = _Tail(law, np.ravel(log_lower), np.ravel(log_upper))
@@ -69,4 +67,6 @@ def _close(task: _Tail, low: np.ndarray, high: np.ndarray, max_steps: int) -> np
         x = following
         if np.all(done | (high - low <= 2 * _EPS * np.abs(x))):
             return x
-    raise FloatingPointError(f"a quantile did not settle in {max_steps} steps: the distribution function is not monotone")
+    raise FloatingPointError(
+        f"a quantile did not settle in {max_steps} steps: the distribution function is not monotone"
+    )

@@ -1,7 +1,7 @@
 r"""Probability flow of any exact law in float64, with its first and second derivatives in the mass moved.
 
 Symbols: x(σ) ∈ R^d the state, s = ∇ log p_σ the score of ρ noised to σ, ∇s its Jacobian, ν the law that mass moves
-toward, r = ν_σ/p_σ, ṡ = r (s^ν − s).  In u = log σ, downward from ``sigma_max`` to ``sigma_min`` with x(σ_max) fixed,
+toward, r = ν_σ/p_σ, ṡ = r (s^ν − s).  In u = log σ, downward from `sigma_max` to `sigma_min` with x(σ_max) fixed,
 
     dx/du = −σ² s,
     dδ/du = −σ² (∇s δ + ṡ),                                   δ = dx/dη,    δ(σ_max) = 0,
@@ -10,11 +10,12 @@ toward, r = ν_σ/p_σ, ṡ = r (s^ν − s).  In u = log σ, downward from ``si
 with ∇ṡ = r [(s^ν−s)(s^ν−s)ᵀ + ∇s^ν − ∇s] and s̈ = −2 (r − 1) ṡ (Song et al., arXiv 2011.13456, eq. 13, for the flow;
 Scarvelis & Solomon, arXiv 2509.23092, for ṡ and δ).  A finite η needs nothing of this: integrate the law ρ_η itself.
 
-The integrator is DOP853 with the error held in every latent (:mod:`oracles._blocks`).  Blocks of ``chunk_size`` latents
+The integrator is DOP853 with the error held in every latent (module `oracles._blocks`).  Blocks of `chunk_size` latents
 share their steps.  An error bar is the difference between two tolerances, a factor ten apart.
 
-Arrays are NumPy, float64.  A law needs ``noised(sigma)`` with ``log_density``, ``score``, ``score_jacobian_product``
-and, for second order, ``third_order``.
+Everything is computed in NumPy float64; results come back in the library, dtype and device of the latents, as constants
+for automatic differentiation.  A law that is not a Gaussian mixture needs, on NumPy arrays, `noised(sigma)` with
+`log_density`, `score`, `score_jacobian_product` and, for second order, `third_order`.
 
 >>> import numpy as np
 >>> from oracles.lines import NormalMixture
@@ -29,11 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ._blocks import SMALLEST_RTOL, Stack, solve
+from oracles._blocks import SMALLEST_RTOL, Stack, solve
+from oracles._numeric import check_levels, numpy_law, numpy_states, restored
 
 Field = Callable[[float, Stack], Stack]
 
@@ -42,7 +45,7 @@ Field = Callable[[float, Stack], Stack]
 class Truth:
     """Samples x, derivatives δ and ζ in η (None above the order asked for) and their error bars, one per latent.
 
-    ``errors[k]`` (n,) is the largest absolute difference over coordinates of the k-th derivative between the two
+    `errors[k]` (n,) is the largest absolute difference over coordinates of the k-th derivative between the two
     tolerances; it bounds the truncation error of the values from above in practice (they are the finer ones).
     """
 
@@ -55,49 +58,54 @@ class Truth:
 
 def sample(
     law: Any,
-    latents: np.ndarray,
+    latents: Any,
     sigma_max: float,
     sigma_min: float,
     rtol: float = 1e-12,
     *,
     scale: float = 1.0,
-    chunk_size: int = 64,
-) -> np.ndarray:
-    """Samples x(σ_min), shape of ``latents`` (..., d), of the law's flow from x(σ_max) = ``latents``.
+    chunk_size: int = 256,
+) -> Any:
+    """Samples x(σ_min), shape of `latents` (..., d), of the law's flow from x(σ_max) = `latents`.
 
-    ``scale`` is the size of the data in its own units: the absolute tolerance is ``rtol * scale``.
+    `scale` is the size of the data in its own units: the absolute tolerance is `rtol * scale`.
+
+    Raises:
+        ValueError: unless 0 < sigma_min < sigma_max, the latents are finite and rtol is above rounding.
+        FloatingPointError: if the law's score is not finite or not smooth somewhere on the way.
     """
-    return _integrate(_primal(law), latents, sigma_max, sigma_min, 0, rtol, scale, chunk_size)[0]
+    check_levels(sigma_max, sigma_min)
+    return _run(_primal(law), latents, sigma_max, sigma_min, 0, rtol, scale, chunk_size)[0]
 
 
 def latents_of(
     law: Any,
-    samples: np.ndarray,
+    samples: Any,
     sigma_max: float,
     sigma_min: float,
     rtol: float = 1e-12,
     *,
     scale: float = 1.0,
-    chunk_size: int = 64,
-) -> np.ndarray:
-    """Latents x(σ_max) of ``samples`` x(σ_min): the same flow integrated upward."""
-    _check_levels(sigma_max, sigma_min)
-    return _solve_chunks(_primal(law), samples, sigma_min, sigma_max, 0, rtol, scale, chunk_size)[0]
+    chunk_size: int = 256,
+) -> Any:
+    """Latents x(σ_max) of `samples` x(σ_min): the same flow integrated upward."""
+    check_levels(sigma_max, sigma_min)
+    return _run(_primal(law), samples, sigma_min, sigma_max, 0, rtol, scale, chunk_size)[0]
 
 
 def trajectory(
     law: Any, latents: np.ndarray, levels: Sequence[float], rtol: float = 1e-12, *, scale: float = 1.0
 ) -> np.ndarray:
-    """States (len(levels), ..., d) at descending noise ``levels``, the first of which is the latents' own."""
-    states = [np.asarray(latents, dtype=float)]
-    for high, low in zip(levels[:-1], levels[1:], strict=True):
+    """States (len(levels), ..., d) at descending noise `levels`, the first of which is the latents' own."""
+    states = [numpy_states(latents)]
+    for high, low in pairwise(levels):
         states.append(sample(law, states[-1], high, low, rtol, scale=scale))
     return np.stack(states)
 
 
 def sensitivity(
     perturbation: Any,
-    latents: np.ndarray,
+    latents: Any,
     sigma_max: float,
     sigma_min: float,
     order: int = 1,
@@ -105,23 +113,25 @@ def sensitivity(
     *,
     eta: float = 0.0,
     scale: float = 1.0,
-    chunk_size: int = 64,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and their derivative of ``order`` 1 or 2 in η at ``eta``, both of the shape of ``latents`` (..., d).
+    chunk_size: int = 256,
+) -> tuple[Any, Any]:
+    """Samples and their derivative of `order` 1 or 2 in η at `eta`, both of the shape of `latents` (..., d).
 
-    ``perturbation`` has ``base`` and ``toward`` (contamination; ``at(eta)`` too when ``eta`` is not 0); any other with
-    ``base`` and ``score_derivative(x, sigma)``, such as moved points, is taken to first order.
+    `perturbation` has `base` and `toward` (contamination; `at(eta)` too when `eta` is not 0); any other with
+    `base` and `score_derivative(x, sigma)`, such as moved points, is taken to first order.  Raises as
+    `sample`, and TypeError where the perturbation offers less than the order asked for needs.
     """
     if order not in (1, 2):
         raise ValueError(f"order = {order!r} must be 1 or 2: the flow has variational equations of these orders")
+    check_levels(sigma_max, sigma_min)
     field, factor = _variational(perturbation, order, eta)
-    stack = _integrate(field, latents, sigma_max, sigma_min, order, rtol, scale, chunk_size)
+    stack = _run(field, latents, sigma_max, sigma_min, order, rtol, scale, chunk_size)
     return stack[0], factor**order * stack[order]
 
 
 def truth(
     perturbation: Any,
-    latents: np.ndarray,
+    latents: Any,
     sigma_max: float,
     sigma_min: float,
     order: int = 1,
@@ -129,18 +139,20 @@ def truth(
     *,
     eta: float = 0.0,
     scale: float = 1.0,
-    chunk_size: int = 64,
+    chunk_size: int = 256,
 ) -> Truth:
-    """Samples and derivatives up to ``order`` (0, 1 or 2) with error bars from the tolerances ``rtol``, ``10 rtol``.
+    """Samples and derivatives up to `order` (0, 1 or 2) with error bars from the tolerances `rtol`, `10 rtol`.
 
-    With ``order=0`` the first argument may be a law.
+    With `order=0` the first argument may be a law.  Results are NumPy.
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order = {order!r} must be 0, 1 or 2")
+    check_levels(sigma_max, sigma_min)
     field, factor = _variational(perturbation, order, eta)
-    powers = factor ** np.arange(order + 1.0).reshape(-1, *[1] * np.ndim(latents))
+    states = numpy_states(latents)
+    powers = factor ** np.arange(order + 1.0).reshape(-1, *[1] * states.ndim)
     fine, coarse = (
-        powers * _integrate(field, latents, sigma_max, sigma_min, order, tolerance, scale, chunk_size)
+        powers * _run(field, states, sigma_max, sigma_min, order, tolerance, scale, chunk_size)
         for tolerance in (rtol, 10 * rtol)
     )
     parts = [*fine, None, None]
@@ -149,21 +161,22 @@ def truth(
 
 def error_bar(
     perturbation: Any,
-    latents: np.ndarray,
+    latents: Any,
     sigma_max: float,
     sigma_min: float,
     order: int = 1,
     rtol: float = 1e-12,
     **options: Any,
 ) -> np.ndarray:
-    """Error bars (order + 1, n) of the samples and derivatives, one per latent: ``truth(...).errors``."""
+    """Error bars (order + 1, n) of the samples and derivatives, one per latent: `truth(...).errors`."""
     return truth(perturbation, latents, sigma_max, sigma_min, order, rtol, **options).errors
 
 
 def _primal(law: Any) -> Field:
+    law = numpy_law(law)
+
     def field(u: float, stack: Stack) -> Stack:
-        variance = np.exp(2 * u)
-        return -variance * law.noised(np.exp(u)).score(stack[0])[None]
+        return -np.exp(2 * u) * law.noised(np.exp(u)).score(stack[0])[None]
 
     return field
 
@@ -171,11 +184,10 @@ def _primal(law: Any) -> Field:
 def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, float]:
     """Field of (x, δ, ζ), and d(mass)/dη: at η, χ = ν − ρ = (ν − ρ_η)/(1 − η)."""
     if order == 0:
-        law = perturbation if hasattr(perturbation, "score") else perturbation.at(eta)
-        return _primal(law), 1.0
+        return _primal(perturbation if hasattr(perturbation, "score_divergence") else perturbation.at(eta)), 1.0
     if hasattr(perturbation, "toward"):
         base = perturbation.base if eta == 0.0 else perturbation.at(eta)
-        return _contamination(base, perturbation.toward, order), 1.0 / (1.0 - eta)
+        return _contamination(numpy_law(base), numpy_law(perturbation.toward), order), 1.0 / (1.0 - eta)
     if order == 1 and eta == 0.0 and hasattr(perturbation, "score_derivative"):
         return _general(perturbation), 1.0
     raise TypeError(
@@ -185,9 +197,11 @@ def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, floa
 
 
 def _general(perturbation: Any) -> Field:
+    base = numpy_law(perturbation.base)
+
     def field(u: float, stack: Stack) -> Stack:
         sigma = np.exp(u)
-        law, (x, delta) = perturbation.base.noised(sigma), stack
+        law, (x, delta) = base.noised(sigma), stack
         moved = law.score_jacobian_product(x, delta) + perturbation.score_derivative(x, sigma)
         return -(sigma**2) * np.stack([law.score(x), moved])
 
@@ -213,49 +227,21 @@ def _contamination(base: Any, toward: Any, order: int) -> Field:
     return field
 
 
-def _integrate(
-    field: Field,
-    latents: np.ndarray,
-    sigma_max: float,
-    sigma_min: float,
-    order: int,
-    rtol: float,
-    scale: float,
-    chunk_size: int,
-) -> Stack:
-    _check_levels(sigma_max, sigma_min)
-    return _solve_chunks(field, latents, sigma_max, sigma_min, order, rtol, scale, chunk_size)
-
-
-def _solve_chunks(
-    field: Field, states: np.ndarray, begin: float, end: float, order: int, rtol: float, scale: float, chunk_size: int
-) -> Stack:
-    start = _checked_states(states)
+def _run(
+    field: Field, latents: Any, begin: float, end: float, order: int, rtol: float, scale: float, chunk_size: int
+) -> Any:
+    """The stack (order + 1, ..., d) at `end`, in the array library of the latents."""
+    start = numpy_states(latents)
+    if start.ndim == 0:
+        raise ValueError("latents must have shape (..., d), not (); write [[x]] for one latent in one dimension")
     _check_numbers(rtol, scale, chunk_size)
     flat = start.reshape(-1, start.shape[-1])
     stack = np.concatenate([flat[None], np.zeros((order, *flat.shape))])
     u, v = float(np.log(begin)), float(np.log(end))
-    pieces = [
-        solve(field, stack[:, i : i + chunk_size], u, v, rtol, scale)[0] for i in range(0, len(flat), chunk_size)
-    ]
-    return np.concatenate(pieces, axis=1).reshape(order + 1, *start.shape) if pieces else stack
-
-
-def _checked_states(states: np.ndarray) -> np.ndarray:
-    start = np.asarray(states, dtype=float)
-    if start.ndim == 0:
-        raise ValueError("latents must have shape (..., d), not (); write [[x]] for one latent in one dimension")
-    if not np.all(np.isfinite(start)):
-        raise ValueError("latents must be finite: an infinite or NaN state has no flow")
-    return start
-
-
-def _check_levels(sigma_max: float, sigma_min: float) -> None:
-    if not (np.isfinite(sigma_max) and 0 < sigma_min < sigma_max):
-        raise ValueError(
-            f"sigma_max = {sigma_max!r} and sigma_min = {sigma_min!r} must satisfy 0 < sigma_min < sigma_max < inf: "
-            "the flow runs from the noise down to the data and needs a positive last level"
-        )
+    chunks = [stack[:, i : i + chunk_size] for i in range(0, len(flat), chunk_size)]
+    pieces = [solve(field, chunk, u, v, rtol, scale)[0] for chunk in chunks]
+    result = np.concatenate(pieces, axis=1) if pieces else stack
+    return restored(result.reshape(order + 1, *start.shape), latents)
 
 
 def _check_numbers(rtol: float, scale: float, chunk_size: int) -> None:

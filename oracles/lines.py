@@ -1,6 +1,6 @@
 r"""Laws on the real line, noised exactly: Gaussian mixtures, uniform, Laplace, and mixtures of these.
 
-A law is ρ * N(0, τ²) with ρ the clean law and τ its noise, ``noised(sigma, alpha)``: X → αX + σε.  Methods work
+A law is ρ * N(0, τ²) with ρ the clean law and τ its noise, `noised(sigma, alpha)`: X → αX + σε.  Methods work
 element by element on arrays of any shape: with p the density and F the distribution function,
 
     log_density = log p,   score = s = p'/p,   score_slope = s',   score_curvature = s'',
@@ -8,11 +8,12 @@ element by element on arrays of any shape: with p the density and F the distribu
 
 all in logarithms, so that both tails stay right where F or 1 − F underflows.  Φ, φ are the standard normal's.
 
-- uniform on (a, b): ``p = [Φ(z_a) − Φ(z_b)]/(b−a)``, ``F = τ [H(z_a) − H(z_b)]/(b−a)``, ``z_a = (x−a)/τ`` and
-  ``H(z) = zΦ(z) + φ(z)``; where τ > b − a these differences cancel, and 32-point Gauss–Legendre over the
+- uniform on (a, b): `p = [Φ(z_a) − Φ(z_b)]/(b−a)`, `F = τ [H(z_a) − H(z_b)]/(b−a)`, `z_a = (x−a)/τ` and
+  `H(z) = zΦ(z) + φ(z)`; where τ > b − a these differences cancel, and 32-point Gauss–Legendre over the
   uniform variable is exact to rounding instead;
-- Laplace(m, b), y = x − m: ``A = e^{τ²/2b² − y/b} Φ(y/τ − τ/b)``, ``B = A(−y)``, ``p = (A + B)/2b``,
-  ``F = Φ(y/τ) − A/2 + B/2``, ``s = (B − A)/b(A + B)``.
+- Laplace(m, b), y = x − m: `A = e^{τ²/2b² − y/b} Φ(y/τ − τ/b)`, `B = A(−y)`, `p = (A + B)/2b`,
+  `F = Φ(y/τ) − A/2 + B/2`, `s = (B − A)/b(A + B) = tanh(D/2)/b`, `D = log B/A = log M(c+z) − log M(c−z)`,
+  `c = τ/b`, `z = y/τ`, M = (1 − Φ)/φ the Mills ratio, whose derivatives `(log M)' = t − 1/M = −q` do not cancel.
 
 >>> law = Uniform(-1.0, 1.0).noised(0.5)
 >>> bool(abs(np.exp(law.log_cdf(0.3)) + np.exp(law.log_sf(0.3)) - 1.0) < 1e-15)
@@ -21,37 +22,21 @@ True
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import erfcx, log_ndtr, logsumexp, ndtr
+from scipy.special import log_ndtr, logsumexp
 
-LOG_ROOT_2PI = 0.5 * np.log(2 * np.pi)
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
-
-
-class LineLaw(Protocol):
-    """What a law on the line offers; ``center`` and ``spread`` are its mean and standard deviation."""
-
-    @property
-    def center(self) -> float: ...
-    @property
-    def spread(self) -> float: ...
-    def noised(self, sigma: float, alpha: float = 1.0) -> LineLaw: ...
-    def log_density(self, x: ArrayLike) -> np.ndarray: ...
-    def score(self, x: ArrayLike) -> np.ndarray: ...
-    def score_slope(self, x: ArrayLike) -> np.ndarray: ...
-    def score_curvature(self, x: ArrayLike) -> np.ndarray: ...
-    def log_cdf(self, x: ArrayLike) -> np.ndarray: ...
-    def log_sf(self, x: ArrayLike) -> np.ndarray: ...
-    def sample(self, n: int, seed: int) -> np.ndarray: ...
+from oracles import _tails as tails
+from oracles._tails import LOG_ROOT_2PI, NODE_WEIGHTS, NODES
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """log p, s, s', s'', log F and log(1 − F) of one part at the points."""
 
     log_density: np.ndarray
@@ -62,43 +47,56 @@ class _Shape:
     log_sf: np.ndarray
 
 
-class _Line:
-    """The methods of a law from one evaluation of everything (these laws serve as truth, not for speed)."""
+class Line(ABC):
+    """A law on the line: `center` and `spread` (mean and standard deviation), `noised`, `sample`, and `_shape`."""
 
-    def _shape(self, x: np.ndarray) -> _Shape:
-        raise NotImplementedError
+    center: Any
+    spread: Any
 
-    def _at(self, x: ArrayLike) -> _Shape:
+    @abstractmethod
+    def noised(self, sigma: float, alpha: float = 1.0) -> Line:
+        """The law of αX + σε."""
+
+    @abstractmethod
+    def sample(self, n: int, seed: int) -> np.ndarray:
+        """`n` independent draws, a function of `seed` alone."""
+
+    @abstractmethod
+    def _shape(self, x: np.ndarray) -> Shape:
+        """Everything at the points."""
+
+    def evaluate(self, x: ArrayLike) -> Shape:
+        """Density, score, its derivatives and both tails at the points, from one evaluation."""
         with np.errstate(divide="ignore", under="ignore"):
             return self._shape(np.asarray(x, dtype=float))
 
     def log_density(self, x: ArrayLike) -> np.ndarray:
         """log p(x) in nats."""
-        return self._at(x).log_density
+        return self.evaluate(x).log_density
 
     def score(self, x: ArrayLike) -> np.ndarray:
         """s(x) = p'/p."""
-        return self._at(x).score
+        return self.evaluate(x).score
 
     def score_slope(self, x: ArrayLike) -> np.ndarray:
         """s'(x)."""
-        return self._at(x).slope
+        return self.evaluate(x).slope
 
     def score_curvature(self, x: ArrayLike) -> np.ndarray:
         """s''(x)."""
-        return self._at(x).curvature
+        return self.evaluate(x).curvature
 
     def log_cdf(self, x: ArrayLike) -> np.ndarray:
         """log F(x)."""
-        return self._at(x).log_cdf
+        return self.evaluate(x).log_cdf
 
     def log_sf(self, x: ArrayLike) -> np.ndarray:
         """log(1 − F(x))."""
-        return self._at(x).log_sf
+        return self.evaluate(x).log_sf
 
 
-class NormalMixture(_Line):
-    """``Σ_k w_k N(m_k, v_k)``; weights (K,) are normalised, variances (K,) may be 0 (noise the law then)."""
+class NormalMixture(Line):
+    """`Σ_k w_k N(m_k, v_k)`; weights (K,) are normalised, variances (K,) may be 0 (noise the law then)."""
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, variances: ArrayLike) -> None:
         self.weights = _probabilities(weights)
@@ -108,7 +106,9 @@ class NormalMixture(_Line):
                 f"weights, means and variances must have one length, not {self.weights.size}, {self.means.size} and "
                 f"{self.variances.size}"
             )
-        if not (np.all(np.isfinite(self.means)) and np.all(self.variances >= 0) and np.all(np.isfinite(self.variances))):
+        if not (
+            np.all(np.isfinite(self.means)) and np.all(self.variances >= 0) and np.all(np.isfinite(self.variances))
+        ):
             raise ValueError("means must be finite and variances finite and not negative")
         self.center = float(self.weights @ self.means)
         self.spread = float(np.sqrt(self.weights @ (self.variances + (self.means - self.center) ** 2)))
@@ -117,7 +117,7 @@ class NormalMixture(_Line):
         """The law of αX + σε."""
         return NormalMixture(self.weights, alpha * self.means, alpha**2 * self.variances + sigma**2)
 
-    def _shape(self, x: np.ndarray) -> _Shape:
+    def _shape(self, x: np.ndarray) -> Shape:
         if not np.all(self.variances > 0):
             raise ValueError("a variance is 0: the law has no density until it is noised, call noised(sigma) first")
         v = self.variances
@@ -125,7 +125,7 @@ class NormalMixture(_Line):
         z = y / np.sqrt(v)
         return _mix(
             np.log(self.weights),
-            _Shape(
+            Shape(
                 -0.5 * z**2 - 0.5 * np.log(v) - LOG_ROOT_2PI,
                 -y / v,
                 np.broadcast_to(-1 / v, z.shape),
@@ -136,15 +136,15 @@ class NormalMixture(_Line):
         )
 
     def sample(self, n: int, seed: int) -> np.ndarray:
-        """``n`` independent draws, a function of ``seed`` alone."""
+        """`n` independent draws, a function of `seed` alone."""
         rng = np.random.default_rng(seed)
         k = rng.choice(self.weights.size, n, p=self.weights)
         return self.means[k] + np.sqrt(self.variances[k]) * rng.standard_normal(n)
 
 
 @dataclass(frozen=True)
-class Uniform(_Line):
-    """Uniform on (low, high), plus Gaussian noise of standard deviation ``noise``."""
+class Uniform(Line):
+    """Uniform on (low, high), plus Gaussian noise of standard deviation `noise`."""
 
     low: float
     high: float
@@ -166,44 +166,44 @@ class Uniform(_Line):
         """The law of αX + σε, α > 0."""
         return Uniform(alpha * self.low, alpha * self.high, float(np.hypot(alpha * self.noise, sigma)))
 
-    def _shape(self, x: np.ndarray) -> _Shape:
+    def _shape(self, x: np.ndarray) -> Shape:
         _check_noise(self.noise)
         if self.noise > self.high - self.low:
             return self._wide()._shape(x)
         return self._narrow(x)
 
     def _wide(self) -> NormalMixture:
-        means = self.center + 0.5 * (self.high - self.low) * _NODES
-        return NormalMixture(0.5 * _NODE_WEIGHTS, means, np.full(_NODES.size, self.noise**2))
+        means = self.center + 0.5 * (self.high - self.low) * NODES
+        return NormalMixture(0.5 * NODE_WEIGHTS, means, np.full(NODES.size, self.noise**2))
 
-    def _narrow(self, x: np.ndarray) -> _Shape:
+    def _narrow(self, x: np.ndarray) -> Shape:
         width, t = self.high - self.low, self.noise
         za, zb = (x - self.low) / t, (x - self.high) / t
         flip = za + zb > 0  # Φ(za) − Φ(zb) = Φ(−zb) − Φ(−za): take the tail that does not round to 1
         upper, lower = np.where(flip, -zb, za), np.where(flip, -za, zb)
-        mass = _log_difference(log_ndtr(upper), log_ndtr(lower))
+        mass = tails.log_difference(log_ndtr(upper), log_ndtr(lower))
         fa, fb = (np.exp(-0.5 * z**2 - LOG_ROOT_2PI - mass) for z in (za, zb))
         first, second, third = fa - fb, zb * fb - za * fa, (za**2 - 1) * fa - (zb**2 - 1) * fb
         s = first / t
         scale = np.log(t / width)
-        return _Shape(
+        return Shape(
             mass - np.log(width),
             s,
             second / t**2 - s**2,
             third / t**3 - 3 * s * second / t**2 + 2 * s**3,
-            scale + _log_difference(_log_hinge(za), _log_hinge(zb)),
-            scale + _log_difference(_log_hinge(-zb), _log_hinge(-za)),
+            scale + tails.log_difference(tails.log_hinge(za), tails.log_hinge(zb)),
+            scale + tails.log_difference(tails.log_hinge(-zb), tails.log_hinge(-za)),
         )
 
     def sample(self, n: int, seed: int) -> np.ndarray:
-        """``n`` independent draws, a function of ``seed`` alone."""
+        """`n` independent draws, a function of `seed` alone."""
         rng = np.random.default_rng(seed)
         return rng.uniform(self.low, self.high, n) + self.noise * rng.standard_normal(n)
 
 
 @dataclass(frozen=True)
-class Laplace(_Line):
-    """Density ``exp(−|x − location|/scale)/(2 scale)``, plus Gaussian noise of standard deviation ``noise``."""
+class Laplace(Line):
+    """Density `exp(−|x − location|/scale)/(2 scale)`, plus Gaussian noise of standard deviation `noise`."""
 
     location: float
     scale: float
@@ -225,34 +225,36 @@ class Laplace(_Line):
         """The law of αX + σε, α > 0."""
         return Laplace(alpha * self.location, alpha * self.scale, float(np.hypot(alpha * self.noise, sigma)))
 
-    def _shape(self, x: np.ndarray) -> _Shape:
+    def _shape(self, x: np.ndarray) -> Shape:
         _check_noise(self.noise)
         b, t = self.scale, self.noise
         y = x - self.location
-        log_a, log_b = _log_tilted(y, b, t), _log_tilted(-y, b, t)
-        total = np.logaddexp(log_a, log_b)
-        normal = np.exp(-0.5 * (y / t) ** 2 - np.log(t) - LOG_ROOT_2PI + np.log(2 * b) - total)  # N(y; t²)/p
-        s = np.tanh(0.5 * (log_b - log_a)) / b
-        second = (1 - normal) / b**2  # p'' = (p − N)/b²
-        third = (s + y / t**2 * normal) / b**2
-        left, right = _log_laplace_tail(y, b, t, log_b), _log_laplace_tail(-y, b, t, log_a)
-        return _Shape(
-            total - np.log(2 * b),
-            s,
-            second - s**2,
-            third - 3 * s * second + 2 * s**3,
+        z, c = y / t, t / b
+        log_a, log_b = tails.log_tilted(y, b, t), tails.log_tilted(-y, b, t)
+        log_ratio = np.where(np.abs(z) < c - 4, tails.log_mills_difference(z, c), log_b - log_a)
+        ahead, behind = tails.mills_slope(c + z), tails.mills_slope(c - z)
+        ratio_slope, ratio_bend = -(ahead[0] + behind[0]) / t, -(ahead[1] - behind[1]) / t**2
+        tanh = np.tanh(0.5 * log_ratio)
+        inverse = np.exp(-np.abs(log_ratio))
+        sech2 = 4 * inverse / (1 + inverse) ** 2
+        left, right = tails.log_laplace_tail(y, b, t, log_b), tails.log_laplace_tail(-y, b, t, log_a)
+        return Shape(
+            np.logaddexp(log_a, log_b) - np.log(2 * b),
+            tanh / b,
+            sech2 * ratio_slope / (2 * b),
+            sech2 * (ratio_bend - tanh * ratio_slope**2) / (2 * b),
             np.where(y <= 0, left, np.log1p(-np.exp(np.minimum(right, -1e-300)))),
             np.where(y >= 0, right, np.log1p(-np.exp(np.minimum(left, -1e-300)))),
         )
 
     def sample(self, n: int, seed: int) -> np.ndarray:
-        """``n`` independent draws, a function of ``seed`` alone."""
+        """`n` independent draws, a function of `seed` alone."""
         rng = np.random.default_rng(seed)
         return rng.laplace(self.location, self.scale, n) + self.noise * rng.standard_normal(n)
 
 
-class LineMixture(_Line):
-    """``Σ_k w_k ρ_k`` of any laws on the line; weights (K,) are normalised."""
+class LineMixture(Line):
+    """`Σ_k w_k ρ_k` of any laws on the line; weights (K,) are normalised."""
 
     def __init__(self, weights: ArrayLike, laws: Sequence[Any]) -> None:
         self.weights, self.laws = _probabilities(weights), tuple(laws)
@@ -266,32 +268,38 @@ class LineMixture(_Line):
         """The law of αX + σε."""
         return LineMixture(self.weights, [law.noised(sigma, alpha) for law in self.laws])
 
-    def _shape(self, x: np.ndarray) -> _Shape:
-        parts = [law._at(x) for law in self.laws]
-        names = _Shape.__dataclass_fields__
-        return _mix(np.log(self.weights), _Shape(*(np.stack([getattr(p, n) for p in parts], -1) for n in names)))
+    def _shape(self, x: np.ndarray) -> Shape:
+        parts = [law.evaluate(x) for law in self.laws]
+        names = Shape.__dataclass_fields__
+        return _mix(np.log(self.weights), Shape(*(np.stack([getattr(p, n) for p in parts], -1) for n in names)))
 
     def sample(self, n: int, seed: int) -> np.ndarray:
-        """``n`` independent draws, a function of ``seed`` alone."""
+        """`n` independent draws, a function of `seed` alone."""
         rng = np.random.default_rng(seed)
         k = rng.choice(len(self.laws), n, p=self.weights)
         draws = np.stack([law.sample(n, int(rng.integers(2**63))) for law in self.laws], -1)
         return np.take_along_axis(draws, k[:, None], -1)[:, 0]
 
 
-def as_line(law: Any) -> Any:
-    """The law itself when it is one on the line, or the :class:`NormalMixture` of a Gaussian mixture with d = 1."""
-    if hasattr(law, "log_sf"):
+def as_line(law: Any) -> Line:
+    """The law itself when it is one on the line, or the `NormalMixture` of a Gaussian mixture with d = 1.
+
+    Raises:
+        TypeError: for any other law.
+    """
+    if isinstance(law, Line):
         return law
     if getattr(law, "dimension", None) == 1 and hasattr(law, "covariances"):
-        return NormalMixture(*(np.asarray(a, dtype=float).reshape(-1) for a in (law.weights, law.means, law.covariances)))
+        return NormalMixture(
+            *(np.asarray(a, dtype=float).reshape(-1) for a in (law.weights, law.means, law.covariances))
+        )
     raise TypeError(
-        f"law of type {type(law).__name__} is not one on the line: give a Gaussian mixture with d = 1 or a law with "
-        "log_cdf and log_sf, such as oracles.lines.Uniform"
+        f"law of type {type(law).__name__} is not one on the line: give a Gaussian mixture with d = 1 or a law of "
+        "oracles.lines, such as Uniform"
     )
 
 
-def _mix(log_weights: np.ndarray, parts: _Shape) -> _Shape:
+def _mix(log_weights: np.ndarray, parts: Shape) -> Shape:
     """The mixture over the last axis: cumulants of the parts' scores g under the responsibilities γ."""
     joint = log_weights + parts.log_density
     total = logsumexp(joint, axis=-1, keepdims=True)
@@ -302,7 +310,7 @@ def _mix(log_weights: np.ndarray, parts: _Shape) -> _Shape:
 
     s = mean(parts.score)
     c = parts.score - s[..., None]
-    return _Shape(
+    return Shape(
         total[..., 0],
         s,
         mean(parts.slope + c**2),
@@ -310,36 +318,6 @@ def _mix(log_weights: np.ndarray, parts: _Shape) -> _Shape:
         logsumexp(log_weights + parts.log_cdf, axis=-1),
         logsumexp(log_weights + parts.log_sf, axis=-1),
     )
-
-
-def _log_difference(larger: np.ndarray, smaller: np.ndarray) -> np.ndarray:
-    """log(e^larger − e^smaller)."""
-    return larger + np.log(-np.expm1(smaller - larger))
-
-
-def _log_hinge(z: np.ndarray) -> np.ndarray:
-    """log(zΦ(z) + φ(z)) = log E(z + ε)₊; for z < −4 by the continued fraction of the repeated integrals of erfc."""
-    t = np.maximum(-z, 4.0)
-    tail = np.zeros_like(t)
-    for n in range(80, 1, -1):  # h_1/h_0, with h_n = h_{n-1}/(t + (n+1) h_{n+1}/h_n ...)
-        tail = n / (t + tail)
-    near = np.maximum(z, -4.0)
-    direct = np.log(near * ndtr(near) + np.exp(-0.5 * near**2 - LOG_ROOT_2PI))
-    return np.where(z < -4.0, log_ndtr(-t) - np.log(t + tail), direct)
-
-
-def _log_tilted(y: np.ndarray, b: float, t: float) -> np.ndarray:
-    """log of ``A = e^{t²/2b² − y/b} Φ(y/t − t/b)``, without the cancelling exponents where Φ is small."""
-    z = y / t - t / b
-    scaled = -0.5 * (y / t) ** 2 + np.log(0.5 * erfcx(-np.minimum(z, 0.0) / np.sqrt(2)))
-    return np.where(z < 0, scaled, 0.5 * (t / b) ** 2 - y / b + log_ndtr(np.maximum(z, 0.0)))
-
-
-def _log_laplace_tail(y: np.ndarray, b: float, t: float, log_b: np.ndarray) -> np.ndarray:
-    """log F(y) for y <= 0, by Mills ratios; not used above 0."""
-    low = -np.abs(y)
-    mills = 0.5 * erfcx(-low / t / np.sqrt(2)) - 0.25 * erfcx((t / b - low / t) / np.sqrt(2))
-    return np.logaddexp(-0.5 * (low / t) ** 2 + np.log(mills), log_b - np.log(2))
 
 
 def _probabilities(weights: ArrayLike) -> np.ndarray:
