@@ -65,14 +65,12 @@ class Piece:
 
     def log_terms(self, blocks: Blocks) -> Array:
         """log w_k + log N(x; μ_k, C_k), shape (K, n)."""
-        xp = namespace(self.means)
-        squares = [xp.vecdot(block, block) for block in blocks]
-        return self.constants[:, None] - 0.5 * sum(squares[1:], start=squares[0])
+        return self.constants[:, None] - 0.5 * self.whitening.square(blocks)
 
 
-def ready(groups: Iterable[Group]) -> tuple[Piece, ...]:
-    """The groups as pieces of bounded size."""
-    return tuple(_piece(group.rows(chosen)) for group in groups for chosen in _cuts(group))
+def ready(groups: Iterable[Group], rows: int) -> tuple[Piece, ...]:
+    """The groups as pieces of bounded size, for evaluation at a number of states."""
+    return tuple(_piece(group.rows(chosen), rows) for group in groups for chosen in _cuts(group))
 
 
 def _cuts(group: Group) -> list[slice]:
@@ -81,8 +79,8 @@ def _cuts(group: Group) -> list[slice]:
     return [slice(i, min(i + step, size)) for i in range(0, size, step)]
 
 
-def _piece(group: Group) -> Piece:
-    whitening = group.covariances.whitening()
+def _piece(group: Group, rows: int) -> Piece:
+    whitening = group.covariances.whitening(rows)
     normalisation = 0.5 * group.covariances.dimension * math.log(2 * math.pi)
     constants = _arrays.safe_log(group.weights) - whitening.log_root_determinant - normalisation
     return Piece(constants, group.means, group.covariances, whitening)

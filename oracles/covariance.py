@@ -37,10 +37,12 @@ from oracles._arrays import (
     transposed,
     values,
 )
-from oracles.whitening import Rotation, Scaling, Split, Whitening
+from oracles.whitening import Precision, Rotation, Scaling, Split, Whitening
 
 # A covariance matrix may miss symmetry, or have negative eigenvalues, by this many units of its own rounding.
 ROUNDING = 1e3
+# Up to this condition number the inverse itself is as accurate as its factors.
+CONDITION = 1e3
 
 
 class Covariances(ABC):
@@ -78,8 +80,8 @@ class Covariances(ABC):
         """C_k δ_k for vectors (K, n, d)."""
 
     @abstractmethod
-    def whitening(self) -> Whitening:
-        """The factorised inverses."""
+    def whitening(self, rows: int) -> Whitening:
+        """The factorised inverses, as suits a number of states."""
 
     def noised(self, sigma: Array, alpha: Array) -> Covariances:
         """α² C + σ² I."""
@@ -134,7 +136,7 @@ class Isotropic(Covariances):
     def average(self, weights: Array) -> Array:
         return namespace(weights).matmul(weights.T, self.spectrum[0])[:, :, None] * eye(self.dimension, weights)
 
-    def whitening(self) -> Whitening:
+    def whitening(self, rows: int) -> Whitening:
         return Scaling(self.spectrum[0], self.dimension)
 
     def coloured(self, noise: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -179,9 +181,13 @@ class Full(Covariances):
         xp = namespace(vectors)
         return xp.matmul(xp.matmul(vectors, self.basis) * self.spectrum[0][:, None, :], transposed(self.basis))
 
-    def whitening(self) -> Whitening:
+    def whitening(self, rows: int) -> Whitening:
         xp, eigenvalues = namespace(self.basis), self.spectrum[0]
-        return Rotation(self.basis / xp.sqrt(eigenvalues)[:, None, :], 0.5 * xp.sum(xp.log(eigenvalues), axis=-1))
+        matrix = self.basis / xp.sqrt(eigenvalues)[:, None, :]
+        log_root_determinant = 0.5 * xp.sum(xp.log(eigenvalues), axis=-1)
+        if rows < self.dimension or not _well_conditioned(eigenvalues):
+            return Rotation(matrix, log_root_determinant)
+        return Precision(xp.matmul(matrix, transposed(matrix)), log_root_determinant)
 
 
 class TrackedFull(Full):
@@ -216,7 +222,7 @@ class TrackedFull(Full):
         xp = namespace(vectors)
         return xp.matmul(xp.matmul(xp.matmul(vectors, self.basis), self._core()), self._inverse())
 
-    def whitening(self) -> Whitening:
+    def whitening(self, rows: int) -> Whitening:
         xp = namespace(self.basis)
         lower = xp.linalg.cholesky(self._core())
         matrix = xp.matmul(self.basis, transposed(xp.linalg.inv(lower)))
@@ -255,7 +261,7 @@ class LowRank(Covariances):
         along = xp.matmul(inside * self.spectrum[0][:, None, :], transposed(self.basis))
         return along + self.spectrum[1][:, None, :] * outside
 
-    def whitening(self) -> Whitening:
+    def whitening(self, rows: int) -> Whitening:
         return Split(self.basis, self.spectrum[0], self.spectrum[1])
 
 
@@ -310,6 +316,11 @@ def _check_positive_semidefinite(eigenvalues: Array) -> None:
     known = values(eigenvalues)
     if known is not None and np.min(known, initial=0.0) < -_allowance(known):
         raise ValueError(f"covariances are not positive semi-definite (an eigenvalue is {known.min()}); correct them")
+
+
+def _well_conditioned(eigenvalues: Array) -> bool:
+    known = values(eigenvalues)
+    return known is not None and bool(np.all(np.max(known, axis=-1) <= CONDITION * np.min(known, axis=-1)))
 
 
 def _allowance(known: np.ndarray) -> float:

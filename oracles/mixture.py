@@ -60,7 +60,9 @@ class GaussianMixture:
         size, dimension = arrays["means"].shape
         _check_shape(arrays["covariances"], (size, dimension, dimension), "covariances", "(K, d, d)")
         _arrays.check_finite(arrays["covariances"], "covariances")
-        self.groups = (Group(arrays["weights"], arrays["means"], covariance.full(arrays["covariances"])),)
+        self.groups: tuple[Group, ...] = (
+            Group(arrays["weights"], arrays["means"], covariance.full(arrays["covariances"])),
+        )
 
     @classmethod
     def isotropic(cls, weights: Any, means: Any, variances: Any) -> GaussianMixture:
@@ -258,7 +260,7 @@ class GaussianMixture:
         xp = namespace(*arrays)
         arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
         shape, flat = arrays[0].shape[:-1], [xp.reshape(array, (-1, self.dimension)) for array in arrays]
-        pieces = _local.ready(self.groups)
+        pieces = _local.ready(self.groups, flat[0].shape[0])
         parts = [self._block(function, pieces, [array[rows, :] for array in flat]) for rows in self._rows(flat[0])]
         return tuple(
             xp.reshape(_arrays.joined(list(part)), (*shape, *part[0].shape[1:])) for part in zip(*parts, strict=True)

@@ -5,7 +5,8 @@ The score moves along a fixed direction by a scalar gate (no linearisation):
 
     s^η = s + g (s^ν − s),    g(η) = η r / D,    ∂ⁿg/∂ηⁿ = n! (1 − r)^{n−1} r / D^{n+1}
 
-so every derivative in η, at every η, is a number times `s^ν − s`. (n = 1, η = 0: Scarvelis & Solomon, arXiv 2509.23092.)
+so every derivative in η, at every η, is a number times `s^ν − s` (n = 1 at η = 0: Scarvelis & Solomon, arXiv
+2509.23092).
 """
 
 from __future__ import annotations
@@ -37,19 +38,33 @@ class Perturbation:
         """∂ⁿ s^η(x)/∂ηⁿ at noise level σ, shape (..., d)."""
         raise NotImplementedError(f"{type(self).__name__} does not define score_derivative")
 
+    def numpy(self) -> Perturbation:
+        """The same path of laws with parameters in NumPy float64."""
+        raise NotImplementedError(f"{type(self).__name__} does not define numpy()")
+
     def sample(self, latents: Any, eta: float, sigma_max: float, sigma_min: float) -> Array:
-        """Where the probability flow of ρ_η carries states (n, d) from σ_max down to σ_min, to about 1e-12."""
+        """Where the probability flow of ρ_η carries states (..., d) from σ_max down to σ_min, to about 1e-12.
+
+        It is computed in NumPy float64 and returned in the kind of the latents, as constants for differentiation.
+        """
         from oracles import flow
 
-        return flow.sample(self.at(eta), latents, sigma_max, sigma_min)
+        latents, numbers = self._latents(latents)
+        return _arrays.from_numpy(flow.sample(self.at(eta).numpy(), numbers, sigma_max, sigma_min), latents)
 
     def sample_sensitivity(
         self, latents: Any, sigma_max: float, sigma_min: float, order: int = 1
     ) -> tuple[Array, Array]:
-        """Samples (n, d) of the base law and their derivative of this order in η at 0, with fixed latents (n, d)."""
+        """Samples (..., d) of the base law and their derivative of this order (1 or 2) in η at 0, with fixed latents."""
         from oracles import flow
 
-        return flow.sensitivity(self, latents, sigma_max, sigma_min, order=order)
+        latents, numbers = self._latents(latents)
+        samples, sensitivity = flow.sensitivity(self.numpy(), numbers, sigma_max, sigma_min, order=order)
+        return _arrays.from_numpy(samples, latents), _arrays.from_numpy(sensitivity, latents)
+
+    def _latents(self, latents: Any) -> tuple[Array, np.ndarray]:
+        latents = _arrays.check_states(latents, self.base.groups[0].means, self.base.dimension, "latents")
+        return latents, _arrays.concrete(latents, "sampling").astype(np.float64)
 
 
 class AdditivePerturbation(Perturbation):
@@ -79,6 +94,10 @@ class AdditivePerturbation(Perturbation):
 
     def __repr__(self) -> str:
         return f"AdditivePerturbation(base={self.base!r}, toward={self.toward!r})"
+
+    def numpy(self) -> AdditivePerturbation:
+        """The same two laws with parameters in NumPy float64."""
+        return AdditivePerturbation(self.base.numpy(), self.toward.numpy())
 
     def at(self, eta: float) -> GaussianMixture:
         """ρ_η as a mixture, 0 ≤ η ≤ 1.
