@@ -7,21 +7,17 @@ from typing import Any
 import numpy as np
 
 from oracles import _arrays
-from oracles.mixture import GaussianMixture, Group
 
 
 def numpy_law(law: Any) -> Any:
-    """A Gaussian mixture with its parameters in NumPy float64, without a new factorisation; other laws unchanged."""
-    if not isinstance(law, GaussianMixture):
-        return law
-    return GaussianMixture.from_groups(
-        tuple(Group(_double(g.weights), _double(g.means), g.covariances.numpy()) for g in law.groups)
-    )
+    """A law that can be had in NumPy float64, in NumPy float64; other laws unchanged."""
+    return law.numpy() if hasattr(law, "numpy") else law
 
 
 def numpy_states(latents: Any) -> np.ndarray:
     """Finite states as NumPy float64; numbers and sequences are welcome."""
-    states = np.asarray(latents, dtype=float) if not _arrays.is_array(latents) else _double(latents, "latents")
+    known = _arrays.concrete(latents, "latents") if _arrays.is_array(latents) else latents
+    states = np.asarray(known, dtype=np.float64)
     if not np.all(np.isfinite(states)):
         raise ValueError("latents must be finite: an infinite or NaN state has no path")
     return states
@@ -43,7 +39,3 @@ def check_levels(sigma_max: float, sigma_min: float) -> None:
             f"sigma_max = {sigma_max!r} and sigma_min = {sigma_min!r} must satisfy 0 < sigma_min < sigma_max < inf: "
             "the flow runs from the noise down to the data and needs a positive last level"
         )
-
-
-def _double(array: Any, name: str = "a parameter of the law") -> np.ndarray:
-    return np.asarray(_arrays.concrete(array, name), dtype=np.float64)

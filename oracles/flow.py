@@ -197,7 +197,8 @@ def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, floa
 
 
 def _general(perturbation: Any) -> Field:
-    base = numpy_law(perturbation.base)
+    perturbation = numpy_law(perturbation)
+    base = perturbation.base
 
     def field(u: float, stack: Stack) -> Stack:
         sigma = np.exp(u)
@@ -212,9 +213,9 @@ def _contamination(base: Any, toward: Any, order: int) -> Field:
     def field(u: float, stack: Stack) -> Stack:
         sigma = np.exp(u)
         law, other, (x, delta) = base.noised(sigma), toward.noised(sigma), stack[:2]
-        score = law.score(x)
-        ratio = np.exp(other.log_density(x) - law.log_density(x))[..., None]
-        gap = other.score(x) - score
+        log_density, score = _both(law, x)
+        log_toward, toward_score = _both(other, x)
+        ratio, gap = np.exp(log_toward - log_density)[..., None], toward_score - score
         pushed = law.score_jacobian_product(x, delta)
         rows = [score, pushed + ratio * gap]
         if order == 2:
@@ -225,6 +226,13 @@ def _contamination(base: Any, toward: Any, order: int) -> Field:
         return -(sigma**2) * np.stack(rows)
 
     return field
+
+
+def _both(law: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log p and s, in one pass where the law has one."""
+    if hasattr(law, "log_density_and_score"):
+        return law.log_density_and_score(x)
+    return law.log_density(x), law.score(x)
 
 
 def _run(
