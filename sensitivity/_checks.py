@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 
-def transformed(x: Tensor) -> bool:
-    """Whether ``x`` is seen through ``torch.func`` or is being traced, so that its values cannot be read."""
+def transformed() -> bool:
+    """Whether the code runs inside a ``torch.func`` transform or a trace, where values cannot be read or kept."""
     if torch.compiler.is_compiling():
         return True
-    wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", None)
-    return bool(wrapped is not None and wrapped(x))
+    peek = getattr(torch._C._functorch, "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
 
 
 def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None) -> None:
@@ -111,7 +111,7 @@ def _sigma_tensor(sigma: Tensor, x: Tensor, name: str) -> Tensor:
 
 def check_levels(sigma: Tensor, name: str = "sigma") -> None:
     """Reads the values: every noise level is finite and > 0."""
-    if transformed(sigma):
+    if transformed():
         return
     if not bool(torch.all(torch.isfinite(sigma) & (sigma > 0))):
         raise ValueError(
@@ -121,7 +121,7 @@ def check_levels(sigma: Tensor, name: str = "sigma") -> None:
 
 def check_finite(x: Tensor, name: str) -> None:
     """Reads the values: no NaN, no infinity."""
-    if transformed(x):
+    if transformed():
         return
     finite = torch.isfinite(x)
     if not bool(finite.all()):

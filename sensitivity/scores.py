@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity._checks import check_choice, check_sigma, check_states, per_sample, transformed
+from sensitivity.schedule import Schedule
 
-__all__ = ["GuidedScore", "NetworkScore", "Score", "TimeSchedule", "as_score", "guided", "refuse_training_mode"]
+__all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided", "refuse_training_mode"]
 
 PARAMETRIZATIONS = ("score", "noise", "denoiser", "velocity", "v")
 
@@ -41,18 +42,8 @@ class Score(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
 
 
-class TimeSchedule(Protocol):
-    """What ``as_score`` needs of a schedule: t(σ), and α, σ′ and their rates at t."""
-
-    def time(self, sigma: Tensor) -> Tensor: ...
-
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
-
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
 def as_score(
-    network: Callable[[Tensor, Tensor], Tensor], parametrization: str = "score", schedule: TimeSchedule | None = None
+    network: Callable[[Tensor, Tensor], Tensor], parametrization: str = "score", schedule: Schedule | None = None
 ) -> NetworkScore:
     """The score of a network.
 
@@ -91,14 +82,14 @@ class NetworkScore:
 
     network: Callable[[Tensor, Tensor], Tensor]
     parametrization: str
-    schedule: TimeSchedule | None = None
+    schedule: Schedule | None = None
     verified: bool = field(default=False, repr=False)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``s(x, σ)``, like ``x``."""
         check_states(x)
         level = check_sigma(sigma, x).expand(x.shape[0])
-        if not (self.verified or transformed(x) or transformed(level)):
+        if not (self.verified or transformed()):
             self.verify(x, level)
         return self._evaluate(x, level)
 
@@ -126,8 +117,7 @@ class NetworkScore:
             return _own_coordinates(self.parametrization, output, x, per_sample(sigma, x))
         # Levels and times in double precision: α and t of a small σ lose digits in float32.
         accurate = sigma if sigma.device.type == "mps" else sigma.double()
-        t = self.schedule.time(accurate)
-        alpha, noise = self.schedule.coefficients(t)
+        t, alpha, noise = self.schedule.process(accurate)
         output = self._call(x, x * _like(alpha, x), t.to(x.dtype))
         rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
         level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
