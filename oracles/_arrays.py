@@ -17,9 +17,15 @@ from scipy import special
 Array = Any
 
 
+_NAMESPACES: dict[type, Any] = {}
+
+
 def namespace(*arrays: Array) -> Any:
     """The array namespace that all `arrays` share."""
-    return compat.array_namespace(*arrays)
+    kind = type(arrays[0])
+    if len(arrays) > 1 or kind not in _NAMESPACES:
+        _NAMESPACES[kind] = compat.array_namespace(*arrays)
+    return _NAMESPACES[kind]
 
 
 def is_array(value: object) -> bool:
@@ -189,6 +195,11 @@ def transposed(matrices: Array) -> Array:
 def joined(parts: list[Array]) -> Array:
     """Arrays one after the other along their first axis."""
     return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)
+
+
+def joined_columns(parts: list[Array]) -> Array:
+    """Arrays side by side along their second axis."""
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=1)
 
 
 def summed(weights: Array, matrices: Array) -> Array:

@@ -267,7 +267,7 @@ class LowRank(Covariances):
 
 def full(covariances: Array) -> Full:
     """Factorise matrices (K, d, d); raise unless they are symmetric and positive semi-definite."""
-    _check_symmetric(covariances)
+    check_symmetric(covariances, "covariances")
     xp = namespace(covariances)
     eigenvalues, basis = xp.linalg.eigh(detached(covariances))
     _check_positive_semidefinite(eigenvalues)
@@ -301,15 +301,14 @@ def check_variances(variances: Array, name: str) -> None:
         raise ValueError(f"{name} contains a negative value ({known.min()}); variances must be zero or positive")
 
 
-def _check_symmetric(covariances: Array) -> None:
+def check_symmetric(covariances: Array, name: str) -> None:
+    """Raise where known matrices are not symmetric."""
     known = values(covariances)
     if known is None:
         return
     miss = np.max(np.abs(known - np.swapaxes(known, -1, -2)), initial=0.0)
     if miss > _allowance(known):
-        raise ValueError(
-            f"covariances are not symmetric (they differ from their transposes by {miss}); symmetrise them"
-        )
+        raise ValueError(f"{name} are not symmetric (they differ from their transposes by {miss}); symmetrise them")
 
 
 def _check_positive_semidefinite(eigenvalues: Array) -> None:

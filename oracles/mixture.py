@@ -244,6 +244,13 @@ class GaussianMixture:
         if any(group.covariances.singular() for group in self.groups):
             raise ValueError("this law has a singular covariance and hence no density; take .noised(sigma) first")
 
+    def over_blocks(self, function: Callable[[Array], Array], x: Any) -> Array:
+        """Apply a function of states (n, d) to states (..., d) in blocks of bounded size."""
+        x = self._states(x)
+        flat = namespace(x).reshape(x, (-1, self.dimension))
+        result = _arrays.joined([function(flat[rows, :]) for rows in self._rows(flat)])
+        return namespace(x).reshape(result, (*x.shape[:-1], *result.shape[1:]))
+
     def _number(self, number: Any, name: str) -> Array:
         return _arrays.check_positive(number, self.groups[0].means, name)
 

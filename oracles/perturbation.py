@@ -55,7 +55,7 @@ class Perturbation:
     def sample_sensitivity(
         self, latents: Any, sigma_max: float, sigma_min: float, order: int = 1
     ) -> tuple[Array, Array]:
-        """Samples (..., d) of the base law and their derivative of this order (1 or 2) in η at 0, with fixed latents."""
+        """Samples (..., d) of the base law and their derivative of order 1 or 2 in η at 0, with fixed latents."""
         from oracles import flow
 
         latents, numbers = self._latents(latents)
