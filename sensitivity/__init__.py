@@ -6,32 +6,45 @@ samples, influences of training points and samples under finite changes, on CPU 
 
 from __future__ import annotations
 
+from .adaptive import Adaptive
 from .anchors import GaussianAnchor
 from .branches import PerBranch, conditional_mass
+from .finite import Resampled, resample
 from .forward import SampleSensitivity, sample_sensitivity
 from .grid import Grid
+from .influences import Influence, influence
 from .measures import Measure, Mixture, Points
 from .outcome import Outcome, Outcomes
-from .perturbations import Perturbation, Toward
+from .perturbations import Move, Perturbation, Remove, Reweight, Toward
 from .scores import Score, as_score, guided
+from .sde import SDE
 from .source import score_derivative
 
 __all__ = [
+    "SDE",
+    "Adaptive",
     "GaussianAnchor",
     "Grid",
+    "Influence",
     "Measure",
     "Mixture",
+    "Move",
     "Outcome",
     "Outcomes",
     "PerBranch",
     "Perturbation",
     "Points",
+    "Remove",
+    "Resampled",
+    "Reweight",
     "SampleSensitivity",
     "Score",
     "Toward",
     "as_score",
     "conditional_mass",
     "guided",
+    "influence",
+    "resample",
     "sample_sensitivity",
     "score_derivative",
 ]

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from .branches import PerBranch
-from .forward import LOG_RATIO_ERROR_LIMIT
 from .gate import Mass, gate, masses_of
 from .grid import Grid
 from .laws import Cost, Laws
 from .outcome import Outcome, Outcomes, Watch
-from .path import run
+from .path import mark_log_error, run
 from .scores import Score
 from .setup import Options, Run, prepare
-from .step import Slope, State
+from .step import Rate, Slope, State
 from .tableau import Step
 
 
@@ -58,7 +57,7 @@ def resample(
     probes: int | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
-    solver: str = "heun",
+    solver: Any = "heun",
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
@@ -71,8 +70,8 @@ def resample(
         latents: states at σ_max, (batch, *shape).
         perturbation: what changes, such as `Toward(measure)` or `Remove(points)`; a sequence applies several at once;
             under guidance `PerBranch`.
-        eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches' masses
-            differ (see `conditional_mass`). Negative η removes.
+        eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches'
+            masses differ (see `conditional_mass`). Negative η removes.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, differentiable: as for
             `sample_sensitivity`.
 
@@ -90,7 +89,7 @@ def resample(
         True
     """
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable)
-    prepared = prepare(score, latents, perturbation, grid, options)
+    prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
     masses = _masses(prepared, eta)
     parts, first = [], 0
     for chunk in prepared.chunks(chunk_size):
@@ -129,7 +128,7 @@ def _per_latent(eta: Any, x: Tensor) -> Tensor:
 def _resample(work: Run, masses: list[list[Mass]]) -> Resampled:
     watch = Watch(work.latents.shape[0], work.latents.device)
     slope = finite_slope(work.laws, masses, watch)
-    end = run(State(work.latents, work.logs), work.path, slope, watch)
+    end = run(State(work.latents, work.logs), work.path, slope, watch, move=work.move)
     mean, error = work.laws.summary(end.logs)
     end = run(end, work.final, slope, watch)
     return Resampled(end.x, mean, error, watch.read(), work.laws.cost)
@@ -138,12 +137,11 @@ def _resample(work: Run, masses: list[list[Mass]]) -> Resampled:
 def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> Slope:
     """Slope (s^w, div s + s·(s − s^w)); a non-positive perturbed density is marked."""
 
-    def slope(step: Step, stage: int, state: State) -> State:
+    def slope(step: Step, stage: int, state: State) -> Rate:
         sigma, level = step.sigmas[stage], step.table.levels[stage]
         local = laws.values(state.x, sigma, None, step=step.index, stage=stage)
         mean, error = laws.summary(state.logs)
-        if error is not None:
-            watch.mark((error > LOG_RATIO_ERROR_LIMIT).any(0), Outcome.LOG_RATIO_ERROR, level)
+        mark_log_error(watch, error, level)
         drift = torch.zeros_like(state.x)
         for b, law in enumerate(laws.laws):
             moved = local.scores[b]
@@ -152,7 +150,7 @@ def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> 
                 moved, excess = gate(state.x, sigma, moved, None if mean is None else mean[b], masses[b])
                 watch.mark(excess >= 0, Outcome.REMOVAL_CONTRADICTED, level)
             drift = torch.add(drift, moved, alpha=law.share)
-        return State(drift, laws.rates(local, drift))
+        return laws.rate(local, drift)
 
     return slope
 

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from .grid import Grid
 from .laws import Cost, Laws
-from .outcome import Outcome, Outcomes, Watch
-from .path import run
+from .outcome import Outcomes, Watch
+from .path import mark_log_error, run
 from .scores import Score
+from .sde import Stochastic
+from .second import curvature_slope
 from .setup import Options, Run, prepare
-from .step import Slope, State
+from .step import Rate, Slope, State, required
 from .tableau import Step
-
-LOG_RATIO_ERROR_LIMIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class SampleSensitivity:
         log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
         standard_error: of `sensitivity`, elementwise, or None if not asked for.
         bias: jackknife estimate of the bias of `sensitivity` through exp of a noisy log-ratio, or None.
+        curvature: ζ = d²x/dη², like `sensitivity`, or None for order 1.
         outcome: how each sample ended.
         cost: network evaluations, Jacobian products and sources per sample.
+        grid: the noise levels; those that an adaptive solver accepted.
     """
 
     samples: Tensor
@@ -51,8 +53,27 @@ class SampleSensitivity:
     log_density_error: Tensor | None
     standard_error: Tensor | None
     bias: Tensor | None
+    curvature: Tensor | None
     outcome: Outcomes
     cost: Cost
+    grid: Grid
+
+    def predict(self, eta: float) -> Tensor:
+        """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""
+        first = self.samples + eta * self.sensitivity
+        return first if self.curvature is None else first + 0.5 * eta**2 * self.curvature
+
+    def trust_radius(self, share: float = 0.1) -> Tensor:
+        """η at which the second-order term reaches `share` of the first, 2·share·|δ|/|ζ|, per sample.
+
+        Raises:
+            ValueError: if `sample_sensitivity` was not asked for order 2.
+        """
+        if self.curvature is None:
+            raise ValueError("the trust radius needs the second derivative; call sample_sensitivity with order=2.")
+        lead = self.sensitivity.ndim - self.samples.ndim + 1
+        first, second = self.sensitivity.flatten(lead).norm(dim=-1), self.curvature.flatten(lead).norm(dim=-1)
+        return 2 * share * first / second
 
 
 def sample_sensitivity(
@@ -66,7 +87,8 @@ def sample_sensitivity(
     probes: int | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
-    solver: str = "heun",
+    solver: Any = "heun",
+    order: int = 1,
     denoise: bool = False,
     standard_error: bool = False,
     chunk_size: int | None = None,
@@ -86,7 +108,9 @@ def sample_sensitivity(
         trace: how div s is taken, "exact", "hutchinson", "hutch++" or "auto" (exact in small dimension).
         probes: number of random probes per stage.
         generator, seed: source of the probes' noise.
-        solver: "euler", "heun", "rk4", "dopri5", "exponential".
+        solver: "euler", "heun", "rk4", "dopri5", "exponential", "adaptive" (its own levels between the grid's ends),
+            "sde" (reverse SDE with common noise), or `Adaptive(...)`, `SDE(...)` with settings.
+        order: 2 adds the second derivative ζ; costs one more derivative of every product.
         denoise: return D(x(σ_min)) and its sensitivity.
         standard_error: estimate the error of the sensitivity by the jackknife over probe groups; costs K·groups more
             tangents in each network call. An exact trace has no error.
@@ -108,40 +132,64 @@ def sample_sensitivity(
     """
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable)
     prepared = prepare(score, latents, perturbation, grid, options)
-    parts = [_forward(chunk, grid, standard_error) for chunk in prepared.chunks(chunk_size)]
+    _check_order(order, standard_error, prepared)
+    parts = [_forward(chunk, order, standard_error) for chunk in prepared.chunks(chunk_size)]
     return _joined(parts, prepared.single)
 
 
-def _forward(work: Run, grid: Grid, standard_error: bool) -> SampleSensitivity:
+def _check_order(order: int, standard_error: bool, work: Run) -> None:
+    if order not in (1, 2):
+        raise ValueError(f"order={order!r} is not implemented; give 1 for the sensitivity or 2 for its derivative too.")
+    if order == 1:
+        return
+    if standard_error:
+        raise ValueError("standard_error is known for order=1 only; leave one of the two out.")
+    if work.laws.trace is not None and work.laws.trace.name == "hutch++":
+        raise ValueError("trace='hutch++' has no second order; use trace='exact' or 'hutchinson'.")
+    if isinstance(work.move, Stochastic) and work.move.solver.correction:
+        raise ValueError("SDE(correction=True) has no second order; use SDE(correction=False).")
+
+
+def _forward(work: Run, order: int, standard_error: bool) -> SampleSensitivity:
     x, laws = work.latents, work.laws
     groups = laws.trace.groups if standard_error and laws.trace is not None else 1
     versions = 1 + (groups if groups > 1 else 0)
     watch = Watch(x.shape[0], x.device)
-    slope = tangent_slope(laws, versions, watch)
-    end = run(State(x, work.logs, x.new_zeros(work.directions * versions, *x.shape)), work.path, slope, watch)
+    slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
+    end = run(_start(work, order, versions), work.path, slope, watch, move=work.move)
     mean, error = laws.summary(end.logs)
-    log_ratio = log_ratios(work, end.x, grid.sigma_min, mean)
+    log_ratio = log_ratios(work, end.x, mean)
     end = run(end, work.final, slope, watch)
     tangents = required(end.tangent).reshape(work.directions, versions, *x.shape)
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
-    return SampleSensitivity(end.x, tangents[:, 0], log_ratio, mean, error, spread, bias, watch.read(), laws.cost)
+    known = (log_ratio, mean, error, spread, bias, end.curvature)
+    return SampleSensitivity(end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid)
+
+
+def _start(work: Run, order: int, versions: int) -> State:
+    x = work.latents
+    zero = x.new_zeros(work.directions * versions, *x.shape)
+    if order == 1:
+        return State(x, work.logs, zero)
+    slant = None if work.logs is None else torch.zeros_like(work.logs).expand(work.directions, *work.logs.shape)
+    return State(x, work.logs, zero, zero, slant)
 
 
 def tangent_slope(laws: Laws, versions: int = 1, watch: Watch | None = None) -> Slope:
     """Slope (s, div s, Jδ + ṡ); beyond one version, each direction has one more tangent per group left out of L."""
 
-    def slope(step: Step, stage: int, state: State) -> State:
+    def slope(step: Step, stage: int, state: State) -> Rate:
         sigma = step.sigmas[stage]
         local = laws.values(state.x, sigma, state.tangent, step=step.index, stage=stage)
         mean, error = laws.summary(state.logs)
-        if watch is not None and error is not None:
-            watch.mark((error > LOG_RATIO_ERROR_LIMIT).any(0), Outcome.LOG_RATIO_ERROR, step.table.levels[stage])
+        if watch is not None:
+            mark_log_error(watch, error, step.table.levels[stage])
         logs = None if mean is None else mean[None]
         if logs is not None and versions > 1:
             logs = torch.cat([logs, left_out(required(state.logs)).movedim(1, 0)])
         source = laws.sources(state.x, sigma, local, logs)
         source = source.expand(-1, versions, *state.x.shape).flatten(0, 1)
-        return State(local.drift, laws.rates(local, local.drift), required(local.moved) + source)
+        return laws.rate(local, local.drift, required(local.moved) + source)
 
     return slope
 
@@ -164,11 +212,11 @@ def jackknife(tangents: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     return error, (count - 1) * (centre[:, 0] - whole)
 
 
-def log_ratios(work: Run, x: Tensor, sigma_min: float, logs: Tensor | None) -> Tensor:
+def log_ratios(work: Run, x: Tensor, logs: Tensor | None) -> Tensor:
     """log r at the samples for each direction, (K, batch); under guidance that of the branch of largest share."""
     laws = work.laws.laws
     main = max(range(len(laws)), key=lambda b: abs(laws[b].share))
-    sigma = torch.tensor(sigma_min, dtype=torch.float64).to(x)
+    sigma = torch.tensor(work.grid.sigma_min, dtype=torch.float64).to(x)
     log_density = None if logs is None else logs[main]
     rows = []
     for change in laws[main].changes:
@@ -176,13 +224,6 @@ def log_ratios(work: Run, x: Tensor, sigma_min: float, logs: Tensor | None) -> T
             x.new_full(x.shape[:1], float("nan")) if change is None else change.log_ratio(x, sigma, log_density)
         )
     return torch.stack(rows)
-
-
-def required(value: Tensor | None) -> Tensor:
-    """A carried quantity, where this reading is known to carry it."""
-    if value is None:
-        raise ValueError("a quantity that this reading needs was not carried along the path.")
-    return value
 
 
 def _joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
@@ -203,6 +244,8 @@ def _joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivi
         log_density_error=join("log_density_error", alone),
         standard_error=join("standard_error", single),
         bias=join("bias", single),
+        curvature=join("curvature", single),
         outcome=Outcomes.join([part.outcome for part in parts]),
         cost=parts[0].cost,
+        grid=parts[0].grid,
     )

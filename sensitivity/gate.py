@@ -6,9 +6,9 @@ With masses w_j moved from ρ to ν_j, r_j = ν_j,σ/p_σ and s_j the scores of 
 
 For one mass 0 < η < 1 this is g = sigmoid(logit η + log r); for a removal, η < 0, it is g = −e^a/(1 − e^a) with
 a = log(|η|/(1+|η|)) + log r, and the denominator is positive only for a < 0 (Scarvelis & Solomon 2025,
-arXiv 2509.23092, section 3). Both are one formula here: with P and N the sums of the positive and of the negative terms
-of the denominator, a = log N − log P and g_j = w_j r_j/(P (1 − e^a)), so that nothing overflows and only the cancellation
-that the problem itself has is left.
+arXiv 2509.23092, section 3). Both are one formula here: with P and N the sums of the positive and of the negative
+terms of the denominator, a = log N − log P and g_j = w_j r_j/(P (1 − e^a)), so that nothing overflows and only the
+cancellation that the problem itself has is left.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def masses_of(change: Perturbation, eta: Tensor) -> list[Mass]:
     """
     if change.masses is None:
         raise ValueError(
-            f"perturbation={type(change).__name__} moves points and has no exact finite mass; use sample_sensitivity, or "
-            "remove the old points and add the moved ones."
+            f"perturbation={type(change).__name__} moves points and has no exact finite mass; use sample_sensitivity, "
+            "or remove the old points and add the moved ones."
         )
     return [(c * eta, measure) for c, measure in change.masses]
 

@@ -60,8 +60,8 @@ class Grid:
             >>> Grid.from_levels([10.0, 1.0, 0.1]).steps
             2
         """
-        values = torch.as_tensor(levels if isinstance(levels, Tensor) else list(levels)).detach()
-        values = values.to(device="cpu", dtype=torch.float64)
+        given = levels.detach().cpu() if isinstance(levels, Tensor) else list(levels)
+        values = torch.as_tensor(given, dtype=torch.float64)
         if values.ndim != 1 or values.numel() < 2:
             raise ValueError(f"levels has shape {tuple(values.shape)}; give a sequence of at least two noise levels.")
         if not bool(torch.isfinite(values).all() and (values > 0).all() and (values.diff() < 0).all()):

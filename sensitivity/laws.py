@@ -13,6 +13,7 @@ The transposed source is `Points.pairing`. Everything the three readings of a st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from .measures import Ratio
 from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
+from .step import Rate
 from .traces import Trace
 
 
@@ -94,8 +96,8 @@ class Laws:
         estimates = [part[1] for part in parts if part[1] is not None]
         products = [part[2] for part in parts if part[2] is not None]
         divergences = torch.stack(estimates) if estimates else None
-        moved = self._shared(products) if products else None
-        return Local(scores, divergences, self._shared(scores), moved)
+        moved = self.shared(products) if products else None
+        return Local(scores, divergences, self.shared(scores), moved)
 
     def _of_law(
         self, law: Law, x: Tensor, sigma: Tensor, tangents: Tensor | None, step: int, stage: int
@@ -114,19 +116,33 @@ class Laws:
         return score, trace.combine(directions, along[:probes]), along[probes:]
 
     def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Mean over groups and its standard error, (laws, batch): 0 for an exact trace, NaN for one random probe."""
-        if logs is None or self.trace is None:
+        """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""
+        if logs is None:
             return None, None
         count = logs.shape[1]
         if count == 1:
-            return logs[:, 0], torch.full_like(logs[:, 0], 0.0 if self.trace.exact else float("nan"))
+            known = self.trace is None or self.trace.exact
+            return logs[:, 0], torch.full_like(logs[:, 0], 0.0 if known else float("nan"))
         return logs.mean(1), logs.std(1) / count**0.5
 
-    def _shared(self, terms: Sequence[Tensor]) -> Tensor:
+    def shared(self, terms: Sequence[Tensor]) -> Tensor:
+        """Σ_b c_b t_b."""
         total = terms[0] if self.laws[0].share == 1.0 else self.laws[0].share * terms[0]
         for law, term in zip(self.laws[1:], terms[1:], strict=True):
             total = torch.add(total, term, alpha=law.share)
         return total
+
+    def probes(self, x: Tensor, step: int, stage: int) -> Tensor:
+        """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""
+        if self.trace is None:
+            return x.new_empty(0, *x.shape)
+        return self.trace.directions(x, self.noise, step=step, stage=stage)
+
+    def divergences(self, probes: Tensor, products: Sequence[Tensor]) -> Tensor | None:
+        """div s_b from products with the probes, (laws, groups, batch)."""
+        if self.trace is None:
+            return None
+        return torch.stack([self.trace.combine(probes, product) for product in products])
 
     def rates(self, local: Local, drift: Tensor) -> Tensor | None:
         """q_b = div s_b + s_b·(s_b − s^w), (laws, groups, batch): the log density's rate along the path of `drift`."""
@@ -136,6 +152,10 @@ class Laws:
             return local.divergences
         excess = torch.stack([dot(score, score - drift) for score in local.scores])
         return local.divergences + excess[:, None]
+
+    def rate(self, local: Local, drift: Tensor, tangent: Tensor | None = None) -> Rate:
+        """The rate (s^w, q, ∂_w s^w) with the local values."""
+        return Rate(drift, self.rates(local, drift), tangent, scores=local.scores, divergences=local.divergences)
 
     def source(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
         """ṡ_k for the K directions at log densities (laws, batch): (K, batch, *shape)."""
@@ -162,7 +182,7 @@ class Laws:
         parts = [law.products.vjp(x, sigma, cotangents) for law in self.laws]
         self.cost.evaluations += len(parts)
         self.cost.products += len(parts) * len(cotangents)
-        return tuple(score for score, _ in parts), self._shared([moved for _, moved in parts])
+        return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
 
 
 def _with_tangents(
@@ -175,15 +195,24 @@ def _with_tangents(
 
 
 def _versions(change: Perturbation, x: Tensor, sigma: Tensor, score: Tensor, logs: Tensor | None) -> Tensor:
-    """The source at each of V log densities (V, batch): ṡ = ∇(χ_σ/p) is proportional to e^{−L}, one pass will do."""
+    """The source at each of V log densities (V, batch), from one pass over the measures."""
     if logs is None or not change.needs_density:
         return change.source(x, sigma, score, None)[None]
-    if any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
-        return torch.stack([change.source(x, sigma, score, log) for log in logs])
     first = change.source(x, sigma, score, logs[0])
     if len(logs) == 1:
         return first[None]
-    return (logs[0] - logs).exp().reshape(*logs.shape, *[1] * (x.ndim - 1)) * first
+    growth = torch.expm1(logs[0] - logs).reshape(*logs.shape, *[1] * (x.ndim - 1))
+    return first + growth * density_part(change, x, sigma, score, logs[0], first)
+
+
+def density_part(
+    change: Perturbation, x: Tensor, sigma: Tensor, score: Tensor, log_density: Tensor, source: Tensor
+) -> Tensor:
+    """The part of the source that is proportional to e^{−L}: all of ṡ = ∇(χ_σ/p), but for measures known as ratios."""
+    if not any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
+        return source
+    shifted = change.source(x, sigma, score, log_density + 1)
+    return (source - shifted) / -math.expm1(-1)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

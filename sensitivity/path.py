@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,11 +11,12 @@ from .laws import Law, Laws
 from .noise import Noise
 from .outcome import Outcome, Watch
 from .products import Products
-from .step import Slope, State, advance
+from .step import Advance, Rate, Slope, State, advance
 from .tableau import Step, Tableau, find, steps
 from .traces import Trace
 
-Advance = Callable[[Step, State, Slope], State]
+LOG_RATIO_ERROR_LIMIT = 1.0
+"""Standard error of log p in nats above which a sample is marked: its source is uncertain by a factor e."""
 
 
 def run(
@@ -34,11 +35,17 @@ def run(
 def sampling(laws: Laws) -> Slope:
     """Slope of plain sampling with the log densities carried along."""
 
-    def slope(step: Step, stage: int, state: State) -> State:
+    def slope(step: Step, stage: int, state: State) -> Rate:
         local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
-        return State(local.drift, laws.rates(local, local.drift))
+        return laws.rate(local, local.drift)
 
     return slope
+
+
+def mark_log_error(watch: Watch, error: Tensor | None, level: float) -> None:
+    """Mark samples whose log density, (laws, batch), has too large a standard error."""
+    if error is not None:
+        watch.mark((error > LOG_RATIO_ERROR_LIMIT).any(0), Outcome.LOG_RATIO_ERROR, level)
 
 
 def integrate_density(

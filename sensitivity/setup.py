@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_finite, check_states
+from .adaptive import Adaptive
 from .branches import PerBranch
 from .grid import Grid
 from .laws import Law, Laws
@@ -17,7 +18,9 @@ from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
 from .scores import GuidedScore, Score
-from .tableau import Step, find, of_grid
+from .sde import SDE, Stochastic
+from .step import Advance, advance
+from .tableau import DOPRI5, Step, Tableau, find, of_grid
 from .traces import Trace
 
 
@@ -38,6 +41,8 @@ class Run:
         final: the denoising step after them, or nothing.
         logs: log densities at the latents, (laws, groups, batch), or None.
         directions: K, the number of perturbations; `single` says that the caller gave one, not a sequence.
+        grid: the levels of the path.
+        move: how a state takes a step.
     """
 
     latents: Tensor
@@ -47,6 +52,8 @@ class Run:
     logs: Tensor | None
     directions: int
     single: bool
+    grid: Grid
+    move: Advance = advance
 
     def chunks(self, size: int | None) -> list[Run]:
         """The run cut into chunks of latents."""
@@ -59,7 +66,8 @@ class Run:
 
     def _rows(self, rows: slice) -> Run:
         logs = None if self.logs is None else self.logs[:, :, rows]
-        return replace(self, latents=self.latents[rows], laws=self.laws.rows(rows), logs=logs)
+        move = self.move.rows(rows) if isinstance(self.move, Stochastic) else self.move
+        return replace(self, latents=self.latents[rows], laws=self.laws.rows(rows), logs=logs, move=move)
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,16 @@ class Options:
     probes: int | None = None
     generator: torch.Generator | None = None
     seed: int | None = None
-    solver: str = "heun"
+    solver: Any = "heun"
     denoise: bool = False
     products: str = "auto"
     differentiable: bool = False
 
 
-def prepare(score: Score, latents: Tensor, perturbation: Any, grid: Grid, options: Options) -> Run:
-    """Check the arguments and build the run.
+def prepare(
+    score: Score, latents: Tensor, perturbation: Any, grid: Grid, options: Options, *, tangents: bool = True
+) -> Run:
+    """Check the arguments and build the run; without `tangents` it takes products for divergences and cotangents only.
 
     Raises:
         ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
@@ -91,12 +101,28 @@ def prepare(score: Score, latents: Tensor, perturbation: Any, grid: Grid, option
     changes, single = as_changes(perturbation)
     x = latents if options.differentiable else latents.detach()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    laws, anchors = laws_of(score, changes, options, x, sigma)
+    choose = _chooser(options, x, sigma, tangents)
+    laws, anchors = laws_of(score, changes, options.anchor, choose)
+    solver, grid = solver_of(options.solver, score, x, grid)
     carried = any(c is not None and c.needs_density for law in laws for c in law.changes)
-    shared = _with_density(laws, x, options) if carried else Laws(laws)
+    shared = _with_density(laws, x, options, solver, carried)
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
-    path = of_grid(grid, find(options.solver), x, denoise=options.denoise)
-    return Run(x, shared, path[: grid.steps], path[grid.steps :], logs, len(changes), single)
+    path = of_grid(grid, solver, x, denoise=options.denoise)
+    move: Any = advance
+    if isinstance(solver, SDE) and shared.noise is not None:
+        move = Stochastic(solver, laws, anchors, shared.noise, grid)
+    return Run(x, shared, path[: grid.steps], path[grid.steps :], logs, len(changes), single, grid, move)
+
+
+def solver_of(solver: Any, score: Score, x: Tensor, grid: Grid) -> tuple[Tableau, Grid]:
+    """The step and the grid it takes; an adaptive solver chooses its grid here."""
+    if isinstance(solver, str):
+        solver = {"sde": SDE(), "adaptive": Adaptive()}.get(solver) or find(solver)
+    if isinstance(solver, Adaptive):
+        return DOPRI5, solver.accepted(score, x, grid)
+    if not callable(getattr(solver, "weights", None)):
+        raise TypeError(f"solver is a {type(solver).__name__}; give a name such as 'heun', SDE(...) or Adaptive(...).")
+    return solver, grid
 
 
 def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
@@ -117,29 +143,28 @@ def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
 
 
 def laws_of(
-    score: Score, changes: Sequence[Any], options: Options, x: Tensor, sigma: Tensor
+    score: Score, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
 ) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
     """The laws that a score is made of, with their perturbations, and their anchors."""
     if not callable(score):
         raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
     if isinstance(score, GuidedScore):
-        return _guided_laws(score, changes, options, x, sigma)
-    if any(isinstance(value, PerBranch) for value in [*changes, options.anchor]):
+        return _guided_laws(score, changes, anchor, choose)
+    if any(isinstance(value, PerBranch) for value in [*changes, anchor]):
         raise TypeError("PerBranch needs a guided score; give guided(conditional, unconditional, weight) as score.")
-    return (Law(_products(score, options, x, sigma), 1.0, tuple(changes)),), (options.anchor,)
+    return (Law(choose(score), 1.0, tuple(changes)),), (anchor,)
 
 
 def _guided_laws(
-    score: GuidedScore, changes: Sequence[Any], options: Options, x: Tensor, sigma: Tensor
+    score: GuidedScore, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
 ) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
     if not all(isinstance(change, PerBranch) for change in changes):
         raise TypeError("a guided score has two laws; give perturbation=PerBranch(unconditional, conditional).")
     free, bound = score.unconditional, score.conditional
     laws = (
-        Law(_products(free, options, x, sigma), 1 - score.weight, tuple(c.unconditional for c in changes)),
-        Law(_products(bound, options, x, sigma), score.weight, tuple(c.conditional for c in changes)),
+        Law(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
+        Law(choose(bound), score.weight, tuple(c.conditional for c in changes)),
     )
-    anchor = options.anchor
     if anchor is None:
         return laws, (None, None)
     if not isinstance(anchor, PerBranch):
@@ -147,17 +172,28 @@ def _guided_laws(
     return laws, (anchor.unconditional, anchor.conditional)
 
 
-def _products(score: Score, options: Options, x: Tensor, sigma: Tensor) -> Products:
-    products = Products(score, options.products, options.differentiable)
-    return products.choose(x, sigma)
+def _chooser(options: Options, x: Tensor, sigma: Tensor, tangents: bool) -> Callable[[Score], Products]:
+    def choose(score: Score) -> Products:
+        if options.products == "auto" and not tangents:
+            # v·Jv and Jᵀμ need reverse mode only, which is cheaper than forward mode and more often available.
+            try:
+                return Products(score, "reverse", options.differentiable).choose(x, sigma)
+            except ValueError:
+                pass
+        return Products(score, options.products, options.differentiable).choose(x, sigma)
+
+    return choose
 
 
-def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options) -> Laws:
-    trace = Trace.resolve(options.trace, options.probes, x[0].numel())
-    noise = None
-    if trace.name != "exact":
-        noise = Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device)
-    return Laws(laws, trace, noise)
+def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> Laws:
+    """The laws with a trace where the log density needs one and noise where anything is random."""
+    stochastic = isinstance(solver, SDE)
+    trace = None
+    if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
+        trace = Trace.resolve(options.trace, options.probes, x[0].numel())
+    if not stochastic and (trace is None or trace.exact):
+        return Laws(laws, trace)
+    return Laws(laws, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device))
 
 
 def initial_logs(anchors: Sequence[Any], x: Tensor, sigma: Tensor, trace: Trace | None) -> Tensor:

@@ -30,12 +30,14 @@ class State:
         logs: L_b per law and independent probe group, (laws, groups, batch), or None.
         tangent: δ_k, (K, batch, *shape), or None.
         curvature: ζ_k, (K, batch, *shape), or None.
+        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order only.
     """
 
     x: Tensor
     logs: Tensor | None = None
     tangent: Tensor | None = None
     curvature: Tensor | None = None
+    log_tangent: Tensor | None = None
 
     def plus(self, weights: Sequence[float], log_weights: Sequence[float], slopes: Sequence[State]) -> State:
         """x + Σ_j w_j ẋ_j, likewise δ and ζ; L − Σ_j w^L_j q_j."""
@@ -45,6 +47,7 @@ class State:
             combine_optional(self.logs, minus, [slope.logs for slope in slopes]),
             combine_optional(self.tangent, weights, [slope.tangent for slope in slopes]),
             combine_optional(self.curvature, weights, [slope.curvature for slope in slopes]),
+            combine_optional(self.log_tangent, minus, [slope.log_tangent for slope in slopes]),
         )
 
     def finite(self) -> Tensor:
@@ -56,6 +59,8 @@ class State:
             good = good & torch.isfinite(self.tangent).flatten(2).all(2).all(0)
         if self.curvature is not None:
             good = good & torch.isfinite(self.curvature).flatten(2).all(2).all(0)
+        if self.log_tangent is not None:
+            good = good & torch.isfinite(self.log_tangent).flatten(0, 2).all(0)
         return good
 
     def where(self, running: Tensor, other: State) -> State:
@@ -70,16 +75,33 @@ class State:
             pick(running, self.logs, other.logs),
             pick(column, self.tangent, other.tangent),
             pick(column, self.curvature, other.curvature),
+            pick(running, self.log_tangent, other.log_tangent),
         )
 
 
-Slope = Callable[[Step, int, State], State]
+@dataclass(frozen=True)
+class Rate(State):
+    """A rate, with the local values that a stochastic step's log density needs (see `sde`).
+
+    Attributes:
+        scores: s_b, each (batch, *shape).
+        divergences: div s_b, (laws, groups, batch), or None.
+        moved: J_b δ_k for each law, (K, batch, *shape), where L̇ is carried.
+    """
+
+    scores: tuple[Tensor, ...] = ()
+    divergences: Tensor | None = None
+    moved: tuple[Tensor, ...] = ()
+
+
+Slope = Callable[[Step, int, State], Rate]
+Advance = Callable[[Step, State, Slope], State]
 Transpose = Callable[[Step, int, Tensor], Tensor]
 
 
 def advance(step: Step, state: State, slope: Slope) -> State:
     """One step of the tableau: every stage's slope from its input, then the final combination."""
-    slopes: list[State] = []
+    slopes: list[Rate] = []
     table = step.table
     for stage in range(len(table.levels)):
         entry = state.plus(table.stages[stage], table.stages_log[stage], slopes) if stage else state
@@ -111,3 +133,10 @@ def combine_optional(base: Tensor | None, weights: Sequence[float], terms: Seque
     if base is None:
         return None
     return combine(base, weights, [term for term in terms if term is not None])
+
+
+def required(value: Tensor | None) -> Tensor:
+    """A carried quantity, where this reading is known to carry it."""
+    if value is None:
+        raise ValueError("a quantity that this reading needs was not carried along the path.")
+    return value

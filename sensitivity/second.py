@@ -1,0 +1,130 @@
+"""Second derivatives of samples in the mass.
+
+With δ = dx/dη and ζ = d²x/dη²,
+
+    dζ/dσ = −σ (∇s ζ + D²s[δ, δ] + 2 ∇ṡ δ + s̈),   ζ(σ_max) = 0.
+
+∇ṡ δ is the derivative along the path; ṡ depends on x and, through the carried log density, on L: with L̇ = dL/dη it is
+∇ṡ·δ at L = log p_σ(x) minus (L̇ − s·δ) ṡ, since ṡ is proportional to e^{−L}. L̇ is differentiated in the discrete step,
+dL̇/dσ = σ (∇div s·δ − s·ṡ), so that ζ is the exact second derivative of the discrete `resample`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ._checks import per_sample
+from .laws import Laws, Local, density_part, dot
+from .outcome import Watch
+from .path import mark_log_error
+from .perturbations import Perturbation
+from .products import Products, norms, step_length
+from .step import Rate, Slope, State, required
+from .tableau import Step
+
+
+def curvature_slope(laws: Laws, watch: Watch) -> Slope:
+    """Slope (s, div s, Jδ + ṡ, Jζ + D²s[δ,δ] + 2∇ṡδ + s̈) with the tangent of the log densities' rates."""
+
+    def slope(step: Step, stage: int, state: State) -> Rate:
+        mean, error = laws.summary(state.logs)
+        mark_log_error(watch, error, step.table.levels[stage])
+        probes = laws.probes(state.x, step.index, stage)
+        lines = [_line(laws, step.sigmas[stage], state, mean, k, probes) for k in range(len(required(state.tangent)))]
+        return _rate(laws, lines, probes)
+
+    return slope
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One law along one tangent δ: s, Jδ, Jδ + ṡ, the rate of ζ, J v and D²s[v, δ] for the probes v."""
+
+    score: Tensor
+    moved: Tensor
+    tangent: Tensor
+    curvature: Tensor
+    products: Tensor
+    seconds: Tensor
+
+
+def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, probes: Tensor) -> list[_Branch]:
+    x, tangent, bend = state.x, required(state.tangent)[k], required(state.curvature)[k]
+    branches = []
+    for b, law in enumerate(laws.laws):
+        directions = torch.cat([torch.stack([tangent, bend]), probes])
+        laws.cost.evaluations += 2
+        laws.cost.products += 2 * len(directions)
+        score, products, seconds = along(law.products, x, sigma, directions, tangent)
+        drift = None if state.log_tangent is None else state.log_tangent[k, b].mean(0) - dot(tangent, score)
+        log_density = None if mean is None else mean[b]
+        source, second = _sources(law.changes[k], x, sigma, score, products[0], log_density, drift, tangent)
+        curvature = products[1] + seconds[0] + second
+        branches.append(_Branch(score, products[0], products[0] + source, curvature, products[2:], seconds[2:]))
+    return branches
+
+
+def _sources(
+    change: Perturbation | None,
+    x: Tensor,
+    sigma: Tensor,
+    score: Tensor,
+    moved: Tensor,
+    log_density: Tensor | None,
+    drift: Tensor | None,
+    tangent: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """ṡ and 2∇ṡδ + s̈ of one law; `drift` = L̇ − s·δ, how far the carried log density is from one of x alone."""
+    if change is None:
+        return torch.zeros_like(x), torch.zeros_like(x)
+    known = log_density if change.needs_density else None
+    source = change.source(x, sigma, score, known)
+    turned = change.source_product(x, sigma, score, moved, known, tangent)
+    if known is not None and drift is not None:
+        turned = turned - per_sample(drift, x) * density_part(change, x, sigma, score, known, source)
+    return source, 2 * turned + change.second_source(x, sigma, score, known)
+
+
+def _rate(laws: Laws, lines: list[list[_Branch]], probes: Tensor) -> Rate:
+    scores = [branch.score for branch in lines[0]]
+    local = Local(
+        tuple(scores), laws.divergences(probes, [branch.products for branch in lines[0]]), laws.shared(scores), None
+    )
+    tangents = [laws.shared([branch.tangent for branch in line]) for line in lines]
+    slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
+    known = [slant for slant in slants if slant is not None]
+    return replace(
+        laws.rate(local, local.drift, torch.stack(tangents)),
+        curvature=torch.stack([laws.shared([branch.curvature for branch in line]) for line in lines]),
+        log_tangent=torch.stack(known) if known else None,
+        moved=tuple(torch.stack([line[b].moved for line in lines]) for b in range(len(laws.laws))),
+    )
+
+
+def _slants(laws: Laws, line: list[_Branch], drift: Tensor, tangent: Tensor, probes: Tensor) -> Tensor | None:
+    """q̇_b = ∇div s_b·δ + J_bδ·(s_b − s) + s_b·(J_bδ − (Jδ + ṡ)), (laws, groups, batch)."""
+    slopes = laws.divergences(probes, [branch.seconds for branch in line])
+    if slopes is None:
+        return None
+    bends = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]
+    return slopes + torch.stack(bends)[:, None]
+
+
+def along(
+    products: Products, x: Tensor, sigma: Tensor, directions: Tensor, tangent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """s, J v_k and D²s[v_k, t] for directions (K, batch, *shape) and one tangent t.
+
+    Products are differentiated once more in forward mode; where they are finite differences, so is this.
+    """
+    if products.exact:
+        both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
+        return *both[0], both[1][1]
+    length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
+    score, moved = products.jvp(x, sigma, directions)
+    ahead = products.jvp(x + length * tangent, sigma, directions)[1]
+    behind = products.jvp(x - length * tangent, sigma, directions)[1]
+    return score, moved, (ahead - behind) / (2 * length)
