@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import random
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from studies.errors import StudyError
 from studies.memory import peak_since
 from studies.study import Cell, Context
 from studies.tables import encode
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
-__all__ = ["Outcome", "in_process", "local_client", "on_client", "remote_client", "run_one"]
+__all__ = ["Outcome", "in_process", "local_client", "remote_client", "run_one"]
 
 TRIALS = 4  # deaths of workers that a cell survives before it is held to be their cause
 CONNECT_SECONDS = 20
@@ -58,9 +61,10 @@ def run_one(module: str, cell: Cell, context: Context) -> Outcome:
     """Run one cell of the study in `module`; every ordinary exception becomes part of the outcome."""
     start = time.perf_counter()
     try:
+        study = importlib.import_module(module)
         with peak_since() as peak:
             _seed(cell.seed)
-            rows = importlib.import_module(module).run_cell(cell, context)
+            rows = study.run_cell(cell, context)
         seconds = time.perf_counter() - start
         return Outcome(cell.name, encode(cell.name, rows), seconds, peak())
     except Exception as error:
@@ -69,46 +73,19 @@ def run_one(module: str, cell: Cell, context: Context) -> Outcome:
 
 
 def _seed(seed: int) -> None:
-    # Studies use generators of their own; this makes a forgotten one repeatable too.
-    import numpy as np
-    import torch
-
+    # Studies use generators of their own; this makes a forgotten one repeatable too. Torch is left out, and its second
+    # of loading saved, when the study's module does not import it.
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what is being fixed
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
 
 
 def in_process(module: str, cells: Sequence[Cell], context: Context) -> Iterator[Outcome]:
     """Run cells one after another here: slow, and right for debugging."""
     for cell in cells:
         yield run_one(module, cell, context)
-
-
-def on_client(client: Client, module: str, cells: Sequence[Cell], context: Context) -> Iterator[Outcome]:
-    """Run cells on a Dask cluster; outcomes come as they finish.
-
-    Raises:
-        StudyError: the scheduler was lost.
-    """
-    from distributed import as_completed
-
-    count = len(cells)
-    futures = client.map(run_one, [module] * count, list(cells), [context] * count, pure=False)
-    names = {future.key: cell.name for future, cell in zip(futures, cells, strict=True)}
-    finished = as_completed(futures)
-    del futures  # so that the cluster forgets a result as soon as it has been yielded
-    for future in finished:
-        yield _outcome(future, names[future.key])
-
-
-def _outcome(future: Future, name: str) -> Outcome:
-    if future.status == "finished":
-        return future.result()
-    if future.status == "error":
-        error = future.exception()
-        return Outcome(name, None, error=f"{type(error).__name__}: {error}".splitlines()[0], traceback=str(error))
-    raise StudyError("the scheduler was lost; finished cells are kept, run the same command again.")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ ADVICE = {
     errno.EROFS: "the file system is read-only: choose a writable folder with --out",
     errno.EACCES: "permission is denied: choose a writable folder with --out",
     errno.EPERM: "permission is denied: choose a writable folder with --out",
-    errno.ENOENT: "it does not exist: give the folder of a stored result",
+    errno.ENOENT: "it does not exist and cannot be made: check the path",
     errno.ENOTDIR: "a part of the path is a file: choose another folder with --out",
     errno.EEXIST: "it is a file: choose another folder with --out",
     errno.EISDIR: "it is a folder where a file is needed: move it away",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies import execution, provenance
+from studies.dispatch import dispatch
 from studies.errors import StudyError
 from studies.progress import Progress, Silent
 from studies.setting import Setting
@@ -135,12 +136,12 @@ class Session:
             return
         if scheduler is not None:
             with execution.remote_client(scheduler) as client:
-                yield from execution.on_client(client, module, pending, context)
+                yield from dispatch(client, module, pending, context)
         elif workers == 0:
             yield from execution.in_process(module, pending, context)
         else:
             with execution.local_client(min(workers, len(pending))) as client:
-                yield from execution.on_client(client, module, pending, context)
+                yield from dispatch(client, module, pending, context)
 
     def _conclude(self, contents: Contents) -> Result:
         from studies.report import write_report

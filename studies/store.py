@@ -189,8 +189,10 @@ class Store:
                 raise StudyError("its rows differ from their checksum")
             contents.tables[cell.name] = decode(content)
             contents.records[cell.name] = record
-        except OSError:
+        except FileNotFoundError:
             contents.problems.append(f"cell {cell.name!r} is redone: its rows are missing")
+        except OSError as error:
+            contents.problems.append(f"cell {cell.name!r} is redone: {error.strerror}")
         except StudyError as error:
             contents.problems.append(f"cell {cell.name!r} is redone: {str(error).rstrip('.')}")
 
@@ -215,8 +217,9 @@ class Store:
             raise StudyError("it belongs to another setting")
         if record.get("seed") != cell.seed or record.get("parameters") != json.loads(json.dumps(dict(cell.parameters))):
             raise StudyError("the study's seed or parameters of this cell have changed")
-        own = provenance.versions()["score-sensitivity"]
-        if (written := record.get("versions", {}).get("score-sensitivity")) != own:
+        own, versions = provenance.versions()["score-sensitivity"], record.get("versions")
+        written = versions.get("score-sensitivity") if isinstance(versions, dict) else None
+        if written != own:
             raise StudyError(f"it was computed by version {written}, this is {own}")
         return record
 

@@ -29,11 +29,11 @@ class Config:
 
     @classmethod
     def quick(cls) -> Config:
-        return cls(sizes=(10, 100, 1000), repeats=4)
+        return cls(sizes=(10, 20, 30), repeats=40, pause=0.05)
 
     @classmethod
     def full(cls) -> Config:
-        return cls(sizes=(10,), repeats=40, pause=0.05)
+        return cls(sizes=(10, 20, 30), repeats=200, pause=0.05)
 
 
 def cells(config: Config) -> list[Cell]:

@@ -1,0 +1,153 @@
+"""A running study is killed, again and again, and ends with the rows of an undisturbed run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support import demonstration
+
+from studies.runner import run
+
+STUDY = "support.demonstration"
+PATIENCE = 60.0  # seconds for anything to happen on a loaded machine
+TESTS = Path(__file__).resolve().parents[1]
+
+
+class Running:
+    """The command line running the demonstration on a local cluster of two."""
+
+    def __init__(self, out: Path, level: str) -> None:
+        environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "studies.cli", "run", STUDY, f"--{level}", "--workers", "2", "--out", str(out)]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.family: set[psutil.Process] = set()
+
+    def look(self) -> list[psutil.Process]:
+        """Children now; all that were ever seen are remembered."""
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            children = []
+        self.family.update(children)
+        return children
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that compute: spawned ones, without the resource tracker."""
+        found = []
+        for child in self.look():
+            try:
+                if any("spawn_main" in word for word in child.cmdline()):
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait(self, condition: Callable[[], bool]) -> bool:
+        """Wait until the condition holds; False if the run ended first."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            self.look()
+            if condition():
+                return True
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        raise AssertionError("nothing happened for a minute")
+
+    def finish(self) -> tuple[int, str]:
+        end = time.monotonic() + 3 * PATIENCE
+        while self.process.poll() is None and time.monotonic() < end:
+            self.look()
+            time.sleep(0.1)
+        output, _ = self.process.communicate(timeout=1)
+        return self.process.returncode, output
+
+    def kill(self) -> None:
+        self.look()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def orphans(self) -> list[psutil.Process]:
+        """Processes of the run that outlive it by more than some seconds."""
+        _, alive = psutil.wait_procs(self.family, timeout=20)
+        return alive
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    assert not list(tmp_path.rglob("*.tmp")), "half-written files were left behind"
+
+
+def undisturbed(level: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Rows of a run in one process that nobody disturbs (without the pauses, which change no row)."""
+    config = dataclasses.replace(getattr(demonstration.Config, level)(), pause=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(demonstration.Config, level, lambda: config)
+        return (run(STUDY, level, out=out, workers=0).folder / "rows.parquet").read_bytes()
+
+
+def stored(out: Path) -> int:
+    return len(list(out.glob("*/*/cells/*.json")))
+
+
+def torment(out: Path, level: str, workers: int, rng: random.Random) -> int:
+    """Start the study, kill some workers while it runs, then the main process; return the number of kills."""
+    before, running = stored(out), Running(out, level)
+    if not workers:  # the main process alone, at any moment from its start
+        time.sleep(rng.uniform(0, 4))
+    elif not running.wait(lambda: stored(out) > before):
+        raise AssertionError("the study ended before all kills: give it more cells")
+    kills = 1
+    for _ in range(workers):
+        time.sleep(rng.uniform(0, 0.4))
+        if victims := running.workers():
+            rng.choice(victims).kill()
+            kills += 1
+    time.sleep(rng.uniform(0, 0.3))
+    running.kill()
+    assert not running.orphans()
+    return kills
+
+
+def complete(out: Path, level: str) -> bytes:
+    """Run to the end and return the rows."""
+    running = Running(out, level)
+    code, output = running.finish()
+    assert code == 0, output
+    assert not running.orphans()
+    (rows,) = out.glob("*/*/rows.parquet")
+    return rows.read_bytes()
+
+
+def test_a_study_killed_five_times_ends_with_the_rows_of_an_undisturbed_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert equal files, bit for bit, no orphan process and no half-written file."""
+    rng = random.Random(1)
+    kills = sum(torment(out / "killed", "quick", workers, rng) for workers in (2, 1))
+    assert kills == 5
+    assert complete(out / "killed", "quick") == undisturbed("quick", out / "calm", monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_study_killed_a_hundred_times_ends_with_the_rows_of_an_undisturbed_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert the same after a hundred kills of workers and of the main process."""
+    rng, kills = random.Random(2), 0
+    while kills < 100:
+        kills += torment(out / "killed", "full", rng.randrange(4), rng)
+    assert complete(out / "killed", "full") == undisturbed("full", out / "calm", monkeypatch)
