@@ -1,8 +1,9 @@
 """What a schedule is: the map ``t ↔ (α, σ′)`` of a process ``z = α x₀ + σ′ ε``, used only at the border of a network.
 
 The engine works with ``x = z/α`` at level ``σ = σ′/α``, the same for every schedule. A schedule says which time and
-which coefficients belong to a level, where sampling starts (``sigma_max``) and ends (``sigma_min``), and carries states
-over. The coordinates need α > 0: where a process ends in pure noise, α = 0 and σ = ∞, sampling starts at the last α > 0.
+which coefficients belong to a level, where sampling starts (``sigma_max``) and ends (``sigma_min``), and carries
+states over. The coordinates need α > 0: where a process ends in pure noise, with α = 0 and σ = ∞, sampling starts at
+the last α > 0.
 """
 
 from __future__ import annotations

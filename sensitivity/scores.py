@@ -89,7 +89,7 @@ class NetworkScore:
         """``s(x, σ)``, like ``x``."""
         check_states(x)
         level = check_sigma(sigma, x).expand(x.shape[0])
-        if not (self.verified or transformed()):
+        if x.shape[0] and not (self.verified or transformed()):
             self.verify(x, level)
         return self._evaluate(x, level)
 
