@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return fail("interrupted; finished cells are kept, run the same command again to go on.")
+        return fail("interrupted; finished cells are kept, run the same command again to go on")
 
 
 def fail(sentence: str) -> int:
     """Print one sentence on standard error; give the exit code."""
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"studies: {' '.join(sentence.split())}")
+    console.print(f"studies: {' '.join(sentence.split()).removesuffix('.')}.")
     return CANNOT
 
 
