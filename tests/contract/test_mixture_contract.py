@@ -1,0 +1,99 @@
+"""The law contract for every covariance representation and for mixtures of representations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from support.law_contract import EAGER, JAX, LawContract
+from support.strategies import Parameters, covariance
+
+from oracles import AdditivePerturbation, GaussianMixture
+
+RNG = np.random.default_rng(11)
+WEIGHTS = np.array([0.2, 0.5, 0.3])
+MEANS = 1.5 * RNG.standard_normal((3, 4)) + 0.3
+KINDS = ("full", "repeated", "singular")
+COVARIANCES = np.stack([0.4 * covariance(RNG, 4, kind) for kind in KINDS])
+VARIANCES = np.array([[0.3, 0.8, 0.05, 1.1], [0.0, 0.4, 0.4, 0.9], [0.6, 0.6, 0.6, 0.6]])
+FACTORS = RNG.standard_normal((3, 4, 2))
+
+
+class TestFull(LawContract):
+    """Full covariances: generic, with repeated eigenvalues, and singular."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture(convert(WEIGHTS), convert(MEANS), convert(COVARIANCES))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS, COVARIANCES)
+
+
+class TestDiagonal(LawContract):
+    """Diagonal covariances, one with a zero variance."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture.diagonal(convert(WEIGHTS), convert(MEANS), convert(VARIANCES))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS, VARIANCES[:, :, None] * np.eye(4))
+
+
+class TestIsotropic(LawContract):
+    """Isotropic covariances of different sizes."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture.isotropic(convert(WEIGHTS), convert(MEANS), convert(VARIANCES[:, 0]))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS, VARIANCES[:, :1, None] * np.eye(4))
+
+
+class TestLowRank(LawContract):
+    """Rank two plus isotropic, one component without the isotropic part."""
+
+    CASES = [*EAGER, *JAX]
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture.low_rank(convert(WEIGHTS), convert(MEANS), convert(FACTORS), convert(VARIANCES[:, 0]))
+
+    def dense(self) -> Parameters:
+        square = FACTORS @ np.swapaxes(FACTORS, 1, 2)
+        return Parameters(WEIGHTS, MEANS, square + VARIANCES[:, :1, None] * np.eye(4))
+
+
+class TestEmpirical(LawContract):
+    """Points with unequal weights."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture.empirical(convert(MEANS), convert(WEIGHTS))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS, np.zeros((3, 4, 4)))
+
+
+class TestContaminated(LawContract):
+    """A full law contaminated by an empirical one: two representations in one law."""
+
+    CASES = [*EAGER, *JAX, ("jax", "float32")]
+
+    def law(self, convert: Any) -> GaussianMixture:
+        base = GaussianMixture(convert(WEIGHTS), convert(MEANS), convert(COVARIANCES))
+        return AdditivePerturbation(base, GaussianMixture.empirical(convert(MEANS[::-1] - 1.0), convert(WEIGHTS))).at(
+            0.3
+        )
+
+    def dense(self) -> Parameters:
+        weights = np.concatenate([0.7 * WEIGHTS, 0.3 * WEIGHTS])
+        means = np.concatenate([MEANS, MEANS[::-1] - 1.0])
+        return Parameters(weights, means, np.concatenate([COVARIANCES, np.zeros((3, 4, 4))]))
+
+
+class TestOnTheLine(LawContract):
+    """d = 1."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        return GaussianMixture(convert(WEIGHTS), convert(MEANS[:, :1]), convert(VARIANCES[:, :1, None]))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS[:, :1], VARIANCES[:, :1, None])
