@@ -1,0 +1,325 @@
+"""Public networks with random weights, offline: each adapter against that package's own sampler step.
+
+In the engine's coordinates DDIM, Euler and flow-match Euler steps are all ``x + (σ′ − σ)(−σ s)``, and the mean of a
+DDPM step is ``x + (σ² − σ′²) s``; what is compared is the package's result, carried over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.close import assert_close
+from torch import Tensor, nn
+
+from sensitivity.adapters import from_azula, from_diffusers, from_edm, from_flow_matching
+from sensitivity.scores import NetworkScore, guided
+
+diffusers = pytest.importorskip("diffusers", reason="the test extra installs diffusers")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers, float64."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """The model in evaluation mode and float64, with layers that start at zero made random."""
+    generator = torch.Generator().manual_seed(7)
+    model = model.eval().double().requires_grad_(False)
+    for parameter in model.parameters():
+        if not bool(parameter.any()):
+            parameter.copy_(0.2 * torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="module")
+def unet() -> Any:
+    """A class-conditional UNet2DModel with attention."""
+    torch.manual_seed(0)
+    return randomised(
+        diffusers.UNet2DModel(
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            attention_head_dim=4,
+            num_class_embeds=3,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
+    )
+
+
+def flow_step(score: NetworkScore, x: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
+    """One Euler step of the probability flow in σ."""
+    return x - (after - sigma) * sigma * score(x, sigma)
+
+
+def levels(scheduler: Any, t: int) -> tuple[Tensor, Tensor]:
+    """α and σ of a table at an integer time, from the scheduler itself."""
+    alpha = scheduler.alphas_cumprod[t].double().sqrt()
+    return alpha, (1 - alpha**2).sqrt() / alpha
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_ddim_step(unet: Any, prediction: str) -> None:
+    """Assert that a DDIM step is an Euler step of the flow in σ."""
+    scheduler = diffusers.DDIMScheduler(prediction_type=prediction, clip_sample=False)
+    scheduler.set_timesteps(10)
+    score, z, t = from_diffusers(unet, scheduler, class_labels=1), noise(3, 1, 8, 8), scheduler.timesteps[4]
+    output = unet(z, t, class_labels=torch.tensor([1, 1, 1])).sample
+    wanted = scheduler.step(output, t, z, eta=0.0).prev_sample
+    (alpha, sigma), (alpha_after, after) = levels(scheduler, int(t)), levels(scheduler, int(t) - 100)
+    assert_close(alpha_after * flow_step(score, z / alpha, sigma, after), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_ddpm_step(unet: Any, prediction: str) -> None:
+    """Assert that a DDPM step without its noise is the mean of a reverse-SDE step, and its x₀ the denoiser."""
+    scheduler = diffusers.DDPMScheduler(
+        prediction_type=prediction, clip_sample=False, beta_schedule="squaredcos_cap_v2"
+    )
+    score, z, t = from_diffusers(unet, scheduler, class_labels=2), noise(2, 1, 8, 8), 300
+    output = unet(z, t, class_labels=torch.tensor([2, 2])).sample
+    step = scheduler.step(output, t, z, generator=torch.Generator().manual_seed(3))
+    drawn = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(3))
+    mean = step.prev_sample - scheduler._get_variance(t) ** 0.5 * drawn
+    (alpha, sigma), (alpha_after, after) = levels(scheduler, t), levels(scheduler, t - 1)
+    direction = score(z / alpha, sigma)
+    assert_close(alpha_after * (z / alpha + (sigma**2 - after**2) * direction), mean, rtol=1e-4, atol=1e-5)
+    assert_close(z / alpha + sigma**2 * direction, step.pred_original_sample, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers, NumPy 2
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_euler_discrete_step(unet: Any, prediction: str) -> None:
+    """Assert that the Euler scheduler, which works at ``x`` itself, takes the engine's step."""
+    scheduler = diffusers.EulerDiscreteScheduler(prediction_type=prediction, timestep_spacing="leading")
+    scheduler.set_timesteps(8)
+    score, t = from_diffusers(unet, scheduler, class_labels=0), scheduler.timesteps[3]
+    x = scheduler.sigmas[3].double() * noise(2, 1, 8, 8)
+    scheduler._init_step_index(t)
+    output = unet(scheduler.scale_model_input(x, t), t, class_labels=torch.tensor([0, 0])).sample
+    wanted = scheduler.step(output, t, x).prev_sample
+    sigma, after = scheduler.sigmas[3].double(), scheduler.sigmas[4].double()
+    assert_close(flow_step(score, x, sigma, after), wanted.double(), rtol=2e-4, atol=1e-4)
+
+
+def test_text_conditional_unet() -> None:
+    """Assert that a UNet2DConditionModel takes one text embedding for all samples, guidance included."""
+    torch.manual_seed(0)
+    model = randomised(
+        diffusers.UNet2DConditionModel(
+            sample_size=8,
+            in_channels=2,
+            out_channels=2,
+            layers_per_block=1,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            cross_attention_dim=6,
+            attention_head_dim=2,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+    )
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    scheduler.set_timesteps(10)
+    text, empty, z, t = noise(1, 5, 6), noise(1, 5, 6, seed=1), noise(3, 2, 8, 8), scheduler.timesteps[2]
+    branches = [from_diffusers(model, scheduler, encoder_hidden_states=e) for e in (text, empty)]
+    outputs = [model(z, t, encoder_hidden_states=e.expand(3, -1, -1)).sample for e in (text, empty)]
+    wanted = scheduler.step(outputs[1] + 3.0 * (outputs[0] - outputs[1]), t, z).prev_sample
+    (alpha, sigma), (alpha_after, after) = levels(scheduler, int(t)), levels(scheduler, int(t) - 100)
+    got = alpha_after * flow_step(guided(*branches, 3.0), z / alpha, sigma, after)
+    assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_transformer_with_learned_variance() -> None:
+    """Assert that DiT, class-conditional with twice the channels, gives the mean part."""
+    torch.manual_seed(0)
+    model = randomised(
+        diffusers.DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=4,
+            in_channels=2,
+            out_channels=4,
+            num_layers=1,
+            sample_size=4,
+            patch_size=2,
+            num_embeds_ada_norm=5,
+            norm_num_groups=1,
+        )
+    )
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    scheduler.set_timesteps(10)
+    z, t = noise(2, 2, 4, 4), scheduler.timesteps[5]
+    labels = torch.tensor([3, 3])
+    output = model(z, timestep=t.expand(2), class_labels=labels).sample[:, :2]
+    wanted = scheduler.step(output, t, z).prev_sample
+    (alpha, sigma), (alpha_after, after) = levels(scheduler, int(t)), levels(scheduler, int(t) - 100)
+    score = from_diffusers(model, scheduler, class_labels=3)
+    assert_close(alpha_after * flow_step(score, z / alpha, sigma, after), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_match_step_of_a_transformer(shift: float) -> None:
+    """Assert that a flow-match Euler step of SD3's transformer is the engine's step, whatever the shift of the grid."""
+    torch.manual_seed(0)
+    model = randomised(
+        diffusers.SD3Transformer2DModel(
+            sample_size=4,
+            patch_size=2,
+            in_channels=2,
+            num_layers=1,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            joint_attention_dim=6,
+            caption_projection_dim=8,
+            pooled_projection_dim=5,
+            out_channels=2,
+            pos_embed_max_size=4,
+        )
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(6)
+    conditions = {"encoder_hidden_states": noise(1, 3, 6), "pooled_projections": noise(1, 5)}
+    score = from_diffusers(model, scheduler, **conditions)
+    z, t = noise(2, 2, 4, 4), scheduler.timesteps[2]
+    repeated = {name: value.expand(2, *value.shape[1:]) for name, value in conditions.items()}
+    wanted = scheduler.step(model(hidden_states=z, timestep=t.expand(2).double(), **repeated).sample, t, z).prev_sample
+    share, after = scheduler.sigmas[2].double(), scheduler.sigmas[3].double()
+    x = flow_step(score, z / (1 - share), share / (1 - share), after / (1 - after))
+    assert_close((1 - after) * x, wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_integer_times_reach_the_network(unet: Any) -> None:
+    """Assert that a level between two of the table is handed on as a whole time when asked."""
+    scheduler = diffusers.DDPMScheduler()
+    seen: list[Tensor] = []
+    handle = unet.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["timestep"]), with_kwargs=True)
+    for integer in (True, False):
+        from_diffusers(unet, scheduler, integer_times=integer, class_labels=0)(noise(1, 1, 8, 8), torch.tensor(0.777))
+    handle.remove()
+    assert float(seen[0][0] % 1) == 0
+    assert float(seen[-1][0] % 1) != 0
+
+
+def test_networks_keep_their_dtype(unet: Any) -> None:
+    """Assert that float32 states pass a float64 network and come back as float32."""
+    score = from_diffusers(unet, diffusers.DDPMScheduler(), class_labels=0)
+    assert score(noise(2, 1, 8, 8).float(), torch.tensor(1.0)).dtype == torch.float32
+
+
+def test_dropout_in_training_mode_is_refused() -> None:
+    """Assert that a diffusers network in training mode is refused at the adapter."""
+    model = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        dropout=0.1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    ).train()
+    with pytest.raises(ValueError, match=r"\.eval\(\)"):
+        from_diffusers(model, diffusers.DDPMScheduler())
+
+
+class Tiny(nn.Module):
+    """A smooth map of a state and a time for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.inner, self.outer = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.double()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """``W₂ tanh(W₁ [x, t])``."""
+        return self.outer(self.inner(torch.cat([x, t.expand(x.shape[0])[:, None]], 1)).tanh())
+
+
+def test_edm_step() -> None:
+    """Assert that an EDM-preconditioned network takes the step of diffusers' EDM scheduler."""
+    scheduler, network = diffusers.EDMEulerScheduler(), Tiny()
+    scheduler.set_timesteps(7)
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([
+            scheduler.precondition_outputs(
+                row[None],
+                network(scheduler.precondition_inputs(row[None], s), scheduler.precondition_noise(s)),
+                s,
+            )
+            for row, s in zip(x, sigma, strict=True)
+        ])  # fmt: skip
+
+    x, i = 3 * noise(4, 3), 3
+    sigma, after, t = scheduler.sigmas[i].double(), scheduler.sigmas[i + 1].double(), scheduler.timesteps[i]
+    output = network(scheduler.scale_model_input(x, t), scheduler.precondition_noise(scheduler.sigmas[i]).double())
+    wanted = scheduler.step(output, t, x).prev_sample
+    assert_close(flow_step(from_edm(denoiser), x, sigma, after), wanted.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["VESchedule", "VPSchedule", "CosineSchedule", "RectifiedSchedule", "DecaySchedule"]
+)
+@pytest.mark.parametrize("kind", ["SimpleDenoiser", "KarrasDenoiser"])
+def test_azula_step(kind: str, schedule: str) -> None:
+    """Assert that azula's Euler sampler takes the engine's step on each of its schedules."""
+    from azula import denoise, sample
+    from azula import noise as schedules
+
+    denoiser = getattr(denoise, kind)(Tiny(), getattr(schedules, schedule)()).eval()
+    t, s = torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    z = noise(4, 3)
+    wanted = sample.EulerSampler(denoiser, steps=4).step(z, t, s)
+    (alpha, share), (alpha_after, share_after) = denoiser.schedule(t), denoiser.schedule(s)
+    got = flow_step(from_azula(denoiser), z / alpha, share / alpha, share_after / alpha_after)
+    assert_close(alpha_after * got, wanted, rtol=1e-8, atol=1e-9)
+
+
+def test_azula_gaussian_denoiser() -> None:
+    """Assert that azula's exact Gaussian denoiser gives the Gaussian's score."""
+    from azula.denoise import GaussianDenoiser
+    from azula.linalg.covariance import DiagonalCovariance
+    from azula.noise import VPSchedule
+
+    variance, mean = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64), torch.tensor([1.0, 0.0, -1.0]).double()
+    score = from_azula(GaussianDenoiser(mean, DiagonalCovariance(variance), VPSchedule()))
+    x, sigma = noise(4, 3), torch.tensor(0.7, dtype=torch.float64)
+    assert_close(score(x, sigma), -(x - mean) / (variance + sigma**2), rtol=1e-9)
+
+
+def test_flow_matching_step() -> None:
+    """Assert that an Euler step of flow_matching's solver on the straight path is the engine's step."""
+    from flow_matching.solver import ODESolver
+
+    network, z = Tiny(), noise(4, 3)
+    start, end = 0.3, 0.45
+    grid = torch.tensor([start, end], dtype=torch.float64)
+    wanted = ODESolver(network).sample(x_init=z, step_size=None, method="euler", time_grid=grid)
+    x = flow_step(
+        from_flow_matching(network), z / start, torch.tensor((1 - start) / start), torch.tensor((1 - end) / end)
+    )
+    assert_close(end * x, wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", ["CondOTScheduler", "VPScheduler", "CosineScheduler", "LinearVPScheduler", "Polynomial"]
+)
+def test_flow_matching_schedulers(name: str) -> None:
+    """Assert that the denoiser on each scheduler is what the package's own path makes of the velocity."""
+    from flow_matching.path import AffineProbPath, scheduler
+
+    chosen = scheduler.PolynomialConvexScheduler(2.0) if name == "Polynomial" else getattr(scheduler, name)()
+    network, z, t = Tiny(), noise(4, 3), torch.tensor(0.6, dtype=torch.float64)
+    wanted = AffineProbPath(chosen).velocity_to_target(network(z, t), z, t)
+    output = chosen(t)
+    alpha, sigma = output.alpha_t, output.sigma_t / output.alpha_t
+    got = z / alpha + sigma**2 * from_flow_matching(network, chosen)(z / alpha, sigma)
+    assert_close(got, wanted, rtol=1e-6, atol=1e-7)
