@@ -176,7 +176,7 @@ LAWS: dict[str, Callable[[], Arrays]] = {
     "ball-784": lambda: _isotropic(784, 784, 4, 0.15, 0.05, 0.3),
     "sheet-784": lambda: _low_rank(1784, 784, 3, 5, 0.01, spread=0.2),
     "points": lambda: _points(30, 3, 20),
-    "far-points": lambda: _points(40, 40, 12, offset=30.0, spread=0.05),
+    "far-points": lambda: _points(40, 40, 12, offset=30.0, spread=0.004),
     "training": lambda: _even_points(50, 2, 40),
     "training-ten": lambda: _even_points(51, 10, 60),
     "twenty": lambda: _full(20, 20, 40, spread=1.0),

@@ -23,7 +23,7 @@ from studies.verification.truths import prepared
 __all__ = ["observed", "slope"]
 
 STEPS = (16, 32, 64, 128)
-ETAS = (1e-2, 1e-3, 1e-4)
+ETAS = (3e-2, 1e-2, 3e-3)
 FLOOR = 1e-10
 
 

@@ -107,7 +107,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Levels:
-    """Noise levels from `sigma_max` down to `sigma_min`: `levels` (steps + 1,), spaced as in arXiv 2206.00364, eq. 5."""
+    """Noise levels from `sigma_max` down to `sigma_min`: `levels` (steps + 1,), see `karras`."""
 
     sigma_max: float
     sigma_min: float

@@ -26,7 +26,7 @@ CASES = (
     Case("gaussian", 0.2, "gaussian-toward", sigma_max=10.0, steps=128),
     Case("five", 0.2, "five-toward", sigma_max=10.0, steps=128),
     Case("ten", 0.2, "ten-toward", sigma_max=10.0, steps=128, count=16),
-    Case("hundred", 0.5, "hundred-toward", sigma_max=10.0, steps=48, count=4, tags=("d = 100",)),
+    Case("hundred", 0.5, "hundred-toward", sigma_max=10.0, steps=96, count=4, tags=("d = 100",)),
     Case("points", 0.3, "points", label="self", sigma_max=10.0, steps=64, suite="full", tags=("ν = ρ",)),
     Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=128, count=8, suite="full"),
 )
@@ -50,7 +50,7 @@ TASK = Task(
     atol=1e-7,
     rtol=0.01,
     quantile=0.9,
-    noise=1.0,
+    noise=2.0,
     absolute=False,
     budget=1_000_000,
     cases=CASES,

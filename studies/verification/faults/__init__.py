@@ -1,0 +1,19 @@
+"""Planted faults: wrong estimators, one mistake each, and their right counterparts.
+
+Every fault is a function `f(problem)` with a reason; `studies.verification` must reject it on its own task, by the
+checks and on the cases that belong to the mistake, and must accept the counterparts in `CORRECT`.
+"""
+
+from __future__ import annotations
+
+from studies.verification.faults import densities, paths, products, scores
+from studies.verification.faults.base import Fault
+from studies.verification.runs import Estimator
+
+__all__ = ["CORRECT", "FAULTS", "Fault"]
+
+_MODULES = (scores, products, densities, paths)
+FAULTS: dict[str, Fault] = {fault.name: fault for module in _MODULES for fault in module.FAULTS}
+CORRECT: dict[str, dict[str, Estimator]] = {
+    task: found for module in _MODULES for task, found in module.CORRECT.items()
+}

@@ -1,0 +1,216 @@
+"""Log densities along the probability flow, right by default and wrong by one option.
+
+`dx/dσ = −σ s`, `d log p/dσ = σ div s`, integrated upward from σ to σ_max by Heun's method; there the anchor answers
+(Song et al., arXiv 2011.13456, eq. 39).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.products import along, generator, rademacher, trace
+from studies.verification.problem import Problem
+
+__all__ = ["CORRECT", "FAULTS", "flow_density", "log_ratio", "probed_density"]
+
+Rate = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+
+
+def flow_density(
+    problem: Problem,
+    *,
+    divergence: float = 1.0,
+    prior: str = "anchor",
+    coordinates: str = "x",
+    euler_steps: int = 0,
+) -> Tensor:
+    """`log p_σ(x)` (n,) with the exact trace."""
+
+    def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        return -sigma * field(x), divergence * sigma * trace(field, x)
+
+    if euler_steps:
+        levels = torch.linspace(problem.sigma, problem.grid.sigma_max, euler_steps + 1, dtype=torch.float64)
+        end, increment = upward(rate, problem.x, levels, order=1)
+    else:
+        end, increment = upward(rate, problem.x, problem.grid.levels.flip(0))
+    value = _prior(problem, end, prior) - increment
+    if coordinates == "z":  # the density of z = x/√(1 + σ²), the state of a variance-preserving process
+        value = value + 0.5 * problem.x.shape[1] * math.log1p(problem.sigma**2)
+    return value
+
+
+def _prior(problem: Problem, x: Tensor, kind: str) -> Tensor:
+    if kind == "anchor":
+        return problem.anchor.log_density(x, problem.grid.sigma_max)
+    variance = problem.grid.sigma_max**2
+    return -0.5 * x.square().sum(1) / variance - 0.5 * x.shape[1] * math.log(2 * math.pi * variance)
+
+
+def upward(rate: Rate, x: Tensor, levels: Tensor, order: int = 2) -> tuple[Tensor, Tensor]:
+    """State and increment after Heun (or Euler) steps through ascending levels."""
+    total: Tensor = torch.zeros(x.shape[:-1], dtype=x.dtype)
+    for index, (low, high) in enumerate(pairwise(levels)):
+        h = high - low
+        dx, dl = rate(x, low, 2 * index)
+        if order == 2:
+            dx2, dl2 = rate(x + h * dx, high, 2 * index + 1)
+            dx, dl = (dx + dx2) / 2, (dl + dl2) / 2
+        x, total = x + h * dx, total + h * dl
+    return x, total
+
+
+def probed_density(problem: Problem, *, fresh: bool = True, bars: str = "honest") -> tuple[Tensor, Tensor]:
+    """`log p_σ(x)` (n,) with random probes, fresh at every stage, and its standard error over them.
+
+    Every probe carries its own integral; their mean is the estimate.
+    """
+    source, k = generator(problem), problem.probes
+    kept = rademacher((k, *problem.x.shape), source)
+
+    def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+        probes = rademacher((k, *x.shape), source) if fresh else kept
+        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        per_probe = (along(field, x, probes) * probes).sum(2)
+        return -sigma * field(x), sigma * per_probe
+
+    x, increments = problem.x, torch.zeros(k, len(problem.x), dtype=torch.float64)
+    levels = problem.grid.levels.flip(0)
+    for index, (low, high) in enumerate(pairwise(levels)):
+        h = high - low
+        dx, dl = rate(x, low, 2 * index)
+        dx2, dl2 = rate(x + h * dx, high, 2 * index + 1)
+        x, increments = x + h / 2 * (dx + dx2), increments + h / 2 * (dl + dl2)
+    values = problem.anchor.log_density(x, problem.grid.sigma_max) - increments
+    spread = values.std(0) / k**0.5
+    return values.mean(0), (spread / k**0.5 if bars == "overconfident" else spread)
+
+
+def one_probe_without_mean(problem: Problem) -> Tensor:
+    """One probe, kept for the whole path: unbiased, and so noisy as to be useless."""
+    probe = rademacher((1, *problem.x.shape), generator(problem))
+
+    def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        return -sigma * field(x), sigma * (along(field, x, probe) * probe).sum(2)[0]
+
+    end, increment = upward(rate, problem.x, problem.grid.levels.flip(0))
+    return problem.anchor.log_density(end, problem.grid.sigma_max) - increment
+
+
+def log_ratio(problem: Problem, *, sign: float = 1.0, noised: bool = True, normalised: bool = True) -> Tensor:
+    """`log ν_σ(x) − log p_σ(x)` (n,)."""
+    level = problem.sigma if noised else 1e-3 * problem.sigma
+    other = problem.perturbation.measure.log_density(problem.x, level)
+    if not normalised:
+        other = other + 0.5 * problem.x.shape[1] * math.log(2 * math.pi)
+    return sign * (other - flow_density(problem))
+
+
+def early_anchor(problem: Problem) -> Tensor:
+    """Adds the anchor at the state asked about instead of at the path's end."""
+    end_value = flow_density(problem)
+    shift = problem.anchor.log_density(problem.x, problem.grid.sigma_max)
+    return end_value + shift - _moved_anchor(problem)
+
+
+def _moved_anchor(problem: Problem) -> Tensor:
+    def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+        return -sigma * problem.score(x, sigma), torch.zeros(len(x), dtype=x.dtype)
+
+    end, _ = upward(rate, problem.x, problem.grid.levels.flip(0))
+    return problem.anchor.log_density(end, problem.grid.sigma_max)
+
+
+FAULTS = (
+    Fault(
+        "density_with_doubled_divergence",
+        "log-density",
+        variant(flow_density, "density_with_doubled_divergence", divergence=2.0),
+        "the divergence counts twice along the path.",
+    ),
+    Fault(
+        "density_with_wrong_sign",
+        "log-density",
+        variant(flow_density, "density_with_wrong_sign", divergence=-1.0),
+        "the integral is subtracted where it is to be added.",
+    ),
+    Fault(
+        "standard_prior",
+        "log-density",
+        variant(flow_density, "standard_prior", prior="normal"),
+        "the law at σ_max is taken as N(0, σ_max² I).",
+    ),
+    Fault(
+        "density_of_z",
+        "log-density",
+        variant(flow_density, "density_of_z", coordinates="z"),
+        "the density of z = αx is returned for that of x: d log α is missing.",
+        where=lambda case: case.base.dimension * case.sigma**2 > 0.04,
+        says="constant offset",
+    ),
+    Fault(
+        "too_few_steps",
+        "log-density",
+        variant(flow_density, "too_few_steps", euler_steps=20),
+        "twenty even Euler steps do not resolve low noise.",
+    ),
+    Fault(
+        "anchor_at_the_start",
+        "log-density",
+        early_anchor,
+        "the anchor is evaluated at the state asked about, not at the end of its path.",
+    ),
+    Fault(
+        "kept_probe",
+        "log-density",
+        one_probe_without_mean,
+        "one random probe is kept for the whole path: its errors add up instead of averaging out.",
+        checks=("noise",),
+        where=lambda case: case.base.dimension > 3,
+    ),
+    Fault(
+        "overconfident_density",
+        "log-density",
+        variant(probed_density, "overconfident_density", bars="overconfident"),
+        "the standard error is divided by √K twice.",
+        checks=("error bars",),
+        where=lambda case: case.base.dimension > 1,
+    ),
+    Fault(
+        "ratio_inverted",
+        "log-density-ratio",
+        variant(log_ratio, "ratio_inverted", sign=-1.0),
+        "log p − log ν is returned.",
+        says="the sign is reversed",
+    ),
+    Fault(
+        "unnoised_measure",
+        "log-density-ratio",
+        variant(log_ratio, "unnoised_measure", noised=False),
+        "ν itself is compared with the noised ρ.",
+        where=lambda case: case.sigma > 0.1,
+    ),
+    Fault(
+        "missing_normaliser",
+        "log-density-ratio",
+        variant(log_ratio, "missing_normaliser", normalised=False),
+        "the factor (2π)^(−d/2) of ν is dropped.",
+        says="constant offset",
+    ),
+)
+
+CORRECT = {
+    "log-density": {
+        "flow_density": variant(flow_density, "flow_density"),
+        "probed_density": variant(probed_density, "probed_density"),
+    },
+    "log-density-ratio": {"log_ratio": variant(log_ratio, "log_ratio")},
+}

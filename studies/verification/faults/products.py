@@ -1,0 +1,183 @@
+"""Jacobian products and divergences of a black-box field, right by default and wrong by one option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from studies.verification.faults.base import Fault, variant
+from studies.verification.problem import Problem
+
+__all__ = ["CORRECT", "FAULTS", "along", "generator", "hutchinson", "trace"]
+
+
+def along(field: Any, x: Tensor, directions: Tensor) -> Tensor:
+    """`J v_k` (K, n, d) for directions (K, n, d), in one call of the field."""
+    return vmap(lambda v: jvp(field, (x,), (v,))[1])(directions)
+
+
+def basis(x: Tensor) -> Tensor:
+    """The unit vectors as directions (d, n, d)."""
+    return torch.eye(x.shape[1], dtype=x.dtype)[:, None, :].expand(-1, *x.shape)
+
+
+def trace(field: Any, x: Tensor) -> Tensor:
+    """The exact divergence (n,)."""
+    return torch.einsum("kni,kni->n", along(field, x, basis(x)), basis(x))
+
+
+def generator(problem: Problem, stream: int = 0) -> torch.Generator:
+    """Randomness from the problem's seed alone."""
+    return torch.Generator().manual_seed(problem.seed + stream)
+
+
+def rademacher(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    """Signs ±1, float64."""
+    return torch.randint(0, 2, shape, generator=source).double() * 2 - 1
+
+
+def forward_product(problem: Problem, *, transposed: bool = False) -> Tensor:
+    """`J v` in forward mode, or `Jᵀ v` in reverse mode."""
+    field = lambda x: problem.score(x, problem.sigma)  # noqa: E731  # a named function adds nothing
+    if transposed:
+        return vjp(field, problem.x)[1](problem.vectors)[0]
+    return jvp(field, (problem.x,), (problem.vectors,))[1]
+
+
+def differences(problem: Problem, *, step: float = 1e-5, central: bool = True) -> Tensor:
+    """Finite differences along v with a step relative to σ."""
+    h = step * problem.sigma
+    ahead = problem.score(problem.x + h * problem.vectors, problem.sigma)
+    if not central:
+        return (ahead - problem.score(problem.x, problem.sigma)) / h
+    return (ahead - problem.score(problem.x - h * problem.vectors, problem.sigma)) / (2 * h)
+
+
+def diagonal_product(problem: Problem) -> Tensor:
+    """Keeps the diagonal of J alone."""
+    directions = basis(problem.x)
+    columns = along(lambda x: problem.score(x, problem.sigma), problem.x, directions)
+    return torch.einsum("kni,kni->nk", columns, directions) * problem.vectors
+
+
+def exact_divergence(problem: Problem, *, factor: float = 1.0, first: int | None = None) -> Tensor:
+    """The trace of J from d products; `first` stops after so many of them."""
+    directions = basis(problem.x)[:first] if problem.x.shape[1] > 1 else basis(problem.x)
+    products = along(lambda x: problem.score(x, problem.sigma), problem.x, directions)
+    return factor * torch.einsum("kni,kni->n", products, directions)
+
+
+def summed_over_batch(problem: Problem) -> Tensor:
+    """Differentiates the sum over the batch of each coordinate, and sums the batch too: rows mix."""
+    whole = exact_divergence(problem)
+    return whole.sum().expand_as(whole) / len(whole)
+
+
+def hutchinson(
+    problem: Problem, *, divide: bool = True, uniform: bool = False, bars: str = "honest"
+) -> tuple[Tensor, Tensor]:
+    """Mean of `v·Jv` over random signs v, and its standard error."""
+    source, k = generator(problem), problem.probes
+    if uniform:
+        probes = torch.rand(k, *problem.x.shape, generator=source, dtype=torch.float64) * 2 - 1
+    else:
+        probes = rademacher((k, *problem.x.shape), source)
+    values = (along(lambda x: problem.score(x, problem.sigma), problem.x, probes) * probes).sum(2)
+    spread = values.std(0) / k**0.5
+    if bars == "overconfident":
+        spread = spread / k**0.5
+    if bars == "timid":
+        spread = spread * k**0.5
+    return (values.mean(0) if divide else values.sum(0)), spread
+
+
+FAULTS = (
+    Fault(
+        "transposed_jacobian",
+        "score-jacobian-product",
+        variant(forward_product, "transposed_jacobian", transposed=True),
+        "Jᵀv is returned for Jv: invisible for an exact score, wrong for a network.",
+        where=lambda case: case.tilt > 0 and case.base.dimension > 1,
+    ),
+    Fault(
+        "diagonal_jacobian",
+        "score-jacobian-product",
+        diagonal_product,
+        "only the diagonal of the Jacobian acts.",
+        where=lambda case: case.base.dimension > 1,
+    ),
+    Fault(
+        "one_sided_coarse_differences",
+        "score-jacobian-product",
+        variant(differences, "one_sided_coarse_differences", step=0.1, central=False),
+        "one-sided differences with a step of 0.1 σ.",
+        where=lambda case: case.law not in ("hundred", "singular"),  # one component rules there: the score is linear
+    ),
+    Fault(
+        "missing_probe_mean",
+        "divergence",
+        variant(hutchinson, "missing_probe_mean", divide=False),
+        "the sum over the probes is not divided by their number.",
+        checks=("accuracy", "bias", "error bars"),
+        says="16 × the truth",
+    ),
+    Fault(
+        "uniform_probes",
+        "divergence",
+        variant(hutchinson, "uniform_probes", uniform=True),
+        "probes uniform in (−1, 1) have variance 1/3, and so has the trace.",
+        checks=("bias",),
+        says="0.33",
+    ),
+    Fault(
+        "overconfident_bars",
+        "divergence",
+        variant(hutchinson, "overconfident_bars", bars="overconfident"),
+        "the standard error is divided by √K twice.",
+        checks=("error bars",),
+        where=lambda case: case.base.dimension > 1,
+    ),
+    Fault(
+        "timid_bars",
+        "divergence",
+        variant(hutchinson, "timid_bars", bars="timid"),
+        "the standard deviation of one probe is reported as the error of their mean.",
+        checks=("error bars",),
+        where=lambda case: case.base.dimension > 1,
+    ),
+    Fault(
+        "doubled_divergence",
+        "divergence",
+        variant(exact_divergence, "doubled_divergence", factor=2.0),
+        "the divergence is doubled.",
+        says="2 × the truth",
+    ),
+    Fault(
+        "last_axis_left_out",
+        "divergence",
+        variant(exact_divergence, "last_axis_left_out", first=-1),
+        "the loop over coordinates stops one short.",
+        where=lambda case: case.base.dimension > 1,
+    ),
+    Fault(
+        "summed_over_batch",
+        "divergence",
+        summed_over_batch,
+        "the trace is averaged over the batch instead of taken per row.",
+        checks=("bias", "rows"),
+    ),
+)
+
+CORRECT = {
+    "score-jacobian-product": {
+        "forward_product": variant(forward_product, "forward_product"),
+        "central_differences": variant(differences, "central_differences"),
+    },
+    "divergence": {
+        "exact_divergence": variant(exact_divergence, "exact_divergence"),
+        "hutchinson": variant(hutchinson, "hutchinson"),
+    },
+}

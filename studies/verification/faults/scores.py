@@ -1,0 +1,220 @@
+"""Scores and denoisers of a known mixture, right by default and wrong by one option.
+
+`log p(z) = log Σ_k w_k N(z; α μ_k, C_k)`, `C_k = α² Σ_k + σ² I`, `s = Σ_k γ_k g_k`, `g_k = −C_k⁻¹ (z − α μ_k)`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from studies.verification.faults.base import Fault, tagged, variant
+from studies.verification.problem import Problem
+
+__all__ = ["CORRECT", "FAULTS", "denoiser", "score", "tweedie"]
+
+
+def score(
+    problem: Problem,
+    *,
+    use_alpha: bool = True,
+    power: int = 2,
+    isotropic: bool = False,
+    even_weights: bool = False,
+    determinant: bool = True,
+    stable: bool = True,
+    floor: float = 0.0,
+) -> Tensor:
+    """`∇ log p(z)` (n, d)."""
+    logs, parts = _terms(problem, use_alpha, power, isotropic, even_weights, determinant, floor)
+    shares = torch.softmax(logs, dim=1) if stable else torch.exp(logs) / torch.exp(logs).sum(1, keepdim=True)
+    return (shares[:, :, None] * parts).sum(1)
+
+
+def _terms(
+    problem: Problem,
+    use_alpha: bool = True,
+    power: int = 2,
+    isotropic: bool = False,
+    even_weights: bool = False,
+    determinant: bool = True,
+    floor: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """`log w_k + log N` (n, K) up to a constant, and `g_k` (n, K, d)."""
+    law, alpha = problem.law, problem.alpha if use_alpha else 1.0
+    d = law.means.shape[1]
+    eye = torch.eye(d, dtype=torch.float64)
+    inner = law.covariances
+    if isotropic:
+        inner = inner.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye
+    factor = torch.linalg.cholesky(alpha**2 * inner + (problem.sigma**power + floor) * eye)
+    gap = problem.x[:, None, :] - alpha * law.means
+    white = torch.linalg.solve_triangular(factor, gap.permute(1, 2, 0), upper=False)
+    logs = -0.5 * white.square().sum(1).T
+    if determinant:
+        logs = logs - factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    parts = -torch.linalg.solve_triangular(factor.mT, white, upper=True).permute(2, 0, 1)
+    return logs if even_weights else logs + law.weights.log(), parts
+
+
+def clipped(problem: Problem) -> Tensor:
+    """The score clipped to ±20 in each coordinate."""
+    return score(problem).clamp(-20.0, 20.0)
+
+
+def single_precision_distances(problem: Problem) -> Tensor:
+    """Right for points and balls, but `|x − μ|²` is taken as `|x|² − 2 x·μ + |μ|²` in float32."""
+    if problem.law.form not in ("points", "isotropic"):
+        return score(problem)
+    x, means = problem.x.float(), problem.alpha * problem.law.means.float()
+    squares = x.square().sum(1)[:, None] - 2 * x @ means.T + means.square().sum(1)
+    spread = problem.alpha**2 * problem.law.covariances[:, 0, 0] + problem.sigma**2
+    d = problem.x.shape[1]
+    logs = -0.5 * squares.double() / spread - 0.5 * d * spread.log() + problem.law.weights.log()
+    parts = (problem.alpha * problem.law.means - problem.x[:, None]) / spread[:, None]
+    return (torch.softmax(logs, 1)[:, :, None] * parts).sum(1)
+
+
+def noise_as_score(problem: Problem) -> Tensor:
+    """Returns `−E[ε | z] = σ s`: the noise prediction, not divided by σ."""
+    return problem.sigma * score(problem)
+
+
+def denoiser(problem: Problem, *, use_alpha: bool = True) -> Tensor:
+    """`E[X | z] = (z + σ² s(z))/α`, from the parameters."""
+    alpha = problem.alpha if use_alpha else 1.0
+    return (problem.x + problem.sigma**2 * score(problem)) / alpha
+
+
+def tweedie(problem: Problem, *, sign: float = 1.0, power: int = 2) -> Tensor:
+    """`E[X | z] = y + τ² s_τ(y)`, `y = z/α`, `τ = σ/α`, from the black-box score."""
+    y, tau = problem.x / problem.alpha, problem.sigma / problem.alpha
+    return y + sign * tau**power * problem.score(y, tau)
+
+
+def noise_as_data(problem: Problem) -> Tensor:
+    """Returns `E[ε | z]`, the noise prediction, where the data prediction is asked for."""
+    return -problem.sigma * score(problem)
+
+
+def hard_assignment(problem: Problem) -> Tensor:
+    """The posterior mean of the likeliest component alone."""
+    logs, parts = _terms(problem)
+    best = logs.argmax(1)
+    chosen = parts[torch.arange(len(best)), best]
+    return (problem.x + problem.sigma**2 * chosen) / problem.alpha
+
+
+FAULTS = (
+    Fault(
+        "alpha_ignored",
+        "score",
+        variant(score, "alpha_ignored", use_alpha=False),
+        "α is ignored: the law of X + σε is taken for that of αX + σε.",
+        where=tagged("alpha"),
+    ),
+    Fault(
+        "sigma_for_variance",
+        "score",
+        variant(score, "sigma_for_variance", power=1),
+        "σ is added to the covariances where σ² belongs.",
+        where=lambda case: case.sigma != 1.0,
+    ),
+    Fault(
+        "isotropic_covariances",
+        "score",
+        variant(score, "isotropic_covariances", isotropic=True),
+        "each covariance is replaced by its mean variance.",
+        where=tagged("anisotropic"),
+    ),
+    Fault(
+        "weights_ignored",
+        "score",
+        variant(score, "weights_ignored", even_weights=True),
+        "all components count alike.",
+        where=lambda case: "separated" not in case.tags,
+    ),
+    Fault(
+        "determinant_dropped",
+        "score",
+        variant(score, "determinant_dropped", determinant=False),
+        "responsibilities lack the determinant of each covariance.",
+        where=lambda case: case.base.form != "points" and not {"separated", "high noise"} & set(case.tags),
+    ),
+    Fault(
+        "underflow",
+        "score",
+        variant(score, "underflow", stable=False),
+        "densities are exponentiated one by one, and 0/0 follows far out.",
+        checks=("finite",),
+        where=lambda case: "tail" in case.tags or case.law == "sheet-784",
+    ),
+    Fault(
+        "variance_floor",
+        "score",
+        variant(score, "variance_floor", floor=1e-4),
+        "a floor of 1e-4 is added to the variance, which low noise does not forgive.",
+        where=lambda case: case.sigma < 40.0,
+    ),
+    Fault(
+        "clipped_score",
+        "score",
+        clipped,
+        "the score is clipped to ±20, silently.",
+        where=tagged("tail", "low noise"),
+    ),
+    Fault(
+        "single_precision_distances",
+        "score",
+        single_precision_distances,
+        "squared distances are expanded in float32 and cancel.",
+        where=tagged("far from the origin"),
+    ),
+    Fault(
+        "noise_as_score",
+        "score",
+        noise_as_score,
+        "the noise prediction is returned as the score: a factor σ.",
+        where=lambda case: case.sigma != 1.0,
+        says="× the truth",
+    ),
+    Fault(
+        "noise_as_data",
+        "denoiser",
+        noise_as_data,
+        "the noise prediction ε is returned where x0 is asked for.",
+    ),
+    Fault(
+        "denoiser_alpha_ignored",
+        "denoiser",
+        variant(denoiser, "denoiser_alpha_ignored", use_alpha=False),
+        "E[αX | z] is returned for E[X | z].",
+        where=tagged("alpha"),
+        says="× the truth",
+    ),
+    Fault(
+        "tweedie_sign",
+        "denoiser",
+        variant(tweedie, "tweedie_sign", sign=-1.0),
+        "the sign of Tweedie's correction is reversed.",
+    ),
+    Fault(
+        "tweedie_sigma",
+        "denoiser",
+        variant(tweedie, "tweedie_sigma", power=1),
+        "Tweedie's correction carries σ where σ² belongs.",
+        where=lambda case: case.sigma != 1.0,
+    ),
+    Fault(
+        "hard_assignment",
+        "denoiser",
+        hard_assignment,
+        "the likeliest component answers for all.",
+        where=lambda case: "separated" not in case.tags,
+    ),
+)
+
+CORRECT = {
+    "score": {"mixture_score": variant(score, "mixture_score")},
+    "denoiser": {"mixture_denoiser": variant(denoiser, "mixture_denoiser"), "tweedie": variant(tweedie, "tweedie")},
+}
