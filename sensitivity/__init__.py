@@ -9,7 +9,10 @@ from __future__ import annotations
 from .adaptive import Adaptive
 from .anchors import GaussianAnchor
 from .branches import PerBranch, conditional_mass
+from .density import log_density
+from .estimate import Estimate
 from .finite import Resampled, resample
+from .formula import Formula
 from .forward import SampleSensitivity, sample_sensitivity
 from .grid import Grid
 from .influences import Influence, influence
@@ -23,6 +26,8 @@ from .source import score_derivative
 __all__ = [
     "SDE",
     "Adaptive",
+    "Estimate",
+    "Formula",
     "GaussianAnchor",
     "Grid",
     "Influence",
@@ -44,6 +49,7 @@ __all__ = [
     "conditional_mass",
     "guided",
     "influence",
+    "log_density",
     "resample",
     "sample_sensitivity",
     "score_derivative",

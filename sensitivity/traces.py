@@ -22,6 +22,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sensitivity.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.products import Products
 
@@ -39,7 +40,7 @@ class Trace:
 
     Example:
         >>> Trace.resolve("auto", None, 3)
-        Trace(name='exact', probes=3, chunk_size=None)
+        Trace(name='exact', probes=3, chunk_size=None, control=None)
         >>> Trace.resolve("auto", 8, 784).name
         'hutchinson'
     """
@@ -47,10 +48,21 @@ class Trace:
     name: str
     probes: int
     chunk_size: int | None = None
+    control: GaussianAnchor | None = None
 
     @classmethod
-    def resolve(cls, name: str, probes: int | None, dimension: int, chunk_size: int | None = None) -> Trace:
+    def resolve(
+        cls,
+        name: str,
+        probes: int | None,
+        dimension: int,
+        chunk_size: int | None = None,
+        control: GaussianAnchor | None = None,
+    ) -> Trace:
         """Resolve ``"auto"`` (exact up to ``EXACT_UP_TO`` dimensions) and check ``probes`` (default 4).
+
+        ``control`` is a Gaussian ``q`` whose divergence is known: Hutchinson's probes then estimate
+        ``div (s − s^q)``, in which the part common to both has no noise.
 
         Raises:
             ValueError: if the name is unknown or the number of probes too small.
@@ -61,11 +73,13 @@ class Trace:
             raise ValueError(f"trace={name!r} is unknown: choose one of {', '.join(('auto', *TRACES))}.")
         if name == "exact":
             return cls(name, dimension, chunk_size)
+        if name == "hutch++" and control is not None:
+            raise ValueError('control= lowers the noise of Hutchinson probes only: use trace="hutchinson" with it.')
         probes = (6 if name == "hutch++" else 4) if probes is None else probes
         least = 3 if name == "hutch++" else 1
         if probes < least:
             raise ValueError(f"probes={probes} is too few for trace={name!r}: give at least {least}.")
-        return cls(name, probes, chunk_size)
+        return cls(name, probes, chunk_size, control)
 
     @property
     def exact(self) -> bool:
@@ -87,10 +101,17 @@ class Trace:
             return basis.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
         return self._probes(noise, x, self.groups, step, stage, _STREAM)
 
-    def combine(self, directions: Tensor, products: Tensor) -> Tensor:
-        """Estimates ``(groups, batch)`` of the divergence from directions and their products."""
+    def combine(self, directions: Tensor, products: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Estimates ``(groups, batch)`` of the divergence from directions and their products; a control needs ``σ``."""
         quadratic = (directions * products).flatten(2).sum(2)
-        return quadratic.sum(0, keepdim=True) if self.exact else quadratic
+        if self.control is None or self.exact:
+            return quadratic.sum(0, keepdim=True) if self.exact else quadratic
+        if sigma is None:
+            raise ValueError("a trace with control= needs the level: pass sigma to combine.")
+        flat = directions.flatten(0, 1)
+        levels = sigma if sigma.dim() == 0 else sigma.repeat(len(directions))
+        known = (flat * self.control.score_product(flat, levels, flat)).flatten(1).sum(1)
+        return quadratic - known.reshape(quadratic.shape) + self.control.divergence(sigma)
 
     def divergence(
         self, products: Products, x: Tensor, sigma: Tensor, noise: Noise | None = None, *, step: int = 0, stage: int = 0
@@ -104,7 +125,7 @@ class Trace:
         directions = self.directions(x, noise, step=step, stage=stage)
         if not self.exact:
             value, images = products.quadratic(x, sigma, directions)
-            return value, self.combine(directions, images)
+            return value, self.combine(directions, images, sigma)
         total = torch.zeros(1, x.shape[0], dtype=x.dtype, device=x.device)
         for part in directions.split(self.chunk_size or directions.shape[0]):
             value, images = products.quadratic(x, sigma, part)
