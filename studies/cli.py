@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return fail("interrupted; finished cells are kept, run the same command again to go on")
+        return fail("interrupted")
 
 
 def fail(sentence: str) -> int:
@@ -69,6 +69,7 @@ def start(context: typer.Context) -> None:
 def list_studies() -> None:
     """Name every study and its question."""
     from rich.table import Table
+    from rich.text import Text
 
     from studies.study import available, load
 
@@ -76,7 +77,7 @@ def list_studies() -> None:
     table.add_column("study", no_wrap=True)
     table.add_column("question", overflow="fold")
     for name in available():
-        table.add_row(name, load(name).QUESTION)
+        table.add_row(name, Text(load(name).QUESTION))
     Console().print(table)
 
 
@@ -108,16 +109,19 @@ def run(
     console = Console()
     codes = []
     for name in names:
-        result = studies.runner.run(
-            name,
-            level,
-            out=out,
-            device=device,
-            workers=workers,
-            scheduler=scheduler,
-            seed=seed,
-            progress=for_console(console),
-        )
+        try:
+            result = studies.runner.run(
+                name,
+                level,
+                out=out,
+                device=device,
+                workers=workers,
+                scheduler=scheduler,
+                seed=seed,
+                progress=for_console(console),
+            )
+        except KeyboardInterrupt:
+            raise StudyError("interrupted; finished cells are kept, run the same command again to go on.") from None
         show_result(console, result)
         codes.append(result.exit_code)
         if publish:
@@ -227,6 +231,36 @@ def confirm(console: Console, chosen: Sequence[Path]) -> None:
 def publish(folder: Annotated[Path, typer.Argument(help="A complete result folder.")]) -> None:
     """Copy the final tables of a result into the package, where the book reads them."""
     publish_folder(Console(), folder)
+
+
+@app.command()
+def verify(
+    estimator: Annotated[
+        str | None, typer.Argument(help="MODULE:CALLABLE or FILE.py:CALLABLE, found from the current folder.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="What it estimates, such as log-density.")] = None,
+    engine: Annotated[bool, typer.Option("--engine", help="Verify this package's own estimators.")] = False,
+    suite: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    backend: Annotated[str, typer.Option(help="Arrays that the estimator gets: numpy, torch or jax.")] = "torch",
+    seed: Annotated[int, typer.Option(help="0 is the published suite; others draw fresh problems.")] = 0,
+    problem: Annotated[list[str] | None, typer.Option(help="Only this problem; may be repeated.")] = None,
+    slack: Annotated[float, typer.Option(help="Widens every limit by this factor.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; none is written by default.")] = None,
+) -> int:
+    """Hold an estimator against ground truth (exit code 1 if it falls short)."""
+    if engine:
+        if estimator is not None or task is not None:
+            raise StudyError("--engine verifies the package's own estimators; leave out the name and --task.")
+        from studies.verification.engine import verify_engine
+
+        return verify_engine(suite=suite, out=out)
+    if estimator is None or task is None:
+        raise StudyError("name what to verify: MODULE:CALLABLE --task TASK, or --engine for this package's own.")
+    from studies.verification import command
+
+    return command.run(
+        estimator, task, suite=suite, backend=backend, seed=seed, problems=problem or None, slack=slack, out=out
+    )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from studies.progress import claim_table, measured, number
+from studies.progress import ClaimTable, measured, number
 
 if TYPE_CHECKING:
     from studies.compare import ClaimPair, ColumnPair, Comparison
@@ -31,7 +32,7 @@ def path(console: Console, text: str) -> None:
 def show_result(console: Console, result: Result) -> None:
     """Claims, failures and where to find the rest."""
     if result.claims:
-        console.print(claim_table(result.claims))
+        console.print(ClaimTable(result.claims))
     for note in result.notes:
         say(console, f"note: {note}")
     if result.failures:
@@ -69,7 +70,7 @@ def _claims(pairs: list[ClaimPair]) -> Table:
     for column in ("claim", "first", "second"):
         table.add_column(column, overflow="fold")
     for pair in pairs:
-        table.add_row(pair.statement, _verdict(pair.first), _verdict(pair.second))
+        table.add_row(*map(Text, (pair.statement, _verdict(pair.first), _verdict(pair.second))))
     return table
 
 
@@ -84,7 +85,7 @@ def _columns(pairs: list[ColumnPair]) -> Table:
     for column in ("column", "first", "second", "median difference", "p", ""):
         table.add_column(column, overflow="fold")
     for pair in pairs:
-        table.add_row(pair.name, number(pair.first), number(pair.second), *_test(pair))
+        table.add_row(*map(Text, (pair.name, number(pair.first), number(pair.second), *_test(pair))))
     return table
 
 

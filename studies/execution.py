@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import logging
 import random
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from studies.study import Cell, Context
 from studies.tables import encode
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, WorkerPlugin
 
 __all__ = ["Outcome", "in_process", "local_client", "remote_client", "run_one"]
 
@@ -106,7 +108,22 @@ def local_client(workers: int) -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        client.register_plugin(_deaf())
         yield client
+
+
+def _deaf() -> WorkerPlugin:
+    """Lets workers ignore an interrupt from the keyboard, which this process answers by ending them."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        name = "deaf"
+
+        def setup(self, worker: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 @contextmanager

@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from studies.study import Claim
 
-__all__ = ["Lines", "Live", "LiveDisplay", "Progress", "Silent", "claim_table", "for_console", "number"]
+__all__ = ["ClaimTable", "Lines", "LiveDisplay", "Progress", "Silent", "for_console", "number"]
+
+
+NARROW = 64  # columns; below, a table of four columns breaks its words
 
 
 class Progress(Protocol):
@@ -66,7 +70,7 @@ class Lines:
 
     def start(self, study: str, question: str, total: int, kept: int) -> None:
         self.rate, self.last = Rate(total, kept), time.monotonic()
-        self.console.print(f"{study}: {question}", highlight=False)
+        self.console.print(f"{study}: {question}", highlight=False, markup=False)
         self.console.print(f"{total} cells, {kept} already stored", highlight=False)
 
     def note(self, sentence: str) -> None:
@@ -97,14 +101,14 @@ class LiveDisplay:
 
     def start(self, study: str, question: str, total: int, kept: int) -> None:
         self.rate, self.title, self.current = Rate(total, kept), study, ()
-        self.console.print(f"[bold]{study}[/]: {question}", highlight=False)
+        self.console.print(Text.assemble((study, "bold"), f": {question}"))
         self.live.start()
 
     def render(self) -> RenderableType:
         width = max(8, min(40, self.console.width - 20))
         filled = width * self.rate.done // max(1, self.rate.total)
         bar = "█" * filled + "░" * (width - filled)
-        return Group(f"{bar} {self.rate.sentence()}", *([claim_table(self.current)] if self.current else []))
+        return Group(f"{bar} {self.rate.sentence()}", *([ClaimTable(self.current)] if self.current else []))
 
     def note(self, sentence: str) -> None:
         self.console.print(f"note: {sentence}", highlight=False, markup=False)
@@ -127,17 +131,40 @@ def for_console(console: Console) -> Progress:
     return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
-def claim_table(claims: Sequence[Claim]) -> Table:
-    """Claims with their measured values; the verdict is a word, so that it needs no colour."""
-    table = Table(box=None, pad_edge=False, expand=False)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("claim", ratio=3, overflow="fold")
-    table.add_column("measured", overflow="fold")
-    table.add_column("expected", overflow="fold")
-    for claim in claims:
-        verdict = "[green]holds[/]" if claim.holds else "[bold red]DOES NOT HOLD[/]"
-        table.add_row(verdict, claim.statement, measured(claim), number(claim.expected))
-    return table
+class ClaimTable:
+    """Claims with their measured values: a table, or paragraphs where the terminal is narrow.
+
+    The verdict is a word, so that it needs no colour.
+    """
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.claims = claims
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < NARROW:
+            yield from map(_paragraph, self.claims)
+        else:
+            yield self._table()
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, expand=False)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("claim", ratio=3, overflow="fold")
+        table.add_column("measured", overflow="fold")
+        table.add_column("expected", overflow="fold")
+        for claim in self.claims:
+            plain = (claim.statement, measured(claim), number(claim.expected))
+            table.add_row(_verdict(claim), *map(Text, plain))  # Text: brackets are no markup
+        return table
+
+
+def _verdict(claim: Claim) -> Text:
+    return Text("holds", "green") if claim.holds else Text("DOES NOT HOLD", "bold red")
+
+
+def _paragraph(claim: Claim) -> Text:
+    body = f": {claim.statement}\n{measured(claim)}, expected {number(claim.expected)}"
+    return Text.assemble(_verdict(claim), body, overflow="fold")
 
 
 def measured(claim: Claim) -> str:

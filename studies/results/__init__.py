@@ -1,6 +1,6 @@
 """Published tables: the final rows, claims and manifest of studies, shipped with the package.
 
-`studies/results/NAME/` holds `rows.parquet`, `claims.json` and `manifest.json`. They are written by
+`studies/results/NAME/` holds `rows.parquet`, `claims.json`, `manifest.json` and the figures as PNG. They are written by
 `studies run NAME --full --publish` (or `studies publish DIR`) and read by the book.
 """
 
@@ -62,19 +62,25 @@ def publish(result: Path, folder: Path = FOLDER) -> Path:
     """Copy the final tables of a complete result folder here.
 
     Raises:
-        StudyError: cells are missing or failed, or the table is too large to be kept in git.
+        StudyError: cells are missing or failed, or a table or figure is too large to be kept in git.
     """
     summary = Summary.read(result)
     if not summary.complete or summary.failures:
         raise StudyError(f"{result} is not complete; only results with every cell finished are published.")
     content = to_bytes(summary.rows)
-    if len(content) > LARGEST:
-        raise StudyError(
-            f"the rows of {summary.study!r} take {len(content)} bytes and at most {LARGEST} are published; "
-            "keep long arrays out of the rows."
-        )
-    home = make_folder(folder / summary.study)
-    write(home / "rows.parquet", content)
+    home = folder / summary.study
+    parts = {"rows.parquet": content} | {f"{name}.png": each.png for name, each in summary.figures.items()}
+    for name, part in parts.items():
+        if len(part) > LARGEST:
+            raise StudyError(
+                f"{name} of {summary.study!r} takes {len(part)} bytes and at most {LARGEST} are published; "
+                "keep long arrays out of the rows and figures small."
+            )
+    make_folder(home)
+    for old in home.glob("*.png"):
+        old.unlink()
+    for name, part in parts.items():
+        write(home / name, part)
     write_claims(home / "claims.json", summary.claims)
     write_json(home / "manifest.json", _manifest(summary) | {"rows_checksum": checksum(content)})
     return home

@@ -26,11 +26,16 @@ TESTS = Path(__file__).resolve().parents[1]
 class Running:
     """The command line running the demonstration on a local cluster of two."""
 
-    def __init__(self, out: Path, level: str) -> None:
+    def __init__(self, out: Path, level: str, *, start_new_session: bool = False) -> None:
         environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "studies.cli", "run", STUDY, f"--{level}", "--workers", "2", "--out", str(out)]
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=start_new_session,
         )
         self.family: set[psutil.Process] = set()
 
@@ -151,3 +156,16 @@ def test_a_study_killed_a_hundred_times_ends_with_the_rows_of_an_undisturbed_one
     while kills < 100:
         kills += torment(out / "killed", "full", rng.randrange(4), rng)
     assert complete(out / "killed", "full") == undisturbed("full", out / "calm", monkeypatch)
+
+
+def test_an_interrupt_from_the_keyboard_ends_everything_with_one_sentence(out: Path) -> None:
+    """Assert exit code 2, no traceback of any process, no orphan, and finished cells kept."""
+    running = Running(out, "quick", start_new_session=True)
+    assert running.wait(lambda: stored(out) > 0)
+    os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    code, output = running.finish()
+    assert code == 2
+    assert "Traceback" not in output
+    assert output.rstrip().endswith("interrupted; finished cells are kept, run the same command again to go on.")
+    assert not running.orphans()
+    assert stored(out) > 0
