@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .laws import Laws
-from .outcome import Outcome, Watch
-from .path import mark_log_error
+from .outcome import Watch
+from .path import mark_log_error, take
 from .setup import Run
 from .step import Rate, Slope, State, retreat
 from .tableau import Step
@@ -46,10 +46,9 @@ def record_path(work: Run, watch: Watch) -> tuple[State, list[list[Record]], Sta
     at_min = state
     for k, step in enumerate([*work.path, *work.final]):
         entries: list[State] = []
-        after = work.move(step, state, _recording(work.laws, entries, watch))
-        watch.mark(~after.finite(), Outcome.NONFINITE_SCORE, step.start)
+        after = take(step, state, _recording(work.laws, entries, watch), watch, work.move)
         records.append([_record(work.laws, step, j, e, state, watch.running) for j, e in enumerate(entries)])
-        state = after.where(watch.running, state)
+        state = after
         at_min = state if k < len(work.path) else at_min
     return state, records, at_min
 

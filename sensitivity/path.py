@@ -19,17 +19,41 @@ LOG_RATIO_ERROR_LIMIT = 1.0
 """Standard error of log p in nats above which a sample is marked: its source is uncertain by a factor e."""
 
 
+COARSE = 1.0
+"""Distance of a step from Euler's, in units of the noise left after it, above which a sample is marked."""
+
+
 def run(
     state: State, path: Sequence[Step], slope: Slope, watch: Watch | None = None, *, move: Advance = advance
 ) -> State:
-    """Carry `state` through all steps; a sample that turns non-finite keeps its last good state and is marked."""
+    """Carry `state` through all steps, watched if asked for."""
     for step in path:
-        after = move(step, state, slope)
-        if watch is not None:
-            watch.mark(~after.finite(), Outcome.NONFINITE_SCORE, step.start)
-            after = after.where(watch.running, state)
-        state = after
+        state = move(step, state, slope) if watch is None else take(step, state, slope, watch, move)
     return state
+
+
+def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = advance) -> State:
+    """One watched step: a sample that turns non-finite keeps its last good state; non-finite and coarse are marked."""
+    first: list[Tensor] = []
+
+    def seen(step: Step, stage: int, entry: State) -> Rate:
+        rate = slope(step, stage, entry)
+        if stage == 0:
+            first.append(rate.x)
+        return rate
+
+    after = move(step, state, seen)
+    watch.mark(~after.finite(), Outcome.NONFINITE_SCORE, step.start)
+    if len(step.table.levels) > 1 and step.end > 0:
+        watch.mark(_coarse(step, state.x, after.x, first[0]), Outcome.STEP_TOO_COARSE, step.start)
+    return after.where(watch.running, state)
+
+
+def _coarse(step: Step, x: Tensor, after: Tensor, first: Tensor) -> Tensor:
+    """(batch,) whether the step and Euler's are further apart than the noise that is left, σ′√d."""
+    euler = torch.add(x, first, alpha=(step.start - step.end) * step.start)
+    apart = (after - euler).flatten(1).square().mean(1)
+    return apart > (COARSE * step.end) ** 2
 
 
 def sampling(laws: Laws) -> Slope:
