@@ -248,16 +248,14 @@ def verify(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; none is written by default.")] = None,
 ) -> int:
     """Hold an estimator against ground truth (exit code 1 if it falls short)."""
+    from studies.verification import command
+
     if engine:
         if estimator is not None or task is not None:
             raise StudyError("--engine verifies the package's own estimators; leave out the name and --task.")
-        from studies.verification.engine import verify_engine
-
-        return verify_engine(suite=suite, out=out)
+        return command.run_engine(suite=suite, seed=seed, out=out)
     if estimator is None or task is None:
         raise StudyError("name what to verify: MODULE:CALLABLE --task TASK, or --engine for this package's own.")
-    from studies.verification import command
-
     return command.run(
         estimator, task, suite=suite, backend=backend, seed=seed, problems=problem or None, slack=slack, out=out
     )

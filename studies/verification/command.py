@@ -11,7 +11,7 @@ from studies.verification.loading import load_estimator
 from studies.verification.report import Report
 from studies.verification.session import REPEATS, verify
 
-__all__ = ["run"]
+__all__ = ["run", "run_engine"]
 
 
 def run(
@@ -52,6 +52,37 @@ def run(
         )
     show(report, screen, out)
     return report.exit_code
+
+
+def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, console: Console | None = None) -> int:
+    """Verify the engine's own estimators on every task and show one line each.
+
+    Returns:
+        0 if all hold, else the worst exit code.
+
+    Raises:
+        StudyError: unknown suite.
+    """
+    from studies.verification.engine import verify_engine
+    from studies.verification.tables import overview
+
+    screen = console or Console()
+    with screen.status("posing problems") as status:
+        reports = verify_engine(suite, seed=seed, progress=status.update)
+    screen.print(overview(reports))
+    for report in reports:
+        if not report.holds:
+            show(report, screen)
+        if out is not None:
+            report.save(Path(out) / _folder(report))
+    if out is not None:
+        screen.print(f"reports: {out}", markup=False, highlight=False, soft_wrap=True)
+    return max(report.exit_code for report in reports)
+
+
+def _folder(report: Report) -> str:
+    name = report.estimator.split(": ")[-1]
+    return f"{report.task.name}-{''.join(c if c.isalnum() else '-' for c in name).strip('-')}"
 
 
 def show(report: Report, screen: Console, out: Path | None = None) -> None:

@@ -64,7 +64,8 @@ def overview(reports: Iterable[Report]) -> Table:
     for title in ("task", "estimator", "verdict", "problems", "largest error / limit", "seconds"):
         table.add_column(title, justify="right" if title in ("problems", "seconds") else "left")
     for report in reports:
-        top = max((float(np.max(v.scaled, initial=0.0)) for v in report.judged), default=float("nan"))
+        measured = [c.measured for v in report.judged for c in v.checks if c.name in ("accuracy", "bias")]
+        top = float(np.max(measured, initial=0.0))
         good = sum(verdict.holds for verdict in report.judged)
         table.add_row(
             report.task.name,

@@ -1,0 +1,200 @@
+"""The engine's own estimators, posed as estimators of the tasks: what `studies verify --engine` judges.
+
+Each is the shortest use of a public function of `sensitivity`; they double as examples of how to write an estimator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sensitivity
+import sensitivity.noise
+from sensitivity.products import Products
+from sensitivity.traces import Trace
+from studies.verification.problem import Problem
+from studies.verification.report import Report
+from studies.verification.runs import Estimator
+from studies.verification.session import verify
+
+__all__ = ["ENGINE", "verify_engine"]
+
+
+def measure(law: Any) -> sensitivity.Mixture | sensitivity.Points:
+    """The engine's measure of given parameters, in their leanest form."""
+    if getattr(law, "form", "full") == "points":
+        return sensitivity.Points(law.means, law.weights)
+    if getattr(law, "form", "full") == "isotropic":
+        return sensitivity.Mixture(law.weights, law.means, law.variances)
+    return sensitivity.Mixture(law.weights, law.means, law.covariances)
+
+
+def grid(problem: Problem) -> sensitivity.Grid:
+    """The proposed grid as the engine's."""
+    return sensitivity.Grid.from_levels(problem.grid.levels)
+
+
+def toward(problem: Problem) -> sensitivity.Toward:
+    """The perturbation as the engine's."""
+    return sensitivity.Toward(measure(problem.perturbation.measure))
+
+
+def score(problem: Problem) -> Tensor:
+    """`Mixture.score`, at `z/α` and `σ/α`, over α."""
+    return measure(problem.law).score(problem.x / problem.alpha, problem.sigma / problem.alpha) / problem.alpha
+
+
+def denoiser(problem: Problem) -> Tensor:
+    """`D = y + τ² s_τ(y)` with the engine's mixture."""
+    return (problem.x + problem.sigma**2 * score(problem)) / problem.alpha
+
+
+def _field(problem: Problem) -> tuple[Products, Tensor]:
+    level = torch.tensor(problem.sigma, dtype=torch.float64)
+    return Products(problem.score).choose(problem.x, level), level
+
+
+def jacobian_product(problem: Problem) -> Tensor:
+    """`Products.jvp` by the method that its trial chooses."""
+    products, level = _field(problem)
+    return products.jvp(problem.x, level, problem.vectors[None])[1][0]
+
+
+def divergence(problem: Problem, *, trace: str = "exact") -> Any:
+    """`Trace.divergence`, exact or by probes with a standard error over the groups."""
+    products, level = _field(problem)
+    probes = None if trace == "exact" else problem.probes
+    kind = Trace.resolve(trace, probes, problem.x.shape[1])
+    noise = sensitivity.noise.Noise.draw(len(problem.x), seed=problem.seed)
+    groups = kind.divergence(products, problem.x, level, noise, step=0)[1]
+    if kind.exact:
+        return groups[0]
+    return groups.mean(0), groups.std(0) / len(groups) ** 0.5
+
+
+def log_density(problem: Problem, *, trace: str = "exact") -> Any:
+    """`sensitivity.log_density` by the flow."""
+    probes = None if trace == "exact" else problem.probes
+    estimate = sensitivity.log_density(
+        problem.score,
+        problem.x,
+        problem.sigma,
+        anchor=problem.anchor,
+        grid=grid(problem),
+        trace=trace,
+        probes=probes,
+        seed=problem.seed,
+        solver="heun",
+    )
+    return estimate.value if trace == "exact" else (estimate.value, estimate.standard_error)
+
+
+def log_density_ratio(problem: Problem) -> Tensor:
+    """`Toward.log_ratio` with the flow's log density."""
+    level = torch.tensor(problem.sigma, dtype=torch.float64)
+    return toward(problem).log_ratio(problem.x, level, log_density(problem))
+
+
+def score_derivative(problem: Problem) -> Tensor:
+    """`sensitivity.score_derivative` with the exact log density given."""
+    density = problem.log_density(problem.x, problem.sigma)
+    return sensitivity.score_derivative(problem.score, problem.x, problem.sigma, toward(problem), log_density=density)
+
+
+def sample(problem: Problem) -> Tensor:
+    """`resample` with nothing moved is plain sampling; the density it carries has no part in it, so one probe does."""
+    nothing = sensitivity.Toward(sensitivity.Points(problem.latents[:1]))
+    return sensitivity.resample(
+        problem.score,
+        problem.latents,
+        nothing,
+        0.0,
+        grid(problem),
+        anchor=sensitivity.GaussianAnchor.from_data(problem.latents),
+        trace="hutchinson",
+        probes=1,
+        seed=problem.seed,
+    ).samples
+
+
+def sample_sensitivity(problem: Problem, *, trace: str = "exact") -> Any:
+    """`sensitivity.sample_sensitivity` by Heun's method."""
+    result = sensitivity.sample_sensitivity(
+        problem.score,
+        problem.latents,
+        toward(problem),
+        grid(problem),
+        anchor=problem.anchor,
+        trace=trace,
+        probes=None if trace == "exact" else problem.probes,
+        seed=problem.seed,
+        standard_error=trace != "exact",
+    )
+    return result.sensitivity if trace == "exact" else (result.sensitivity, result.standard_error)
+
+
+def influence(problem: Problem) -> Tensor:
+    """`sensitivity.influence`: one adjoint solve for all points."""
+    return sensitivity.influence(
+        problem.score,
+        problem.latents,
+        problem.functional,
+        problem.data,
+        grid(problem),
+        anchor=problem.anchor,
+        trace="exact",
+    ).values
+
+
+def _probed(function: Callable[..., Any], trace: str) -> Estimator:
+    def estimator(problem: Problem) -> Any:
+        return function(problem, trace=trace)
+
+    estimator.__name__ = f"{function.__name__}[{trace}]"
+    return estimator
+
+
+ENGINE: dict[str, tuple[Estimator, ...]] = {
+    "score": (score,),
+    "denoiser": (denoiser,),
+    "score-jacobian-product": (jacobian_product,),
+    "divergence": (divergence, _probed(divergence, "hutchinson"), _probed(divergence, "hutch++")),
+    "log-density": (log_density,),
+    "log-density-ratio": (log_density_ratio,),
+    "sample": (sample,),
+    "score-derivative": (score_derivative,),
+    "sample-sensitivity": (sample_sensitivity,),
+    "influence": (influence,),
+}
+
+# Many repeats of a stochastic path: kept out of the quick suite.
+STOCHASTIC: dict[str, tuple[Estimator, ...]] = {
+    "log-density": (_probed(log_density, "hutchinson"),),
+    "sample-sensitivity": (_probed(sample_sensitivity, "hutchinson"),),
+}
+
+
+def verify_engine(
+    suite: str = "quick", *, seed: int = 0, progress: Callable[[str], None] | None = None
+) -> list[Report]:
+    """Hold every estimator of the engine against the truth: one report each.
+
+    Args:
+        suite: `"quick"`, or `"full"`, which adds cases and the stochastic paths.
+        seed: 0 for the published suite.
+        progress: called with a line before each report.
+
+    Raises:
+        StudyError: unknown suite.
+    """
+    extra = STOCHASTIC if suite == "full" else {}
+    reports = []
+    for task, estimators in ENGINE.items():
+        for estimator in (*estimators, *extra.get(task, ())):
+            if progress is not None:
+                progress(f"{task}: {estimator.__name__}")
+            reports.append(verify(estimator, task, suite=suite, seed=seed, name=f"sensitivity: {estimator.__name__}"))
+    return reports
