@@ -218,10 +218,21 @@ def square(vectors: Array) -> Array:
 
 def log_sum_exp(terms: Array) -> Array:
     """log Σ_k exp(terms[k]) over the first axis; terms of -inf are allowed."""
+    xp, top = namespace(terms), _top(terms)
+    return xp.log(xp.sum(xp.exp(terms - top), axis=0)) + top[0, ...]
+
+
+def softmax(terms: Array) -> Array:
+    """exp(terms[k]) / Σ_j exp(terms[j]) over the first axis, with sum one to rounding however large the terms."""
+    xp = namespace(terms)
+    shares = xp.exp(terms - _top(terms))
+    return shares / xp.sum(shares, axis=0, keepdims=True)
+
+
+def _top(terms: Array) -> Array:
     xp = namespace(terms)
     top = detached(xp.max(terms, axis=0, keepdims=True))
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    return xp.log(xp.sum(xp.exp(terms - top), axis=0)) + top[0, ...]
+    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))
 
 
 def safe_log(weights: Array) -> Array:

@@ -96,12 +96,16 @@ class Local:
         self.terms = _arrays.joined(
             [piece.log_terms(piece.blocks(x) if blocks is None else blocks[i]) for i, piece in enumerate(pieces)]
         )
-        self.log_density = _arrays.log_sum_exp(self.terms)
+
+    @cached_property
+    def log_density(self) -> Array:
+        """log p, shape (n,)."""
+        return _arrays.log_sum_exp(self.terms)
 
     @cached_property
     def responsibilities(self) -> Array:
         """γ_k, shape (K, n)."""
-        return namespace(self.x).exp(self.terms - self.log_density[None, :])
+        return _arrays.softmax(self.terms)
 
     @cached_property
     def score(self) -> Array:
@@ -148,16 +152,29 @@ def divergence(at: Local) -> Array:
 
 
 def third_order(at: Local, u: Array, v: Array) -> Array:
-    """D²s[u, v] = Σ_k γ_k [(a·u)(a·v) a − (a·u) C⁻¹v − (a·v) C⁻¹u − (uᵀC⁻¹v) a], shape (n, d)."""
-    u, v = u[None, :, :], v[None, :, :]
+    """D²s[u, v], shape (n, d), with C_k⁻¹ replaced by `E_k = C_k⁻¹ − Σ_j γ_j C_j⁻¹`, which Σ_k γ_k a_k = 0 allows.
 
-    def part(piece: Piece, w: Array, a: Array) -> Array:
-        along_u, along_v, solved_u = dot(a, u), dot(a, v), piece.whitening.solve(u)
-        straight = weighted(w * (along_u * along_v - dot(solved_u, v)), a)
-        bent = piece.whitening.combine(w * along_u, piece.whitening.whiten(v))
-        return straight - bent - weighted(w * along_v, solved_u)
+    E_k, not C_k⁻¹, is what the third derivative is made of: it is zero for equal covariances.
+    """
+    parts = zip(at.centred(), _excess(at, u), _excess(at, v), strict=True)
+    return total(_third_order(w, a, u[None, :, :], v[None, :, :], *excess) for (_, w, a), *excess in parts)
 
-    return total(part(*terms) for terms in at.centred())
+
+def _third_order(w: Array, a: Array, u: Array, v: Array, excess_u: Array, excess_v: Array) -> Array:
+    """Σ_k γ_k [(a·u)(a·v) a − (a·u) E v − (a·v) E u − (uᵀ E v) a] from E_k u and E_k v (K, n, d)."""
+    along_u, along_v = dot(a, u), dot(a, v)
+    straight = weighted(w * (along_u * along_v - dot(excess_u, v)), a)
+    return straight - weighted(w * along_u, excess_v) - weighted(w * along_v, excess_u)
+
+
+def _excess(at: Local, v: Array) -> list[Array]:
+    """E_k v of every piece, (K, n, d), from differences to one component, so that equal covariances leave zero."""
+    solved = [piece.whitening.solve(v[None, :, :]) for piece in at.pieces]
+    one = solved[0][:1, :, :]
+    differences = [part - one for part in solved]
+    parts = zip(at.centred(), differences, strict=True)
+    mean = total(weighted(w, difference) for (_, w, _), difference in parts)
+    return [difference - mean[None, :, :] for difference in differences]
 
 
 def posterior_mean(groups: Iterable[Group], at: Local, sigma: Array) -> Array:

@@ -126,7 +126,6 @@ class _Unweighted(Local):
         super().__init__(pieces, x)
         self.densities = self.terms
         self.terms = self.terms + _arrays.safe_log(weights)[:, None]
-        self.log_density = _arrays.log_sum_exp(self.terms)
 
 
 def _unweighted(groups: tuple[Group, ...], x: Array) -> _Unweighted:
