@@ -1,5 +1,17 @@
 """Where cells run: in this process, on a local Dask cluster, or on an existing one.
 
+An existing cluster is named by its scheduler's address (`--scheduler tcp://HOST:8786`); its workers need this package
+and a folder shared with the process that stores the results. On SLURM, with dask-jobqueue:
+
+    from dask_jobqueue import SLURMCluster
+    cluster = SLURMCluster(cores=1, processes=1, memory="4GB", walltime="02:00:00")
+    cluster.adapt(maximum_jobs=50)
+    print(cluster.scheduler_address)  # give this to --scheduler, and keep the process open
+
+One worker for every GPU of a machine, with dask-cuda (then `--device cuda`):
+
+    dask scheduler --port 8786 & dask cuda worker tcp://localhost:8786 --nthreads 1
+
 A cell's exception is caught where it happens and comes back as an outcome, so that the others go on. A worker that
 dies is replaced and its cell tried again; a cell that keeps killing workers is reported as failed.
 """

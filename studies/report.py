@@ -69,7 +69,7 @@ def claim_fields(claim: Any) -> dict[str, Any]:
 def rerun(summary: Summary) -> str:
     """The command that makes this result again."""
     setting = summary.setting
-    command = f"studies run {setting['study']} --{setting['level']}"
+    command = f"studies run {summary.origin['run_as']} --{setting['level']}"
     if setting["seed"]:
         command += f" --seed {setting['seed']}"
     return command + ("" if setting["device"] == "cpu" else f" --device {setting['device']}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from studies import provenance
 from studies.errors import StudyError
 from studies.files import make_folder, read_json, write, write_json
-from studies.study import Claim, Study
+from studies.study import STUDIES, Claim, Study
 from studies.tables import decode, frame, join, to_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Summary:
         setting: what the rows depend on (`Setting.describe`).
         digest: its digest.
         environment: versions, commit and machine of the run that made the summary.
-        origin: over all cells: their number, how many are finished, seconds, peak memory, commits.
+        origin: over all cells: their number, how many are finished, seconds, peak memory, commits; and the name to run it by.
         rows: all rows.
         claims: the study's claims.
         figures: pictures by name.
@@ -120,13 +120,18 @@ class Summary:
             setting=setting.describe(),
             digest=setting.digest,
             environment=provenance.environment(),
-            origin=_origin(contents, len(order)),
+            origin=_origin(contents, len(order)) | {"run_as": name_of(study)},
             rows=rows,
             claims=claims,
             figures=figures,
             failures=contents.failures,
             notes=[*contents.problems, *notes, *more],
         )
+
+
+def name_of(study: Study) -> str:
+    """What `studies run` knows the study by: its name if it is registered, its module otherwise."""
+    return study.NAME if study.NAME in STUDIES else study.__name__
 
 
 def with_folder(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
