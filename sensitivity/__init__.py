@@ -6,9 +6,12 @@ samples, influences of training points and samples under finite changes, on CPU 
 
 from __future__ import annotations
 
+from .adapters import from_azula, from_diffusers, from_edm, from_flow_matching
 from .adaptive import Adaptive
 from .anchors import GaussianAnchor
 from .branches import PerBranch, conditional_mass
+from .classifier import RatioClassifier
+from .classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
 from .density import log_density
 from .estimate import Estimate
 from .finite import Resampled, resample
@@ -17,15 +20,20 @@ from .forward import SampleSensitivity, sample_sensitivity
 from .grid import Grid
 from .influences import Influence, influence
 from .measures import Measure, Mixture, Points
+from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
 from .perturbations import Move, Perturbation, Remove, Reweight, Toward
+from .schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 from .scores import Score, as_score, guided
 from .sde import SDE
 from .source import score_derivative
 
 __all__ = [
+    "EDM",
     "SDE",
+    "VE",
     "Adaptive",
+    "DiscreteDDPM",
     "Estimate",
     "Formula",
     "GaussianAnchor",
@@ -34,23 +42,36 @@ __all__ = [
     "Measure",
     "Mixture",
     "Move",
+    "NetworkMeasure",
     "Outcome",
     "Outcomes",
     "PerBranch",
     "Perturbation",
     "Points",
+    "RatioClassifier",
+    "RatioNetwork",
+    "RectifiedFlow",
     "Remove",
     "Resampled",
     "Reweight",
     "SampleSensitivity",
+    "Schedule",
     "Score",
     "Toward",
+    "TrainedRatio",
+    "VPCosine",
+    "VPLinear",
     "as_score",
     "conditional_mass",
+    "from_azula",
+    "from_diffusers",
+    "from_edm",
+    "from_flow_matching",
     "guided",
     "influence",
     "log_density",
     "resample",
     "sample_sensitivity",
     "score_derivative",
+    "train_ratio_classifier",
 ]
