@@ -70,7 +70,7 @@ def _failure(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor) ->
 
 def _disagreement(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, product: Tensor) -> str | None:
     # v·Jv rather than Jv, because the reverse method has Jᵀv.
-    found = (tangents * product).flatten(2).sum(2)
+    found = (tangents * product.detach()).flatten(2).sum(2)
     errors = []
     for length in (step_length(x, sigma), _WIDE * sigma):
         expected = _differences(candidate, x, sigma, tangents, length)
@@ -84,7 +84,7 @@ def _disagreement(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tenso
 
 def _differences(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, length: Tensor) -> Tensor:
     with candidate._context():
-        return differences(candidate.score, x, sigma, tangents, length / norms(tangents))[1]
+        return differences(candidate.score, x, sigma, tangents, length / norms(tangents))[1].detach()
 
 
 def _announced(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, failures: list[str]) -> Products:
