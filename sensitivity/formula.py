@@ -128,6 +128,7 @@ class _Problem:
 
 # A whole frame removes the noise of directions and is worth having at down to five nodes; a part of one gains little.
 _FEWEST, _NODES = 5, 16
+_SAFETY = 1.5  # budget beyond the pilot's estimate, since its standard error has few degrees of freedom
 _TERMINAL = 1 << 20  # replicate numbers of the terminal term, apart from those of the integral
 
 
@@ -146,26 +147,22 @@ def formula_log_density(
 ) -> Estimate:
     """``log p_σ(x)`` in nats at a cost of about ``evaluations`` network calls for each state.
 
-    With a ``tolerance`` the budget is doubled, state by state and at most to ``evaluations``, until the standard
-    error is at most that many nats; the first round spends an eighth of ``evaluations``.
+    With a ``tolerance`` in nats, a pilot with an eighth of ``evaluations`` sets the budget of each state, at most
+    ``evaluations`` in all, at which the standard error should reach it.
     """
     options = options or Formula()
     problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
-    if tolerance is None:
-        frame, nodes = _budget(options, prod(x.shape[1:]), evaluations)
-        groups = _replicates(problem, nodes, frame)
-        return Estimate.of_groups(groups.to(x.dtype), evaluations=options.cost(nodes, frame))
-    return _to_tolerance(problem, evaluations, tolerance)
+    return _estimate(problem, evaluations) if tolerance is None else _to_tolerance(problem, evaluations, tolerance)
 
 
-def _replicates(problem: _Problem, nodes: int, frame: int, first: int = 0) -> Tensor:
-    """Independent estimates of ``log p``, ``(replicates, batch)``."""
-    count = problem.options.replicates
-    start = problem.log_reference(problem.x, problem.sigma)
-    parts = [
-        _terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in range(first, first + count)
-    ]
-    return start + torch.stack(parts)
+def _estimate(problem: _Problem, evaluations: int, first: int = 0) -> Estimate:
+    """One estimate from replicates number ``first`` and up."""
+    options = problem.options
+    frame, nodes = _budget(options, problem.dimension, evaluations)
+    numbers = range(first, first + options.replicates)
+    parts = [_terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in numbers]
+    groups = problem.log_reference(problem.x, problem.sigma) + torch.stack(parts)
+    return Estimate.of_groups(groups.to(problem.x.dtype), evaluations=options.cost(nodes, frame))
 
 
 def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tensor:
@@ -253,17 +250,22 @@ def _budget(options: Formula, dimension: int, evaluations: int) -> tuple[int, in
 
 
 def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Estimate:
-    options, batch = problem.options, problem.x.shape[0]
-    total = torch.zeros(options.replicates, batch, dtype=torch.float64, device=problem.x.device)
-    cost = torch.zeros(batch, dtype=torch.int64, device=problem.x.device)
-    active = torch.arange(batch, device=problem.x.device)
-    for number, share in enumerate((8, 8, 4, 2)):
-        frame, nodes = _budget(options, problem.dimension, evaluations // share)
-        spent = options.cost(nodes, frame)
-        total[:, active] += spent * _replicates(problem.rows(active), nodes, frame, number * options.replicates)
-        cost[active] += spent
-        estimate = Estimate.of_groups((total / cost).to(problem.x.dtype), evaluations=cost)
-        active = torch.nonzero(~(estimate.standard_error <= tolerance)).flatten()
-        if active.numel() == 0:
-            break
-    return estimate
+    """Two stages (Stein, *Ann. Math. Stat.* 16, 1945): a pilot sets each state's budget, the second stage is reported.
+
+    The reported stage is independent of the decision to stop, so that its intervals keep their coverage.
+    """
+    if not tolerance > 0 or problem.options.replicates == 1:
+        raise ValueError(f"tolerance={tolerance} needs a positive number of nats and at least 2 replicates.")
+    pilot = max(evaluations // 8, problem.options.cost(1, 1))
+    first = _estimate(problem, pilot, 0)
+    wanted = _SAFETY * (first.standard_error / tolerance).square().clamp(min=1 / _SAFETY)
+    largest = max(evaluations - pilot, pilot)
+    doublings = wanted.log2().ceil().clamp(max=(-(-largest // pilot) - 1).bit_length()).to(torch.int64)
+    value, error = torch.empty_like(first.value), torch.empty_like(first.value)
+    cost = torch.empty_like(doublings)
+    for number in doublings.unique().tolist():
+        rows = torch.nonzero(doublings == number).flatten()
+        part = _estimate(problem.rows(rows), min(pilot << number, largest), problem.options.replicates)
+        value[rows], error[rows] = part.value, part.standard_error
+        cost[rows] = part.evaluations + first.evaluations
+    return Estimate(value, error, problem.options.replicates - 1, cost)

@@ -89,9 +89,9 @@ def frames(
 ) -> Tensor:
     """Normal vectors ``(vectors, count, batch, d)`` for the nodes ``points`` ``(count, batch, coordinates)``.
 
-    Orthogonal frames are ``size`` Haar directions with two antithetic radii each, of law ``χ_d`` and stratified over
-    the frame: every vector is exactly normal, and a quadratic form is averaged over its trace and over ``|Z|²``.
-    ``first`` is the number of the first node.
+    Orthogonal frames are ``size`` Haar directions with two antithetic radii each, one stratum of ``χ_d`` for each
+    direction: a vector picked from the frame is normal, so that the mean over a frame is unbiased, and a quadratic
+    form is averaged over its trace and over ``|Z|²``. ``first`` is the number of the first node.
     """
     count = points.shape[0]
     if not orthogonal:

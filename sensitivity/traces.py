@@ -6,9 +6,10 @@ With probes ``v_k``, ``E[v vᵀ] = I``:
 - "hutchinson" (Rademacher signs) and "hutchinson-gaussian": ``v_kᵀ J v_k``, one group a probe; the variances are
   ``2 Σ_{i≠j} S_ij²`` and ``2 |S|_F²`` with ``S = (J + Jᵀ)/2`` (Hutchinson, *Commun. Stat. Simul. Comput.* 19, 1990;
   Avron and Toledo, *J. ACM* 58, 2011), so that signs are exact for a diagonal Jacobian;
-- "hutch++" (Meyer, Musco, Musco, Woodruff, arXiv 2010.09649, algorithm 1): with ``Q`` an orthonormal basis of
-  ``J S``, S random signs, ``tr QᵀJQ`` exactly plus Hutchinson on ``(I − QQᵀ) J (I − QQᵀ)``. A third of the products
-  goes to each part; a group is one residual probe, unbiased given ``Q``.
+- "hutch++" (Meyer, Musco, Musco, Woodruff, arXiv 2010.09649, algorithm 1) on the denoiser's Jacobian
+  ``G = I + σ²J``, the posterior covariance over σ², which has few large eigenvalues where J has none: with ``Q`` an
+  orthonormal basis of ``G S``, S random signs, ``tr QᵀGQ`` exactly plus Hutchinson on ``(I − QQᵀ) G (I − QQᵀ)``, and
+  ``tr J = (tr G − d)/σ²``. A third of the products goes to each part; a group is one residual probe, unbiased given Q.
 
 A *group* is an independent (given the sketch) unbiased estimate. The estimate is the mean over groups; its standard
 error is their standard deviation over ``√groups``, and one probe has none.
@@ -145,11 +146,13 @@ class Trace:
         probes = self.directions(x, noise, step=step, stage=stage)
         sketch = self._probes(noise, x, min(self._rank, prod(x.shape[1:])), step, stage, _SKETCH)
         _, images = products.quadratic(x, sigma, sketch)
-        basis = _orthonormal(images)
+        variance = sigma.square().reshape(-1, *[1] * (x.dim() - 1))
+        basis = _orthonormal(sketch + variance * images)
         residual = probes - _projected(basis, probes)
         value, images = products.quadratic(x, sigma, torch.cat([basis, residual]))
         captured = (basis * images[: len(basis)]).flatten(2).sum((0, 2))
-        return value, captured + (residual * images[len(basis) :]).flatten(2).sum(2)
+        excess = residual.square().flatten(2).sum(2) - (prod(x.shape[1:]) - len(basis))
+        return value, captured + (residual * images[len(basis) :]).flatten(2).sum(2) + excess / sigma.square()
 
 
 def _orthonormal(images: Tensor) -> Tensor:

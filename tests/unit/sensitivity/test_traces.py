@@ -12,6 +12,7 @@ from support.problems import PROBLEMS
 from torch import Tensor
 
 from oracles import GaussianMixture
+from sensitivity.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.products import Products
 from sensitivity.traces import EXACT_UP_TO, Trace
@@ -73,11 +74,15 @@ def test_signs_are_exact_for_a_diagonal_jacobian() -> None:
     assert_close(groups, (torch.cos(x) / SIGMA).sum(1).expand(2, 3), rtol=1e-12)
 
 
-def test_hutch_is_exact_when_its_sketch_spans_the_jacobian() -> None:
-    """Assert that Hutch++ has no error for a Jacobian of rank at most a third of its products."""
+def test_hutch_is_exact_when_its_sketch_spans_the_posterior_covariance() -> None:
+    """Assert that Hutch++ has no error for a denoiser's Jacobian of rank at most a third of its products."""
     x = states(3)
     factor = torch.from_numpy(np.random.default_rng(3).standard_normal((10, 2)))
-    field = Products(lambda y, sigma: -(y @ factor) @ factor.T + 0.1 * (y @ factor) ** 2 @ factor.T, "forward")
+
+    def score(y: Tensor, sigma: Tensor) -> Tensor:
+        return ((y @ factor + 0.1 * (y @ factor) ** 2) @ factor.T - y) / sigma**2
+
+    field = Products(score, "forward")
     exact = Trace.resolve("exact", None, 10).divergence(field, x, SIGMA)[1]
     for method in ("forward", "double-vjp"):
         products = Products(field.score, method)
@@ -86,11 +91,11 @@ def test_hutch_is_exact_when_its_sketch_spans_the_jacobian() -> None:
 
 
 def test_hutch_beats_hutchinson_at_equal_products_for_a_decaying_spectrum() -> None:
-    """Assert the purpose of Hutch++ on a symmetric Jacobian with eigenvalues 1, 1/4, 1/9, …: half the error at most."""
+    """Assert the purpose of Hutch++ for a posterior covariance with eigenvalues 1, 1/4, 1/9, …: half the error."""
     rotation = torch.linalg.qr(torch.from_numpy(np.random.default_rng(4).standard_normal((40, 40)))).Q
     matrix = rotation @ torch.diag(1 / torch.arange(1, 41, dtype=torch.float64) ** 2) @ rotation.T
     x = torch.zeros(400, 40, dtype=torch.float64)
-    field = Products(lambda y, sigma: -y @ matrix, "forward")
+    field = Products(lambda y, sigma: (y @ matrix - y) / sigma**2, "forward")
     deviations = {}
     for name in ("hutchinson", "hutch++"):
         _, groups = Trace.resolve(name, 15, 40).divergence(field, x, SIGMA, Noise.draw(400, seed=5))
@@ -117,6 +122,21 @@ def test_probes_are_fresh_at_every_step_and_stage(name: str) -> None:
     draws = [trace.divergence(PRODUCTS, x, SIGMA, noise, step=k, stage=j)[1] for k, j in ((0, 0), (1, 0), (0, 1))]
     assert not torch.isclose(draws[0], draws[1]).any()
     assert not torch.isclose(draws[0], draws[2]).any()
+
+
+def test_control_is_unbiased_and_exact_for_its_own_law() -> None:
+    """Assert that probes of div (s − s^q) have the mean of div s, and no noise where s is s^q."""
+    control = GaussianAnchor(torch.from_numpy(LAW.mean), torch.from_numpy(LAW.covariance))
+    own = Trace.resolve("hutchinson-gaussian", 3, 10, control=control)
+    x = states(2000)
+    _, groups = own.divergence(Products(control.score, "forward"), x, SIGMA, Noise.draw(2000, seed=10))
+    assert_close(groups, control.divergence(SIGMA).expand(3, 2000), rtol=1e-9)
+    gaps = own.divergence(PRODUCTS, x, SIGMA, Noise.draw(2000, seed=11))[1].mean(0) - truth(x)
+    assert abs(float(gaps.mean())) < 4 * float(gaps.std()) / math.sqrt(2000)
+    with pytest.raises(ValueError, match="pass sigma"):
+        own.combine(x[None], x[None])
+    with pytest.raises(ValueError, match="Hutchinson probes only"):
+        Trace.resolve("hutch++", 6, 10, control=control)
 
 
 def test_directions_and_combine_agree_with_divergence() -> None:
