@@ -1,4 +1,4 @@
-"""Plain sampling with the engine's own solvers: the primal of `sample_sensitivity`, for networks that are only compared."""
+"""Plain sampling with the engine's own solvers, for networks whose samples are only compared."""
 
 from __future__ import annotations
 

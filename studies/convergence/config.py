@@ -14,14 +14,15 @@ class Config:
         etas: masses moved in part (a).
         steps: of the fifth-order solver in part (a), one number for each dimension.
         solver_steps: grids of the solvers' order (and of the coarse-grid part of (b)); solver_latents.
-        log_errors, score_errors, robust_etas, robust_latents: part (b), errors added to log p (standard deviation in nats),
-            to the score (relative), against η.
+        log_errors, score_errors, robust_etas, robust_latents: part (b), errors added to log p (standard deviation in
+            nats), to the score (relative), against η.
         probes, probe_latents: part (b), numbers of Hutchinson probes.
         anchor_dimensions: part (b), moment-matched against exact anchors.
-        sizes, width, neural_steps, neural_seeds, neural_latents, neural_eta: part (c), training sizes, network, optimiser
-            steps, pairs of networks, latents, and mass moved in retraining.
+        sizes, width, neural_steps, neural_seeds, neural_latents, neural_eta: part (c), training sizes, network,
+            optimiser steps, pairs of networks, latents, and mass moved in retraining.
         image_steps, image_width, image_pairs, image_latents, image_eta, image_class, image_grid: part (d), likewise;
             `image_grid` sampler steps.
+        judged: whether networks are trained long enough for claims about them.
     """
 
     dimensions: tuple[int, ...] = (1, 2, 10, 100)
@@ -50,16 +51,17 @@ class Config:
     image_eta: float = 0.1
     image_class: int = 3
     image_grid: int = 40
+    judged: bool = True
 
     @classmethod
     def smoke(cls) -> Config:
-        """Seconds: that everything runs; claims about learned networks are not expected to hold."""
+        """Seconds: that everything runs; networks are trained too briefly for claims about them."""
         return cls(
             dimensions=(1, 2),
             latents=(24, 16),
             etas=(1e-2, 1e-3, 1e-4),
             steps=(60, 40),
-            solver_steps=(20, 40, 80),
+            solver_steps=(40, 80, 160),
             solver_latents=8,
             log_errors=(0.0, 0.1),
             score_errors=(0.0, 1e-2),
@@ -77,6 +79,7 @@ class Config:
             image_width=64,
             image_latents=16,
             image_grid=10,
+            judged=False,
         )
 
     @classmethod

@@ -19,12 +19,13 @@ def predict(problem: Problem, steps: int, **options: Any) -> SampleSensitivity:
 
     Args:
         problem: laws and latents. steps: of the grid.
-        options: `score`, `latents`, `spacing`, `sigma_max` and any keyword of `sample_sensitivity`.
+        options: `score`, `latents`, `spacing`, `sigma_max`, `sigma_min` and any keyword of `sample_sensitivity`.
     """
     score = options.pop("score", None) or exact_score(problem.base)
     latents = options.pop("latents", problem.latents)
-    grid = Grid(options.pop("sigma_max", SIGMA_MAX), SIGMA_MIN, steps, spacing=options.pop("spacing", "log"))
-    defaults = {"anchor": exact_anchor(problem.base), "trace": "exact", "solver": "dopri5"}
+    top, bottom = options.pop("sigma_max", SIGMA_MAX), options.pop("sigma_min", SIGMA_MIN)
+    grid = Grid(top, bottom, steps, spacing=options.pop("spacing", "log"))
+    defaults: dict[str, Any] = {"anchor": exact_anchor(problem.base), "trace": "exact", "solver": "dopri5"}
     toward = Toward(engine_measure(problem.toward))
     with torch.no_grad():
         return sample_sensitivity(score, torch.as_tensor(latents), toward, grid, **(defaults | options))

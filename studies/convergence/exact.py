@@ -1,9 +1,9 @@
 """Part (a): exact scores. Does `(x_η − x_0)/η` tend to the predicted sensitivity, at first order in η?
 
-x_η is never the engine's: it is the exact mixture ρ_η carried by a high-precision flow (in one dimension by quantiles). The
-engine predicts from the exact score and anchor on a fine grid. The floor below which errors say nothing about η is what the
-engine's own grid and the oracle's tolerance leave: it is measured by halving the steps, not by looking at the truth, so that
-an engine that is wrong cannot hide behind it.
+x_η is never the engine's: it is the exact mixture ρ_η carried by a high-precision flow (in one dimension by
+quantiles). The engine predicts from the exact score and anchor on a fine grid. The floor below which errors say
+nothing about η is what the engine's own grid and the oracle's tolerance leave: it is measured by halving the steps,
+not by looking at the truth, so that an engine that is wrong cannot hide behind it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 
 from sensitivity import Toward, score_derivative
 from studies.bridge import engine_measure, exact_anchor, exact_score
-from studies.convergence.config import Config
 from studies.convergence import truth
+from studies.convergence.config import Config
 from studies.convergence.engine import predict, relative, spread
 from studies.convergence.problems import Problem, problem
 from studies.study import Cell
@@ -48,7 +48,11 @@ def run(cell: Cell, config: Config) -> list[dict[str, Any]]:
     for eta, quotient in truth.quotients(case, config.etas).items():
         errors, floor = relative(delta, quotient), float(np.median(grid + rounding / eta))
         shared = {"part": "exact", "dimension": case.dimension, "eta": eta}
-        rows.append(shared | {"errors": errors, "floor": floor, "bounded": _bounded(curvature, eta, quotient, delta)} | spread(errors))
+        rows.append(
+            shared
+            | {"errors": errors, "floor": floor, "bounded": _bounded(curvature, eta, quotient, delta)}
+            | spread(errors)
+        )
     return rows
 
 
@@ -86,7 +90,7 @@ def _local(case: Problem) -> float:
 
 
 def run_solvers(cell: Cell, config: Config) -> list[dict[str, Any]]:
-    """Error of the sensitivity against the oracle's, for each solver and number of steps, d = 2 (part of (b): coarse grids)."""
+    """Error of δ against the oracle, for each solver and number of steps, d = 2: its order, and coarse grids."""
     case = problem(2, config.solver_latents, cell.seed)
     exact = truth.sensitivity(case)
     rows = []

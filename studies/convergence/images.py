@@ -1,7 +1,8 @@
 """Part (d): a score learned from real images (8×8 digits); one class gets more mass, nothing is retrained to predict.
 
 Truth: a network trained on the reweighted data from the same initial parameters, order and noise, sampled from the same
-latents. Agreement: per latent, Pearson's correlation over pixels between the predicted and the actual change of the sample.
+latents. Agreement: per latent, Pearson's correlation over pixels between the predicted and the actual change of the
+sample.
 Controls: the prediction of another latent (does it matter which image?), and the change between pairs of other seeds
 (how much of an actual change is luck?).
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, resample, sample_sensitivity
 from studies import data
 from studies.convergence.config import Config
-from studies.convergence.neural import cosines
+from studies.convergence.neural import between, cosines
 from studies.data import Images
 from studies.networks import Architecture, Denoiser
 from studies.sampling import sample
@@ -73,11 +74,14 @@ def run(cell: Cell, context: Context) -> list[dict[str, Any]]:
     config = context.config
     train, held_out = data.load("digits").split(0.1, seed=0)
     trained = _trained(train, context)
-    noise = torch.randn(config.image_latents, *train.images.shape[1:], generator=torch.Generator().manual_seed(cell.seed))
+    noise = torch.randn(
+        config.image_latents, *train.images.shape[1:], generator=torch.Generator().manual_seed(cell.seed)
+    )
     latents = train.images.mean(0) + SIGMA_MAX * noise
     new = train.images[train.of_class(config.image_class)]
     setup = _Setup(train.images, new, latents, Grid(SIGMA_MAX, SIGMA_MIN, config.image_grid), config.image_eta)
-    changes = [_change(setup, *trained[k : k + 2], seed=cell.seed) for k in range(0, len(trained), 2)]
+    both = zip(trained[::2], trained[1::2], strict=True)
+    changes = [_change(setup, base, changed, cell.seed) for base, changed in both]
     rows = [_row(f"pair {k}", setup, [change]) for k, change in enumerate(changes)]
     rows.append(_row("mean", setup, changes))
     rows.append(_model(trained[0], train, held_out))
@@ -116,8 +120,12 @@ def _change(setup: _Setup, base: Trained, changed: Trained, seed: int) -> _Chang
         gated = resample(score, setup.latents, setup.toward, setup.eta, setup.grid, **options)
     actual = sample(other, setup.latents, setup.grid) - found.samples
     finished = float(found.outcome.finished.double().mean())
-    parts = (found.samples, found.sensitivity, gated.samples - found.samples, actual)
-    return _Change(*(part.flatten(1).double().numpy() for part in parts), finished)
+    moved = gated.samples - found.samples
+    return _Change(_flat(found.samples), _flat(found.sensitivity), _flat(moved), _flat(actual), finished)
+
+
+def _flat(images: Tensor) -> np.ndarray:
+    return images.flatten(1).double().numpy()
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -129,7 +137,6 @@ def _row(name: str, setup: _Setup, changes: list[_Change]) -> dict[str, Any]:
     """Agreement of the averages over some pairs."""
     linear = np.mean([c.sensitivity for c in changes], axis=0)
     gated, actual = (np.mean([getattr(c, part) for c in changes], axis=0) for part in ("gated", "actual"))
-    other = pearson(changes[0].actual, changes[1].actual) if len(changes) > 1 else None
     return {
         "part": "images",
         "which": name,
@@ -137,7 +144,7 @@ def _row(name: str, setup: _Setup, changes: list[_Change]) -> dict[str, Any]:
         "linear": pearson(linear, actual),
         "gated": pearson(gated, actual),
         "shuffled": pearson(np.roll(linear, 1, axis=0), actual),
-        "between": other,
+        "between": between(np.stack([c.actual for c in changes]), pearson),
         "predicted_size": np.linalg.norm(setup.eta * linear, axis=1),
         "actual_size": np.linalg.norm(actual, axis=1),
         "finished": float(np.mean([c.finished for c in changes])),
@@ -162,18 +169,16 @@ def _shown(setup: _Setup, changes: list[_Change]) -> list[dict[str, Any]]:
     """Pixels of the first images: sample, sensitivity, predicted (the finite change, not the linear one), retrained."""
     base = np.mean([c.samples for c in changes], axis=0)
     parts = {name: np.mean([getattr(c, name) for c in changes], axis=0) for name in ("sensitivity", "gated", "actual")}
-    side = int(round(base.shape[1] ** 0.5))
+    side = setup.images.shape[-1]
     return [
         {
             "part": "shown",
             "latent": k,
             "side": side,
-            "sample": base[k],
-            "sensitivity": parts["sensitivity"][k],
-            "predicted": base[k] + parts["gated"][k],
-            "retrained": base[k] + parts["actual"][k],
+            "sample_pixels": base[k],
+            "sensitivity_pixels": parts["sensitivity"][k],
+            "predicted_pixels": base[k] + parts["gated"][k],
+            "retrained_pixels": base[k] + parts["actual"][k],
         }
         for k in range(min(SHOWN, len(base)))
     ]
-
-

@@ -1,15 +1,17 @@
 """Part (c): a score learned by the study (denoising score matching), d = 10, two modes, against three references.
 
 1. The oracle's sensitivity: how the error falls with the size of the training set and with the score's own error.
-2. The network's own η-path (`resample`): that the predicted sensitivity is the derivative of what the engine computes at
-   finite η with the same network, whatever the network's errors.
+2. The network's own η-path (`resample`): that the predicted sensitivity is the derivative of what the engine
+   computes at finite η with the same network, whatever the network's errors.
 3. A network retrained on ρ_η from the same initial parameters, order and noise: that this is what training does. The
    same comparison between pairs of other seeds says how much of a retrained network's change is luck.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -145,14 +147,22 @@ def _retrained(setup: _Setup, pairs: list[Pair], found: list[SampleSensitivity],
     samples = [[sample(s, setup.latents, setup.grid).numpy() for s in pair] for pair in networks]
     changes = np.stack([changed - base for base, changed in samples])
     predicted = np.mean([each.sensitivity.numpy() for each in found], axis=0)
-    gated = np.mean([setup.finite(pair[0], setup.eta).numpy() - s[0] for pair, s in zip(networks, samples, strict=True)], axis=0)
+    gated = np.mean(
+        [setup.finite(pair[0], setup.eta).numpy() - s[0] for pair, s in zip(networks, samples, strict=True)], axis=0
+    )
     exact = truth.samples(setup.case, setup.eta) - truth.samples(setup.case, 0.0)
     change = changes.mean(axis=0)
     row = {"part": "retrained", "size": size, "pairs": len(pairs), "eta": setup.eta}
     row |= {"linear": cosines(predicted, change), "gated": cosines(gated, change), "exact": cosines(exact, change)}
     row["shuffled"] = cosines(np.roll(predicted, 1, axis=0), change)
-    row["between"] = cosines(changes[0], changes[1]) if len(pairs) > 1 else None
+    row["between"] = between(changes, cosines)
     return row
+
+
+def between(changes: np.ndarray, agreement: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """Agreement of two pairs' actual changes, averaged over all choices of two, (n,); None for a single pair."""
+    chosen = list(combinations(range(len(changes)), 2))
+    return np.mean([agreement(changes[i], changes[j]) for i, j in chosen], axis=0) if chosen else None
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

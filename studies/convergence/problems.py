@@ -1,7 +1,7 @@
 """The laws of the study: anisotropic, asymmetric mixtures with unequal weights, a fixed pair for each dimension.
 
-ρ has three components (two where it is to be bimodal) and ν two that overlap it, so that the log-ratio varies along a path
-without running to hundreds of nats. Below dimension 100 covariances are full; there they are diagonal.
+ρ has three components (two where it is to be bimodal) and ν two that overlap it, so that the log-ratio varies along
+a path without running to hundreds of nats. Below dimension 100 covariances are full; there they are diagonal.
 """
 
 from __future__ import annotations

@@ -155,5 +155,3 @@ def _anchor(case: Problem, kind: str, sigma: float, seed: int) -> dict[str, Any]
         factor = torch.exp(-error[:16])[:, None] * exact.sensitivity
         row["effect"] = float(relative(found.sensitivity, factor).max())
     return row
-
-

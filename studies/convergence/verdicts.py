@@ -1,0 +1,192 @@
+"""The study's claims. Each can fail; thresholds were fixed before the runs that the book shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from studies.convergence.config import Config
+from studies.statistics import Interval, local_slopes, median_interval, paired, slope_of_medians, spearman_brown
+from studies.study import Claim
+
+PAPER = "Scarvelis & Solomon 2025, arXiv 2509.23092"
+ORACLE = "exact law, high-precision flow"
+FEWEST = 3
+
+
+def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
+    """All claims that the rows allow."""
+    parts: list[Callable[[pd.DataFrame], Iterator[Claim]]] = [_order, _agreement, _solvers, _errors, _probes, _anchors]
+    parts += [_own, _neural, _retrained, _images] if config.judged else [_own]
+    return [claim for part in parts for claim in part(rows)]
+
+
+def select(rows: pd.DataFrame, part: str, **where: Any) -> pd.DataFrame:
+    """The rows of a part, further selected by equality."""
+    chosen = rows[rows["part"] == part]
+    for name, value in where.items():
+        chosen = chosen[chosen[name] == value]
+    return chosen
+
+
+def stacked(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of equal lists as an array (rows, items)."""
+    return np.stack([np.asarray(each, dtype=float) for each in rows[column]])
+
+
+def _slope(rows: pd.DataFrame) -> Interval | str:
+    """The order in η of the median error, or a sentence where nothing is left above the floor."""
+    floor = rows["floor"].to_numpy(dtype=float) if rows["floor"].notna().all() else 0.0
+    try:
+        return slope_of_medians(rows["eta"], stacked(rows, "errors"), floor=floor, resamples=400)
+    except ValueError as error:
+        return str(error)
+
+
+def _slope_claim(statement: str, found: Interval | str, tolerance: float, source: str) -> Claim:
+    expected = f"1 ± {tolerance:g}"
+    if isinstance(found, str):
+        return Claim(statement, found, None, expected, source, False)
+    holds = abs(found.estimate - 1) <= tolerance
+    return Claim(statement, found.estimate, found.bounds, expected, source, holds)
+
+
+def _order(rows: pd.DataFrame) -> Iterator[Claim]:
+    exact = select(rows, "exact")
+    for dimension in sorted(exact["dimension"].unique()):
+        chosen = exact[exact["dimension"] == dimension]
+        statement = f"(x_η − x_0)/η tends to the predicted sensitivity at first order in η, d = {dimension:.0f}"
+        yield _slope_claim(statement, _slope(chosen), 0.02, f"{PAPER}; x_η: {ORACLE}")
+    bounded = exact[exact["bounded"].notna()]
+    if len(bounded):
+        share = float(bounded["bounded"].min())
+        text = "every latent keeps |x_η − x_0 − ηδ| ≤ ½η² max|x″|, d = 1"
+        yield Claim(text, share, None, 1.0, "Taylor's theorem; x″: quantile oracle", share == 1.0)
+
+
+def _agreement(rows: pd.DataFrame) -> Iterator[Claim]:
+    for _, row in select(rows, "agreement").iterrows():
+        d, oracle = int(row["dimension"]), "quantile oracle" if row["dimension"] == 1 else ORACLE
+        text = f"99 % of the sample sensitivities equal the oracle's to 1e-6 relative, d = {d}"
+        yield Claim(text, float(row["q99"]), None, "≤ 1e-6", oracle, row["q99"] <= 1e-6)
+        text = f"the score derivative equals the closed form to 1e-9 relative, d = {d}"
+        local = float(row["score_derivative"])
+        yield Claim(text, local, None, "≤ 1e-9", "closed form of the mixture", local <= 1e-9)
+
+
+def _solvers(rows: pd.DataFrame) -> Iterator[Claim]:
+    solvers = select(rows, "solvers")
+    for solver in solvers["solver"].unique():
+        chosen = solvers[solvers["solver"] == solver].sort_values("steps")
+        order = int(chosen["order"].iloc[0])
+        local = -local_slopes(chosen["steps"], chosen["median"])
+        last = local[-2:] if len(local) >= FEWEST else local[-1:]
+        holds = bool(np.all(np.abs(last - order) <= 0.1))
+        text = f"the sensitivity converges at order {order} in the steps of {solver}"
+        yield Claim(
+            text, float(last[-1]), None, f"{order} ± 0.1", f"local slopes against the oracle's δ; {PAPER}", holds
+        )
+
+
+def _errors(rows: pd.DataFrame) -> Iterator[Claim]:
+    errors = select(rows, "errors", eta=0.0)
+    logs = errors[(errors["score_error"] == 0) & (errors["log_error"] > 0)]
+    gap = float((logs["median"] / logs["predicted"] - 1).abs().max())
+    text = "an error e of log p multiplies the sensitivity by exp(−e)"
+    yield Claim(text, gap, None, "0 ± 1e-3 (relative gap)", "linearity of the flow in its source", gap <= 1e-3)
+    scores = errors[(errors["log_error"] == 0) & (errors["score_error"] > 0)]
+    small = scores[scores["score_error"] <= 0.01]
+    text = "the error of δ is proportional to a small relative error of the score, d = 10"
+    if len(small) > 1:
+        slope = float(local_slopes(small["score_error"], small["median"]).mean())
+        yield Claim(text, slope, None, "1 ± 0.15", "first-order perturbation", abs(slope - 1) <= 0.15)
+
+
+def _probes(rows: pd.DataFrame) -> Iterator[Claim]:
+    probes = select(rows, "probes").sort_values("probes")
+    counts, rms = probes["probes"].to_numpy(dtype=float), probes["rms"].to_numpy(dtype=float)
+    slope = float(np.polyfit(np.log(counts), np.log(rms), 1)[0])
+    # The rms of n values has relative error 1/√(2n).
+    error = float(1 / np.sqrt(2 * probes["latents"].iloc[0]) * np.sqrt(2) / np.log(counts[-1] / counts[0]))
+    bounds = (slope - 2 * error, slope + 2 * error)
+    text = "the error of log p falls as the inverse root of the number of fresh probes"
+    yield Claim(text, slope, bounds, -0.5, "Hutchinson 1990", bounds[0] - 0.05 <= -0.5 <= bounds[1] + 0.05)
+    best = probes.iloc[-1]
+    text = f"two standard errors cover the error of log p, {int(best['probes'])} probes"
+    # Student's t with 15 degrees of freedom puts .936 within two standard errors.
+    holds = abs(best["covered"] - 0.94) <= 0.06
+    yield Claim(text, float(best["covered"]), None, "0.94 ± 0.06", "Student's t", bool(holds))
+
+
+def _anchors(rows: pd.DataFrame) -> Iterator[Claim]:
+    anchors = select(rows, "anchors")
+    moments = anchors[(anchors["anchor"] == "moments") & (anchors["sigma"] == 80)]
+    worst = float(moments["rms"].max())
+    text = "a moment-matched anchor at σ = 80 errs by less than 1e-3 nat in every dimension"
+    yield Claim(text, worst, None, "≤ 1e-3", "moments of the law against the law", worst <= 1e-3)
+    both = anchors[anchors["effect"].notna()]
+    effect = float(both["effect"].max())
+    text = "an anchor's error acts on the sensitivity as exp(−e) and no otherwise"
+    yield Claim(text, effect, None, "≤ 1e-9", "linearity of the flow in its source", effect <= 1e-9)
+
+
+def _neural(rows: pd.DataFrame) -> Iterator[Claim]:
+    neural = select(rows, "neural").sort_values("size")
+    sizes = sorted(neural["size"].unique())
+    least, most = (np.median(stacked(neural[neural["size"] == n], "errors"), axis=0) for n in (sizes[0], sizes[-1]))
+    middle = median_interval(most)
+    text = f"a score learned from {sizes[-1]:.0f} samples gives δ to 25 % in the median, d = 10"
+    yield Claim(text, middle.estimate, middle.bounds, "≤ 0.25", ORACLE, middle.estimate <= 0.25)
+    if len(sizes) > 1:
+        gain = paired(np.log(least), np.log(most))
+        text = f"the error of δ falls from {sizes[0]:.0f} to {sizes[-1]:.0f} training samples (difference of logs)"
+        yield Claim(text, gain.difference.estimate, gain.difference.bounds, "> 0", ORACLE, gain.difference.low > 0)
+
+
+def _own(rows: pd.DataFrame) -> Iterator[Claim]:
+    own = select(rows, "own")
+    for size in sorted(own["size"].unique()):
+        found = _slope(own[own["size"] == size])
+        text = f"δ is the derivative of the learned network's own finite-η path, {size:.0f} samples"
+        yield _slope_claim(text, found, 0.05, "engine at finite η, same network")
+
+
+def _retrained(rows: pd.DataFrame) -> Iterator[Claim]:
+    retrained = select(rows, "retrained")
+    for _, row in retrained[retrained["size"] == retrained["size"].max()].iterrows():
+        name = f"networks retrained on ρ_η (η = {row['eta']:g}, {row['size']:.0f} samples, {row['pairs']:.0f} pairs)"
+        yield from _direction(row, f"δ points where {name} go: cosine", 0.8)
+
+
+def _images(rows: pd.DataFrame) -> Iterator[Claim]:
+    for _, row in select(rows, "images", which="mean").iterrows():
+        name = f"on digits: correlation over pixels with the retrained change ({row['pairs']:.0f} pairs)"
+        yield from _direction(row, f"the predicted change of a sample is that of retraining, {name}", 0.3)
+
+
+def _direction(row: pd.Series, text: str, least: float) -> Iterator[Claim]:
+    """Median agreement; its excess over another latent's prediction; its share of what luck leaves attainable."""
+    linear = np.asarray(row["linear"], dtype=float)
+    middle = median_interval(linear)
+    yield Claim(text, middle.estimate, middle.bounds, f"≥ {least:g}", f"retraining; {PAPER}", middle.low >= least)
+    gain = paired(linear, np.asarray(row["shuffled"], dtype=float)).difference
+    yield Claim(
+        f"{text}: more than the prediction of another latent",
+        gain.estimate,
+        gain.bounds,
+        "> 0",
+        "control",
+        gain.low > 0,
+    )
+    if row["between"] is None or np.ndim(row["between"]) == 0:
+        return
+    reliability = float(np.clip(np.median(np.asarray(row["between"], dtype=float)), 1e-3, 1))
+    ceiling = float(np.sqrt(spearman_brown(reliability, float(row["pairs"]))))
+    share = middle.estimate / ceiling
+    bounds = middle.low / ceiling, middle.high / ceiling
+    yield Claim(
+        f"{text}: share of the ceiling √ρ_k = {ceiling:.2f}", share, bounds, "≥ 0.9", "Spearman–Brown", share >= 0.9
+    )
