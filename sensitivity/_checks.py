@@ -7,11 +7,16 @@ name (``finite``, ``positive``) read values, which on an accelerator waits for t
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 __all__ = [
     "check_choice",
@@ -24,6 +29,8 @@ __all__ = [
     "check_sigma",
     "check_states",
     "check_weights",
+    "full_precision",
+    "in_autocast",
     "per_sample",
     "transformed",
 ]
@@ -35,6 +42,25 @@ def transformed() -> bool:
         return True
     peek = getattr(torch._C._functorch, "peek_interpreter_stack", None)
     return peek is not None and peek() is not None
+
+
+def in_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def full_precision(method: Callable[Concatenate[Any, Tensor, P], R]) -> Callable[Concatenate[Any, Tensor, P], R]:
+    """A method of ``(self, x, …)`` that keeps its own dtype under autocast: half precision ruins exponents."""
+
+    @functools.wraps(method)
+    def run(self: Any, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not (isinstance(x, Tensor) and in_autocast(x)):
+            return method(self, x, *args, **kwargs)
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x, *args, **kwargs)
+
+    return run
 
 
 def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None) -> None:

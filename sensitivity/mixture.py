@@ -21,6 +21,7 @@ from sensitivity._checks import (
     check_sigma,
     check_states,
     check_weights,
+    full_precision,
 )
 
 __all__ = ["Mixture"]
@@ -69,6 +70,7 @@ class Mixture:
         """The number d of entries of one sample."""
         return self._means.shape[1]
 
+    @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``log ν_σ(x)`` in nats, shape ``(batch,)``."""
         log_terms, _ = self._components(x, sigma)
@@ -78,6 +80,7 @@ class Mixture:
         """``s^ν(x) = ∇ log ν_σ(x)``, shape of ``x``."""
         return self.log_density_and_score(x, sigma)[1]
 
+    @full_precision
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """Both at once: shapes ``(batch,)`` and that of ``x``."""
         log_terms, gradients = self._components(x, sigma)
@@ -85,6 +88,7 @@ class Mixture:
         score = (responsibilities[..., None] * gradients).sum(1)
         return torch.logsumexp(log_terms, 1), score.reshape(x.shape)
 
+    @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
         """``∇s^ν(x) t``, shape of ``x``; ``tangent`` is like ``x``."""
         check_like(tangent, x, "tangent")

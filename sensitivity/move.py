@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_like, check_log_density
+from sensitivity._checks import check_finite, check_like, check_log_density, full_precision
 from sensitivity.perturbation import Perturbation, Terms
 from sensitivity.points import Points, whole
 
@@ -74,6 +74,7 @@ class Move(Perturbation):
             raise ValueError(f"count = {n} is fewer than the {m} points moved: pass N ≥ {m}.")
         return m / n
 
+    @full_precision
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
         """u, ṡ and ``∇[p̈/p]`` in one pass."""
         source, bend = _Combination(x), _Combination(x)
@@ -85,6 +86,7 @@ class Move(Perturbation):
             bend.add(block, curve, 2 * block.slope)
         return Terms(ratio, source.total(score), bend.total(score))
 
+    @full_precision
     def source_product(
         self,
         x: Tensor,

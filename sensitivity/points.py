@@ -23,6 +23,7 @@ from sensitivity._checks import (
     check_sigma,
     check_states,
     check_weights,
+    full_precision,
 )
 from sensitivity._distances import squared_distances, squared_lengths, wide
 
@@ -89,6 +90,7 @@ class Points:
         """The law with weights ``c_j · multipliers_j``, normalised; ``multipliers`` has shape ``(N,)``, ≥ 0."""
         return Points(self.data, self.weights * multipliers, self.bandwidth, block=self.block)
 
+    @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``log ν_σ(x)`` in nats, shape ``(batch,)``."""
         state, tau2 = self._enter(x, sigma)
@@ -101,6 +103,7 @@ class Points:
         """``s^ν(x) = ∇ log ν_σ(x)``, shape of ``x``."""
         return self.log_density_and_score(x, sigma)[1]
 
+    @full_precision
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """Both in one pass over the data: shapes ``(batch,)`` and that of ``x``."""
         state, tau2 = self._enter(x, sigma)
@@ -111,6 +114,7 @@ class Points:
         score = (mean - state) / _column(tau2, state)
         return self._normalised(running, tau2).to(x.dtype), score.reshape(x.shape)
 
+    @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
         """``∇s^ν(x) t = Σ_j γ_j (y_j − m)((y_j − m)·t)/τ⁴ − t/τ²`` with m the posterior mean; shape of ``x``."""
         check_like(tangent, x, "tangent")
@@ -125,6 +129,7 @@ class Points:
         tau2_column = _column(tau2, state)
         return (covariance / tau2_column**2 - t / tau2_column).reshape(x.shape)
 
+    @full_precision
     def pairing(
         self,
         x: Tensor,

@@ -27,7 +27,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sensitivity._checks import check_choice, check_sigma, check_states, per_sample, transformed
+from sensitivity._checks import check_choice, check_sigma, check_states, in_autocast, per_sample, transformed
 from sensitivity.schedule import Schedule
 
 __all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided", "refuse_training_mode"]
@@ -198,10 +198,9 @@ def _like(value: Tensor, x: Tensor) -> Tensor:
 
 
 def _two_samples(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Two different samples at their levels; a single sample gets a shifted companion."""
-    if x.shape[0] >= 2:
-        return x[:2], sigma[:2]
-    return torch.cat([x, x * 0.5 + per_sample(sigma, x)]), sigma.expand(2)
+    """The first sample and a companion that differs from it, even in a batch of equal samples."""
+    companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
+    return torch.cat([x[:1], companion]), torch.cat([sigma[:1], sigma[-1:]])
 
 
 def _compare(first: Tensor, again: Tensor, alone: Tensor) -> None:
@@ -209,7 +208,7 @@ def _compare(first: Tensor, again: Tensor, alone: Tensor) -> None:
     if not bool(torch.isfinite(first).all()):
         return
     # Batched kernels reorder sums, under autocast in half precision: still far below any real dependence.
-    lenient = 5e-2 if torch.is_autocast_enabled(first.device.type) else 1e3 * torch.finfo(first.dtype).eps
+    lenient = 5e-2 if in_autocast(first) else 1e3 * torch.finfo(first.dtype).eps
     tolerance = lenient * scale
     if float((first - again).abs().amax()) > tolerance:
         raise ValueError(

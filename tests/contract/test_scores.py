@@ -229,8 +229,9 @@ def test_training_mode_is_refused_and_eval_accepted(layer: nn.Module) -> None:
 def test_networks_that_are_no_fixed_map_of_each_sample_are_refused(net: nn.Module, words: str, batch: int) -> None:
     """Assert that randomness and coupling across the batch are found by calling, once, for any batch."""
     x = torch.randn(batch, 3, generator=torch.Generator().manual_seed(1))
-    with pytest.raises(ValueError, match=words):
-        as_score(net)(x, torch.tensor(1.0))
+    for states in (x, x[:1].expand(batch, 3)):
+        with pytest.raises(ValueError, match=words):
+            as_score(net)(states, torch.tensor(1.0))
 
 
 def test_networks_are_verified_once_and_not_inside_transforms() -> None:
@@ -247,6 +248,26 @@ def test_networks_are_verified_once_and_not_inside_transforms() -> None:
     score(x, sigma)
     score(x, sigma)
     assert calls == [4, 2, 2, 1, 4, 4]
+
+
+def test_half_precision_networks_are_accepted_under_autocast() -> None:
+    """Assert that a network's rounding in bfloat16 is not taken for coupling, and that its score is float32."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 3)).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        assert as_score(lambda x, sigma: net(x))(torch.randn(9, 3), torch.tensor(1.0)).dtype == torch.float32
+
+
+def test_adapters_agree_with_each_other_to_rounding() -> None:
+    """Assert that one law through any two adapters has one score."""
+    contracts = [TestEDM(), TestFlowMatching(), TestTorchCFM(), TestNetworks(), TestNetworks(), TestAzula()]
+    contracts[3].chosen, contracts[4].chosen = ("v", SCHEDULES[1]), ("noise", SCHEDULES[5])
+    contracts[5].chosen = "VPSchedule"
+    x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    for sigma in (0.1, 1.0, 20.0):
+        scores = [contract.score()(x, torch.tensor(sigma, dtype=torch.float64)) for contract in contracts]
+        for score in scores[1:]:
+            assert_close(score, scores[0], rtol=1e-9, atol=1e-11 / sigma**2)
 
 
 def test_levels_of_a_float64_grid_do_not_change_the_dtype() -> None:

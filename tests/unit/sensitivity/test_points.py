@@ -10,6 +10,8 @@ from support.close import assert_close
 from oracles.mixture import GaussianMixture
 from sensitivity import _distances
 from sensitivity.contamination import Toward
+from sensitivity.mixture import Mixture
+from sensitivity.move import Move
 from sensitivity.points import Points
 
 GENERATOR = torch.Generator().manual_seed(11)
@@ -165,3 +167,23 @@ def test_no_states_are_fine() -> None:
     log_density, score = Points(DATA).log_density_and_score(X[:0], 0.5)
     assert log_density.shape == (0,)
     assert score.shape == (0, 7)
+
+
+def test_autocast_does_not_touch_measures() -> None:
+    """Assert that points, mixtures and moves compute in the dtype of their states under autocast."""
+    data, x = DATA.float(), X.float()
+    weights = torch.full((40,), 1 / 40)
+    measures = [Points(data), Mixture(weights, data, torch.eye(7).expand(40, 7, 7))]
+    move = Move(Points(data), data.flip(0))
+    zero = torch.zeros(5)
+
+    def everything() -> list[torch.Tensor]:
+        found = [value for measure in measures for value in measure.log_density_and_score(x, 0.5)]
+        found += [measure.score_product(x, 0.5, x.flip(0)) for measure in measures]
+        return [*found, measures[0].pairing(x, 0.5, x, zero, x), move.source(x, 0.5, x, zero)]
+
+    plain = everything()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = everything()
+    for got, wanted in zip(cast, plain, strict=True):
+        assert_close(got, wanted, rtol=0, atol=0)
