@@ -4,7 +4,8 @@
 |---|---|
 | `class:3@0.1` | ρ → (1 − η) ρ + η ν, ν uniform on class 3, η = .1 |
 | `drop-class:3` | class 3 is removed |
-| `drop-image:0`, `add-image:0@0.02` | the first image of class 3 (of all, where there are no classes) is removed, or gains mass |
+| `drop-image:0`, `add-image:0@0.02` | the first image of class 3 (of all, where there are no classes) is removed, or
+gains mass |
 | `edit-class:3@0.3` | the contrast of class 3 is lowered by η: x → x + η (background − x) |
 """
 
@@ -27,7 +28,8 @@ class Change:
     """One change of a training set of N images.
 
     Attributes:
-        name: as written in the table. eta: the factor of the perturbation (a mass; the length of a move; negative: removal).
+        name: as written in the table. eta: the factor of the perturbation (a mass; the length of a move; negative:
+        removal).
         added: the images of ν. weights: (N,) of the changed data, or None where images are edited.
         edited: the edited pool, or None. perturbation: χ, so that the change of samples is η δ to first order.
     """

@@ -17,8 +17,10 @@ class Regime:
     Attributes:
         name: of the regime. images: name of the data set.
         kind, width, depth: of the network. steps: of training from scratch; fine-tuning takes a quarter.
-        pairs: P. changes: what is changed, see `studies.retraining.changes`. compared: changes for which all predictors,
-        baselines and fine-tuning are computed. halves: networks on random halves for the LDS (0: none).
+        pairs: P of the compared changes. fewer: P of the others.
+        changes: what is changed, see `studies.retraining.changes`. compared: changes for which all predictors,
+        baselines
+        and fine-tuning are computed. halves: networks on random halves for the LDS (0: none).
     """
 
     name: str
@@ -28,9 +30,14 @@ class Regime:
     depth: int = 3
     steps: int = 3000
     pairs: int = 8
+    fewer: int = 3
     changes: tuple[str, ...] = (MAIN,)
     compared: tuple[str, ...] = (MAIN,)
     halves: int = 0
+
+    def pairs_of(self, change: str) -> int:
+        """How many pairs of networks tell the truth about a change."""
+        return self.pairs if change in self.compared else min(self.pairs, self.fewer)
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,25 @@ class Config:
         """For a cluster: longer training, more pairs, U-Nets, Fashion-MNIST."""
         every = (*CLASSES, *SWEEP, *EDITS)
         names = ("digits", "mnist14", "mnist", "fashion")
-        mlps = tuple(Regime(f"{n}-mlp", n, width=512, steps=20_000, pairs=16, changes=every, halves=64) for n in names)
+        mlps = tuple(
+            Regime(f"{n}-mlp", n, width=512, steps=20_000, pairs=16, fewer=16, changes=every, halves=64) for n in names
+        )
         nets = tuple(
-            Regime(f"{n}-unet", n, kind="unet", width=48, depth=3, steps=20_000, pairs=16, changes=every, halves=64)
+            Regime(
+                f"{n}-unet",
+                n,
+                kind="unet",
+                width=48,
+                depth=3,
+                steps=20_000,
+                pairs=16,
+                fewer=16,
+                changes=every,
+                halves=64,
+            )
             for n in names[:3]
         )
-        faces = Regime("faces-mlp", "faces", width=512, steps=20_000, pairs=16, changes=("add-image:0@0.1",), compared=())
+        faces = Regime(
+            "faces-mlp", "faces", width=512, steps=20_000, pairs=16, changes=("add-image:0@0.1",), compared=()
+        )
         return cls((*mlps, *nets, faces), latents=512, grid=80, probes=16, classifier_steps=20_000)

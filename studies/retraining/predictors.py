@@ -1,0 +1,142 @@
+"""What can be said of a retrained network's samples without it: predicted changes (n, pixels) at the change's own η."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ot
+import torch
+from torch import Tensor
+
+from sensitivity import Points, Toward, resample, sample_sensitivity
+from sensitivity.classifier_training import RatioNetwork, train_ratio_classifier
+from sensitivity.measures import Ratio
+from studies.retraining.bench import SIGMA_MAX, SIGMA_MIN, Bench
+from studies.retraining.changes import Change
+from studies.training import Trained
+from studies.training.loop import digest
+
+EXACT_UP_TO = 64  # pixels; above, the trace is random
+REGULARISATION = 0.05  # of entropic transport, in units of the median squared distance
+
+
+def linear(bench: Bench, trained: Trained, changes: list[Change], *, exact: bool) -> np.ndarray:
+    """η δ of every change from one network, (changes, n, pixels); all changes share the network's evaluations."""
+    key = {
+        "linear": 1,
+        "network": digest(*trained.network.state_dict().values()),
+        "images": digest(bench.train.images),
+        "latents": digest(bench.latents),
+        "changes": [change.name for change in changes],
+        "bandwidth": bench.bandwidth,
+        "trace": "exact" if exact else bench.context.config.probes,
+        "grid": bench.context.config.grid,
+    }
+
+    def build() -> dict[str, Tensor]:
+        options = {"trace": "exact"} if exact else random_trace(bench)
+        with torch.no_grad():
+            parts = [change.perturbation for change in changes]
+            found = sample_sensitivity(
+                bench.score(trained), bench.latents, parts, bench.grid, anchor=bench.anchor, **options
+            )
+        return {"delta": found.sensitivity.flatten(2), "finished": found.outcome.finished.float()}
+
+    delta = bench.context.cache.tensors("linear", key, build)["delta"].double().cpu().numpy()
+    return np.asarray([change.eta for change in changes])[:, None, None] * delta
+
+
+def random_trace(bench: Bench) -> dict[str, Any]:
+    """Options of the random trace."""
+    return {"trace": "hutchinson", "probes": bench.context.config.probes, "seed": 0}
+
+
+def use_exact(bench: Bench) -> bool:
+    """Whether the exact trace is affordable."""
+    return bench.latents[0].numel() <= EXACT_UP_TO
+
+
+def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> np.ndarray | None:
+    """Samples under the finite mass minus the base samples; None where no gate exists (moved points)."""
+    if change.perturbation.masses is None:
+        return None
+    options = random_trace(bench)
+    with torch.no_grad():
+        found = resample(
+            bench.score(trained),
+            bench.latents,
+            change.perturbation,
+            change.eta,
+            bench.grid,
+            anchor=bench.anchor,
+            **options,
+        )
+    return found.samples.flatten(1).double().cpu().numpy() - base
+
+
+class KernelRatio(Ratio):
+    """log r and its gradient from two kernel densities of one bandwidth: the data's own law is the base law."""
+
+    def __init__(self, new: Points, base: Points) -> None:
+        self.new, self.base = new, base
+
+    def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """log r (batch,) and ∇ log r, like x."""
+        (log_new, new), (log_base, base) = (law.log_density_and_score(x, sigma) for law in (self.new, self.base))
+        return log_new - log_base, new - base
+
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """log ν_σ − log ρ_σ, (batch,)."""
+        return self.log_density_and_score(x, sigma)[0]
+
+    def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
+        """∇² log r · tangent, like x."""
+        return self.new.score_product(x, sigma, tangent) - self.base.score_product(x, sigma, tangent)
+
+
+def kernel(bench: Bench, trained: Trained, change: Change) -> np.ndarray:
+    """η δ with the log-ratio of kernel densities."""
+    new, base = (Points(images, bandwidth=bench.bandwidth) for images in (change.added, bench.train.images))
+    return _by_ratio(bench, trained, change, KernelRatio(new, base))
+
+
+def classifier(bench: Bench, trained: Trained, change: Change) -> np.ndarray:
+    """η δ with a noise-conditional density-ratio classifier."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = RatioNetwork(tuple(bench.train.images.shape[1:]), scale=float(bench.train.images.std()), width=256)
+    steps = bench.context.config.classifier_steps
+    found = train_ratio_classifier(
+        network, bench.train.images, change.added, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, steps=steps
+    )
+    return _by_ratio(bench, trained, change, found.classifier)
+
+
+def _by_ratio(bench: Bench, trained: Trained, change: Change, ratio: Ratio) -> np.ndarray:
+    found = sample_sensitivity(bench.score(trained), bench.latents, Toward(ratio), bench.grid)
+    return change.eta * found.sensitivity.flatten(1).detach().double().cpu().numpy()
+
+
+def empirical(bench: Bench, change: Change) -> np.ndarray:
+    """η δ of the empirical score itself: a model that memorises, in closed form."""
+    law = Points(bench.train.images, bandwidth=bench.bandwidth)
+    with torch.no_grad():
+        found = sample_sensitivity(
+            law.score, bench.latents, change.perturbation, bench.grid, anchor=law, **random_trace(bench)
+        )
+    return change.eta * found.sensitivity.flatten(1).double().cpu().numpy()
+
+
+def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
+    """Toward (removal: away from) the nearest image of the mass that moves."""
+    members = change.added.flatten(1).double().numpy()
+    distances = ((samples[:, None] - members[None]) ** 2).sum(-1)
+    return np.sign(change.eta) * (members[distances.argmin(1)] - samples)
+
+
+def transport(samples: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Barycentric projection of the base samples onto the changed networks' samples, entropic optimal transport."""
+    cost = ot.dist(samples, changed)
+    plan = ot.sinkhorn([], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=5000)
+    return len(samples) * plan @ changed - samples
