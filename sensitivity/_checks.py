@@ -72,7 +72,7 @@ def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None)
     if x.ndim < 2:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}, states have shape (batch, *shape): "
-            f"add the missing axis with {name}[None]."
+            f"write a batch of numbers as {name}[:, None], one sample as {name}[None]."
         )
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(
