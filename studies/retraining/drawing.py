@@ -109,7 +109,7 @@ def changes(rows: pd.DataFrame, regime: Regime) -> Figure:
     return described(
         drawing,
         f"{regime.name}: median correlation of predicted with retrained change for each change of the data, "
-        "and its ceiling.",,
+        "and its ceiling.",
     )
 
 
