@@ -82,11 +82,14 @@ def pull_back(
             mu: Tensor,
             entries: Sequence[Record] = entries,
             pairings: list[Pairing] = pairings,
+            taken: Tensor = taken,
         ) -> Tensor:
             record = entries[stage]
             scores, moved = laws.cotangents(record.x, record.sigma, mu)
+            # A halted sample's score may be NaN, which no zero cotangent undoes.
+            scores = tuple(torch.where(taken, score, 0.0) for score in scores)
             pairings.append(Pairing(record, scores, mu))
-            return moved
+            return torch.where(taken, moved, 0.0)
 
         passed = retreat(step, torch.where(taken, cotangents, 0.0), transpose)
         cotangents = torch.where(taken, passed, cotangents)

@@ -103,6 +103,8 @@ def influence(
         >>> bool(result.values[0, 0] < 0 < result.values[0, 1])
         True
     """
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k={top_k!r} counts the points to keep; give an integer of at least 1, or None for all.")
     data = points if isinstance(points, Points) else Points(points)
     functionals = list(functional) if isinstance(functional, Sequence) else [functional]
     change: Any = Toward(data)

@@ -217,12 +217,12 @@ class _Known(Ratio):
 def test_a_ratio_needs_no_density():
     """Assert that a perturbation known by its ratio runs without an anchor and gives the same sensitivity."""
     problem = case("d2_k3_s0", samples=2)
-    grid = Grid(SIGMA_MAX, SIGMA_MIN, 60)
+    grid = Grid(SIGMA_MAX, SIGMA_MIN, 16)
     free = sample_sensitivity(problem.score, problem.latents, Toward(_Known(problem)), grid, solver="rk4", order=2)
     assert free.log_density is None
     carried = _run(problem, grid=grid, solver="rk4", order=2)
-    assert_close(free.sensitivity, carried.sensitivity, rtol=1e-4, atol=1e-5)
-    assert_close(free.curvature, carried.curvature, rtol=1e-3, atol=1e-4)
+    assert_close(free.sensitivity, carried.sensitivity, rtol=1e-2, atol=1e-3)
+    assert_close(free.curvature, carried.curvature, rtol=2e-2, atol=1e-2)
 
 
 def test_gradients_reach_the_network_only_when_asked():

@@ -1,0 +1,116 @@
+"""Samples at finite mass without retraining, against the truth of the changed law."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support.close import assert_close
+from support.engine import SIGMA_MAX, SIGMA_MIN, case
+
+from oracles import AdditivePerturbation, flow
+from sensitivity import Grid, Outcome, Points, Remove, Toward, resample, sample_sensitivity
+from studies.bridge import ExactLaw, engine_measure
+
+FINE = Grid(SIGMA_MAX, SIGMA_MIN, 48, spacing="log")
+COARSE = Grid(SIGMA_MAX, SIGMA_MIN, 8)
+
+
+@pytest.mark.parametrize("name", ["d1_k3_s0", "d2_k3_s0"])
+def test_resampling_is_sampling_from_the_true_mixture(name):
+    """Assert 1e-6 agreement at η = .5, .1, .01, one mass for each latent."""
+    problem = case(name, samples=3)
+    etas = torch.tensor([0.5, 0.1, 0.01], dtype=torch.float64)
+    result = resample(problem.score, problem.latents, problem.change, etas, FINE, anchor=problem.exact, solver="dopri5")
+    for k, eta in enumerate(etas.tolist()):
+        truth = problem.truth.sample(problem.latents[k : k + 1].numpy(), eta, SIGMA_MAX, SIGMA_MIN)
+        assert_close(result.samples[k : k + 1], np.asarray(truth), rtol=0, atol=1e-6)
+    assert result.outcome.sentence == "3 of 3 samples finished."
+
+
+def test_removing_a_part_gives_the_flow_of_what_is_left():
+    """Assert that from a law with mass η of ν in it, removing ν gives the samples of the law without it."""
+    problem = case("d2_k3_s0", samples=3)
+    eta = 0.2
+    whole = ExactLaw(problem.truth.at(eta))
+    result = resample(
+        whole.score,
+        problem.latents,
+        Remove(engine_measure(problem.toward)),
+        -eta / (1 - eta),
+        FINE,
+        anchor=whole,
+        solver="dopri5",
+    )
+    left = flow.sample(problem.base, problem.latents.numpy(), SIGMA_MAX, SIGMA_MIN)
+    assert_close(result.samples, left, rtol=0, atol=1e-6)
+
+
+def test_two_changes_at_once_equal_one_after_the_other():
+    """Assert that a sequence of perturbations with a sequence of masses is sampling from the law with both."""
+    problem = case("d2_k3_s0", samples=2)
+    second = case("d2_k3_s0", seed=3).base.noised(0.5)
+    first = AdditivePerturbation(problem.base, problem.toward).at(0.25)
+    truth = AdditivePerturbation(first, second).sample(problem.latents.numpy(), 0.2, SIGMA_MAX, SIGMA_MIN)
+    changes = [problem.change, Toward(engine_measure(second))]
+    result = resample(
+        problem.score, problem.latents, changes, [0.25 * 0.8, 0.2], FINE, anchor=problem.exact, solver="dopri5"
+    )
+    assert_close(result.samples, np.asarray(truth), rtol=0, atol=1e-6)
+
+
+def test_small_masses_move_samples_by_their_sensitivity():
+    """Assert that the discrete sensitivity is the derivative of the discrete resample, for every solver."""
+    problem = case("d2_k3_s0", samples=3)
+    for solver in ("euler", "heun", "exponential", "sde"):
+        options = {"anchor": problem.exact, "solver": solver, "trace": "hutchinson", "probes": 2, "seed": 5}
+        ahead, behind = (
+            resample(problem.score, problem.latents, problem.change, eta, COARSE, **options).samples
+            for eta in (1e-5, -1e-5)
+        )
+        exact = sample_sensitivity(problem.score, problem.latents, problem.change, COARSE, **options).sensitivity
+        assert_close((ahead - behind) / 2e-5, exact, rtol=1e-6, atol=1e-7)
+
+
+def test_an_impossible_removal_is_an_outcome_and_not_a_number():
+    """Assert that samples that meet a non-positive density stop there with finite states, and say so."""
+    problem = case("d2_k3_s0", samples=8)
+    result = resample(problem.score, problem.latents, problem.change, -50.0, COARSE, anchor=problem.exact)
+    stopped = [result.outcome[i] for i in range(8)]
+    assert Outcome.REMOVAL_CONTRADICTED in stopped
+    assert bool(result.samples.isfinite().all())
+    assert "the estimated density contradicts the removal, first at σ = " in result.outcome.sentence
+
+
+def test_chunks_change_nothing():
+    """Assert that masses and noise follow their latents into the chunks."""
+    problem = case("d3_k4_s0")
+    etas = torch.linspace(0.0, 0.5, 5, dtype=torch.float64)
+    options = {"anchor": problem.exact, "trace": "hutchinson", "probes": 2, "seed": 1}
+    whole, cut = (
+        resample(problem.score, problem.latents, problem.change, etas, COARSE, chunk_size=size, **options)
+        for size in (None, 2)
+    )
+    assert_close(cut.samples, whole.samples, rtol=1e-11, atol=1e-12)
+    assert_close(cut.log_density, whole.log_density, rtol=1e-11, atol=1e-12)
+
+
+def test_the_carried_density_is_that_of_the_base_law_at_the_new_samples():
+    """Assert that along the foreign path L stays log p_σ, not the density of the changed law."""
+    problem = case("d3_k4_s0", samples=2)
+    result = resample(problem.score, problem.latents, problem.change, 0.5, FINE, anchor=problem.exact, solver="dopri5")
+    assert_close(result.log_density, problem.exact.log_density(result.samples, SIGMA_MIN), rtol=0, atol=1e-4)
+
+
+def test_bad_masses_are_refused():
+    """Assert that each error quotes the mass."""
+    problem = case("d2_k3_s0", samples=2)
+    points = Points(torch.zeros(1, 2, dtype=torch.float64))
+    bad = [
+        (problem.change, float("nan"), "is not finite"),
+        (problem.change, torch.zeros(3), "eta has shape"),
+        ([problem.change, Remove(points)], [0.1], "does not match 2 perturbations"),
+    ]
+    for change, eta, said in bad:
+        with pytest.raises(ValueError, match=said):
+            resample(problem.score, problem.latents, change, eta, COARSE, anchor=problem.exact)
