@@ -150,9 +150,15 @@ def test_results_have_the_kind_of_the_laws(library):
     pairs = [
         (truth.score_derivative(convert(x), SIGMA, 3, 0.2), plain.score_derivative(x, SIGMA, 3, 0.2)),
         (truth.log_ratio(convert(x), SIGMA), plain.log_ratio(x, SIGMA)),
-        (truth.score_derivative_product(convert(x), SIGMA, convert(x)), plain.score_derivative_product(x, SIGMA, x)),
-        (truth.score(convert(x), SIGMA, -1e-4), plain.score(x, SIGMA, -1e-4)),
     ]
+    if library != "jax":  # which compiles every operation it has not seen
+        pairs += [
+            (
+                truth.score_derivative_product(convert(x), SIGMA, convert(x)),
+                plain.score_derivative_product(x, SIGMA, x),
+            ),
+            (truth.score(convert(x), SIGMA, -1e-4), plain.score(x, SIGMA, -1e-4)),
+        ]
     for value, expected in pairs:
         assert kind(value) == kind(convert(x))
         assert_close(np.asarray(value), expected, rtol=1e-10, atol=1e-12)
