@@ -28,7 +28,7 @@ def outside(page: Path) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Build with warnings as errors; the exit status is 0 when the pages stand alone."""
-    command = [sys.executable, "-m", "jupyter_book", "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
+    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
     if code := subprocess.run(command, check=False).returncode:
         return code
     pages = sorted(page for page in PAGES.rglob("*.html") if "_static" not in page.parts)
