@@ -115,7 +115,7 @@ def local_client(workers: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port; the usual one may be taken
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,

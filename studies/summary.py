@@ -47,7 +47,8 @@ class Summary:
         setting: what the rows depend on (`Setting.describe`).
         digest: its digest.
         environment: versions, commit and machine of the run that made the summary.
-        origin: over all cells: their number, how many are finished, seconds, peak memory, commits; and the name to run it by.
+        origin: over all cells: their number, how many are finished, seconds, peak memory, commits; and the name to
+            run the study by.
         rows: all rows.
         claims: the study's claims.
         figures: pictures by name.

@@ -115,7 +115,8 @@ def test_the_browser_check_sees_what_it_is_there_for(tmp_path: Path) -> None:
     """Assert that an error, a missing image and an overlong line do show."""
     page = tmp_path / "bad.html"
     page.write_text(
-        '<body><img src="gone.png" alt="gone"><div style="width:5000px">x</div><script>console.error("woe")</script></body>'
+        '<body><img src="gone.png" alt="gone"><div style="width:5000px">x</div>'
+        '<script>console.error("woe")</script></body>'
     )
     seen = visit(page, tmp_path)
     assert any("woe" in line for line in seen.console)
