@@ -90,7 +90,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class _Problem:
-    """One batch of states and what the integrand needs."""
+    """One batch of states and what the integrand needs; ``start`` is ``log q_{σ_0}(x)``."""
 
     score: Score
     x: Tensor
@@ -101,10 +101,11 @@ class _Problem:
     noise: Noise
     chunk_size: int
     options: Formula
+    start: Tensor
 
     def rows(self, rows: Tensor) -> _Problem:
-        x, sigma = self.x[rows], self.sigma[rows]
-        return replace(self, x=x, sigma=sigma, placement=self.placement[rows], noise=self.noise[rows])
+        x, sigma, start = self.x[rows], self.sigma[rows], self.start[rows]
+        return replace(self, x=x, sigma=sigma, start=start, placement=self.placement[rows], noise=self.noise[rows])
 
     @property
     def dimension(self) -> int:
@@ -118,12 +119,16 @@ class _Problem:
         return y.reshape(-1, *self.x.shape[1:]), levels.flatten()
 
     def log_reference(self, y: Tensor, levels: Tensor) -> Tensor:
-        if self.reference is None:
-            return torch.zeros(y.shape[0], dtype=torch.float64, device=y.device)
-        return self.reference.log_density(y, levels).to(torch.float64)
+        return _log_density(self.reference, y, levels)
 
     def reference_score(self, y: Tensor, levels: Tensor) -> Tensor:
         return torch.zeros_like(y) if self.reference is None else self.reference.score(y, levels)
+
+
+def _log_density(reference: Any, y: Tensor, levels: Tensor) -> Tensor:
+    if reference is None:
+        return torch.zeros(y.shape[0], dtype=torch.float64, device=y.device)
+    return reference.log_density(y, levels).to(torch.float64)
 
 
 # A whole frame removes the noise of directions and is worth having at down to five nodes; a part of one gains little.
@@ -155,14 +160,39 @@ def formula_log_density(
     return _estimate(problem, evaluations) if tolerance is None else _to_tolerance(problem, evaluations, tolerance)
 
 
+def formula_log_ratio(
+    score: Score,
+    reference: Reference,
+    x: Tensor,
+    sigma: Tensor,
+    *,
+    anchor: Any,
+    sigma_max: float,
+    noise: Noise,
+    evaluations: int,
+    chunk_size: int = 4096,
+) -> Estimate:
+    """``log p_σ(x) − log q_σ(x)`` of two networks with the same noise; ``reference`` has q's score and q's anchor."""
+    options = Formula(reference)
+    problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
+    return _estimate(replace(problem, start=torch.zeros_like(problem.start)), evaluations)
+
+
 def _estimate(problem: _Problem, evaluations: int, first: int = 0) -> Estimate:
     """One estimate from replicates number ``first`` and up."""
     options = problem.options
     frame, nodes = _budget(options, problem.dimension, evaluations)
-    numbers = range(first, first + options.replicates)
-    parts = [_terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in numbers]
-    groups = problem.log_reference(problem.x, problem.sigma) + torch.stack(parts)
+    block = max(1, problem.chunk_size // (vectors(frame, options.orthogonal) * options.sides))
+    rows = torch.arange(problem.x.shape[0], device=problem.x.device).split(block)
+    groups = torch.cat([_groups(problem.rows(part), nodes, frame, first) for part in rows], dim=1)
     return Estimate.of_groups(groups.to(problem.x.dtype), evaluations=options.cost(nodes, frame))
+
+
+def _groups(problem: _Problem, nodes: int, frame: int, first: int) -> Tensor:
+    """Independent estimates, ``(replicates, batch)``."""
+    numbers = range(first, first + problem.options.replicates)
+    parts = [_terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in numbers]
+    return problem.start + torch.stack(parts)
 
 
 def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tensor:
@@ -224,7 +254,9 @@ def _problem(
     fine, coarse = options.scales or (level, _coarse_scale(anchor, sigma_max))
     ends = [torch.as_tensor(v, dtype=torch.float64, device=x.device).expand(x.shape[0]) for v in (fine, coarse, top)]
     placement = Placement(ends[0], ends[1], ends[2], options.raw)
-    return _Problem(score, x, sigma.expand(x.shape[0]), anchor, reference, placement, noise, chunk_size, options)
+    sigma = sigma.expand(x.shape[0])
+    start = _log_density(reference, x, sigma)
+    return _Problem(score, x, sigma, anchor, reference, placement, noise, chunk_size, options, start)
 
 
 def _coarse_scale(anchor: Any, sigma_max: float) -> float:
