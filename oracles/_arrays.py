@@ -99,6 +99,11 @@ def from_numpy(array: np.ndarray, like: Array) -> Array:
     return xp.asarray(np.array(array, order="C"), dtype=like.dtype, device=compat.device(like))
 
 
+def integers(array: np.ndarray, like: Array) -> Array:
+    """Indices in the library and device of `like`."""
+    return namespace(like).asarray(np.array(array, dtype=np.int64), device=compat.device(like))
+
+
 def like(value: Any, reference: Array) -> Array:
     """A number or a zero-dimensional array as a zero-dimensional array of the kind of `reference`."""
     xp = namespace(reference)
