@@ -9,8 +9,9 @@ A study module defines
 - `claims(rows, config)`: what the study asserts, with measured values and intervals;
 - `figures(rows, config)`: Matplotlib figures by name, each with a text alternative in the attribute `alt`.
 
-Two attributes are optional: `VERSION` (an integer; raising it sets aside rows stored by older code) and `SERIAL`
-(`True` for timings: one cell at a time, nothing beside it).
+Three attributes are optional: `VERSION` (an integer; raising it sets aside rows stored by older code), `SERIAL`
+(`True` for timings: one cell at a time, nothing beside it) and `TORCH` (`False` when cells do not use torch, which is
+then not loaded).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from studies.study import Cell, Claim, Context
 
 NAME = "demonstration"
 QUESTION = "Does the mean of uniform numbers tend to one half?"
+TORCH = False
 
 
 @dataclass(frozen=True)

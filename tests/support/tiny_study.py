@@ -12,6 +12,7 @@ from studies.study import Cell, Claim, Context
 
 NAME = "tiny"
 QUESTION = "How long does a cell take that does nothing?"
+TORCH = False
 
 
 @dataclass(frozen=True)

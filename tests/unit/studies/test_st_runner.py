@@ -199,3 +199,19 @@ def test_ten_thousand_tiny_cells_take_a_minute_and_resume_in_a_quarter(tmp_path:
     print(f"10 000 cells: {middle - start:.1f} s, again: {end - middle:.1f} s")
     assert middle - start <= 60
     assert end - middle <= 15
+
+
+@pytest.mark.slow
+def test_two_workers_are_nearly_twice_as_fast_as_one(tmp_path: Path) -> None:
+    """Assert 1.7 times the speed on independent cells of a twentieth of a second, once the cluster is up."""
+    config = demonstration.Config(sizes=(10,), repeats=120, pause=0.05)
+    setting = Setting("demonstration", "full", config)
+    cells, context, seconds = setting.cells(demonstration), Context(config, folder=tmp_path), {}
+    for workers in (1, 2):
+        with execution.local_client(workers) as client:
+            list(dispatch.dispatch(client, STUDY, cells[:16], context))  # every worker has loaded the study
+            start = time.perf_counter()
+            assert len(list(dispatch.dispatch(client, STUDY, cells, context))) == 120
+            seconds[workers] = time.perf_counter() - start
+    print(f"one worker {seconds[1]:.2f} s, two workers {seconds[2]:.2f} s, ratio {seconds[1] / seconds[2]:.2f}")
+    assert seconds[1] / seconds[2] >= 1.7
