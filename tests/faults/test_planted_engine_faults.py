@@ -1,0 +1,135 @@
+"""Faults planted in the sampler must make the checks against the oracles fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.close import assert_close
+from support.engine import SIGMA_MAX, SIGMA_MIN, case, check_line
+
+from sensitivity import Grid, Points, Toward, influence, resample, sample_sensitivity
+from sensitivity.laws import Laws
+from sensitivity.second import curvature_slope
+from sensitivity.tableau import RungeKutta, Table
+from sensitivity.traces import Trace
+
+PROBES = {"trace": "hutchinson", "probes": 2, "seed": 0}
+
+
+def _drop_sigma(patch):
+    """dx/dσ = −s instead of −σ s."""
+
+    def weights(self, start, end):
+        width = end - start
+        levels = tuple(start + node * width for node in self.nodes)
+        stages = tuple(tuple(-width * a for a in row) for row in self.stages)
+        final = tuple(-width * b for b in self.final)
+        return Table(levels, stages, final, stages, final)
+
+    patch.setattr(RungeKutta, "weights", weights)
+
+
+def _wrong_sign(patch):
+    """−ṡ instead of ṡ."""
+    right = Laws.sources
+    patch.setattr(Laws, "sources", lambda self, *args: -right(self, *args))
+
+
+def _doubled_divergence(patch):
+    """2 div s instead of div s."""
+    right = Trace.combine
+    patch.setattr(Trace, "combine", lambda self, *args: 2 * right(self, *args))
+
+
+def _missing_mean(patch):
+    """The sum over probes instead of their mean."""
+
+    def summary(self, logs):
+        return (None, None) if logs is None else (logs.sum(1), logs.std(1))
+
+    patch.setattr(Laws, "summary", summary)
+
+
+@pytest.mark.parametrize("plant", [_drop_sigma, _wrong_sign, _doubled_divergence, _missing_mean])
+def test_the_quantile_oracle_catches_it(plant, monkeypatch):
+    """Assert that the comparison in one dimension fails under each planted fault."""
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_line(**PROBES)
+
+
+def _check_resample():
+    problem = case("d2_k3_s0", samples=2)
+    grid = Grid(SIGMA_MAX, SIGMA_MIN, 16, spacing="log")
+    truth = problem.truth.sample(problem.latents.numpy(), 0.5, SIGMA_MAX, SIGMA_MIN)
+    found = resample(problem.score, problem.latents, problem.change, 0.5, grid, anchor=problem.exact, solver="dopri5")
+    assert_close(found.samples, np.asarray(truth), rtol=0, atol=1e-3)
+
+
+def test_a_density_that_ignores_the_foreign_path_is_caught(monkeypatch):
+    """Assert that leaving out s·(s − s^w) makes resampling miss the true mixture, which it meets otherwise."""
+    _check_resample()
+    monkeypatch.setattr(Laws, "rates", lambda self, local, drift: local.divergences)
+    with pytest.raises(AssertionError):
+        _check_resample()
+
+
+def _check_transpose():
+    """The identity for a score whose Jacobian is not symmetric, so that Jδ cannot pass for Jᵀδ."""
+    problem = case("d3_k4_s0", samples=2)
+    turn = torch.tensor([[0.0, 0.3, 0.0], [-0.3, 0.0, 0.1], [0.0, 0.0, 0.0]], dtype=torch.float64)
+
+    def score(x, sigma):
+        return problem.score(x, sigma) + torch.tanh(x) @ turn / (1 + sigma**2)
+
+    data = torch.from_numpy(np.asarray(problem.base.sample(3, 3)))
+    options = {"grid": Grid(SIGMA_MAX, SIGMA_MIN, 4), "anchor": problem.exact, "products": "forward"}
+    found = influence(score, problem.latents, lambda x: x[:, 0], Points(data, bandwidth=0.5), **options)
+    changes = [Toward(Points(row[None], bandwidth=0.5)) for row in data]
+    forward = sample_sensitivity(score, problem.latents, changes, **options)
+    assert_close(found.values, forward.sensitivity[..., 0].T, rtol=1e-11, atol=1e-13)
+
+
+def test_a_cotangent_that_is_not_transposed_is_caught(monkeypatch):
+    """Assert that J in place of Jᵀ breaks the inner-product identity."""
+    _check_transpose()
+
+    def straight(self, x, sigma, cotangents):
+        parts = [law.products.jvp(x, sigma, cotangents) for law in self.laws]
+        return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+    monkeypatch.setattr(Laws, "cotangents", straight)
+    with pytest.raises(AssertionError):
+        _check_transpose()
+
+
+def _check_second():
+    problem = case("d2_k3_s0", samples=2)
+    grid, options = Grid(SIGMA_MAX, SIGMA_MIN, 6), {"anchor": problem.exact}
+    exact = sample_sensitivity(problem.score, problem.latents, problem.change, grid, order=2, **options)
+    ends = [
+        resample(problem.score, problem.latents, problem.change, eta, grid, **options).samples
+        for eta in (3e-4, 0.0, -3e-4)
+    ]
+    assert_close(exact.curvature, (ends[0] - 2 * ends[1] + ends[2]) / 9e-8, rtol=1e-3, atol=1e-3)
+
+
+def test_a_log_density_that_is_not_differentiated_is_caught(monkeypatch):
+    """Assert that dropping L̇ from the second order breaks its agreement with second differences."""
+    _check_second()
+
+    def frozen(laws, watch):
+        slope = curvature_slope(laws, watch)
+
+        def without(step, stage, state):
+            rate = slope(step, stage, state)
+            return replace(rate, log_tangent=torch.zeros_like(rate.log_tangent))
+
+        return without
+
+    monkeypatch.setattr("sensitivity.forward.curvature_slope", frozen)
+    with pytest.raises(AssertionError):
+        _check_second()
