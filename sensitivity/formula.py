@@ -53,8 +53,8 @@ class Formula:
         orthogonal: orthogonal frames of noise with antithetic, stratified radii, else independent noise.
         frame: directions in a frame; None takes all ``d`` where the budget has five nodes a replicate, else a few.
         replicates: independent repetitions, from which the standard error comes.
-        scales: ``(a, b)`` of the placement in time (module :mod:`sensitivity.nodes`); None takes ``a = σ_0`` and ``b``
-            from the anchor.
+        scales: ``(a, b)`` of the placement in time (module :mod:`sensitivity.nodes`); None takes ``a = σ_0`` and for
+            ``b`` the largest deviation of the anchor.
     """
 
     reference: Any = "anchor"
@@ -71,6 +71,8 @@ class Formula:
             raise ValueError(f"times={self.times!r} is unknown: choose one of {', '.join(TIMES)}.")
         if self.replicates < 1:
             raise ValueError(f"replicates={self.replicates} gives no estimate: give at least 2, or 1 without an error.")
+        if self.scales is not None and not 0 < self.scales[0] < self.scales[1]:
+            raise ValueError(f"scales={self.scales} must be 0 < finest < coarsest: give two standard deviations.")
         if self.raw and self.reference is not None:
             raise ValueError("raw=True is the formula without a reference: give reference=None with it.")
 
@@ -251,7 +253,8 @@ def _problem(
         )
     level = sigma.to(torch.float64).expand(x.shape[0])
     top = torch.maximum((sigma_max**2 - level.square()).clamp(min=0.0).sqrt(), 1e-9 * level)
-    fine, coarse = options.scales or (level, _coarse_scale(anchor, sigma_max))
+    spread = torch.maximum((level.square() + _coarse_scale(anchor, sigma_max) ** 2).sqrt(), 2 * level)
+    fine, coarse = options.scales or (level, spread)
     ends = [torch.as_tensor(v, dtype=torch.float64, device=x.device).expand(x.shape[0]) for v in (fine, coarse, top)]
     placement = Placement(ends[0], ends[1], ends[2], options.raw)
     sigma = sigma.expand(x.shape[0])

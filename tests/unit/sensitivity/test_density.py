@@ -309,6 +309,8 @@ def test_bad_formula_options_are_refused() -> None:
         Formula(times="random")
     with pytest.raises(ValueError, match="replicates=0"):
         Formula(replicates=0)
+    with pytest.raises(ValueError, match="0 < finest < coarsest"):
+        Formula(scales=(2.0, 1.0))
     with pytest.raises(ValueError, match="raw=True"):
         Formula(raw=True)
     with pytest.raises(ValueError, match="has no score"):
