@@ -138,5 +138,7 @@ def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
 def transport(samples: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """Barycentric projection of the base samples onto the changed networks' samples, entropic optimal transport."""
     cost = ot.dist(samples, changed)
-    plan = ot.sinkhorn([], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=5000)
+    plan = ot.sinkhorn(
+        [], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=20_000, stopThr=1e-6
+    )
     return len(samples) * plan @ changed - samples
