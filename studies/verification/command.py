@@ -86,8 +86,10 @@ def _folder(report: Report) -> str:
 
 
 def show(report: Report, screen: Console, out: Path | None = None) -> None:
-    """Print the table; write the files where a folder is given."""
+    """Print the table and what fails; write the files where a folder is given."""
     screen.print(report.table())
+    for line in report.findings():
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
     if report.status == "could not run":
         trace = next((run.trace for v in report.judged for run in v.runs if run.trace), "")
         screen.print(trace or report.summary, markup=False, highlight=False)

@@ -15,7 +15,7 @@ from studies.verification.laws import oracle
 from studies.verification.runs import Run
 from studies.verification.tasks.base import Case, Task, rownorm
 
-__all__ = ["CALIBRATION", "Check", "Verdict", "judge"]
+__all__ = ["CALIBRATION", "Check", "Verdict", "judge", "two_digits"]
 
 # Bounds on reported/observed standard deviation.  Observed ones from 16 repeats stray by a factor two to three.
 CALIBRATION = (0.45, 3.0)
@@ -89,6 +89,16 @@ def judge(task: Task, case: Case, truth: np.ndarray, runs: list[Run], slack: flo
     return Verdict(case, tuple(checks), kept, truth, scaled, _measures(task, values, truth, limit, runs))
 
 
+def two_digits(value: float) -> str:
+    """Two significant digits without needless exponents.
+
+    Example:
+        >>> two_digits(143.2), two_digits(0.00012)
+        ('140', '0.00012')
+    """
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def _finite(values: np.ndarray) -> Check:
     share = float(np.isfinite(values).mean())
     return Check("finite", share, 1.0, share == 1.0, f"{share:.1%} of the values are finite.")
@@ -139,8 +149,8 @@ def _bars(runs: list[Run]) -> np.ndarray | None:
 def _sentence(error: float, values: np.ndarray, truth: np.ndarray, task: Task) -> str:
     """How large the error is and what it looks like: a factor, a sign, an offset."""
     if error <= 1.0:
-        return f"errors reach {error:.2g} of what is allowed."
-    text = f"errors reach {error:.2g} times what is allowed"
+        return f"errors reach {two_digits(error)} of what is allowed."
+    text = f"errors reach {two_digits(error)} times what is allowed"
     look = _look(values, truth, task)
     return f"{text}; {look}." if look else f"{text}."
 
@@ -163,7 +173,7 @@ def _look(values: np.ndarray, truth: np.ndarray, task: Task) -> str:
 
 
 def _noise(spread: float, task: Task) -> str:
-    return f"standard deviation {spread:.2g}" + (" (absolute)." if task.absolute else " of the truth's size.")
+    return f"standard deviation {two_digits(spread)}" + (" (absolute)." if task.absolute else " of the truth's size.")
 
 
 def _measures(

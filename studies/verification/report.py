@@ -101,6 +101,18 @@ class Report:
             f"(checks: {', '.join(self.failed_checks)})."
         )
 
+    def findings(self) -> list[str]:
+        """What fails, one sentence each; the summary, observed orders and how to see the worst case again."""
+        lines = [
+            f"{verdict.case.name}, {check.name}: {check.sentence}"
+            for verdict in self.failing
+            for check in verdict.checks
+            if not check.holds
+        ]
+        known = [entry for entry in self.orders if np.isfinite(entry["order"])]
+        lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
+        return [*lines, self.summary, *([f"Worst case again: {self.reproduce()}"] if self.failing else [])]
+
     def worst(self) -> Verdict | None:
         """The failing verdict with the largest scaled error, or the worst of all if none fails."""
         from_failing = self.failing or self.judged

@@ -1,13 +1,15 @@
-"""Rich tables of reports."""
+"""Rich tables of reports, narrow enough for 80 columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
-from studies.verification.judge import Verdict
+from studies.verification.judge import Verdict, two_digits
 from studies.verification.report import Report
 
 __all__ = ["overview", "problem_table"]
@@ -15,8 +17,38 @@ __all__ = ["overview", "problem_table"]
 STYLES = {"holds": "green", "falls short": "red", "could not run": "red", "declined": "dim"}
 
 
+def problem_table(report: Report) -> Table:
+    """One line per problem: verdict, median and 99 % error; bias, deviation and coverage where there are any; cost."""
+    unit = "absolute" if report.task.absolute else "relative"
+    columns = {"median": f"{unit}_median", "99 %": f"{unit}_q99"} | _stochastic(report)
+    columns |= {"calls": "calls", "s": "seconds"}
+    title = f"{escape(report.estimator)} on {report.task.name}"
+    table = Table(title=title, caption=_caption(report), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("problem", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for verdict in report.verdicts:
+        state = _state(verdict)
+        cells = [_cell(name, verdict.measures.get(name)) for name in columns.values()]
+        table.add_row(verdict.case.name, f"[{STYLES[state]}]{state}[/]", *cells)
+    return table
+
+
+def _stochastic(report: Report) -> dict[str, str]:
+    measures = [verdict.measures for verdict in report.judged]
+    found = {"bias": "bias", "sd": "deviation"} if any(m.get("repeats", 1) > 1 for m in measures) else {}
+    return found | ({"cover": "coverage"} if any("coverage" in m for m in measures) else {})
+
+
+def _cell(name: str, value: float | None) -> str:
+    return f"{value:.1f}" if name == "seconds" and value is not None else _number(value)
+
+
 def _number(value: float | None) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.2g}"
+    if value is None or not np.isfinite(value):
+        return ""
+    return f"{value:.0f}" if value >= 100 and value == int(value) < 1e6 else two_digits(value)
 
 
 def _state(verdict: Verdict) -> str:
@@ -25,54 +57,25 @@ def _state(verdict: Verdict) -> str:
     return "holds" if verdict.holds else "falls short"
 
 
-def problem_table(report: Report) -> Table:
-    """One line per problem: verdict, median and 99 % error, bias, deviation, coverage, cost, and what fails."""
-    task = report.task
-    unit = "absolute" if task.absolute else "relative"
-    table = Table(title=f"{report.estimator} on {task.name}: {report.status}", caption=_caption(report))
-    for title in ("problem", "verdict", f"median {unit}", f"99 % {unit}", "bias", "sd", "coverage", "calls", "s"):
-        table.add_column(title, justify="left" if title in ("problem", "verdict") else "right")
-    table.add_column("what fails", overflow="fold")
-    for verdict in report.verdicts:
-        state, m = _state(verdict), verdict.measures
-        numbers = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds")
-        failing = " ".join(f"[bold]{c.name}[/bold]: {_escaped(c.sentence)}" for c in verdict.checks if not c.holds)
-        cells = [_number(m.get(name)) for name in numbers]
-        table.add_row(verdict.case.name, f"[{STYLES[state]}]{state}[/]", *cells, failing)
-    return table
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 def _caption(report: Report) -> str:
-    parts = [_escaped(report.summary)]
-    for entry in report.orders:
-        if entry["order"] is not None and np.isfinite(entry["order"]):
-            parts.append(f"Observed order in {entry['in']} on {entry['problem']}: {entry['order']:.2f}.")
-    if report.failing:
-        parts.append(_escaped(f"Worst: {report.reproduce()}"))
-    return "\n".join(parts)
+    unit = "absolute errors" if report.task.absolute else "relative errors"
+    return f"{report.status}; {unit} of {report.task.question}"
 
 
 def overview(reports: Iterable[Report]) -> Table:
     """One line per report."""
-    table = Table(title="Estimators against the truth")
-    for title in ("task", "estimator", "verdict", "problems", "largest error / limit", "seconds"):
-        table.add_column(title, justify="right" if title in ("problems", "seconds") else "left")
+    table = Table(title="Estimators against the truth", box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("task", "estimator", "verdict", "problems", "error / limit", "s"):
+        table.add_column(title, justify="right" if title in ("problems", "error / limit", "s") else "left")
     for report in reports:
         measured = [c.measured for v in report.judged for c in v.checks if c.name in ("accuracy", "bias")]
-        top = float(np.max(measured, initial=0.0))
         good = sum(verdict.holds for verdict in report.judged)
         table.add_row(
             report.task.name,
-            report.estimator,
+            escape(report.estimator.split(": ")[-1]),
             f"[{STYLES[report.status]}]{report.status}[/]",
             f"{good}/{len(report.judged)}",
-            _number(top),
+            _number(float(np.max(measured, initial=0.0))),
             f"{report.seconds:.1f}",
         )
     return table

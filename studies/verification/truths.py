@@ -1,7 +1,7 @@
 """Inputs and truth of a case: computed, or read from the stored table where computing takes long.
 
 The table `truths.parquet` holds the inputs and truths of the published rows (seed 0) of slow tasks, each under the
-digest of everything it depends on.  `python -m studies.verification.truths` computes it anew; a record whose digest
+digest of everything it depends on.  `python -m studies.verification.regenerate` computes it anew; a record whose digest
 does not match is not used.
 """
 
@@ -12,16 +12,15 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from studies.verification.tasks import TASKS
 from studies.verification.tasks.base import Arrays, Case, Task
 
-__all__ = ["digest", "prepared"]
+__all__ = ["DIGESTS", "TABLE", "computed", "digest", "prepared"]
 
 TABLE = Path(__file__).with_name("truths.parquet")
+DIGESTS = Path(__file__).with_name("laws.json")
 VERSION = 1
 
 
@@ -39,10 +38,10 @@ def prepared(task: Task, case: Case, seed: int) -> tuple[Arrays, np.ndarray]:
         stored = _stored().get(digest(task, case))
         if stored is not None:
             return {key: value for key, value in stored.items() if key != "truth"}, stored["truth"]
-    return _computed(task, case, seed)
+    return computed(task, case, seed)
 
 
-def _computed(task: Task, case: Case, seed: int) -> tuple[Arrays, np.ndarray]:
+def computed(task: Task, case: Case, seed: int) -> tuple[Arrays, np.ndarray]:
     inputs = task.draw(case, case.rng(task.name, seed))
     return inputs, task.truth(case, inputs)
 
@@ -58,33 +57,3 @@ def _stored() -> dict[str, Arrays]:
         array = np.asarray(row["values"], dtype=float).reshape([int(n) for n in row["shape"]])
         records.setdefault(row["digest"], {})[row["field"]] = array
     return records
-
-
-def _records(task: Task, case: Case) -> list[dict[str, Any]]:
-    inputs, truth = _computed(task, case, 0)
-    key = digest(task, case)
-    return [
-        {
-            "task": task.name,
-            "case": case.name,
-            "digest": key,
-            "field": field,
-            "shape": list(array.shape),
-            "values": array.ravel().tolist(),
-        }
-        for field, array in {**inputs, "truth": truth}.items()
-    ]
-
-
-def regenerate(path: Path = TABLE) -> int:
-    """Compute the table anew; returns how many cases it holds."""
-    import pandas as pd
-
-    cases = [(task, case) for task in TASKS.values() if task.slow for case in task.cases if case.judge == "rows"]
-    records = [record for task, case in cases for record in _records(task, case)]
-    pd.DataFrame(records).to_parquet(path, index=False, compression="zstd")
-    return len(cases)
-
-
-if __name__ == "__main__":
-    print(f"{regenerate()} cases in {TABLE.name}, {TABLE.stat().st_size / 1e3:.0f} kB")

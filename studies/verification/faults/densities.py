@@ -180,7 +180,7 @@ FAULTS = (
         "overconfident_density",
         "log-density",
         variant(probed_density, "overconfident_density", bars="overconfident"),
-        "the standard error is divided by √K twice.",
+        "the standard error of the density is divided by √K twice.",
         checks=("error bars",),
         where=lambda case: case.base.dimension > 1,
     ),
@@ -196,7 +196,6 @@ FAULTS = (
         "log-density-ratio",
         variant(log_ratio, "unnoised_measure", noised=False),
         "ν itself is compared with the noised ρ.",
-        where=lambda case: case.sigma > 0.1,
     ),
     Fault(
         "missing_normaliser",

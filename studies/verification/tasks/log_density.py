@@ -20,17 +20,17 @@ __all__ = ["CASES", "PROBES", "TASK", "draw", "fields"]
 PROBES = 8
 
 CASES = (
-    Case("line", 0.05, sigma_max=10.0, steps=128, tags=("low noise",)),
-    Case("plane", 0.1, sigma_max=10.0, steps=128),
+    Case("line", 0.05, sigma_max=10.0, steps=64, tags=("low noise",)),
+    Case("plane", 0.1, sigma_max=10.0, steps=64),
     Case("plane", 0.5, sigma_max=10.0, steps=64, spread=6.0, label="tail", tags=("tail",)),
-    Case("gaussian", 0.2, sigma_max=10.0, steps=128, tags=("one Gaussian",)),
-    Case("five", 0.2, sigma_max=10.0, steps=128),
-    Case("ten", 0.2, sigma_max=10.0, steps=128, count=16),
+    Case("gaussian", 0.2, sigma_max=10.0, steps=64, tags=("one Gaussian",)),
+    Case("five", 0.2, sigma_max=10.0, steps=64),
+    Case("ten", 0.2, sigma_max=10.0, steps=64, count=16),
     Case("hundred", 0.5, sigma_max=10.0, steps=96, count=4, tags=("d = 100",)),
-    Case("points", 0.4, sigma_max=10.0, steps=128, suite="full", tags=("points",)),
-    Case("singular", 0.1, sigma_max=10.0, steps=128, suite="full", tags=("singular",)),
+    Case("points", 0.4, sigma_max=10.0, steps=64, suite="full", tags=("points",)),
+    Case("singular", 0.1, sigma_max=10.0, steps=64, suite="full", tags=("singular",)),
     Case("plane", 0.01, sigma_max=80.0, steps=256, suite="full", tags=("low noise",)),
-    Case("fifty", 0.3, sigma_max=10.0, steps=128, count=8, suite="full"),
+    Case("fifty", 0.3, sigma_max=10.0, steps=64, count=8, suite="full"),
 )
 
 

@@ -18,20 +18,20 @@ from studies.verification.tasks.base import Arrays, Case, Task, states
 
 __all__ = ["TASK", "latents", "path_fields"]
 
-DRAWS = 2000
+DRAWS = 5000
 
 CASES = (
-    Case("line", 0.05, sigma_max=10.0, steps=128, tags=("flow",)),
-    Case("plane", 0.1, sigma_max=10.0, steps=128, tags=("flow",)),
-    Case("gaussian", 0.1, sigma_max=10.0, steps=128, tags=("flow", "one Gaussian")),
-    Case("five", 0.1, sigma_max=10.0, steps=128, tags=("flow",)),
-    Case("hundred", 0.3, sigma_max=10.0, steps=128, count=8, tags=("flow", "d = 100")),
+    Case("line", 0.05, sigma_max=10.0, steps=64, tags=("flow",)),
+    Case("plane", 0.1, sigma_max=10.0, steps=64, tags=("flow",)),
+    Case("gaussian", 0.1, sigma_max=10.0, steps=64, tags=("flow", "one Gaussian")),
+    Case("five", 0.1, sigma_max=10.0, steps=64, tags=("flow",)),
+    Case("hundred", 0.3, sigma_max=10.0, steps=64, count=8, tags=("flow", "d = 100")),
     Case("line", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("plane", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("five", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
-    Case("ten", 0.1, sigma_max=10.0, steps=128, count=16, suite="full", tags=("flow",)),
+    Case("ten", 0.1, sigma_max=10.0, steps=64, count=16, suite="full", tags=("flow",)),
     Case("plane", 0.01, sigma_max=80.0, steps=256, suite="full", tags=("flow", "low noise")),
-    Case("points", 0.2, sigma_max=10.0, steps=128, suite="full", tags=("flow", "points")),
+    Case("points", 0.2, sigma_max=10.0, steps=64, suite="full", tags=("flow", "points")),
     Case("twenty", 0.1, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", suite="full", tags=("law",)),
 )
 

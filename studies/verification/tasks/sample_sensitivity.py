@@ -21,14 +21,14 @@ __all__ = ["PROBES", "TASK"]
 PROBES = 8
 
 CASES = (
-    Case("line", 0.05, "line-toward", sigma_max=10.0, steps=128),
-    Case("plane", 0.1, "plane-toward", sigma_max=10.0, steps=128),
-    Case("gaussian", 0.1, "gaussian-toward", sigma_max=10.0, steps=128),
-    Case("five", 0.1, "five-toward", sigma_max=10.0, steps=128),
-    Case("ten", 0.2, "ten-toward", sigma_max=10.0, steps=128, count=16),
+    Case("line", 0.05, "line-toward", sigma_max=10.0, steps=64),
+    Case("plane", 0.1, "plane-toward", sigma_max=10.0, steps=64),
+    Case("gaussian", 0.1, "gaussian-toward", sigma_max=10.0, steps=64),
+    Case("five", 0.1, "five-toward", sigma_max=10.0, steps=64),
+    Case("ten", 0.2, "ten-toward", sigma_max=10.0, steps=64, count=16),
     Case("hundred", 0.5, "hundred-toward", sigma_max=10.0, steps=96, count=4, tags=("d = 100",)),
     Case("plane", 0.02, "plane-toward", sigma_max=80.0, steps=256, suite="full", tags=("low noise",)),
-    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=128, count=8, suite="full"),
+    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=64, count=8, suite="full"),
 )
 
 

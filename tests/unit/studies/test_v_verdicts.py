@@ -1,0 +1,285 @@
+"""Verdicts: what is told apart, what exit codes follow, what a report holds."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from support.close import assert_close
+
+from studies.cli import main
+from studies.errors import StudyError
+from studies.verification import metrics, reproduce, verify
+from studies.verification.draws import directions, projected_cdf, smallest_p
+from studies.verification.laws import law, oracle
+from studies.verification.orders import slope
+
+LINE = ["line-s0.3"]
+
+
+def truth_of(problem: Any) -> np.ndarray:
+    """The answer, for estimators that are wrong on purpose."""
+    return reproduce(problem.task, problem.name, backend="numpy")[1][: len(problem.x)]
+
+
+def noisy(spread: float, shift: float = 0.0, bars: float | None = None) -> Any:
+    """Truth plus Gaussian noise of standard deviation `spread`, plus a shift; optionally with standard errors."""
+
+    def estimator(problem: Any) -> Any:
+        exact = truth_of(problem)
+        value = exact + shift + spread * np.random.default_rng(problem.seed).standard_normal(exact.shape)
+        return value if bars is None else (value, np.full(exact.shape, bars))
+
+    return estimator
+
+
+def check(estimator: Any, task: str = "divergence", problems: list[str] = LINE, **options: Any) -> Any:
+    """Verify in NumPy on the line, without orders."""
+    return verify(estimator, task, backend="numpy", problems=problems, orders=False, **options)
+
+
+def test_the_truth_itself_holds() -> None:
+    """Assert that the exact answer holds with no error, and that one call without score calls is counted as such."""
+    report = check(truth_of)
+    assert report.holds
+    assert report.exit_code == 0
+    assert report.problems().loc[0, "absolute_largest"] == 0.0
+    assert report.problems().loc[0, "calls"] == 0
+
+
+def test_unbiased_noise_with_honest_bars_holds() -> None:
+    """Assert that bias, noise and standard errors are judged apart, and that coverage is near nominal."""
+    report = check(noisy(0.5, bars=0.5))
+    assert report.holds
+    row = report.problems().iloc[0]
+    assert row["repeats"] == 64
+    assert 0.9 < row["coverage"] < 1.0
+    assert 0.8 < row["calibration"] < 1.25
+
+
+@pytest.mark.parametrize(
+    ("estimator", "checks"),
+    [
+        (noisy(0.5, shift=1.0), ("bias",)),
+        (noisy(0.5, bars=0.05), ("error bars",)),
+        (noisy(0.5, bars=5.0), ("error bars",)),
+        (noisy(300.0), ("noise",)),
+        (lambda p: truth_of(p) + 1.0, ("accuracy",)),
+        (lambda p: truth_of(p) * np.nan, ("finite",)),
+        (lambda p: truth_of(p)[:, None], ("shape",)),
+        (lambda p: "text", ("shape",)),
+        (lambda p: (truth_of(p), np.ones(3)), ("shape",)),
+        (lambda p: np.full(len(p.x), truth_of(p).mean()), ("bias", "rows")),
+    ],
+    ids=["bias", "overconfident", "timid", "noise", "offset", "nan", "shape", "text", "bars", "coupled"],
+)
+def test_each_mistake_fails_its_own_check(estimator: Any, checks: tuple[str, ...]) -> None:
+    """Assert that exactly the check that belongs to the mistake fails."""
+    report = check(estimator)
+    assert report.status == "falls short"
+    assert report.failed_checks == checks
+
+
+def test_an_exception_everywhere_could_not_run() -> None:
+    """Assert that an estimator that always raises gets exit code 2 and its own words."""
+
+    def broken(problem: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    report = check(broken)
+    assert report.exit_code == 2
+    assert "out of luck" in report.summary
+    assert any("Traceback" in trace for trace in report.to_json()["traces"].values())
+
+
+def test_a_declined_problem_is_not_judged() -> None:
+    """Assert that NotImplemented is no failure where another problem holds, and could not run where all decline."""
+    some = lambda p: truth_of(p) if p.name == "line-s0.3" else NotImplemented  # noqa: E731  # the test is about it
+    report = check(some, problems=["line-s0.3", "plane-s0.1"])
+    assert report.holds
+    assert list(report.problems()["verdict"]) == ["holds", "declined"]
+    assert check(lambda p: NotImplemented).exit_code == 2
+
+
+def test_tags_that_tell_failures_apart_are_named() -> None:
+    """Assert that a fault of alpha alone is reported as such."""
+    from studies.verification.faults import FAULTS
+
+    fault = FAULTS["alpha_ignored"]
+    report = verify(fault.estimator, "score", problems=["line-s0.3", "plane-s0.1", "plane-s0.5-alpha"], orders=False)
+    assert report.where == ["alpha"]
+    assert "exactly where the tag is 'alpha'" in report.summary
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"repeats": 3}, "at least 4"), ({"slack": 0.0}, "must be positive"), ({"suite": "all"}, "choose one of")],
+)
+def test_bad_options_are_refused(options: dict[str, Any], words: str) -> None:
+    """Assert that options out of range raise one sentence."""
+    with pytest.raises(StudyError, match=words):
+        check(truth_of, **options)
+    with pytest.raises(StudyError, match="cannot be called"):
+        check(3)
+
+
+def test_a_report_is_saved_whole(tmp_path: Path) -> None:
+    """Assert that JSON, Parquet, PNG and HTML are written, agree, and refer to nothing outside."""
+    report = verify(noisy(0.5, shift=1.0, bars=0.5), "divergence", backend="numpy", problems=LINE, name="shifted")
+    folder = report.save(tmp_path / "out")
+    stored = json.loads((folder / "report.json").read_text())
+    assert stored["status"] == "falls short"
+    assert "reproduce(" in stored["worst"]
+    rows = pd.read_parquet(folder / "rows.parquet")
+    assert len(rows) == 64 * 32
+    assert len(pd.read_parquet(folder / "problems.parquet")) == 1
+    page = (folder / "report.html").read_text()
+    assert "http" not in page
+    assert "alt='" in page
+    assert (folder / "errors.png").stat().st_size > 1000
+    assert (folder / "calibration.png").exists()
+
+
+def test_the_table_fits_eighty_columns() -> None:
+    """Assert that the table of a stochastic estimator prints within 80 columns without cutting a cell."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(check(noisy(0.5, bars=0.5)).table())
+    text = console.export_text()
+    assert "…" not in text
+    assert "cover" in text
+
+
+def test_the_command_line_exits_by_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert exit codes 0, 1 and 2 for an estimator of the current folder."""
+    (tmp_path / "own_v.py").write_text(
+        "def zero(problem):\n    return 0 * problem.x\n"
+        "def right(problem):\n    law, v = problem.law, problem.law.covariances[:, 0, 0] + problem.sigma**2\n"
+        "    logs = (law.weights / v**0.5).log() - (problem.x - law.means[:, 0]) ** 2 / (2 * v)\n"
+        "    return (logs.softmax(1) * (law.means[:, 0] - problem.x) / v).sum(1, keepdim=True)\n"
+        "def broken(problem):\n    return problem.latents\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ask = ["--task", "score", "--problem", "line-s0.3"]
+    assert main(["verify", "own_v:right", *ask, "--out", "out"]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    assert main(["verify", "own_v:zero", *ask]) == 1
+    assert main(["verify", "own_v.py:zero", *ask]) == 1
+    assert main(["verify", "own_v:broken", *ask]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "write MODULE:CALLABLE"),
+        ("absent_module:f", "there is no module"),
+        ("math:sqr", "did you mean 'sqrt'"),
+        ("math:pi", "is not callable"),
+        ("absent.py:f", "there is no file"),
+    ],
+)
+def test_names_that_are_no_estimator_are_refused(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Assert that the command line says in one sentence what is wrong with the name, exit code 2."""
+    assert main(["verify", name, "--task", "score"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_backends_pose_the_same_problem(library: str) -> None:
+    """Assert that one estimator in plain array operations holds in every array library."""
+    if library == "jax":
+        pytest.importorskip("jax")
+
+    def gaussian(problem: Any) -> Any:
+        law = problem.law
+        gap = problem.x - problem.alpha * law.means[0]
+        covariance = problem.alpha**2 * law.covariances[0]
+        eye = covariance * 0 + np.eye(gap.shape[1]) if library != "torch" else covariance.new_ones(len(gap[0])).diag()
+        solve = {"numpy": np.linalg.solve}.get(library)
+        if library == "torch":
+            from torch.linalg import solve
+        if library == "jax":
+            from jax.numpy.linalg import solve
+        return -solve(covariance + problem.sigma**2 * eye, gap.T).T
+
+    from studies.verification import tasks
+    from studies.verification.tasks import base
+
+    single = base.Case("gaussian", 0.3, label="test")
+    monkey = dict(vars(tasks.TASKS["score"])) | {"cases": (single,)}
+    tasks.TASKS["one-gaussian"] = base.Task(**(monkey | {"name": "one-gaussian"}))
+    try:
+        assert verify(gaussian, "one-gaussian", backend=library, orders=False).holds
+    finally:
+        del tasks.TASKS["one-gaussian"]
+
+
+def test_paths_run_in_numpy_and_jax_too() -> None:
+    """Assert that black boxes, anchors and perturbations work in every library (finite differences in NumPy)."""
+    values = {}
+    for library in ("numpy", "torch", "jax"):
+        problem, _ = reproduce("sample-sensitivity", "plane-s0.1", backend=library)
+        level = problem.grid.levels[3]
+        values[library] = [
+            np.asarray(problem.score(problem.latents[:2], level)),
+            np.asarray(problem.anchor.log_density(problem.latents[:2], problem.grid.sigma_max)),
+            np.asarray(problem.perturbation.measure.log_density(problem.latents[:2], level)),
+            np.asarray(problem.perturbation.measure.score(problem.latents[:2], level)),
+        ]
+    for other in ("torch", "jax"):
+        for left, right in zip(values["numpy"], values[other], strict=True):
+            assert_close(left, right, rtol=1e-12)
+
+
+def test_draws_from_the_law_pass_and_others_do_not() -> None:
+    """Assert that exact draws have moderate p-values and that a missing component, width or copies do not."""
+    given = oracle(law("plane"))
+    noised = given.noised(0.3)
+    good = np.asarray(noised.sample(2000, 3))
+    assert smallest_p(given, good, 0.3)[0] > 1e-3
+    for bad in (good * 1.1, good + 0.15, np.repeat(good[:100], 20, axis=0)):
+        assert smallest_p(given, bad, 0.3)[0] < 1e-4
+    line = oracle(law("line"))
+    points = np.linspace(-2.0, 2.0, 5)
+    assert_close(projected_cdf(line, directions(1)[0], 0.3, points), line.noised(0.3).cdf(points[:, None]), rtol=1e-10)
+
+
+def test_metrics_tell_factor_bias_and_noise_apart() -> None:
+    """Assert the metric functions on values whose answers are known by hand."""
+    truth = np.array([1.0, 2.0, 4.0])
+    values = np.stack([2 * truth, 2 * truth])
+    assert metrics.scale(values, truth) == 2.0
+    assert_close(metrics.bias(values, truth), truth)
+    assert_close(metrics.deviation(values), np.zeros(3))
+    assert metrics.calibration(values, np.ones((2, 3))) != metrics.calibration(values, np.ones((2, 3)))
+    spread = np.random.default_rng(0).standard_normal((4000, 3))
+    assert abs(metrics.calibration(spread, np.full((4000, 3), 0.5)) - 0.5) < 0.02
+    assert abs(metrics.coverage(spread, np.ones_like(spread), np.zeros(3), np.zeros(3)) - 0.95) < 0.01
+    assert metrics.mean_shift(spread, np.zeros(3), np.ones(3)) == 0.0
+    assert abs(metrics.mean_shift(spread + 5.0, np.zeros(3), np.ones(3)) - 5.0) < 0.2
+    assert np.isnan(slope((1.0, 2.0), [1e-12, 1e-14]))
+
+
+def test_one_in_a_million_is_what_the_threshold_gives() -> None:
+    """Assert that the mean of shared noise passes the bias threshold as rarely as stated (Student's t)."""
+    from scipy import stats
+
+    assert_close(2 * stats.t.sf(metrics.threshold(16), 15), metrics.ONE_IN_A_MILLION, rtol=1e-6)
+
+
+def test_orders_are_observed_on_the_engine() -> None:
+    """Assert that Heun's method shows order two in steps and the sensitivity order one in η."""
+    from studies.verification.engine import ENGINE
+
+    orders = {}
+    for task, problem in (("sample", "plane-s0.1"), ("score-derivative", "plane-s2")):
+        report = verify(ENGINE[task][0], task, problems=[problem])
+        orders |= {entry["in"]: entry["order"] for entry in report.orders}
+    assert abs(orders["steps"] - 2.0) < 0.3
+    assert abs(orders["eta"] - 1.0) < 0.1
