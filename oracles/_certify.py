@@ -74,23 +74,34 @@ def differences(path: Callable[[Any, int], Array], digits: int, step_digits: int
     Steps are h = 10^−step_digits and 2h, extrapolated once (truncation of order h⁴); `path` is asked for `digits`
     digits more than h² takes.  The error bars are what the extrapolation changed, times 16 h (more than its next
     term unless derivatives grow by 1/h from order to order), plus the noise of `path` over h or h².
+
+    Raises:
+        ArithmeticError: where h and 2h differ by more than a hundredth: the step is outside the linear range.
     """
     working, step = digits + 2 * step_digits, mpmath.mpf(10) ** -step_digits
     with mpmath.workdps(working + 10):
         here, other = path(0, working), path(0, working - 6)
         near, far = ([path(sign * k * step, working) for sign in (-1, 1)] for k in (1, 2))
         noise = size(here - other) * mpmath.mpf(10) ** -4
-        first = _extrapolated(*((b - a) / (2 * k * step) for k, (a, b) in ((1, near), (2, far))))
-        second = _extrapolated(*((a - 2 * here + b) / (k * step) ** 2 for k, (a, b) in ((1, near), (2, far))))
+        first = [(b - a) / (2 * k * step) for k, (a, b) in ((1, near), (2, far))]
+        second = [(a - 2 * here + b) / (k * step) ** 2 for k, (a, b) in ((1, near), (2, far))]
+        d1, e1 = _extrapolated(first, step, 4 * noise / step)
+        d2, e2 = _extrapolated(second, step, 8 * noise / step**2)
         return {
             "samples": here,
             "samples_error": noise,
-            "first": first[0],
-            "first_error": 16 * step * first[1] + 4 * noise / step,
-            "second": second[0],
-            "second_error": 16 * step * second[1] + 8 * noise / step**2,
+            "first": d1,
+            "first_error": e1,
+            "second": d2,
+            "second_error": e2,
         }
 
 
-def _extrapolated(near: Array, far: Array) -> tuple[Array, Any]:
-    return (4 * near - far) / 3, size(near - far)
+def _extrapolated(pair: list[Array], step: Number, noise: Number) -> tuple[Array, Number]:
+    near, far = pair
+    change = size(near - far)
+    if change > size(near) / 100 + noise:
+        raise ArithmeticError(
+            "differences at h and 2h do not agree to two digits: derivatives grow too fast for this step"
+        )
+    return (4 * near - far) / 3, 16 * step * change + noise

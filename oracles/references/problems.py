@@ -86,7 +86,8 @@ LINE: dict[str, dict[str, Any]] = {
         "toward": {"law": "uniform", "low": -1.0, "high": 1.0},
     },
 }
-LINE_LATENTS = (-170.0, -41.0, 3.0, 66.0)
+LINE_LATENTS = (-2.125, -0.5, 0.0375, 0.875)
+"""In units of sigma_max."""
 LINE_LEVELS = ((80.0, 0.001), (80.0, 0.25), (10.0, 0.05))
 
 FLOW = ("plane", "sharp")

@@ -114,7 +114,7 @@ def line_rows(digits: int) -> Iterator[dict[str, Any]]:
     for name, problem in problems.LINE.items():
         base, toward = (line_law(problem[key]) for key in ("base", "toward"))
         for high, low in problems.LINE_LEVELS:
-            for z in problems.LINE_LATENTS:
+            for z in (share * high for share in problems.LINE_LATENTS):
                 arguments = base, toward, z, high, low
                 row = {"problem": name, "latent": z, "sigma_max": high, "sigma_min": low}
                 quarter = reference.transport(*arguments, eta=0.25, digits=digits + 5)
