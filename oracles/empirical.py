@@ -240,6 +240,8 @@ class NoisedEmpiricalLaw:
 def _prepared(points: Array, weights: Array) -> Data:
     """Centre and norms, summed in float64; raise where a point is not finite."""
     xp, parts, reach, spread = namespace(points), [], 0.0, 0.0
+    for rows in _slices(int(points.shape[0])):
+        _arrays.check_finite(points[rows, :], "points")
     centre = _arrays.detached(xp.mean(points, axis=0))
     for rows in _slices(int(points.shape[0])):
         block = xp.astype(points[rows, :], xp.float64)
@@ -247,8 +249,6 @@ def _prepared(points: Array, weights: Array) -> Data:
         parts.append(xp.astype(0.5 * xp.sum(offsets * offsets, axis=1), points.dtype))
         reach = max(reach, _largest(xp.sum(block * block, axis=1)))
         spread = max(spread, 2 * _largest(parts[-1]))
-    if not math.isfinite(reach):
-        raise ValueError("points contains values that are not finite; remove or replace them")
     return Data(points, _arrays.safe_log(weights), centre, _arrays.joined(parts), math.sqrt(reach), math.sqrt(spread))
 
 

@@ -1,4 +1,4 @@
-"""The law contract for every covariance representation and for mixtures of representations."""
+"""The law contract for every covariance representation, for mixtures of representations and for streamed points."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from support.law_contract import EAGER, JAX, LawContract
 from support.strategies import Parameters, covariance
 
 from oracles import AdditivePerturbation, GaussianMixture
+from oracles.empirical import EmpiricalLaw
 
 RNG = np.random.default_rng(11)
 WEIGHTS = np.array([0.2, 0.5, 0.3])
@@ -65,6 +66,16 @@ class TestEmpirical(LawContract):
 
     def law(self, convert: Any) -> GaussianMixture:
         return GaussianMixture.empirical(convert(MEANS), convert(WEIGHTS))
+
+    def dense(self) -> Parameters:
+        return Parameters(WEIGHTS, MEANS, np.zeros((3, 4, 4)))
+
+
+class TestStreamedEmpirical(LawContract):
+    """The same points as a law that streams them."""
+
+    def law(self, convert: Any) -> EmpiricalLaw:
+        return EmpiricalLaw(convert(MEANS), convert(WEIGHTS))
 
     def dense(self) -> Parameters:
         return Parameters(WEIGHTS, MEANS, np.zeros((3, 4, 4)))

@@ -38,6 +38,15 @@ def test_lists_become_numpy_float64():
     assert law.score([0, 0]).dtype == np.float64
 
 
+def test_dense_covariances_come_back_from_every_representation():
+    """Assert that `covariances` are the matrices that were given."""
+    factors, variances = RNG.standard_normal((2, 3, 2)), RNG.uniform(0.1, 1.0, (2, 3))
+    assert_close(GaussianMixture(WEIGHTS, MEANS, COVARIANCES).covariances, COVARIANCES)
+    assert_close(GaussianMixture.diagonal(WEIGHTS, MEANS, variances).covariances, variances[:, :, None] * np.eye(3))
+    low = factors @ np.swapaxes(factors, 1, 2) + 0.2 * np.eye(3)
+    assert_close(GaussianMixture.low_rank(WEIGHTS, MEANS, factors, 0.2).covariances, low)
+
+
 def test_numbers_take_the_kind_of_the_arrays_beside_them():
     """Assert that lists beside float32 tensors become float32 tensors."""
     law = GaussianMixture.isotropic([0.5, 0.5], torch.zeros(2, 3), 1.0)
