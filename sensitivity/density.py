@@ -147,7 +147,7 @@ def _flow(
     groups = torch.empty(trace.groups, x.shape[0], dtype=x.dtype, device=x.device)
     starts, stages = sigma.expand(x.shape[0]), len(find(solver).weights(2.0, 1.0).levels)
     calls = torch.zeros(x.shape[0], dtype=torch.int64)
-    for value in starts.unique().tolist():
+    for value in starts.unique().cpu().tolist():
         levels = grid.reversed_from(min(value, grid.sigma_max))
         rows = torch.nonzero(starts == value).flatten()
         calls[rows.cpu()] = (len(levels) - 1) * stages * (1 + trace.probes)

@@ -298,7 +298,7 @@ def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Esti
     doublings = wanted.log2().ceil().clamp(max=(-(-largest // pilot) - 1).bit_length()).to(torch.int64)
     value, error = torch.empty_like(first.value), torch.empty_like(first.value)
     cost = torch.empty_like(doublings)
-    for number in doublings.unique().tolist():
+    for number in doublings.unique().cpu().tolist():
         rows = torch.nonzero(doublings == number).flatten()
         part = _estimate(problem.rows(rows), min(pilot << number, largest), problem.options.replicates)
         value[rows], error[rows] = part.value, part.standard_error
