@@ -57,7 +57,7 @@ def figure(rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = PANE
 
 def _style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=FONT - 1)
+    axes.tick_params(which="both", labelsize=FONT - 2)
     axes.grid(True, linewidth=0.4, alpha=0.4)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         text.set_fontsize(FONT)
@@ -110,7 +110,7 @@ def score_field(
     noised = law.noised(sigma)
     x, y, points = _lattice(extent, resolution)
     density = np.exp(np.asarray(noised.log_density(points))).reshape(x.shape)
-    axes.contourf(x, y, density, levels=12, cmap="cividis", alpha=0.55)
+    axes.contourf(x, y, density, levels=np.linspace(0.02, 1, 13) * density.max(), cmap="cividis", alpha=0.55)
     x, y, points = _lattice(extent, 17)
     field = np.asarray(noised.score(points))
     field = field / np.maximum(np.linalg.norm(field, axis=1, keepdims=True), 1e-300)

@@ -1,7 +1,7 @@
 """What the figures of paths show: two-dimensional trajectories with their sensitivities, and log r with its error.
 
 Trajectories and sensitivities on them are the oracle's. The log-ratio is the engine's, in ten dimensions, with an
-exact trace and anchor on a coarse grid, with a moment-matched anchor, and with four random probes; its error is
+exact trace and anchor with a moment-matched anchor, and with four random probes; its error is
 against the exact law.
 """
 
@@ -20,7 +20,7 @@ from studies.convergence.problems import SIGMA_MAX, SIGMA_MIN, problem
 from studies.study import Cell
 
 SHOWN = 12
-STEPS = 16
+STEPS = 8
 LEVELS = (5.0, 2.0, 1.0, 0.5, 0.2, 0.05)
 
 
@@ -58,7 +58,7 @@ def _ratios(seed: int, count: int) -> list[dict[str, Any]]:
     rows = []
     for name, options in ways.items():
         for level in LEVELS:
-            found = predict(case, STEPS, sigma_min=level, solver="heun", **options)
+            found = predict(case, STEPS, sigma_min=level, **options)
             exact = np.asarray(case.perturbation.log_ratio(found.samples.numpy(), level))
             errors = found.log_ratio.numpy() - exact
             rows.append({"part": "ratio", "way": name, "sigma": level, "values": exact, "errors": errors})

@@ -22,7 +22,7 @@ from studies.figures import (
     trajectories,
 )
 
-EXTENT = (-4.0, 4.0, -4.0, 4.0)
+EXTENT = (-4.5, 5.0, -5.0, 4.5)
 
 
 def figures(rows: pd.DataFrame) -> dict[str, Figure]:
@@ -47,7 +47,7 @@ def order(rows: pd.DataFrame) -> Figure:
         chosen = exact[exact["dimension"] == dimension].sort_values("eta", ascending=False)
         line = {"upper": chosen["q99"], "label": f"d = {dimension:.0f}", "index": index}
         slopes(axes[0], chosen["eta"], chosen["median"], order=1 if index == 0 else None, **line)
-    axes[0].set(xlabel="mass moved η", ylabel="relative error of (x_η − x₀)/η against δ")
+    axes[0].set(xlabel="mass moved η", ylabel=r"relative error of $(x_η - x_0)/η$ against δ")
     axes[0].legend(frameon=False, fontsize=8)
     worst = float(exact[exact["eta"] == exact["eta"].min()]["median"].max())
     text = (
@@ -128,7 +128,7 @@ def robustness(rows: pd.DataFrame) -> Figure:
         for index, size in enumerate(sorted(chosen[name].unique())):
             line = chosen[chosen[name] == size].sort_values("eta", ascending=False)
             slopes(axis, line["eta"], line["median"], label=words.format(size), index=index)
-        axis.set(xlabel="mass moved η", ylabel="relative error against (x_η − x₀)/η")
+        axis.set(xlabel="mass moved η", ylabel=r"relative error against $(x_η - x_0)/η$")
         axis.legend(frameon=False, fontsize=7)
     probes = select(rows, "probes").sort_values("probes")
     slopes(axes[2], probes["probes"], probes["rms"], label="rms error of log p (nats)", order=-0.5)
@@ -210,7 +210,7 @@ def agreement(rows: pd.DataFrame) -> Figure:
     row = select(rows, "images", which="mean").iloc[0]
     drawing, axes = figure(1, 2)
     _histogram(axes[0], row, ("linear", "shuffled"), ("predicted", "of another latent"))
-    axes[0].set(xlabel="correlation over pixels with retraining", ylabel="latents")
+    axes[0].set(xlabel="correlation over pixels with retraining", ylabel="latents", xticks=(-1, -0.5, 0, 0.5, 1))
     axes[0].legend(frameon=False, fontsize=7, loc="upper left")
     predicted, actual = (np.asarray(row[name], dtype=float) for name in ("predicted_size", "actual_size"))
     axes[1].loglog(predicted, actual, "o", color=colour(0), markersize=3)

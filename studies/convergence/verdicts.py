@@ -157,14 +157,14 @@ def _own(rows: pd.DataFrame) -> Iterator[Claim]:
 def _retrained(rows: pd.DataFrame) -> Iterator[Claim]:
     retrained = select(rows, "retrained")
     for _, row in retrained[retrained["size"] == retrained["size"].max()].iterrows():
-        name = f"networks retrained on ρ_η (η = {row['eta']:g}, {row['size']:.0f} samples, {row['pairs']:.0f} pairs)"
-        yield from _direction(row, f"δ points where {name} go: cosine", 0.8)
+        setting = f"η = {row['eta']:g}, training samples: {row['size']:.0f}, pairs: {row['pairs']:.0f}"
+        yield from _direction(row, f"δ points where networks retrained on ρ_η go ({setting}): cosine", 0.8)
 
 
 def _images(rows: pd.DataFrame) -> Iterator[Claim]:
     for _, row in select(rows, "images", which="mean").iterrows():
-        name = f"on digits: correlation over pixels with the retrained change ({row['pairs']:.0f} pairs)"
-        yield from _direction(row, f"the predicted change of a sample is that of retraining, {name}", 0.3)
+        text = f"predicted and retrained changes of digits agree (pairs: {row['pairs']:.0f}): correlation over pixels"
+        yield from _direction(row, text, 0.3)
 
 
 def _direction(row: pd.Series, text: str, least: float) -> Iterator[Claim]:
