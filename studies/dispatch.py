@@ -1,14 +1,16 @@
 """Sending cells to a Dask cluster: tiny cells in groups, so that the cluster's own cost per task is shared.
 
 A group is sized by the slowest of the last cells, so that it takes about a quarter of a second; long cells travel
-alone. When a worker dies with a group, its cells are sent again one by one, so that only a guilty one is reported.
+alone. Cells whose workers keep dying run again at the end, one by one with nothing beside them, so that only a guilty
+one is reported.
 """
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from studies.errors import StudyError
@@ -26,9 +28,15 @@ FEWEST_WAITING = 16  # tasks sent ahead, so that a cluster that grows with its q
 REFRESH_SECONDS = 2.0
 
 
-def run_group(module: str, cells: Sequence[Cell], context: Context) -> list[Outcome]:
+def run_group(module: str, packed: bytes) -> list[Outcome]:
     """Run cells one after another on a worker."""
+    cells, context = pickle.loads(packed)
     return [run_one(module, cell, context) for cell in cells]
+
+
+def pack(cells: Sequence[Cell], context: Context) -> bytes:
+    """What a group needs; in bytes, because a scheduler unpacks what it is given and need not know the study."""
+    return pickle.dumps((list(cells), context))
 
 
 class Pace:
@@ -68,38 +76,55 @@ def dispatch(client: Client, module: str, cells: Sequence[Cell], context: Contex
     Raises:
         StudyError: the scheduler was lost.
     """
+
+    def send(group: Sequence[Cell]) -> Future:
+        return client.submit(run_group, module, pack(group, context), pure=False)
+
+    suspects: list[Cell] = []
+    yield from _together(client, send, deque(cells), suspects)
+    for cell in suspects:
+        yield _alone(send([cell]), cell)
+
+
+def _together(
+    client: Client, send: Callable[[Sequence[Cell]], Future], waiting: deque[Cell], suspects: list[Cell]
+) -> Iterator[Outcome]:
+    """Keep all threads busy; cells whose workers died go to `suspects`."""
     from distributed import as_completed
 
-    waiting, alone = deque(cells), deque[Cell]()
     flying: dict[object, list[Cell]] = {}
     landed = as_completed(loop=client.loop)
     pace, threads = Pace(), Threads(client)
-    while waiting or alone or flying:
-        while (waiting or alone) and len(flying) < max(FEWEST_WAITING, 2 * threads.now()):
-            group = [alone.popleft()] if alone else _take(waiting, pace.size(len(waiting), threads.now()))
-            future = client.submit(run_group, module, group, context, pure=False)
+    while waiting or flying:
+        while waiting and len(flying) < max(FEWEST_WAITING, 2 * threads.now()):
+            group = [waiting.popleft() for _ in range(pace.size(len(waiting), threads.now()))]
+            future = send(group)
             flying[future.key] = group
             landed.add(future)
         future = next(landed)
         group = flying.pop(future.key)
-        for outcome in _outcomes(future, group, alone):
+        if future.status == "error":
+            suspects.extend(group)
+            continue
+        for outcome in _result(future):
             pace.saw(outcome.seconds)
             yield outcome
 
 
-def _take(waiting: deque[Cell], count: int) -> list[Cell]:
-    return [waiting.popleft() for _ in range(min(count, len(waiting)))]
+def _alone(future: Future, cell: Cell) -> Outcome:
+    """Outcome of a cell with nothing beside it: if its workers die now, it is their cause."""
+    from distributed import as_completed
 
-
-def _outcomes(future: Future, group: list[Cell], alone: deque[Cell]) -> list[Outcome]:
-    if future.status == "finished":
-        found: list[Outcome] = future.result()
-        return found
+    next(as_completed([future]))
     if future.status != "error":
-        raise StudyError("the scheduler was lost; finished cells are kept, run the same command again.")
-    if len(group) > 1:
-        alone.extend(group)
-        return []
+        return _result(future)[0]
     error = future.exception()
     line = f"{type(error).__name__}: {error}".splitlines()[0]
-    return [Outcome(group[0].name, None, error=line, traceback=str(error))]
+    return Outcome(cell.name, None, error=line, traceback=str(error))
+
+
+def _result(future: Future) -> list[Outcome]:
+    if future.status != "finished":
+        raise StudyError("the scheduler was lost; finished cells are kept, run the same command again.")
+    found: list[Outcome] = future.result()
+    return found

@@ -1,7 +1,7 @@
 """Where cells run: in this process, on a local Dask cluster, or on an existing one.
 
-An existing cluster is named by its scheduler's address (`--scheduler tcp://HOST:8786`); its workers need this package
-and a folder shared with the process that stores the results. On SLURM, with dask-jobqueue:
+An existing cluster is named by its scheduler's address (`--scheduler tcp://HOST:8786`). Scheduler and workers need this
+package, workers also the study's module and the folder of results at the same path. On SLURM, with dask-jobqueue:
 
     from dask_jobqueue import SLURMCluster
     cluster = SLURMCluster(cores=1, processes=1, memory="4GB", walltime="02:00:00")
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "in_process", "local_client", "remote_client", "run_one"]
 
-TRIALS = 4  # deaths of workers that a cell survives before it is held to be their cause
+TRIALS = 2  # deaths of its workers that a task survives; its cells are then tried once more, alone
 CONNECT_SECONDS = 20
 
 # Dask tells glibc to give memory back after every 64 KiB freed. A torch program then spends more time in page faults
@@ -117,6 +117,7 @@ def local_client(workers: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     with (
+        _silence(),
         dask.config.set({"distributed.scheduler.allowed-failures": TRIALS, **ALLOCATOR}),
         LocalCluster(
             n_workers=workers,
@@ -130,6 +131,20 @@ def local_client(workers: int) -> Iterator[Client]:
     ):
         client.register_plugin(_deaf())
         yield client
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep distributed's own log off the screen: what matters of it becomes one sentence here."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "distributed.scheduler")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _deaf() -> WorkerPlugin:
@@ -161,5 +176,5 @@ def remote_client(address: str) -> Iterator[Client]:
         raise StudyError(
             f"no Dask scheduler answers at {address!r}; start one with 'dask scheduler' and give its tcp:// address."
         ) from error
-    with client:
+    with _silence(), client:
         yield client

@@ -95,4 +95,5 @@ def _manifest(summary: Summary) -> dict[str, Any]:
         "environment": summary.environment,
         "origin": summary.origin,
         "notes": summary.notes,
+        "figures": {name: each.alt for name, each in summary.figures.items()},
     }

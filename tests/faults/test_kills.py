@@ -16,6 +16,8 @@ import psutil
 import pytest
 from support import demonstration
 
+from studies.errors import StudyError
+from studies.progress import Silent
 from studies.runner import run
 
 STUDY = "support.demonstration"
@@ -169,3 +171,45 @@ def test_an_interrupt_from_the_keyboard_ends_everything_with_one_sentence(out: P
     assert output.rstrip().endswith("interrupted; finished cells are kept, run the same command again to go on.")
     assert not running.orphans()
     assert stored(out) > 0
+
+
+def test_a_cell_that_kills_its_workers_is_reported_and_the_others_finish(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert that the guilty cell alone fails, with the cause, although it travelled in a group."""
+    monkeypatch.setattr("studies.execution.TRIALS", 0)
+    config = demonstration.Config(repeats=4, deadly="n=100-2")
+    monkeypatch.setattr(demonstration.Config, "smoke", lambda: config)
+    result = run(STUDY, "smoke", out=out, workers=2)
+    assert list(result.failures) == ["n=100-2"]
+    assert "KilledWorker" in result.failures["n=100-2"]
+    assert len(result.rows) == 7
+    assert result.exit_code == 2
+
+
+def test_a_lost_scheduler_is_one_sentence_and_costs_nothing_stored(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a run on a cluster whose scheduler dies ends at once and is finished later, anywhere."""
+    config = demonstration.Config(sizes=(10,), repeats=60, pause=0.05)
+    monkeypatch.setattr(demonstration.Config, "smoke", lambda: config)
+    environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
+    script = (
+        "from distributed import LocalCluster; import time; free = '127.0.0.1:0'; "
+        "c = LocalCluster(1, threads_per_worker=1, processes=False, protocol='tcp://', dashboard_address=free); "
+        "print(c.scheduler_address, flush=True); time.sleep(100)"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as cluster:
+        address = cluster.stdout.readline().strip()  # type: ignore[union-attr]
+
+        class Killer(Silent):
+            def cell(self, name: str, seconds: float, error: str) -> None:
+                if stored(out) >= 5:
+                    cluster.kill()
+
+        with pytest.raises(StudyError, match="the scheduler was lost; finished cells are kept"):
+            run(STUDY, "smoke", out=out, scheduler=address, progress=Killer())
+    assert 5 <= stored(out) < 60
+    monkeypatch.setattr(demonstration.Config, "smoke", lambda: config)
+    result = run(STUDY, "smoke", out=out, workers=0)
+    assert len(result.rows) == 60
+    assert result.exit_code == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ class Config:
     repeats: int = 2
     pause: float = 0.0
     fail: str = ""
+    deadly: str = ""
 
     @classmethod
     def smoke(cls) -> Config:
@@ -48,6 +51,8 @@ def cells(config: Config) -> list[Cell]:
 def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     if cell.name == context.config.fail:
         raise RuntimeError(f"asked to fail in {cell.name}")
+    if cell.name == context.config.deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(context.config.pause)
     values = cell.rng().random(cell.parameters["size"])
     return [{"size": cell.parameters["size"], "mean": values.mean(), "first": values[:3]}]

@@ -106,7 +106,7 @@ def test_records_say_where_rows_come_from(tmp_path: Path) -> None:
     assert {"python", "numpy", "torch", "score-sensitivity"} <= set(record["versions"])
     assert len(record["checksum"]) == 64
     manifest = json.loads((result.folder / "manifest.json").read_text())
-    assert manifest["setting"]["config"] == {"sizes": [10, 100], "repeats": 2, "pause": 0.0, "fail": ""}
+    assert manifest["setting"]["config"] == {"sizes": [10, 100], "repeats": 2, "pause": 0.0, "fail": "", "deadly": ""}
     assert manifest["environment"]["machine"]["cores"] >= 1
 
 
