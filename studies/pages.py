@@ -1,0 +1,90 @@
+"""Published results as a page of the book shows them: claims as a table, figures with their text alternatives.
+
+Objects render themselves in notebooks (`_repr_html_`) and print as text elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from dataclasses import dataclass
+from typing import Any
+
+from studies.errors import StudyError
+from studies.results import FOLDER, load
+from studies.study import suggestion
+
+__all__ = ["claims", "picture", "provenance"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A piece of HTML with its plain text."""
+
+    markup: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def claims(name: str) -> Shown:
+    """Every claim of a published study with measured value, interval, expectation, source and whether it holds.
+
+    >>> from studies.results import names
+    >>> all("measured" in repr(claims(name)) for name in names())
+    True
+    """
+    head = ("claim", "measured", "95 % interval", "expected", "source", "")
+    rows = [
+        (
+            claim.statement,
+            _number(claim.measured),
+            "" if claim.interval is None else f"[{_number(claim.interval[0])}, {_number(claim.interval[1])}]",
+            _number(claim.expected),
+            claim.source,
+            "holds" if claim.holds else "does not hold",
+        )
+        for claim in load(name).claims
+    ]
+    cells = "".join(f"<tr>{_row(row, 'td')}</tr>" for row in rows)
+    text = "\n".join(" | ".join(row) for row in (head, *rows))
+    return Shown(f'<table class="dataframe"><tr>{_row(head, "th")}</tr>{cells}</table>', text)
+
+
+def picture(name: str, figure: str) -> Shown:
+    """A published figure of a study.
+
+    Raises:
+        StudyError: the study has no published figure of that name.
+    """
+    known = load(name).manifest.get("figures", {})
+    if figure not in known:
+        raise StudyError(f"the published study {name!r} has no figure {figure!r}; {suggestion(figure, known)}.")
+    data = base64.b64encode((FOLDER / name / f"{figure}.png").read_bytes()).decode()
+    alt = known[figure]
+    markup = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="max-width: 100%">'
+    return Shown(f"<figure>{markup}<figcaption>{html.escape(alt)}</figcaption></figure>", alt)
+
+
+def provenance(name: str) -> str:
+    """One sentence: level, commit, versions and seconds of the published run, and the command that repeats it."""
+    manifest = load(name).manifest
+    setting, origin = manifest["setting"], manifest["origin"]
+    versions = manifest["environment"]["versions"]
+    return (
+        f"Level {setting['level']}, seed {setting['seed']}, {origin['cells']} cells, {origin['seconds']:.0f} s in all, "
+        f"torch {versions['torch']}, NumPy {versions['numpy']}. Repeat it with: "
+        f"studies run {name} --{setting['level']}"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _row(values: tuple[str, ...], tag: str) -> str:
+    return "".join(f"<{tag}>{html.escape(value)}</{tag}>" for value in values)
