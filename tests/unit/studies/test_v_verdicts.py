@@ -283,3 +283,13 @@ def test_orders_are_observed_on_the_engine() -> None:
         orders |= {entry["in"]: entry["order"] for entry in report.orders}
     assert abs(orders["steps"] - 2.0) < 0.3
     assert abs(orders["eta"] - 1.0) < 0.1
+
+
+def test_the_walkthrough_fails_and_is_mended() -> None:
+    """Assert that the wrong anchor's error does not fall with the steps, and that the mended estimator holds."""
+    from studies.verification.walkthrough import right, wrong
+
+    report = verify(wrong, "log-density", problems=["plane-s0.5-tail"])
+    assert report.failed_checks == ("accuracy",)
+    assert abs(report.orders[0]["order"]) < 0.2
+    assert verify(right, "log-density", problems=["plane-s0.5-tail"], orders=False).holds
