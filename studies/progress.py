@@ -20,7 +20,9 @@ NARROW = 64  # columns; below, a table of four columns breaks its words
 
 
 class Progress(Protocol):
-    """Listener of a run."""
+    """Listener of a run; `shows_claims` says whether it is worth telling it the claims as they stand."""
+
+    shows_claims: bool
 
     def start(self, study: str, question: str, total: int, kept: int) -> None: ...
     def note(self, sentence: str) -> None: ...
@@ -31,6 +33,8 @@ class Progress(Protocol):
 
 class Silent:
     """Tells nothing."""
+
+    shows_claims = False
 
     def start(self, study: str, question: str, total: int, kept: int) -> None: ...
     def note(self, sentence: str) -> None: ...
@@ -44,24 +48,29 @@ class Rate:
 
     def __init__(self, total: int, kept: int) -> None:
         self.total, self.kept, self.done, self.failed = total, kept, kept, 0
-        self.began = time.monotonic()
+        self.began = self.first = time.monotonic()
 
     def count(self, error: str) -> None:
+        if self.done == self.kept:
+            self.first = time.monotonic()  # a cluster's start is no part of the rate
         self.done += 1
         self.failed += bool(error)
 
     def sentence(self) -> str:
-        elapsed = time.monotonic() - self.began
-        new = self.done - self.kept
+        now, new = time.monotonic(), self.done - self.kept
         text = f"{self.done}/{self.total} cells"
-        if new and elapsed > 0:
-            rate = new / elapsed
+        if new and self.done == self.total:
+            text += f" in {duration(now - self.began)}"
+        elif new > 1 and now > self.first:
+            rate = (new - 1) / (now - self.first)
             text += f", {_per_time(rate)}, {duration((self.total - self.done) / rate)} left"
         return text + (f", {self.failed} failed" if self.failed else "")
 
 
 class Lines:
     """Prints a line now and then: for pipes, files and terminals that cannot redraw."""
+
+    shows_claims = False
 
     def __init__(self, console: Console, every: float = 10.0) -> None:
         self.console, self.every = console, every
@@ -92,6 +101,8 @@ class Lines:
 
 class LiveDisplay:
     """A bar with rate and remaining time above the claims as they stand."""
+
+    shows_claims = True
 
     def __init__(self, console: Console) -> None:
         self.console = console

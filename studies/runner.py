@@ -169,7 +169,7 @@ class LiveClaims:
 
     def renew(self) -> None:
         start = time.monotonic()
-        if start < self.next or isinstance(self.session.progress, Silent):
+        if start < self.next or not self.session.progress.shows_claims:
             return
         rows = with_folder(frame(join(list(self.contents.tables.values()))), self.session.store.folder)
         claims, _ = claims_of(self.session.study, rows, self.session.setting.config, complete=False)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from support import demonstration, tiny_study
 
 from studies import dispatch, execution, tables
 from studies.errors import StudyError
+from studies.progress import Silent
 from studies.runner import check_workers, run
 from studies.setting import Setting
-from studies.study import Cell, Context, load
+from studies.study import Cell, Claim, Context, load
 from studies.summary import Summary
 
 STUDY = "support.demonstration"
@@ -215,3 +217,32 @@ def test_two_workers_are_nearly_twice_as_fast_as_one(tmp_path: Path) -> None:
             seconds[workers] = time.perf_counter() - start
     print(f"one worker {seconds[1]:.2f} s, two workers {seconds[2]:.2f} s, ratio {seconds[1] / seconds[2]:.2f}")
     assert seconds[1] / seconds[2] >= 1.7
+
+
+def test_claims_are_shown_while_cells_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a display hears of claims on the cells so far, and that claims which need all cells do no harm."""
+    monkeypatch.setattr("studies.runner.LIVE_SECONDS", 0.0)
+    monkeypatch.setattr("studies.runner.LIVE_SHARE", 1e9)
+
+    class Listener(Silent):
+        shows_claims = True
+
+        def __init__(self) -> None:
+            self.heard: list[int] = []
+
+        def claims(self, claims: Sequence[Claim]) -> None:
+            self.heard.append(len(claims))
+
+    listener = Listener()
+    run(STUDY, "smoke", out=tmp_path / "a", workers=0, progress=listener)
+    assert listener.heard == [1, 1, 1, 1]
+
+    def needy(rows: pd.DataFrame, config: Any) -> list[Claim]:
+        if len(rows) < 4:
+            raise KeyError("n=100-1")
+        return []
+
+    monkeypatch.setattr(demonstration, "claims", needy)
+    patient = Listener()
+    assert run(STUDY, "smoke", out=tmp_path / "b", workers=0, progress=patient).exit_code == 0
+    assert patient.heard == [0, 0, 0, 0]
