@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .anchors import GaussianAnchor
 from .branches import PerBranch
+from .carried import filled
 from .gate import Mass, gate, masses_of
 from .grid import Grid
 from .laws import Cost, Laws
@@ -61,6 +63,7 @@ def resample(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    control: GaussianAnchor | None = None,
     differentiable: bool = False,
 ) -> Resampled:
     """Samples from the same latents after mass η has moved, no retraining and no linearisation in η.
@@ -72,7 +75,8 @@ def resample(
             under guidance `PerBranch`.
         eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches'
             masses differ (see `conditional_mass`). Negative η removes.
-        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, differentiable: as for
+        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
+            for
             `sample_sensitivity`.
 
     Raises:
@@ -88,7 +92,7 @@ def resample(
         >>> bool(half < all_new)
         True
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable)
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
     prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
     masses = _masses(prepared, eta)
     parts, first = [], 0
@@ -147,7 +151,8 @@ def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> 
             moved = local.scores[b]
             if masses[b]:
                 laws.cost.sources += len(masses[b])
-                moved, excess = gate(state.x, sigma, moved, None if mean is None else mean[b], masses[b])
+                here = [(w, filled(measure, local.scores, mean)) for w, measure in masses[b]]
+                moved, excess = gate(state.x, sigma, moved, None if mean is None else mean[b], here)
                 watch.mark(excess >= 0, Outcome.REMOVAL_CONTRADICTED, level)
             drift = torch.add(drift, moved, alpha=law.share)
         return laws.rate(local, drift)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .anchors import GaussianAnchor
+from .carried import Linked
 from .grid import Grid
 from .laws import Cost, Laws
 from .outcome import Outcomes, Watch
@@ -93,6 +95,7 @@ def sample_sensitivity(
     standard_error: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    control: GaussianAnchor | None = None,
     differentiable: bool = False,
 ) -> SampleSensitivity:
     """Samples and their sensitivities dx/dη toward a perturbation of the data, for fixed latents.
@@ -115,6 +118,7 @@ def sample_sensitivity(
         standard_error: estimate the error of the sensitivity by the jackknife over probe groups; costs K·groups more
             tangents in each network call. An exact trace has no error.
         chunk_size: latents computed at once.
+        control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
 
@@ -130,7 +134,7 @@ def sample_sensitivity(
         >>> result.outcome.sentence
         '1 of 1 samples finished.'
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable)
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
     prepared = prepare(score, latents, perturbation, grid, options)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error) for chunk in prepared.chunks(chunk_size)]
@@ -220,9 +224,10 @@ def log_ratios(work: Run, x: Tensor, logs: Tensor | None) -> Tensor:
     log_density = None if logs is None else logs[main]
     rows = []
     for change in laws[main].changes:
-        rows.append(
-            x.new_full(x.shape[:1], float("nan")) if change is None else change.log_ratio(x, sigma, log_density)
-        )
+        if isinstance(change, Linked) and logs is not None:
+            change = change.at([x] * len(laws), logs)
+        unknown = x.new_full(x.shape[:1], float("nan"))
+        rows.append(unknown if change is None else change.log_ratio(x, sigma, log_density))
     return torch.stack(rows)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .adjoint import pull_back, record_path
+from .anchors import GaussianAnchor
 from .branches import PerBranch
 from .grid import Grid
 from .laws import Cost
@@ -73,6 +74,7 @@ def influence(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    control: GaussianAnchor | None = None,
 ) -> Influence:
     """The derivative of functionals of the samples toward each of N points, by one backward pass.
 
@@ -88,7 +90,7 @@ def influence(
         rates: how fast each point moves mass, (N,), 1 where not given. Under guidance `PerBranch`: for the conditional
             branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
-        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products: as for
+        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
 
     Raises:
@@ -110,7 +112,7 @@ def influence(
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products)
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
     work = prepare(score, latents, change, grid, options, tangents=False)
     speeds = _rates(rates, work, len(data))
     parts = _parts(work, functionals, data, speeds, top_k, chunk_size)
@@ -169,7 +171,7 @@ def _row_slices(sizes: Sequence[int]) -> list[slice]:
 
 
 def _rates(rates: Any, work: Run, count: int) -> list[Tensor | None]:
-    guided = len(work.laws.laws) > 1
+    guided = work.laws.samplers > 1
     if isinstance(rates, PerBranch) != guided and rates is not None:
         raise TypeError("rates must be PerBranch(unconditional, conditional) exactly when the score is guided.")
     if guided and rates is None:

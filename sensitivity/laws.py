@@ -15,26 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from .carried import Law, Linked
 from .measures import Ratio
 from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
 from .step import Rate
 from .traces import Trace
-
-
-@dataclass(frozen=True)
-class Law:
-    """One law: its score, its share c of the drift and its change of mass for each of the K directions."""
-
-    products: Products
-    share: float
-    changes: tuple[Perturbation | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ class Laws:
         directions = trace.directions(x, self.noise, step=step, stage=stage)
         score, along = products.jvp(x, sigma, torch.cat([directions, tangents]))
         probes = len(directions)
-        return score, trace.combine(directions, along[:probes]), along[probes:]
+        return score, trace.combine(directions, along[:probes], sigma), along[probes:]
 
     def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""
@@ -132,17 +124,29 @@ class Laws:
             total = torch.add(total, term, alpha=law.share)
         return total
 
+    @property
+    def samplers(self) -> int:
+        """Number of laws that share in the drift; carried networks come after them."""
+        return sum(law.share != 0.0 for law in self.laws)
+
     def probes(self, x: Tensor, step: int, stage: int) -> Tensor:
         """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""
         if self.trace is None:
             return x.new_empty(0, *x.shape)
         return self.trace.directions(x, self.noise, step=step, stage=stage)
 
-    def divergences(self, probes: Tensor, products: Sequence[Tensor]) -> Tensor | None:
-        """div s_b from products with the probes, (laws, groups, batch)."""
+    def divergences(self, probes: Tensor, products: Sequence[Tensor], sigma: Tensor) -> Tensor | None:
+        """div s_b from products J_b v with the probes, (laws, groups, batch)."""
         if self.trace is None:
             return None
-        return torch.stack([self.trace.combine(probes, product) for product in products])
+        return torch.stack([self.trace.combine(probes, product, sigma) for product in products])
+
+    def divergence_slopes(self, probes: Tensor, seconds: Sequence[Tensor]) -> Tensor | None:
+        """∇div s_b·δ from D²s_b[v, δ]; a Gaussian control has a constant divergence and falls out."""
+        if self.trace is None:
+            return None
+        plain = replace(self.trace, control=None)
+        return torch.stack([plain.combine(probes, second) for second in seconds])
 
     def rates(self, local: Local, drift: Tensor) -> Tensor | None:
         """q_b = div s_b + s_b·(s_b − s^w), (laws, groups, batch): the log density's rate along the path of `drift`."""
@@ -173,8 +177,7 @@ class Laws:
             change = law.changes[k]
             if change is not None:
                 self.cost.sources += 1
-                own = None if logs is None else logs[:, b]
-                total = torch.add(total, _versions(change, x, sigma, local.scores[b], own), alpha=law.share)
+                total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=law.share)
         return total
 
     def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -194,15 +197,19 @@ def _with_tangents(
     return score, None, moved
 
 
-def _versions(change: Perturbation, x: Tensor, sigma: Tensor, score: Tensor, logs: Tensor | None) -> Tensor:
-    """The source at each of V log densities (V, batch), from one pass over the measures."""
+def _versions(change: Perturbation, b: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+    """The source in law b at each of V log densities (V, laws, batch), from one pass over the measures."""
+    score = local.scores[b]
     if logs is None or not change.needs_density:
         return change.source(x, sigma, score, None)[None]
-    first = change.source(x, sigma, score, logs[0])
-    if len(logs) == 1:
+    if isinstance(change, Linked):
+        return torch.stack([change.at(local.scores, log).source(x, sigma, score, log[b]) for log in logs])
+    own = logs[:, b]
+    first = change.source(x, sigma, score, own[0])
+    if len(own) == 1:
         return first[None]
-    growth = torch.expm1(logs[0] - logs).reshape(*logs.shape, *[1] * (x.ndim - 1))
-    return first + growth * density_part(change, x, sigma, score, logs[0], first)
+    growth = torch.expm1(own[0] - own).reshape(*own.shape, *[1] * (x.ndim - 1))
+    return first + growth * density_part(change, x, sigma, score, own[0], first)
 
 
 def density_part(

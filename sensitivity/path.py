@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .laws import Law, Laws
+from .carried import Law
+from .laws import Laws
 from .noise import Noise
 from .outcome import Outcome, Watch
 from .products import Products

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from .anchors import GaussianAnchor
+from .carried import Law
 from .grid import Grid
-from .laws import Law, dot
+from .laws import dot
 from .noise import Noise
 from .step import Rate, Slope, State, advance, required
 from .tableau import Step, Table

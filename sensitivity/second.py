@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ._checks import per_sample
+from .carried import Linked, Slot
 from .laws import Laws, Local, density_part, dot
 from .outcome import Watch
 from .path import mark_log_error
@@ -34,7 +35,7 @@ def curvature_slope(laws: Laws, watch: Watch) -> Slope:
         mark_log_error(watch, error, step.table.levels[stage])
         probes = laws.probes(state.x, step.index, stage)
         lines = [_line(laws, step.sigmas[stage], state, mean, k, probes) for k in range(len(required(state.tangent)))]
-        return _rate(laws, lines, probes)
+        return _rate(laws, step.sigmas[stage], lines, probes)
 
     return slope
 
@@ -53,46 +54,67 @@ class _Branch:
 
 def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, probes: Tensor) -> list[_Branch]:
     x, tangent, bend = state.x, required(state.tangent)[k], required(state.curvature)[k]
+    directions = torch.cat([torch.stack([tangent, bend]), probes])
+    local = [along(law.products, x, sigma, directions, tangent) for law in laws.laws]
+    laws.cost.evaluations += 2 * len(local)
+    laws.cost.products += 2 * len(local) * len(directions)
+    scores, moved = [part[0] for part in local], [part[1][0] for part in local]
+    apart = None
+    if state.log_tangent is not None:
+        apart = state.log_tangent[k].mean(1) - torch.stack([dot(tangent, score) for score in scores])
+    stage = _Stage(x, sigma, tangent, scores, moved, mean, apart)
     branches = []
-    for b, law in enumerate(laws.laws):
-        directions = torch.cat([torch.stack([tangent, bend]), probes])
-        laws.cost.evaluations += 2
-        laws.cost.products += 2 * len(directions)
-        score, products, seconds = along(law.products, x, sigma, directions, tangent)
-        drift = None if state.log_tangent is None else state.log_tangent[k, b].mean(0) - dot(tangent, score)
-        log_density = None if mean is None else mean[b]
-        source, second = _sources(law.changes[k], x, sigma, score, products[0], log_density, drift, tangent)
+    for b, (law, (score, products, seconds)) in enumerate(zip(laws.laws, local, strict=True)):
+        source, second = stage.sources(law.changes[k], b)
         curvature = products[1] + seconds[0] + second
         branches.append(_Branch(score, products[0], products[0] + source, curvature, products[2:], seconds[2:]))
     return branches
 
 
-def _sources(
-    change: Perturbation | None,
-    x: Tensor,
-    sigma: Tensor,
-    score: Tensor,
-    moved: Tensor,
-    log_density: Tensor | None,
-    drift: Tensor | None,
-    tangent: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """ṡ and 2∇ṡδ + s̈ of one law; `drift` = L̇ − s·δ, how far the carried log density is from one of x alone."""
-    if change is None:
-        return torch.zeros_like(x), torch.zeros_like(x)
-    known = log_density if change.needs_density else None
-    source = change.source(x, sigma, score, known)
-    turned = change.source_product(x, sigma, score, moved, known, tangent)
-    if known is not None and drift is not None:
-        turned = turned - per_sample(drift, x) * density_part(change, x, sigma, score, known, source)
-    return source, 2 * turned + change.second_source(x, sigma, score, known)
+@dataclass(frozen=True)
+class _Stage:
+    """What the sources of one stage depend on; `apart` = L̇_b − s_b·δ, (laws, batch)."""
+
+    x: Tensor
+    sigma: Tensor
+    tangent: Tensor
+    scores: list[Tensor]
+    moved: list[Tensor]
+    mean: Tensor | None
+    apart: Tensor | None
+
+    def sources(self, change: Perturbation | None, b: int) -> tuple[Tensor, Tensor]:
+        """ṡ and 2∇ṡδ + s̈ of law b."""
+        x = self.x
+        if change is None:
+            return torch.zeros_like(x), torch.zeros_like(x)
+        known = self.mean[b] if self.mean is not None and change.needs_density else None
+        here = change
+        if isinstance(change, Linked) and self.mean is not None:
+            here = change.at(self.scores, self.mean, self.moved)
+        source = here.source(x, self.sigma, self.scores[b], known)
+        turned = here.source_product(x, self.sigma, self.scores[b], self.moved[b], known, self.tangent)
+        if known is not None and self.apart is not None:
+            turned = turned + self._drifted(change, here, b, known, self.apart, source)
+        return source, 2 * turned + here.second_source(x, self.sigma, self.scores[b], known)
+
+    def _drifted(
+        self, change: Perturbation, here: Perturbation, b: int, known: Tensor, apart: Tensor, source: Tensor
+    ) -> Tensor:
+        """∂_L ṡ (L̇ − s·δ), summed over the log densities that ṡ depends on: −ṡ for p, +ṡ_j for a carried ν_j."""
+        total = -per_sample(apart[b], self.x) * density_part(here, self.x, self.sigma, self.scores[b], known, source)
+        if isinstance(change, Linked):
+            for slot, (c, measure) in zip(change.masses, here.masses or (), strict=True):
+                if isinstance(slot[1], Slot):
+                    part = Linked(((c, measure),)).source(self.x, self.sigma, self.scores[b], known)
+                    total = total + per_sample(apart[slot[1].index], self.x) * part
+        return total
 
 
-def _rate(laws: Laws, lines: list[list[_Branch]], probes: Tensor) -> Rate:
+def _rate(laws: Laws, sigma: Tensor, lines: list[list[_Branch]], probes: Tensor) -> Rate:
     scores = [branch.score for branch in lines[0]]
-    local = Local(
-        tuple(scores), laws.divergences(probes, [branch.products for branch in lines[0]]), laws.shared(scores), None
-    )
+    divergences = laws.divergences(probes, [branch.products for branch in lines[0]], sigma)
+    local = Local(tuple(scores), divergences, laws.shared(scores), None)
     tangents = [laws.shared([branch.tangent for branch in line]) for line in lines]
     slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
     known = [slant for slant in slants if slant is not None]
@@ -106,7 +128,7 @@ def _rate(laws: Laws, lines: list[list[_Branch]], probes: Tensor) -> Rate:
 
 def _slants(laws: Laws, line: list[_Branch], drift: Tensor, tangent: Tensor, probes: Tensor) -> Tensor | None:
     """q̇_b = ∇div s_b·δ + J_bδ·(s_b − s) + s_b·(J_bδ − (Jδ + ṡ)), (laws, groups, batch)."""
-    slopes = laws.divergences(probes, [branch.seconds for branch in line])
+    slopes = laws.divergence_slopes(probes, [branch.seconds for branch in line])
     if slopes is None:
         return None
     bends = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]

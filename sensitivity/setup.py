@@ -11,9 +11,12 @@ from torch import Tensor
 
 from ._checks import check_finite, check_states
 from .adaptive import Adaptive
+from .anchors import GaussianAnchor
 from .branches import PerBranch
+from .carried import Law
 from .grid import Grid
-from .laws import Law, Laws
+from .laws import Laws
+from .link import link
 from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
@@ -83,6 +86,7 @@ class Options:
     denoise: bool = False
     products: str = "auto"
     differentiable: bool = False
+    control: GaussianAnchor | None = None
 
 
 def prepare(
@@ -102,7 +106,7 @@ def prepare(
     x = latents if options.differentiable else latents.detach()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     choose = _chooser(options, x, sigma, tangents)
-    laws, anchors = laws_of(score, changes, options.anchor, choose)
+    laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
     solver, grid = solver_of(options.solver, score, x, grid)
     carried = any(c is not None and c.needs_density for law in laws for c in law.changes)
     shared = _with_density(laws, x, options, solver, carried)
@@ -190,7 +194,7 @@ def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Ta
     stochastic = isinstance(solver, SDE)
     trace = None
     if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
-        trace = Trace.resolve(options.trace, options.probes, x[0].numel())
+        trace = Trace.resolve(options.trace, options.probes, x[0].numel(), control=options.control)
     if not stochastic and (trace is None or trace.exact):
         return Laws(laws, trace)
     return Laws(laws, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device))
