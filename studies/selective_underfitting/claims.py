@@ -1,0 +1,322 @@
+"""The claims, with thresholds fixed in the protocol."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from studies.selective_underfitting.config import Config, Ladder
+from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
+from studies.statistics import Interval, bootstrap, median_interval, share_interval
+from studies.study import Claim
+
+PAPER = "arXiv 2510.01378"
+AXES = {"training": ("shorter",), "capacity": ("narrow", "shallow")}
+AT = THRESHOLDS.index(THRESHOLD)
+EMPTY = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
+    """Every claim of the protocol, each ladder and each kind of network on its own."""
+    found: list[Claim] = []
+    for ladder in config.ladders:
+        own = rows[rows.ladder == ladder.name]
+        found += [sign(own, ladder, config, axis, column) for axis in AXES for column in ("inside", "trajectory")]
+    for ladder in first_of_problems(config):
+        own = rows[rows.ladder == ladder.name]
+        found += deviation(own, ladder, config) + memoriser(own, ladder)
+    for ladder in config.ladders:
+        found += returning(rows[rows.ladder == ladder.name], ladder, config)
+    found += [claim for f in config.freedoms for claim in freedom(rows, f.kind, max(f.ratios), max(f.thickness))]
+    found += toy(rows, config) if "gaussian20-mlp" in set(rows.ladder.dropna()) else []
+    return [*found, guidance(rows), *perception(rows), features(rows), *quality(rows)]
+
+
+def first_of_problems(config: Config) -> list[Ladder]:
+    """One ladder of each problem: what does not depend on the network is claimed once."""
+    return list({ladder.problem: ladder for ladder in reversed(config.ladders)}.values())[::-1]
+
+
+def changes(rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str) -> np.ndarray:
+    """log error of *base* minus that of the smaller rungs, one value a rung, seed and low level."""
+    levels = rows[(rows.kind == "level") & (rows.sigma <= config.low)].set_index(["rung", "seed", "sigma"])[column]
+    values = [np.log(levels["base"]) - np.log(levels[rung]) for rung in smaller]
+    return np.concatenate([np.asarray(v.dropna(), dtype=float) for v in values])
+
+
+def mean_of(values: np.ndarray) -> Interval:
+    """Mean with a bootstrap interval; empty without values."""
+    return bootstrap(values) if len(values) else EMPTY
+
+
+def sign(rows: pd.DataFrame, ladder: Ladder, config: Config, axis: str, column: str) -> Claim:
+    """One half of the pattern of selective underfitting."""
+    found = mean_of(changes(rows, config, AXES[axis], f"{column}_empirical"))
+    falls = column == "inside"
+    words = {"inside": "inside the shells falls", "trajectory": "on trajectories, outside the shells, rises"}[column]
+    return Claim(
+        f"{ladder.name}: with more {axis} the error to the empirical score {words} (mean change of its logarithm)",
+        found.estimate,
+        found.bounds,
+        "< 0" if falls else "> 0",
+        f"{PAPER}: SiT S to XL .1884→.1834 inside, .5334→.5359 outside",
+        bool(found.high < 0 if falls else found.low > 0),
+    )
+
+
+def deviation(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]:
+    """r⋆ of training, trajectory and held-out states."""
+    own = rows[rows.kind == "deviation"]
+    lowest = min(config.levels)
+    training = [median_interval(np.asarray(v)) for v in own[own.states == "inside"].deviation]
+    worst = max(training, key=lambda interval: abs(interval.estimate - 1))
+    found = [
+        Claim(
+            f"{ladder.problem}: training states lie at r⋆ = 1 (median at the level where it is farthest from 1)",
+            worst.estimate,
+            worst.bounds,
+            "in [.9, 1.1]",
+            f"{PAPER}, r⋆; χ² law",
+            0.9 <= worst.estimate <= 1.1,
+        )
+    ]
+    names = {"trajectory": "sampling trajectories leave", "heldout": "control: held-out states are outside"}
+    for states, words in names.items():
+        value = median_interval(np.asarray(own[(own.states == states) & (own.sigma == lowest)].iloc[0].deviation))
+        found.append(
+            Claim(
+                f"{ladder.problem}: {words} the shells at σ = {lowest:g} (median r⋆)",
+                value.estimate,
+                value.bounds,
+                "> 1.2",
+                f"{PAPER}: r⋆ 1 at t ≥ .8, about 10 at .1, 90 at .01" if states == "trajectory" else "control",
+                value.low > 1.2,
+            )
+        )
+    return found
+
+
+def memoriser(rows: pd.DataFrame, ladder: Ladder) -> list[Claim]:
+    """The control that must memorise."""
+    if ladder.problem.endswith("20"):
+        return []
+    share = float(rows[(rows.kind == "network") & (rows.rung == "memoriser")].iloc[0].memorised[AT])
+    return [
+        Claim(
+            f"{ladder.problem}: the exact empirical score memorises every sample (share)",
+            share,
+            None,
+            "≥ .99",
+            "control: exact memoriser",
+            share >= 0.99,
+        )
+    ]
+
+
+def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]:
+    """Return to the training point from the lowest and from the highest level."""
+    own = rows[(rows.kind == "level") & (rows.rung == "base")]
+    found = []
+    for sigma, bound in ((min(config.levels), "≥ .9"), (max(config.levels), "≤ .1")):
+        shares = np.asarray(own[own.sigma == sigma].returned, dtype=float)
+        tries = min(64, config.points if ladder.problem.endswith("20") else config.images) * len(shares)
+        interval = share_interval(round(float(shares.mean()) * tries), tries)
+        holds = interval.estimate >= 0.9 if bound.startswith("≥") else interval.estimate <= 0.1
+        found.append(
+            Claim(
+                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share)",
+                interval.estimate,
+                interval.bounds,
+                bound,
+                f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
+                holds,
+            )
+        )
+    return found
+
+
+def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
+    """Memorised samples and samples, of all seeds."""
+    own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
+    own = own[own.thickness == thickness]
+    total = int(own.samples.sum())
+    return round(sum(m[AT] * n for m, n in zip(own.memorised, own.samples, strict=True))), total
+
+
+def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+    """Difference of two shares with Newcombe's interval (1998, method 10: from two Wilson intervals).
+
+    Example:
+        >>> print(difference((8, 10), (2, 10)))
+        0.6 [0.1617, 0.7952]
+    """
+    a, b = share_interval(*first), share_interval(*second)
+    value = a.estimate - b.estimate
+    low = value - math.hypot(a.estimate - a.low, b.high - b.estimate)
+    return Interval(value, low, value + math.hypot(a.high - a.estimate, b.estimate - b.low))
+
+
+def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
+    """Broader supervision of the same targets, by more images and by thicker shells."""
+    thin = memorised_counts(rows, kind, 1, 1.0)
+    wide, thick = memorised_counts(rows, kind, ratio, 1.0), memorised_counts(rows, kind, 1, thickness)
+    shares = [f"{a / b:.2f}" for a, b in (thin, wide, thick)]
+    more, other = difference(wide, thin), difference(thick, thin)
+    paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
+    return [
+        Claim(
+            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]})",
+            more.estimate,
+            more.bounds,
+            "> 0",
+            f"{PAPER}: {paper} at ratios 1 to 25.6",
+            more.low > 0,
+        ),
+        Claim(
+            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]})",
+            other.estimate,
+            other.bounds,
+            "> 0",
+            "not in the paper",
+            other.low > 0,
+        ),
+    ]
+
+
+def toy(rows: pd.DataFrame, config: Config) -> list[Claim]:
+    """The paper's Gaussian toy."""
+    own = rows[rows.ladder == "gaussian20-mlp"]
+    base = own[(own.kind == "level") & (own.rung == "base") & (own.sigma <= config.low)]
+    plateau = mean_of(np.asarray(base.inside_population.dropna(), dtype=float))
+    fitted = mean_of(changes(own, config, AXES["training"], "inside_empirical"))
+    outside = mean_of(changes(own, config, AXES["training"], "heldout_population"))
+    name, words = "gaussian20", "(mean change of its logarithm with training)"
+    source = f"{PAPER}, Gaussian toy:"
+    return [
+        Claim(
+            f"{name}: the inside error to the empirical score falls {words}",
+            fitted.estimate,
+            fitted.bounds,
+            "< 0",
+            f"{source} .98→.17",
+            fitted.high < 0,
+        ),
+        Claim(
+            f"{name}: the inside error to the true score does not vanish (base)",
+            plateau.estimate,
+            plateau.bounds,
+            "≥ .1",
+            f"{source} .34",
+            plateau.low >= 0.1,
+        ),
+        Claim(
+            f"{name}: the outside error to the true score falls {words}",
+            outside.estimate,
+            outside.bounds,
+            "< 0",
+            f"{source} .56→.08",
+            outside.high < 0,
+        ),
+    ]
+
+
+def guidance(rows: pd.DataFrame) -> Claim:
+    """Nothing to guide with, had the empirical scores been learned."""
+    gaps = rows[rows.kind == "gap"]
+    empirical = np.asarray(gaps[gaps.states == "training"].empirical, dtype=float)
+    learned = np.asarray(gaps[gaps.states == "trajectory"].learned, dtype=float)
+    found = median_interval(empirical)
+    scale = max(float(np.median(learned)), 1e-30)
+    return Claim(
+        "guidance: conditional and unconditional empirical scores agree on training states, learned ones differ on "
+        "trajectories (ratio of median gaps)",
+        found.estimate / scale,
+        (found.low / scale, found.high / scale),
+        "< .05",
+        f"{PAPER}, guidance",
+        found.estimate < 0.05 * scale,
+    )
+
+
+def perception(rows: pd.DataFrame) -> list[Claim]:
+    """Where samples fall between the four points."""
+    own = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum()
+    found = []
+    for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
+        counts = [(int(own.loc[name, column]), int(own.loc[name, "samples"])) for name in ("aligned", "plain")]
+        value = difference(*counts)
+        falls = column == "between"
+        found.append(
+            Claim(
+                f"perception toy: aligned features give {words} than plain ones (difference of shares)",
+                value.estimate,
+                value.bounds,
+                "< 0" if falls else "> 0",
+                f"{PAPER}, perception-aligned toy (network ours)",
+                value.high < 0 if falls else value.low > 0,
+            )
+        )
+    return found
+
+
+def features(rows: pd.DataFrame) -> Claim:
+    """The theorem on nested sets."""
+    table = rows[rows.kind == "features"].pivot(index="size", columns="seed", values="inside").sort_index()
+    rise = float(np.diff(np.asarray(table, dtype=float), axis=0).max())
+    return Claim(
+        "features: the inside error does not rise between nested feature sets (largest rise)",
+        rise,
+        None,
+        "≤ 1e-9",
+        "least squares on the exact denoising objective",
+        rise <= 1e-9,
+    )
+
+
+def quality(rows: pd.DataFrame) -> list[Claim]:
+    """Rank correlation over networks of the energy distance with each part of the supervision loss."""
+    table = networks(rows)
+    found = []
+    for column, words in (("inside_empirical", "inside error"), ("trajectory_empirical", "trajectory error")):
+        interval = spearman(table[column], table.energy)
+        rises = column == "inside_empirical"
+        found.append(
+            Claim(
+                f"images: sample quality and {words} (rank correlation of the energy distance with it over "
+                f"{len(table)} networks)",
+                interval.estimate,
+                interval.bounds,
+                "> 0" if rises else "< 0",
+                f"{PAPER}: decomposition of the supervision loss",
+                bool(interval.low > 0 if rises else interval.high < 0),
+            )
+        )
+    return found
+
+
+def networks(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a trained image network: its quality and the geometric mean of its errors over the levels."""
+    keys = ["ladder", "rung", "seed"]
+    images = rows[rows.problem.isin(["digits", "mnist14"]) & rows.seed.notna()]
+    levels = images[images.kind == "level"]
+    columns = ["inside_empirical", "trajectory_empirical", "heldout_empirical", "own_empirical"]
+    errors = np.exp(np.log(levels.set_index(keys)[columns].astype(float)).groupby(level=keys).mean())
+    quality_rows = images[images.kind == "network"].set_index(keys)[
+        ["energy", "confidence", "loss", "excess", "optimum"]
+    ]
+    return quality_rows.join(errors).reset_index()
+
+
+def spearman(x: pd.Series, y: pd.Series) -> Interval:
+    """Spearman's correlation with Fisher's interval and the variance 1.06/(n − 3) (Fieller et al. 1957)."""
+    kept = x.notna() & y.notna()
+    n, value = int(kept.sum()), float("nan")
+    if n > 4:
+        value = float(stats.spearmanr(x[kept], y[kept]).statistic)
+    if not math.isfinite(value):
+        return EMPTY
+    centre, width = math.atanh(max(-0.999999, min(0.999999, value))), 1.96 * math.sqrt(1.06 / (n - 3))
+    return Interval(value, math.tanh(centre - width), math.tanh(centre + width))

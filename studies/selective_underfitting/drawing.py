@@ -1,0 +1,305 @@
+"""Figures of the study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from studies.figures import colour, described, figure, image_strip
+from studies.selective_underfitting.claims import AT, memorised_counts, networks
+from studies.selective_underfitting.config import RUNGS, Config
+from studies.selective_underfitting.exact import TOY
+from studies.selective_underfitting.memorisation import THRESHOLDS
+from studies.statistics import share_interval
+
+SETS = {
+    "inside": "training states",
+    "heldout": "held-out states",
+    "trajectory": "trajectories",
+    "memoriser": "memoriser",
+}
+COLUMNS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory"}
+MARKS = "osD^vP"
+Rows = pd.DataFrame
+
+
+def figures(rows: Rows, config: Config) -> dict[str, Figure]:
+    """By name: deviation, errors, return, freedom, thresholds, guidance, exact toys, quality, images."""
+    found = {
+        "deviation": deviation(rows),
+        "errors": errors(rows, config),
+        "levels": by_level(rows, config),
+        "return": returning(rows, config),
+        "freedom": freedom(rows, config),
+        "thresholds": thresholds(rows, config),
+        "guidance": guidance(rows),
+        "features": features(rows),
+        "perception": perception(rows),
+        "quality": quality(rows),
+    }
+    return found | {f"images-{name}": images(rows, name) for name in pictured(rows)}
+
+
+def deviation(rows: Rows) -> Figure:
+    """r⋆ against σ for every problem and kind of state."""
+    own = rows[rows.kind == "deviation"].drop_duplicates(["problem", "states", "sigma"])
+    names = list(own.problem.unique())
+    drawing, axes = figure(1, len(names), panel=(3.1, 2.9))
+    for axis, name in zip(axes, names, strict=True):
+        for index, (states, label) in enumerate(SETS.items()):
+            part = own[(own.problem == name) & (own.states == states)].sort_values("sigma")
+            middle = [float(np.median(v)) for v in part.deviation]
+            axis.loglog(part.sigma, middle, marker=MARKS[index], markersize=4, color=colour(index), label=label)
+        axis.axhline(1, color="0.6", linewidth=0.6)
+        axis.invert_xaxis()
+        axis.set(xlabel="σ", title=name)
+    axes[0].set_ylabel("median r⋆")
+    axes[0].legend(fontsize=7)
+    return described(
+        drawing,
+        "Median radius ratio r⋆ against noise level, falling to the right, one panel a problem: training states stay "
+        "at one; sampling trajectories and held-out states rise as the noise falls.",
+    )
+
+
+def errors(rows: Rows, config: Config) -> Figure:
+    """Change of the log errors from each smaller rung to the base, by kind of state."""
+    drawing, axes = figure(1, len(config.ladders), panel=(2.5, 3.0))
+    smaller = [rung for rung in RUNGS if rung != "base"]
+    for axis, ladder in zip(axes, config.ladders, strict=True):
+        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
+        for index, (column, label) in enumerate(COLUMNS.items()):
+            logs = np.log(own.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"])
+            for place, rung in enumerate(smaller):
+                change = np.asarray((logs["base"] - logs[rung]).groupby("seed").mean(), dtype=float)
+                spots = np.full(len(change), place + 0.2 * (index - 1))
+                shown = label if place == 0 else None
+                axis.plot(spots, change, MARKS[index], markersize=5, color=colour(index), label=shown)
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_xticks(range(len(smaller)), smaller, rotation=30)
+        axis.set_title(ladder.name, fontsize=9)
+    axes[0].set_ylabel("log error of base − log error of rung")
+    axes[-1].legend(fontsize=7)
+    return described(
+        drawing,
+        "Change of the logarithm of the error to the empirical score from each smaller network to the base network, "
+        "one point a seed, one panel a ladder: below zero the base network is closer to the empirical score.",
+    )
+
+
+def by_level(rows: Rows, config: Config) -> Figure:
+    """Errors of the base networks at every level."""
+    drawing, axes = figure(1, len(config.ladders), panel=(2.5, 3.0))
+    for axis, ladder in zip(axes, config.ladders, strict=True):
+        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level")]
+        for index, (column, label) in enumerate(COLUMNS.items()):
+            for rung, style in (("shorter", ":"), ("base", "-")):
+                means = own[own.rung == rung].groupby("sigma")[f"{column}_empirical"].mean().dropna()
+                axis.loglog(
+                    means.index,
+                    means,
+                    style,
+                    marker=MARKS[index],
+                    markersize=3,
+                    color=colour(index),
+                    label=f"{label}, {rung}",
+                )
+        axis.invert_xaxis()
+        axis.set(xlabel="σ")
+        axis.set_title(ladder.name, fontsize=9)
+    axes[0].set_ylabel("error to the empirical score")
+    axes[-1].legend(fontsize=6)
+    return described(
+        drawing,
+        "Mean squared error of the predicted noise against that of the empirical score, by noise level: base networks "
+        "solid, those stopped after a sixteenth of the steps dotted; outside errors exceed inside errors at low noise.",
+    )
+
+
+def returning(rows: Rows, config: Config) -> Figure:
+    """Share of training points that return from σ."""
+    drawing, axes = figure(1, 1, panel=(4.6, 3.2))
+    for index, ladder in enumerate(config.ladders):
+        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
+        shares = own.groupby("sigma").returned.mean()
+        axes[0].semilogx(
+            shares.index, shares, marker=MARKS[index % 6], markersize=4, color=colour(index), label=ladder.name
+        )
+    control = rows[(rows.rung == "memoriser") & (rows.kind == "level")].groupby("sigma").returned.min()
+    axes[0].semilogx(control.index, control, "k:", label="memoriser (least)")
+    axes[0].set(xlabel="σ of the start", ylabel="share returned", ylim=(-0.03, 1.03))
+    axes[0].legend(fontsize=7)
+    return described(
+        drawing,
+        "Share of training points that the flow takes back to themselves against the noise level of the start, one "
+        "line a ladder's base network, and the exact memoriser dotted.",
+    )
+
+
+def freedom(rows: Rows, config: Config) -> Figure:
+    """Memorised share against |D_region|/|D_score|, and for thickened shells."""
+    drawing, axes = figure(1, 2, panel=(3.6, 3.0))
+    for index, f in enumerate(config.freedoms):
+        variants = [(axes[0], [(r, 1.0) for r in f.ratios], 0), (axes[1], [(1, k) for k in (1.0, *f.thickness)], 1)]
+        for axis, regions, key in variants:
+            found = [share_interval(*memorised_counts(rows, f.kind, *region)) for region in regions]
+            x, y = [region[key] for region in regions], [interval.estimate for interval in found]
+            bars = np.clip([[i.estimate - i.low for i in found], [i.high - i.estimate for i in found]], 0, None)
+            axis.errorbar(x, y, bars, marker=MARKS[index], markersize=4, color=colour(index), label=f.kind, capsize=2)
+            axis.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share memorised")
+    axes[0].axhline(memoriser_share(rows), color="k", linestyle=":", label="memoriser")
+    axes[0].set_xlabel("images in D_region over images in D_score")
+    axes[1].set_xlabel("thickness of the shells κ")
+    axes[0].legend(fontsize=7)
+    return described(
+        drawing,
+        "Share of memorised samples with 95 % intervals for a U-Net and a transformer: left against the ratio of "
+        "D_region to D_score, right against the thickness of the shells.",
+    )
+
+
+def memoriser_share(rows: Rows) -> float:
+    """Of the exact empirical score of D_score."""
+    own = rows[(rows.kind == "freedom") & (rows.network == "memoriser")]
+    return float(own.iloc[0].memorised[AT])
+
+
+def thresholds(rows: Rows, config: Config) -> Figure:
+    """Memorised share against the threshold: the verdict's sensitivity."""
+    drawing, axes = figure(1, 1, panel=(4.6, 3.2))
+    own = rows[(rows.kind == "freedom") & (rows.thickness == 1.0)]
+    for index, f in enumerate(config.freedoms):
+        for ratio, style in ((min(f.ratios), ":"), (max(f.ratios), "-")):
+            part = own[(own.network == f.kind) & (own.ratio == ratio)]
+            shares = np.mean([list(m) for m in part.memorised], axis=0)
+            axes[0].semilogx(
+                THRESHOLDS, shares, style, marker=MARKS[index], color=colour(index), label=f"{f.kind}, ratio {ratio}"
+            )
+    real = rows[(rows.kind == "network") & (rows.rung == "held-out") & (rows.problem == "digits")]
+    if len(real):
+        axes[0].semilogx(THRESHOLDS, list(real.iloc[0].memorised), "k--", label="real held-out digits")
+    axes[0].axvline(THRESHOLDS[AT], color="0.6", linewidth=0.8)
+    axes[0].set(xlabel="threshold of the calibrated distance", ylabel="share below it", ylim=(-0.03, 1.03))
+    axes[0].legend(fontsize=7)
+    return described(
+        drawing,
+        "Share of samples below a threshold of the calibrated distance, for the smallest and largest ratio and for "
+        "real held-out digits; a vertical line marks the threshold used.",
+    )
+
+
+def guidance(rows: Rows) -> Figure:
+    """Gaps of conditional and unconditional denoisers, and accuracy with and without guidance."""
+    drawing, axes = figure(1, 2, panel=(3.8, 3.0))
+    gaps = rows[rows.kind == "gap"]
+    index = 0
+    for states, style in (("training", "-"), ("trajectory", "--")):
+        for pair in ("learned", "empirical", "seeds"):
+            medians = gaps[gaps.states == states].groupby("sigma")[pair].median().clip(lower=1e-8)
+            axes[0].loglog(
+                medians.index,
+                medians,
+                style,
+                marker=MARKS[index],
+                markersize=4,
+                color=colour(index % 3),
+                label=f"{pair}, {states}",
+            )
+            index += 1
+    axes[0].invert_xaxis()
+    axes[0].set(xlabel="σ", ylabel="median gap (at least 1e-8)")
+    axes[0].legend(fontsize=6)
+    own = rows[rows.kind == "guided"].sort_values("label")
+    axes[1].plot(own.label, own.unguided_accuracy, "o", color=colour(0), label="class network")
+    axes[1].plot(own.label, own.accuracy, "s", color=colour(1), label="guided, weight 2")
+    axes[1].set(xlabel="class", ylabel="accuracy of the samples", ylim=(-0.03, 1.03))
+    axes[1].legend(fontsize=7)
+    return described(
+        drawing,
+        "Left: median gap between conditional and unconditional denoisers against noise level, learned, empirical and "
+        "between two seeds, on training states and on trajectories. Right: classifier accuracy of samples by class.",
+    )
+
+
+def features(rows: Rows) -> Figure:
+    """Inside and outside errors of nested least squares."""
+    drawing, axes = figure(1, 1, panel=(4.2, 3.0))
+    own = rows[rows.kind == "features"]
+    for index, column in enumerate(("inside", "outside")):
+        for seed, part in own.groupby("seed"):
+            part = part.sort_values("size")
+            label = column if seed == own.seed.min() else None
+            axes[0].loglog(
+                part["size"], part[column], marker=MARKS[index], markersize=4, color=colour(index), label=label
+            )
+    axes[0].set(xlabel="random features", ylabel="error to the empirical score")
+    axes[0].legend(fontsize=7)
+    return described(
+        drawing,
+        "Errors to the empirical score of nested least-squares fits against the number of features, five seeds: the "
+        "inside error never rises; the outside error is the median over fresh states.",
+    )
+
+
+def perception(rows: Rows) -> Figure:
+    """Ends of the toy's samples."""
+    own = rows[rows.kind == "perception"]
+    own = own[own.seed == own.seed.min()]
+    drawing, axes = figure(1, len(own), panel=(3.2, 2.6))
+    for axis, (_, row) in zip(axes, own.iterrows(), strict=True):
+        ends = np.asarray(row.ends).reshape(-1, 2)
+        axis.plot(*ends.T, ".", color=colour(0), markersize=4, alpha=0.6)
+        axis.plot(*TOY.T, "x", color=colour(1), markersize=8)
+        axis.set(xlim=(-1.5, 1.5), ylim=(-1.0, 1.0), title=row.features, xlabel="$x_1$")
+    return described(
+        drawing,
+        "Samples of the four-point toy (crosses are the data) from least-squares denoisers on plain and on "
+        "angle-aligned features, and from the empirical denoiser.",
+    )
+
+
+def quality(rows: Rows) -> Figure:
+    """Energy distance of the samples against loss, inside and outside error, one point a network."""
+    table = networks(rows)
+    panels = {"loss": "training loss", "inside_empirical": "inside error", "trajectory_empirical": "trajectory error"}
+    drawing, axes = figure(1, len(panels), panel=(3.1, 2.9))
+    for axis, (column, label) in zip(axes, panels.items(), strict=True):
+        for index, (name, part) in enumerate(table.groupby("ladder")):
+            axis.loglog(
+                part[column],
+                part.energy.clip(lower=1e-4),
+                MARKS[index % 6],
+                markersize=4,
+                color=colour(index),
+                label=name,
+            )
+        axis.set(xlabel=label)
+    axes[0].set_ylabel("energy distance to held-out images")
+    axes[0].legend(fontsize=6)
+    return described(
+        drawing,
+        "Energy distance between samples and held-out images against training loss, inside error and trajectory error, "
+        "one point a network, colours for ladders.",
+    )
+
+
+def pictured(rows: Rows) -> list[str]:
+    """Problems with pictures."""
+    own = rows[(rows.kind == "network") & (rows.rung == "base") & rows.shown.notna()]
+    return list(own.problem.unique())
+
+
+def images(rows: Rows, name: str) -> Figure:
+    """Samples of the base networks and of the memoriser."""
+    own = rows[(rows.kind == "network") & (rows.problem == name) & rows.shown.notna()]
+    sets: dict[str, Any] = {}
+    for _, row in own.iterrows():
+        side = round((len(row.shown) / 8) ** 0.5)
+        sets.setdefault(str(row.network), np.asarray(row.shown).reshape(8, side, side))
+    return described(
+        image_strip(sets),
+        f"{name}: eight samples each of the base networks, of the exact memoriser, and held-out images.",
+    )
