@@ -78,9 +78,9 @@ def removal(law: GaussianMixture, indices: Sequence[int]) -> tuple[Reweighting, 
         indices: which of its K components, each once, not all.
 
     Example:
-        >>> path, eta = removal(GaussianMixture.empirical([[0.0], [1.0], [3.0]]), [1])
+        >>> path, eta = removal(GaussianMixture.empirical([[0.0], [1.0], [3.0], [4.0]]), [1, 2])
         >>> eta, path.at(eta).weights
-        (-0.5, array([0.5, 0. , 0.5]))
+        (-1.0, array([0.5, 0. , 0. , 0.5]))
     """
     chosen = _chosen(indices, law.size)
     weights = _arrays.concrete(law.weights, "removal").astype(np.float64)

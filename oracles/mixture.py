@@ -49,9 +49,9 @@ class GaussianMixture:
     Source: closure of Gaussian mixtures under noising; Scarvelis & Solomon, arXiv 2509.23092.
 
     Example:
-        >>> law = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.1]], [[0.1]]])
-        >>> law.noised(0.2).score([0.0])
-        array([0.])
+        >>> law = GaussianMixture([0.5, 0.5], [[-3.0, 0.0], [3.0, 0.0]], 2 * [[[0.5, 0.0], [0.0, 0.5]]])
+        >>> law.noised(sigma=0.5).score([3.0, 1.5]).round(6)
+        array([-0., -2.])
     """
 
     def __init__(self, weights: Any, means: Any, covariances: Any):
@@ -69,7 +69,8 @@ class GaussianMixture:
         """Σ_k = v_k I, with one variance for all components or variances of shape (K,); zero is legal.
 
         Example:
-            >>> float(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0).noised(1.0).score_divergence([0.0, 0.0]))
+            >>> law = GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0)
+            >>> round(float(law.noised(1.0).score_divergence([0.0, 0.0])), 12)
             -1.0
         """
         _, arrays = _arrays.common(means=means, weights=weights, variances=variances)
