@@ -273,3 +273,45 @@ def test_products_refuse_unknown_undecided_and_one_way_methods() -> None:
         Products(SCORE, "reverse").jvp(x, SIGMA, x[None])
     with pytest.raises(ValueError, match="chunk_size=0"):
         Products(SCORE, chunk_size=0)
+
+
+def network(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 3)).to(dtype)
+
+
+@pytest.mark.parametrize("method", [*EXACT, "reverse", "finite"])
+def test_products_keep_the_dtype_of_the_state_under_autocast(method: str) -> None:
+    """Assert that a network which answers in bfloat16 gives float32 values and products close to full precision."""
+    net, x = network(torch.float32), states().float()
+    products = Products(lambda y, sigma: net(y) - y / sigma**2, method)
+    t = directions(2, x).float()
+    _, expected = products.quadratic(x, SIGMA.float(), t)
+    with torch.autocast("cpu", torch.bfloat16):
+        value, product = products.quadratic(x, SIGMA.float(), t)
+        stated = products.choose(x, SIGMA.float()).error
+    assert value.dtype == product.dtype == torch.float32
+    if method == "finite":
+        assert stated > 0.01  # differences of rounded values: the loss is said
+    else:
+        assert float((product - expected).norm() / expected.norm()) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the compiler itself
+def test_products_of_a_compiled_score_and_compiled_products() -> None:
+    """Assert that torch.compile of the network, and of the product itself, changes nothing beyond rounding."""
+    net, x = network(torch.float64), states()
+    t = directions(2, x)
+
+    def score(y: Tensor, sigma: Tensor) -> Tensor:
+        return net(y) - y / sigma**2
+
+    expected = Products(score, "forward").jvp(x, SIGMA, t)[1]
+    compiled = Products(torch.compile(score)).choose(x, SIGMA)
+    assert compiled.exact
+    assert_close(compiled.jvp(x, SIGMA, t)[1], expected, rtol=1e-11, atol=1e-13)
+    for method in EXACT:
+        products = Products(score, method)
+        inside = torch.compile(lambda y, u, products=products: products.jvp(y, SIGMA, u)[1])
+        assert_close(inside(x, t), expected, rtol=1e-11, atol=1e-13)
