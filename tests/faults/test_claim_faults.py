@@ -1,0 +1,71 @@
+"""Faults planted in the engine must make the convergence study's claim (a) fail: its x_η is the oracle's."""
+
+import pytest
+
+from sensitivity.laws import Laws
+from sensitivity.tableau import RungeKutta
+from sensitivity.traces import Trace
+from studies.convergence import exact, verdicts
+from studies.convergence.config import Config
+from studies.study import Cell
+from studies.tables import decode, encode, frame
+
+CONFIG = Config(etas=(1e-2, 1e-3, 1e-4))
+
+
+def order_claims(dimension):
+    """Claim (a) from a small cell of one dimension."""
+    cell = Cell("exact", {"part": "exact", "dimension": dimension, "latents": 8, "steps": 30}, seed=0)
+    rows = frame(decode(encode(cell.name, exact.run(cell, CONFIG))))
+    return list(verdicts._order(rows))[:1]
+
+
+def doubled_divergence(patch):
+    """2 div s in place of div s."""
+    right = Trace.combine
+    patch.setattr(Trace, "combine", lambda self, *args, **options: 2 * right(self, *args, **options))
+
+
+def wrong_sign(patch):
+    """−ṡ in place of ṡ."""
+    right = Laws.sources
+    patch.setattr(Laws, "sources", lambda self, *args: -right(self, *args))
+
+
+def undivided_probes(patch):
+    """The sum over probes in place of their mean."""
+    right = Laws.summary
+
+    def summary(self, logs):
+        mean, error = right(self, logs)
+        return (None if mean is None else mean * logs.shape[1]), error
+
+    patch.setattr(Laws, "summary", summary)
+
+
+def dropped_sigma(patch):
+    """dL/dσ = div s in place of σ div s."""
+    right = RungeKutta.weights
+
+    def weights(self, start, end):
+        table = right(self, start, end)
+        stages = tuple(tuple(a / start for a in row) for row in table.stages_log)
+        return table._replace(stages_log=stages, final_log=tuple(b / start for b in table.final_log))
+
+    patch.setattr(RungeKutta, "weights", weights)
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_the_claim_holds_without_a_fault(dimension):
+    """Assert that the small cell supports claim (a)."""
+    assert all(claim.holds for claim in order_claims(dimension))
+
+
+@pytest.mark.parametrize(
+    ("plant", "dimension"),
+    [(doubled_divergence, 2), (wrong_sign, 2), (dropped_sigma, 2), (undivided_probes, 1)],
+)
+def test_the_claim_fails_under_a_fault(plant, dimension, monkeypatch):
+    """Assert that claim (a) does not hold for a wrong engine."""
+    plant(monkeypatch)
+    assert not any(claim.holds for claim in order_claims(dimension))
