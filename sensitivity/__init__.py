@@ -6,6 +6,7 @@ samples, influences of training points and samples under finite changes, on CPU 
 
 from __future__ import annotations
 
+from . import functionals
 from .adapters import from_azula, from_diffusers, from_edm, from_flow_matching
 from .adaptive import Adaptive
 from .anchors import GaussianAnchor
@@ -67,6 +68,7 @@ __all__ = [
     "from_diffusers",
     "from_edm",
     "from_flow_matching",
+    "functionals",
     "guided",
     "influence",
     "log_density",
