@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from oracles._blocks import SMALLEST_RTOL, Stack, solve
+from oracles._fused import local
 from oracles._numeric import check_levels, numpy_law, numpy_states, restored
 
 Field = Callable[[float, Stack], Stack]
@@ -173,10 +174,10 @@ def error_bar(
 
 
 def _primal(law: Any) -> Field:
-    law = numpy_law(law)
+    at = local(law)
 
     def field(u: float, stack: Stack) -> Stack:
-        return -np.exp(2 * u) * law.noised(np.exp(u)).score(stack[0])[None]
+        return -np.exp(2 * u) * at(np.exp(u), stack[0]).score[None]
 
     return field
 
@@ -187,7 +188,7 @@ def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, floa
         return _primal(perturbation if hasattr(perturbation, "score_divergence") else perturbation.at(eta)), 1.0
     if hasattr(perturbation, "toward"):
         base = perturbation.base if eta == 0.0 else perturbation.at(eta)
-        return _contamination(numpy_law(base), numpy_law(perturbation.toward), order), 1.0 / (1.0 - eta)
+        return _contamination(base, perturbation.toward, order), 1.0 / (1.0 - eta)
     if order == 1 and eta == 0.0 and hasattr(perturbation, "score_derivative"):
         return _general(perturbation), 1.0
     raise TypeError(
@@ -198,41 +199,33 @@ def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, floa
 
 def _general(perturbation: Any) -> Field:
     perturbation = numpy_law(perturbation)
-    base = perturbation.base
+    at = local(perturbation.base)
 
     def field(u: float, stack: Stack) -> Stack:
-        sigma = np.exp(u)
-        law, (x, delta) = base.noised(sigma), stack
-        moved = law.score_jacobian_product(x, delta) + perturbation.score_derivative(x, sigma)
-        return -(sigma**2) * np.stack([law.score(x), moved])
+        sigma, (x, delta) = np.exp(u), stack
+        here = at(sigma, x)
+        return -(sigma**2) * np.stack([here.score, here.product(delta) + perturbation.score_derivative(x, sigma)])
 
     return field
 
 
 def _contamination(base: Any, toward: Any, order: int) -> Field:
+    of_base, of_toward = local(base), local(toward)
+
     def field(u: float, stack: Stack) -> Stack:
-        sigma = np.exp(u)
-        law, other, (x, delta) = base.noised(sigma), toward.noised(sigma), stack[:2]
-        log_density, score = _both(law, x)
-        log_toward, toward_score = _both(other, x)
-        ratio, gap = np.exp(log_toward - log_density)[..., None], toward_score - score
-        pushed = law.score_jacobian_product(x, delta)
-        rows = [score, pushed + ratio * gap]
+        sigma, (x, delta) = np.exp(u), stack[:2]
+        here, there = of_base(sigma, x), of_toward(sigma, x)
+        ratio, gap = np.exp(there.log_density - here.log_density)[..., None], there.score - here.score
+        pushed = here.product(delta)
+        rows = [here.score, pushed + ratio * gap]
         if order == 2:
             along = np.sum(gap * delta, axis=-1, keepdims=True)
-            slope = ratio * (gap * along + other.score_jacobian_product(x, delta) - pushed)
-            bend = law.score_jacobian_product(x, stack[2]) + law.third_order(x, delta, delta)
+            slope = ratio * (gap * along + there.product(delta) - pushed)
+            bend = here.product(stack[2]) + here.third_order(delta, delta)
             rows.append(bend + 2 * slope - 2 * (ratio - 1) * ratio * gap)
         return -(sigma**2) * np.stack(rows)
 
     return field
-
-
-def _both(law: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log p and s, in one pass where the law has one."""
-    if hasattr(law, "log_density_and_score"):
-        return law.log_density_and_score(x)
-    return law.log_density(x), law.score(x)
 
 
 def _run(

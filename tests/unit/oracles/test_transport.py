@@ -59,7 +59,7 @@ def test_sensitivities_are_derivatives_of_the_samples(pair) -> None:
 def test_quantile_oracle_and_flow_agree_to_eleven_digits(name: str) -> None:
     """Assert that inversion and DOP853, which share no formula but the density, give x, δ and ζ alike."""
     base, toward = PAIRS[name]
-    z = latents(8)
+    z = latents(5)
     x, delta = QuantileOracle(base, toward).sensitivity(z, 80.0, 0.02)
     zeta = QuantileOracle(base, toward).sensitivity(z, 80.0, 0.02, order=2)[1]
     found = flow.truth(Contamination(ProductLaw([base]), ProductLaw([toward])), z[:, None], 80.0, 0.02, order=2)
@@ -123,7 +123,7 @@ def test_error_bar_grows_between_separated_modes() -> None:
 def test_product_with_one_contaminated_factor_is_the_flow_of_the_joint_contamination() -> None:
     """Assert that the factor's own transport solves the coupled problem in the plane, first and second order."""
     oracle = ProductOracle([NORMALS, Laplace(0.0, 0.7)], [PAIRS["normals"][1], None])
-    z = latents((8, 2))
+    z = latents((4, 2))
     joint = Contamination(oracle.base, oracle.toward)
     for order in (1, 2):
         x, moved = oracle.sensitivity(z, 80.0, 0.05, order=order)
