@@ -187,13 +187,16 @@ def measured(claim: Claim) -> str:
 
 
 def number(value: float | str) -> str:
-    """Four significant digits, or the text itself.
+    """Four significant digits, or the text itself; zeros are kept where they are digits of a rounded number.
 
     Example:
-        >>> number(1.00049), number(2.5e-9), number("exact")
-        ('1', '2.5e-09', 'exact')
+        >>> number(1.00049), number(1.0), number(2.5e-9), number("exact")
+        ('1.000', '1', '2.5e-09', 'exact')
     """
-    return value if isinstance(value, str) else f"{value:.4g}"
+    if isinstance(value, str):
+        return value
+    text = f"{value:.4g}"
+    return text if float(text) == value or "." in text else f"{value:#.4g}"
 
 
 def duration(seconds: float) -> str:
