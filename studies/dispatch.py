@@ -7,6 +7,7 @@ one is reported.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import time
 from collections import deque
@@ -65,7 +66,8 @@ class Threads:
 
     def now(self) -> int:
         if time.monotonic() - self.asked > REFRESH_SECONDS:
-            self.count = max(1, sum(self.client.nthreads().values()))
+            with contextlib.suppress(OSError):  # a lost scheduler shows in the futures
+                self.count = max(1, sum(self.client.nthreads().values()))
             self.asked = time.monotonic()
         return self.count
 
