@@ -13,11 +13,12 @@ class Config:
         dimensions, latents: of part (a), and the number of latents in each dimension.
         etas: masses moved in part (a).
         steps: of the fifth-order solver in part (a), one number for each dimension.
-        solver_steps: grids of the solvers' order (and of the coarse-grid part of (b)); solver_latents.
+        solvers, solver_steps, solver_latents: the solvers' order, coarse grids of part (b) included.
         log_errors, score_errors, robust_etas, robust_latents: part (b), errors added to log p (standard deviation in
             nats), to the score (relative), against η.
         probes, probe_latents: part (b), numbers of Hutchinson probes.
         anchor_dimensions: part (b), moment-matched against exact anchors.
+        path_levels: noise levels at which paths, sensitivities and log-ratios are shown.
         sizes, width, neural_steps, neural_seeds, neural_latents, neural_eta: part (c), training sizes, network,
             optimiser steps, pairs of networks, latents, and mass moved in retraining.
         image_steps, image_width, image_pairs, image_latents, image_eta, image_class, image_grid: part (d), likewise;
@@ -29,6 +30,7 @@ class Config:
     latents: tuple[int, ...] = (64, 64, 64, 16)
     etas: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
     steps: tuple[int, ...] = (70, 60, 60, 80)
+    solvers: tuple[str, ...] = ("euler", "heun", "rk4", "exponential")
     solver_steps: tuple[int, ...] = (10, 20, 40, 80, 160)
     solver_latents: int = 24
     log_errors: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5)
@@ -38,6 +40,7 @@ class Config:
     probes: tuple[int, ...] = (1, 4, 16)
     probe_latents: int = 128
     anchor_dimensions: tuple[int, ...] = (2, 10, 100)
+    path_levels: tuple[float, ...] = (5.0, 2.0, 1.0, 0.5, 0.2, 0.05)
     sizes: tuple[int, ...] = (1000, 16000)
     width: int = 96
     neural_steps: int = 1500
@@ -61,6 +64,7 @@ class Config:
             latents=(24, 16),
             etas=(1e-2, 1e-3, 1e-4),
             steps=(60, 40),
+            solvers=("heun", "rk4"),
             solver_steps=(40, 80, 160),
             solver_latents=8,
             log_errors=(0.0, 0.1),
@@ -70,6 +74,7 @@ class Config:
             probes=(1, 16),
             probe_latents=32,
             anchor_dimensions=(2,),
+            path_levels=(1.0, 0.05),
             sizes=(1000,),
             width=32,
             neural_steps=200,

@@ -96,7 +96,8 @@ def run_solvers(cell: Cell, config: Config) -> list[dict[str, Any]]:
     case = problem(2, config.solver_latents, cell.seed)
     exact = truth.sensitivity(case)
     rows = []
-    for solver, (order, fewest, most) in SOLVERS.items():
+    for solver in config.solvers:
+        order, fewest, most = SOLVERS[solver]
         for steps in (k for k in config.solver_steps if fewest <= k <= most):
             found = predict(case, steps, solver=solver, spacing="karras").sensitivity
             errors = relative(found, exact)

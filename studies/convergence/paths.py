@@ -21,7 +21,6 @@ from studies.study import Cell
 
 SHOWN = 12
 STEPS = 8
-LEVELS = (5.0, 2.0, 1.0, 0.5, 0.2, 0.05)
 
 
 def cells(config: Config) -> list[Cell]:
@@ -31,23 +30,24 @@ def cells(config: Config) -> list[Cell]:
 
 def run(cell: Cell, config: Config) -> list[dict[str, Any]]:
     """Rows of trajectories and of log-ratios."""
-    return [*_trajectories(cell.seed), *_ratios(cell.seed, min(64, config.probe_latents))]
+    levels = config.path_levels
+    return [*_trajectories(cell.seed, levels), *_ratios(cell.seed, min(64, config.probe_latents), levels)]
 
 
-def _trajectories(seed: int) -> list[dict[str, Any]]:
+def _trajectories(seed: int, shown: tuple[float, ...]) -> list[dict[str, Any]]:
     """States and sensitivities (SHOWN, 2), flattened, at levels from SIGMA_MAX down to SIGMA_MIN."""
     case = problem(2, SHOWN, seed)
     levels = np.geomspace(SIGMA_MAX, SIGMA_MIN, 25)
     states = flow.trajectory(case.base, case.latents, list(levels))
     rows = [{"part": "path", "sigma": float(s), "states": x.ravel()} for s, x in zip(levels, states, strict=True)]
-    for level in LEVELS:
+    for level in shown:
         x, delta = flow.sensitivity(case.perturbation, case.latents, SIGMA_MAX, level)
         rows.append({"part": "arrows", "sigma": level, "states": np.ravel(x), "arrows": np.ravel(delta)})
     return rows
 
 
-def _ratios(seed: int, count: int) -> list[dict[str, Any]]:
-    """log r at six levels and its error, for three ways to have the log density."""
+def _ratios(seed: int, count: int, levels: tuple[float, ...]) -> list[dict[str, Any]]:
+    """log r at some levels and its error, for three ways to have the log density."""
     case = problem(10, count, seed)
     law = on_torch(case.base)
     ways: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def _ratios(seed: int, count: int) -> list[dict[str, Any]]:
     }
     rows = []
     for name, options in ways.items():
-        for level in LEVELS:
+        for level in levels:
             found = predict(case, STEPS, sigma_min=level, **options)
             exact = np.asarray(case.perturbation.log_ratio(found.samples.numpy(), level))
             errors = found.log_ratio.numpy() - exact

@@ -19,7 +19,7 @@ def normalise(y: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Residual block `y + conv(a(n(conv(a(n(y)))) (1 + scale) + shift))`, n = normalise; scale, shift from the noise."""
+    """Residual block `y + conv(a(n(conv(a(n(y)))) (1 + scale) + shift))`, n = normalise; scale, shift from noise."""
 
     def __init__(self, inputs: int, outputs: int, features: int) -> None:
         super().__init__()
