@@ -57,8 +57,15 @@ class Bench:
     @cached_property
     def latents(self) -> Tensor:
         """States at σ_max, seed 0, on the device."""
-        shape = (self.context.config.latents, *self.train.images.shape[1:])
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return self._states(self.context.config.latents, seed=0)
+
+    @cached_property
+    def others(self) -> Tensor:
+        """Twice as many states of another seed, for what must not know the latents of the truth."""
+        return self._states(2 * self.context.config.latents, seed=1)
+
+    def _states(self, count: int, seed: int) -> Tensor:
+        noise = torch.randn((count, *self.train.images.shape[1:]), generator=torch.Generator().manual_seed(seed))
         return (self.train.images.mean(0) + SIGMA_MAX * noise).to(self.context.device)
 
     @property
@@ -120,9 +127,10 @@ class Bench:
         """The score of a trained network."""
         return as_score(trained.network.to(self.context.device), "denoiser")
 
-    def samples(self, networks: list[Trained]) -> np.ndarray:
-        """Samples of the networks from the common latents, (P, n, pixels)."""
-        found = [sample(self.score(t), self.latents, self.grid) for t in networks]
+    def samples(self, networks: list[Trained], latents: Tensor | None = None) -> np.ndarray:
+        """Samples of the networks from the common latents, or from others, (P, n, pixels)."""
+        start = self.latents if latents is None else latents
+        found = [sample(self.score(t), start, self.grid) for t in networks]
         return np.stack([x.flatten(1).double().cpu().numpy() for x in found])
 
     def loss(self, trained: Trained, images: Tensor) -> float:

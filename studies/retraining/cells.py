@@ -13,6 +13,7 @@ from studies.retraining.config import Config, Regime
 from studies.retraining.halves import run_halves
 from studies.retraining.measures import agreement, noise_floor
 from studies.study import Cell, Context
+from studies.training import Trained
 
 Rows = list[dict[str, Any]]
 SHOWN = 8
@@ -61,11 +62,14 @@ def run_change(bench: Bench, change: Change) -> Rows:
     compared = change.name in bench.regime.compared
     base = bench.samples(bench.base[: bench.regime.pairs_of(change.name)])
     found = _predictions(bench, change, base, compared)
-    changed = bench.samples(bench.scratch(change))
-    rows = _against("scratch", bench, change, changed - base, found | _informed(base, changed, compared))
+    networks = bench.scratch(change)
+    changed = bench.samples(networks)
+    informed = {"transport": _transport(bench, base, networks)} if compared else {}
+    rows = _against("scratch", bench, change, changed - base, found | informed)
     if compared:
-        control, tuned = bench.samples(bench.tuned(None)), bench.samples(bench.tuned(change))
-        rows += _against("finetune", bench, change, tuned - control, found | _informed(control, tuned, compared))
+        networks, control = bench.tuned(change), bench.samples(bench.tuned(None))
+        informed = {"transport": _transport(bench, control, networks)}
+        rows += _against("finetune", bench, change, bench.samples(networks) - control, found | informed)
     return rows + _shown(bench, change, base.mean(0), found, (changed - base).mean(0))
 
 
@@ -96,11 +100,10 @@ def _others(bench: Bench, change: Change) -> dict[str, np.ndarray]:
 _RATIOS = {"kernel": predictors.kernel, "classifier": predictors.classifier}
 
 
-def _informed(base: np.ndarray, changed: np.ndarray, compared: bool) -> dict[str, np.ndarray]:
-    """Optimal transport between the two sets of samples: it needs the retrained networks."""
-    if not compared:
-        return {}
-    return {"transport": np.mean([predictors.transport(x, y) for x, y in zip(base, changed, strict=True)], axis=0)}
+def _transport(bench: Bench, base: np.ndarray, networks: list[Trained]) -> np.ndarray:
+    """Optimal transport from base samples to samples of the retrained networks, from other latents than the truth's."""
+    targets = bench.samples(networks, bench.others)
+    return np.mean([predictors.transport(x, y) for x, y in zip(base, targets, strict=True)], axis=0)
 
 
 def _against(truth: str, bench: Bench, change: Change, changes: np.ndarray, found: dict[str, np.ndarray]) -> Rows:
