@@ -18,6 +18,7 @@ _MODULES = (
     "flow",
     "geometries",
     "information",
+    "lines",
     "parameters",
     "perturbation",
     "reference",

@@ -32,6 +32,7 @@ def test_variational_equations_are_derivatives_of_the_flow_of_the_mixed_law(name
     assert_close(found.samples, x[0], rtol=0, atol=1e-10)
     assert_close(found.sensitivity, first, rtol=1e-6, atol=1e-8)
     assert_close(found.second, second, rtol=1e-4, atol=1e-4)
+    assert_close(flow.sensitivity(p, z, 80.0, 0.05, order=2, eta=0.2)[1], found.second, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("order", [1, 2])
