@@ -83,7 +83,7 @@ class Config:
     freedoms: tuple[Freedom, ...]
     images: int = 256
     points: int = 100
-    score_size: int = 64
+    score_size: int = 32
     guidance_steps: int = 1500
     latents: int = 128
     levels: tuple[float, ...] = (3.2, 1.6, 0.8, 0.4, 0.2, 0.1)
@@ -106,17 +106,17 @@ class Config:
 
     @classmethod
     def full(cls) -> Config:
-        """All problems and kinds; widths, steps, seeds and ratios are cut to some ten minutes of one core."""
+        """All problems and kinds; widths, steps, seeds and ratios are cut to some seven minutes of one core."""
         ladders = (
-            Ladder("digits", "mlp", 256, 3, 2000, 3),
-            Ladder("digits", "unet", 16, 2, 1200),
-            Ladder("digits", "transformer", 32, 2, 1200),
-            Ladder("mnist14", "mlp", 256, 3, 2000),
-            Ladder("gaussian20", "mlp", 128, 4, 4000, 3),
-            Ladder("mixture20", "mlp", 128, 4, 4000, 3),
+            Ladder("digits", "mlp", 256, 3, 1500),
+            Ladder("digits", "unet", 16, 2, 600),
+            Ladder("digits", "transformer", 32, 2, 600),
+            Ladder("mnist14", "mlp", 256, 3, 1500),
+            Ladder("gaussian20", "mlp", 128, 4, 2500),
+            Ladder("mixture20", "mlp", 128, 4, 2500),
         )
-        freedoms = (Freedom("unet", 16, 2, 900, 2, (1, 4, 25)), Freedom("transformer", 32, 2, 1200, 2, (1, 4, 25)))
-        return cls(ladders, freedoms)
+        freedoms = (Freedom("unet", 16, 2, 800, 2, (1, 4, 25)), Freedom("transformer", 32, 2, 1000, 2, (1, 4, 25)))
+        return cls(ladders, freedoms, guidance_steps=1000)
 
     @classmethod
     def paper(cls) -> Config:
@@ -126,4 +126,6 @@ class Config:
         toys = tuple(Ladder(problem, "mlp", 1000, 10, 20_000, 5) for problem in ("gaussian20", "mixture20"))
         ratios, thick = (1, 2, 3, 4, 8, 25), (1.5, 2.0, 3.0)
         freedoms = tuple(Freedom(*kind, 5, ratios, thick) for kind in kinds[1:])
-        return cls((*images, *toys), freedoms, images=1024, guidance_steps=50_000, latents=512, substeps=8)
+        return cls(
+            (*images, *toys), freedoms, images=1024, score_size=64, guidance_steps=50_000, latents=512, substeps=8
+        )

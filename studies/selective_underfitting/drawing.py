@@ -71,6 +71,7 @@ def errors(rows: Rows, config: Config) -> Figure:
     smaller = [rung for rung in RUNGS if rung != "base"]
     for axis, ladder in zip(axes, config.ladders, strict=True):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
+        own = own[own.rung.isin(RUNGS)]
         for index, (column, label) in enumerate(COLUMNS.items()):
             logs = np.log(own.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"])
             for place, rung in enumerate(smaller):

@@ -46,7 +46,7 @@ class Empirical:
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """s⋆, like x."""
-        return self.points.score(x, sigma)
+        return self.points.score(x, sigma).to(x.dtype)  # levels (batch,) are handled in double precision
 
 
 def conditional(data: Tensor, labels: Tensor, label: int) -> Empirical:
@@ -72,7 +72,10 @@ def conditional(data: Tensor, labels: Tensor, label: int) -> Empirical:
 
 @dataclass(frozen=True)
 class Distilled(Objective):
-    """`w(σ) |D(Y, σ) − D⋆(Y, σ)|²` at `Y = X + u σ ε`, X from D_region (the training pool), D⋆ of D_score.
+    """`|D(Y, σ) − D⋆(Y, σ)|²/τ²` at `Y = X + u σ ε`, X from D_region (the training pool), D⋆ of D_score.
+
+    The weight is the same at all levels: those that grow as 1/σ² are meant for targets within σ of the state, but
+    outside the shells of D_score the target stays far as σ falls, and low levels would drown all others.
 
     Args:
         data: D_score, (N, *shape); needed at construction.
@@ -116,6 +119,10 @@ class Distilled(Objective):
         rows = state.reshape(-1, *state.shape[sigma.ndim :])
         best: Empirical = self.target  # type: ignore[attr-defined]  # set in __post_init__, not a field
         return best(rows, sigma.reshape(-1)).reshape(state.shape)
+
+    def weight(self, sigma: Tensor, scale: float) -> Tensor:
+        """1/τ² at every level."""
+        return torch.full_like(sigma, 1 / scale**2)
 
     def factor(self, level: Tensor) -> Tensor:
         """u, from the low digits of the uniform that chose σ: uniform and, to a part in a thousand, independent."""
