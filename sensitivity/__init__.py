@@ -24,6 +24,7 @@ from .measures import Measure, Mixture, Points
 from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
 from .perturbations import Move, Perturbation, Remove, Reweight, Toward
+from .ratio import log_density_ratio
 from .schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 from .scores import Score, as_score, guided
 from .sde import SDE
@@ -72,6 +73,7 @@ __all__ = [
     "guided",
     "influence",
     "log_density",
+    "log_density_ratio",
     "resample",
     "sample_sensitivity",
     "score_derivative",

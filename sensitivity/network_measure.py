@@ -54,7 +54,7 @@ class NetworkMeasure:
         grid: Grid | None = None,
         trace: str = "auto",
         probes: int | None = None,
-        solver: str = "heun",
+        solver: str = "rk4",
         seed: int = 0,
     ):
         if not callable(score):

@@ -12,8 +12,7 @@ from support.problems import PROBLEMS
 from torch import Tensor
 
 from oracles import GaussianMixture
-from sensitivity import Estimate, Formula, GaussianAnchor, Grid, Mixture, log_density
-from sensitivity.ratio import log_density_ratio
+from sensitivity import Estimate, Formula, GaussianAnchor, Grid, Mixture, log_density, log_density_ratio
 from studies.bridge import engine_measure, exact_score
 
 SIGMA = 0.3

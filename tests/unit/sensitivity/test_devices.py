@@ -13,10 +13,9 @@ from support.problems import PROBLEMS
 from torch import Tensor, nn
 
 from oracles import GaussianMixture
-from sensitivity import Formula, GaussianAnchor, Grid, Mixture, Points, log_density
+from sensitivity import Formula, GaussianAnchor, Grid, Mixture, Points, log_density, log_density_ratio
 from sensitivity.noise import Noise
 from sensitivity.products import Products
-from sensitivity.ratio import log_density_ratio
 from sensitivity.traces import Trace
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no PrivateUse1 Python backend")

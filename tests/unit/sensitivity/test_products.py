@@ -103,6 +103,27 @@ def test_finite_differences_keep_their_stated_error(
         assert np.median(relative_error(found[2], wanted[2])) < second
 
 
+def test_forward_differences_halve_the_cost_and_keep_their_stated_error() -> None:
+    """Assert K + 1 states in one call, an error near the stated one, and that they are never chosen unasked."""
+    rows = []
+
+    def counted(y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        rows.append(len(y))
+        return SCORE(y, sigma)
+
+    x = states()
+    t = directions(3, x)
+    products = Products(counted, "one-sided")
+    found = products.jvp(x, SIGMA, t)[1]
+    assert rows == [4 * len(x)]
+    chosen = products.choose(x, SIGMA)
+    assert not chosen.exact
+    assert "forward differences with relative error about" in chosen.message
+    error = np.median(relative_error(found, Products(SCORE, "forward").jvp(x, SIGMA, t)[1]))
+    assert 0.01 * chosen.error < error < 100 * chosen.error < 1e-3
+    assert Products(SCORE).choose(x, SIGMA).method != "one-sided"
+
+
 @pytest.mark.parametrize("method", [*EXACT, "finite"])
 def test_level_per_sample_equals_one_level_at_a_time(method: str) -> None:
     """Assert that σ of shape (batch,) gives every sample its own level."""
@@ -315,3 +336,27 @@ def test_products_of_a_compiled_score_and_compiled_products() -> None:
         products = Products(score, method)
         inside = torch.compile(lambda y, u, products=products: products.jvp(y, SIGMA, u)[1])
         assert_close(inside(x, t), expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of diffusers' own imports
+def test_public_unet_with_attention_gets_exact_forward_products() -> None:
+    """Assert that diffusers' UNet2DModel, which needs both cures, has forward products equal to reverse ones."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(2)
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    ).eval()  # fmt: skip
+
+    def score(y: Tensor, sigma: Tensor) -> Tensor:
+        return unet(y, sigma.expand(len(y))).sample - y / (1 + sigma**2)
+
+    x = torch.randn(2, 1, 8, 8)
+    t, u = torch.randn(2, *x.shape), torch.randn(2, *x.shape)
+    products = Products(score).choose(x, SIGMA.float())
+    assert (products.method, set(products.cures)) == ("forward", {"math", "contiguous"})
+    left = (u * products.jvp(x, SIGMA.float(), t)[1]).flatten(2).sum(2)
+    right = (products.vjp(x, SIGMA.float(), u)[1] * t).flatten(2).sum(2)
+    assert_close(left, right, rtol=1e-3, atol=1e-4)
