@@ -46,7 +46,7 @@ class Formula:
     """How the density formula is evaluated.
 
     Attributes:
-        reference: ``q``; "anchor" takes the anchor, None the flat reference.
+        reference: ``q``; "anchor" takes the anchor, None the flat reference (a baseline; use stratified times with it).
         raw: keep the random ``|Z|²`` (the formula as published; flat reference only).
         antithetic: use ``±Z``.
         times: "lattice", "stratified" or "independent" points in time.
