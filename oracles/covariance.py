@@ -30,7 +30,6 @@ from oracles._arrays import (
     concrete,
     detached,
     eye,
-    library,
     namespace,
     summed,
     tracked,
@@ -200,6 +199,10 @@ class TrackedFull(Full):
     def constant(self) -> Full:
         return Full(self.basis, detached(self.spectrum[0]))
 
+    def numpy(self) -> Full:
+        concrete(self.residual, "reading covariances")  # an error, not a constant, where derivatives are being traced
+        return super().numpy()
+
     def rows(self, chosen: slice) -> TrackedFull:
         return TrackedFull(self.basis[chosen, :, :], self.spectrum[0][chosen, :], self.residual[chosen, :, :])
 
@@ -209,11 +212,9 @@ class TrackedFull(Full):
 
     def shrinkage(self, sigma: Array) -> TrackedFull:
         xp, square = namespace(self.basis), sigma * sigma
-        shrunk = self.spectrum[0] / (self.spectrum[0] + square)
-        # C (C + σ² I)⁻¹ = I − σ² (C + σ² I)⁻¹, whose derivative at the value zero of E is the inverse's.
-        core = self._core() + square * eye(self.dimension, self.basis)
-        tail = -square * xp.linalg.inv(core)
-        return TrackedFull(self.basis, shrunk, tail - detached(tail))
+        # C (C + σ² I)⁻¹ = I − σ² (C + σ² I)⁻¹: the value from the eigenvalues, every derivative from the inverse.
+        tail = -square * xp.linalg.inv(self._core() + square * eye(self.dimension, self.basis))
+        return TrackedFull(self.basis, detached(self.spectrum[0] / (self.spectrum[0] + square)), tail - detached(tail))
 
     def matrices(self) -> Array:
         return namespace(self.basis).matmul(namespace(self.basis).matmul(self.basis, self._core()), self._inverse())
@@ -280,14 +281,14 @@ def full(covariances: Array) -> Full:
 
 
 def low_rank(factors: Array, variances: Array) -> Covariances:
-    """Factorise F Fᵀ + v I for factors (K, d, r) and variances (K,); full when r ≥ d."""
-    if tracked(factors):
-        raise TypeError(
-            f"factors carry derivatives of {library(factors)}, which the factorisation of low rank does not pass on; "
-            "detach them and use oracles.parameters, or give full covariances"
-        )
+    """Factorise F Fᵀ + v I for factors (K, d, r) and variances (K,).
+
+    The result is full when r ≥ d, and where derivatives in the factors are wanted: they move the eigenspaces.
+    """
     xp = namespace(factors)
     dimension, rank = int(factors.shape[1]), int(factors.shape[2])
+    if tracked(factors):
+        return full(xp.matmul(factors, transposed(factors)) + variances[:, None, None] * eye(dimension, factors))
     basis, sizes, _ = xp.linalg.svd(factors, full_matrices=False)
     eigenvalues = sizes * sizes + variances[:, None]
     return LowRank(basis, eigenvalues, variances[:, None]) if rank < dimension else Full(basis, eigenvalues)
@@ -327,7 +328,7 @@ def _allowance(known: np.ndarray) -> float:
 
 
 def _numpy(array: Array) -> np.ndarray:
-    return concrete(array, "this").astype(np.float64)
+    return concrete(array, "reading covariances").astype(np.float64)
 
 
 def _conjugated(basis: Array, eigenvalues: Array) -> Any:

@@ -91,7 +91,10 @@ class GaussianMixture:
 
     @classmethod
     def low_rank(cls, weights: Any, means: Any, factors: Any, variances: Any = 0.0) -> GaussianMixture:
-        """Σ_k = F_k F_kᵀ + v_k I, factors of shape (K, d, r), variances scalar or (K,); no d×d matrix is formed."""
+        """Σ_k = F_k F_kᵀ + v_k I, factors of shape (K, d, r), variances scalar or (K,).
+
+        No d×d matrix is formed, unless derivatives in the factors are traced.
+        """
         _, arrays = _arrays.common(means=means, weights=weights, factors=factors, variances=variances)
         _check_components(arrays["weights"], arrays["means"])
         size, dimension = arrays["means"].shape
