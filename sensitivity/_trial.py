@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensitivity.noise import Noise
-from sensitivity.products import Products, differences, norms, step_length
+from sensitivity.products import DIFFERENCES, Products, differences, norms, step_length
 
 DISAGREEMENT = 0.5
 _WIDE = 0.05  # the coarser difference step, in units of σ: it stands above the noise of reduced-precision kernels
@@ -27,6 +27,7 @@ _SAYS = {
     "math": "attention runs on the composite (math) kernel",
     "serial": "directions are taken one after the other",
 }
+_KINDS = {"finite": "central", "one-sided": "forward"}
 _log = logging.getLogger("sensitivity")
 
 
@@ -51,7 +52,7 @@ def _candidates(products: Products) -> Iterator[Products]:
     methods = _METHODS if products.method == "auto" else (products.method,)
     for method in methods:
         for serial in ((), ("serial",)):
-            for cures in _CURES if method != "finite" else ((),):
+            for cures in _CURES if method not in DIFFERENCES else ((),):
                 yield replace(products, method=method, cures=cures + serial)
 
 
@@ -63,7 +64,7 @@ def _failure(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor) ->
             _, product = candidate.quadratic(x, sigma, tangents)
     except Exception as error:  # what torch raises for a missing rule has no common class
         return str(error).strip().split("\n")[0][:160] or type(error).__name__
-    if candidate.method == "finite" or not torch.isfinite(product).all():
+    if not candidate.exact or not torch.isfinite(product).all():
         return None
     return _disagreement(candidate, x, sigma, tangents, product)
 
@@ -89,10 +90,10 @@ def _differences(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor
 
 def _announced(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, failures: list[str]) -> Products:
     said = [_SAYS[cure] for cure in candidate.cures]
-    if candidate.method == "finite":
+    if not candidate.exact:
         error = _stated_error(candidate, x, sigma, tangents)
         candidate = replace(candidate, error=error)
-        said.insert(0, f"products are central differences with relative error about {error:.0e}")
+        said.insert(0, f"products are {_KINDS[candidate.method]} differences with relative error about {error:.0e}")
     elif candidate.method == "double-vjp" and failures:
         said.insert(0, "products are derivatives of the reverse mode (double-VJP)")
     if not said:
@@ -103,7 +104,10 @@ def _announced(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor, 
 
 
 def _stated_error(candidate: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> float:
-    """Relative change of the differences when the step is doubled: more than their truncation error."""
+    """Relative change of central differences when their step doubles; distance of forward ones from central ones."""
+    if candidate.method == "one-sided":
+        exact = _differences(candidate, x, sigma, tangents, step_length(x, sigma))
+        return float((candidate.jvp(x, sigma, tangents)[1].detach() - exact).norm() / exact.norm())
     length = step_length(x, sigma)
     short, long = (_differences(candidate, x, sigma, tangents, factor * length) for factor in (1.0, 2.0))
     return float((short - long).norm() / short.norm())

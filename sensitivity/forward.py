@@ -36,7 +36,7 @@ class SampleSensitivity:
     Attributes:
         samples: x(σ_min), (batch, *shape).
         sensitivity: δ = dx/dη per unit mass, (batch, *shape); (K, batch, *shape) for a sequence of K perturbations.
-        log_ratio: log r = log ν_σ − log p_σ in nats at the samples, (batch,) or (K, batch).
+        log_ratio: log r = log ν_σ − log p_σ in nats at x(σ_min), (batch,) or (K, batch); NaN where a sample halted.
         log_density: log p_σ_min at the samples in nats, (batch,), or None where the perturbation needs none; under
             guidance one row a branch.
         log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
@@ -162,7 +162,8 @@ def _forward(work: Run, order: int, standard_error: bool) -> SampleSensitivity:
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
     end = run(_start(work, order, versions), work.path, slope, watch, move=work.move)
     mean, error = laws.summary(end.logs)
-    log_ratio = log_ratios(work, end.x, mean)
+    # A halted sample never reached σ_min, where the log ratio is taken.
+    log_ratio = torch.where(watch.running, log_ratios(work, end.x, mean), float("nan"))
     end = run(end, work.final, slope, watch)
     tangents = required(end.tangent).reshape(work.directions, versions, *x.shape)
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)

@@ -21,6 +21,7 @@ class Outcome(Enum):
     LOG_RATIO_ERROR = 2
     STEP_TOO_COARSE = 3
     REMOVAL_CONTRADICTED = 4
+    NONFINITE_DERIVATIVE = 5
 
     @property
     def sentence(self) -> str:
@@ -39,8 +40,9 @@ _SENTENCES = {
     Outcome.LOG_RATIO_ERROR: "log-ratio error too large",
     Outcome.STEP_TOO_COARSE: "step too coarse",
     Outcome.REMOVAL_CONTRADICTED: "the estimated density contradicts the removal",
+    Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product",
 }
-_HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED)
+_HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED, Outcome.NONFINITE_DERIVATIVE)
 
 
 @dataclass(frozen=True)

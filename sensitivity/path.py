@@ -34,7 +34,7 @@ def run(
 
 
 def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = advance) -> State:
-    """One watched step: a sample that turns non-finite keeps its last good state; non-finite and coarse are marked."""
+    """One watched step: a sample that turns non-finite keeps its last good state; it and coarse steps are marked."""
     first: list[Tensor] = []
 
     def seen(step: Step, stage: int, entry: State) -> Rate:
@@ -44,7 +44,8 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = a
         return rate
 
     after = move(step, state, seen)
-    watch.mark(~after.finite(), Outcome.NONFINITE_SCORE, step.start)
+    watch.mark(~torch.isfinite(after.x).flatten(1).all(1), Outcome.NONFINITE_SCORE, step.start)
+    watch.mark(~after.finite(), Outcome.NONFINITE_DERIVATIVE, step.start)
     if len(step.table.levels) > 1 and step.end > 0:
         watch.mark(_coarse(step, state.x, after.x, first[0]), Outcome.STEP_TOO_COARSE, step.start)
     return after.where(watch.running, state)
