@@ -106,7 +106,7 @@ class Bench:
         regime = self.regime
         steps = regime.steps if start is None else max(1, regime.steps // FINE_TUNING)
         recipe = Recipe(
-            Architecture(regime.kind, width=regime.width, depth=regime.depth),  # type: ignore[arg-type]  # JSON text
+            Architecture(regime.kind, width=regime.width, depth=regime.depth),
             OBJECTIVE,
             steps=steps,
             rate=2e-3 if start is None else 1e-3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 MAIN = "class:3@0.1"
 CLASSES = tuple(f"class:{k}@0.1" for k in range(10))
@@ -25,7 +26,7 @@ class Regime:
 
     name: str
     images: str
-    kind: str = "mlp"
+    kind: Literal["mlp", "unet", "transformer"] = "mlp"
     width: int = 256
     depth: int = 3
     steps: int = 3000
