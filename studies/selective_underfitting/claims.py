@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from studies.selective_underfitting.config import Config, Ladder
-from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
-from studies.statistics import Interval, bootstrap, median_interval, share_interval
+from studies.selective_underfitting.summaries import (
+    AT,
+    changes,
+    difference,
+    mean_of,
+    memorised_counts,
+    networks,
+    spearman,
+)
+from studies.statistics import median_interval, share_interval
 from studies.study import Claim
 
 PAPER = "arXiv 2510.01378"
 AXES = {"training": ("shorter",), "capacity": ("narrow", "shallow")}
-AT = THRESHOLDS.index(THRESHOLD)
-EMPTY = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
@@ -38,18 +41,6 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
 def first_of_problems(config: Config) -> list[Ladder]:
     """One ladder of each problem: what does not depend on the network is claimed once."""
     return list({ladder.problem: ladder for ladder in reversed(config.ladders)}.values())[::-1]
-
-
-def changes(rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str) -> np.ndarray:
-    """log error of *base* minus that of the smaller rungs, one value a rung, seed and low level."""
-    levels = rows[(rows.kind == "level") & (rows.sigma <= config.low)].set_index(["rung", "seed", "sigma"])[column]
-    values = [np.log(levels["base"]) - np.log(levels[rung]) for rung in smaller]
-    return np.concatenate([np.asarray(v.dropna(), dtype=float) for v in values])
-
-
-def mean_of(values: np.ndarray) -> Interval:
-    """Mean with a bootstrap interval; empty without values."""
-    return bootstrap(values) if len(values) else EMPTY
 
 
 def sign(rows: pd.DataFrame, ladder: Ladder, config: Config, axis: str, column: str) -> Claim:
@@ -138,27 +129,6 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     return found
 
 
-def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
-    """Memorised samples and samples, of all seeds."""
-    own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
-    own = own[own.thickness == thickness]
-    total = int(own.samples.sum())
-    return round(sum(m[AT] * n for m, n in zip(own.memorised, own.samples, strict=True))), total
-
-
-def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Difference of two shares with Newcombe's interval (1998, method 10: from two Wilson intervals).
-
-    Example:
-        >>> print(difference((8, 10), (2, 10)))
-        0.6 [0.1617, 0.7952]
-    """
-    a, b = share_interval(*first), share_interval(*second)
-    value = a.estimate - b.estimate
-    low = value - math.hypot(a.estimate - a.low, b.high - b.estimate)
-    return Interval(value, low, value + math.hypot(a.high - a.estimate, b.estimate - b.low))
-
-
 def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
     """Broader supervision of the same targets, by more images and by thicker shells."""
     thin = memorised_counts(rows, kind, 1, 1.0)
@@ -243,10 +213,10 @@ def guidance(rows: pd.DataFrame) -> Claim:
 
 def perception(rows: pd.DataFrame) -> list[Claim]:
     """Where samples fall between the four points."""
-    own = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum()
+    own = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum().astype(int)
     found = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        counts = [(int(own.loc[name, column]), int(own.loc[name, "samples"])) for name in ("aligned", "plain")]
+        counts = [(own[column][name], own.samples[name]) for name in ("aligned", "plain")]
         value = difference(*counts)
         falls = column == "between"
         found.append(
@@ -295,28 +265,3 @@ def quality(rows: pd.DataFrame) -> list[Claim]:
             )
         )
     return found
-
-
-def networks(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a trained image network: its quality and the geometric mean of its errors over the levels."""
-    keys = ["ladder", "rung", "seed"]
-    images = rows[rows.problem.isin(["digits", "mnist14"]) & rows.seed.notna()]
-    levels = images[images.kind == "level"]
-    columns = ["inside_empirical", "trajectory_empirical", "heldout_empirical", "own_empirical"]
-    errors = np.exp(np.log(levels.set_index(keys)[columns].astype(float)).groupby(level=keys).mean())
-    quality_rows = images[images.kind == "network"].set_index(keys)[
-        ["energy", "confidence", "loss", "excess", "optimum"]
-    ]
-    return quality_rows.join(errors).reset_index()
-
-
-def spearman(x: pd.Series, y: pd.Series) -> Interval:
-    """Spearman's correlation with Fisher's interval and the variance 1.06/(n − 3) (Fieller et al. 1957)."""
-    kept = x.notna() & y.notna()
-    n, value = int(kept.sum()), float("nan")
-    if n > 4:
-        value = float(stats.spearmanr(x[kept], y[kept]).statistic)
-    if not math.isfinite(value):
-        return EMPTY
-    centre, width = math.atanh(max(-0.999999, min(0.999999, value))), 1.96 * math.sqrt(1.06 / (n - 3))
-    return Interval(value, math.tanh(centre - width), math.tanh(centre + width))

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from studies.figures import colour, described, figure, image_strip
-from studies.selective_underfitting.claims import AT, memorised_counts, networks
 from studies.selective_underfitting.config import RUNGS, Config
 from studies.selective_underfitting.exact import TOY
 from studies.selective_underfitting.memorisation import THRESHOLDS
+from studies.selective_underfitting.summaries import AT, memorised_counts, networks
 from studies.statistics import share_interval
 
 SETS = {

@@ -73,7 +73,11 @@ def gaps(
     config: Config,
 ) -> list[Row]:
     """Median gaps between conditional and unconditional denoisers, learned and empirical; and between two seeds."""
-    pairs = {"learned": (own[0], nets[-2]), "empirical": (own[1], whole), "seeds": (nets[-1], nets[-2])}
+    pairs: dict[str, tuple[measures.Denoiser, measures.Denoiser]] = {
+        "learned": (own[0], nets[-2]),
+        "empirical": (own[1], whole),
+        "seeds": (nets[-1], nets[-2]),
+    }
     rows = []
     for sigma in (level for level in config.levels if level <= config.low):
         sets = {"training": noised(data.train[data.labels == label], sigma), "trajectory": at[sigma]}

@@ -87,7 +87,7 @@ def run_rung(bench: Bench, rung: Rung) -> list[Row]:
     """Rows of all seeds: one of the network and one of each level."""
     rows: list[Row] = []
     for seed, trained in enumerate(bench.trained(rung)):
-        shared = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "network": bench.ladder.kind}
+        shared: Row = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "network": bench.ladder.kind}
         shared |= {"rung": rung.name, "width": rung.width, "depth": rung.depth, "steps": rung.steps, "seed": seed}
         paths = bench.paths(trained.network)
         row = shared | {"kind": "network"} | quality(bench, paths.samples) | excess(bench, trained)
@@ -110,7 +110,7 @@ def run_memoriser(bench: Bench) -> list[Row]:
 def by_level(bench: Bench, denoiser: Any, paths: Paths) -> list[Row]:
     """Errors at every level, to the empirical denoiser and, where it is known, the population's; share returned."""
     config, data = bench.config, bench.problem
-    truths = {"empirical": bench.memoriser}
+    truths: dict[str, measures.Denoiser] = {"empirical": bench.memoriser}
     if data.population is not None:
         truths["population"] = data.population.denoiser
     rows = []

@@ -96,7 +96,7 @@ class Distilled(Objective):
     teacher: str = ""
     data: InitVar[Tensor | None] = None
 
-    def __post_init__(self, data: Tensor | None) -> None:  # type: ignore[override]  # dataclasses pass the InitVar
+    def __post_init__(self, data: Tensor | None) -> None:
         super().__post_init__()
         if data is None:
             raise ValueError("Distilled needs data=: the points of D_score whose empirical score is the target.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -23,19 +24,23 @@ from studies.selective_underfitting import (
 )
 from studies.selective_underfitting.claims import (
     claims,
-    difference,
+    deviation,
     features,
     freedom,
     guidance,
+    memoriser,
+    perception,
     quality,
     returning,
     sign,
-    spearman,
+    toy,
 )
+from studies.selective_underfitting.comparison import against_paper
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.features import RandomFeatures, quadrature
 from studies.selective_underfitting.measures import energy_distance, mean_error
 from studies.selective_underfitting.paths import noised, path
+from studies.selective_underfitting.summaries import difference, spearman
 from studies.study import Context
 from studies.training import Objective, Recipe, train
 from studies.training.batches import Batches, Draw
@@ -285,6 +290,65 @@ def test_quality_follows_ranks():
     assert noise.low < 0 < noise.high
 
 
+def deviation_rows(training: float, other: float) -> pd.DataFrame:
+    """Rows of r⋆ with the given medians."""
+    medians = {"inside": training, "trajectory": other, "heldout": other}
+    shared = {"kind": "deviation", "sigma": 0.1}
+    spread = np.linspace(-0.05, 0.05, 41)
+    return pd.DataFrame([shared | {"states": k, "deviation": (m + spread).tolist()} for k, m in medians.items()])
+
+
+def test_shell_claims_fail_for_states_in_the_wrong_place():
+    """Assert that training states off the shells, and trajectories in them, are both reported."""
+    config = replace(CONFIG, levels=(0.1,))
+    assert [c.holds for c in deviation(deviation_rows(1.0, 9.0), LADDER, config)] == [True, True, True]
+    assert [c.holds for c in deviation(deviation_rows(1.3, 1.0), LADDER, config)] == [False, False, False]
+
+
+def test_memoriser_claim_fails_for_a_memoriser_that_does_not():
+    """Assert that the control can fail."""
+    rows = [{"kind": "network", "rung": "memoriser", "memorised": [share] * 7} for share in (1.0, 0.9)]
+    assert [memoriser(pd.DataFrame([row]), LADDER)[0].holds for row in rows] == [True, False]
+
+
+def test_toy_claims_fail_for_a_network_that_never_learns():
+    """Assert that flat errors and a vanishing plateau are reported."""
+    config, rng = replace(CONFIG, low=0.8), np.random.default_rng(1)
+    columns = ("inside_empirical", "inside_population", "heldout_population")
+    for factors, expected in (((0.5, 1.0, 0.5), [True, True, True]), ((2.0, 1e-3, 2.0), [False, False, False])):
+        rows = []
+        for rung, seed, sigma in product(("base", "shorter"), range(3), (0.4, 0.1)):
+            values = [f if rung == "base" else 1.0 for f in factors] * np.exp(0.02 * rng.standard_normal(3))
+            shared = {"ladder": "gaussian20-mlp", "kind": "level", "rung": rung, "seed": seed, "sigma": sigma}
+            rows.append(shared | dict(zip(columns, values, strict=True)))
+        assert [claim.holds for claim in toy(pd.DataFrame(rows), config)] == expected
+
+
+def test_perception_claims_fail_when_plain_and_aligned_are_exchanged():
+    """Assert that the toy's claims depend on which features are aligned."""
+    counts = {"aligned": (10, 300), "plain": (120, 100)}
+    for names, expected in ((("aligned", "plain"), True), (("plain", "aligned"), False)):
+        shared = {"kind": "perception", "samples": 400}
+        rows = [
+            shared | {"features": n, "between": b, "within": w}
+            for n, (b, w) in zip(names, counts.values(), strict=True)
+        ]
+        assert [claim.holds for claim in perception(pd.DataFrame(rows))] == [expected, expected]
+
+
+def test_quality_claims_fail_when_errors_and_quality_are_unrelated():
+    """Assert that the rank claims hold on planted monotone rows and fail on constant trajectories' reversal."""
+    for power, expected in ((-1, [True, True]), (1, [True, False])):
+        rows = []
+        for k in range(1, 13):
+            shared = {"ladder": "digits-mlp", "problem": "digits", "rung": str(k), "seed": 0.0}
+            row = {"energy": float(k), "confidence": 0.5, "loss": 1.0, "excess": 0.1, "optimum": 0.5}
+            rows.append(shared | {"kind": "network"} | row)
+            errors = {f"{name}_empirical": float(k) ** power for name in ("trajectory", "heldout", "own")}
+            rows.append(shared | {"kind": "level", "inside_empirical": float(k)} | errors)
+        assert [claim.holds for claim in quality(pd.DataFrame(rows))] == expected
+
+
 def test_smoke_runs_every_cell_claim_and_figure(tmp_path):
     """Assert that the smoke configuration gives all kinds of rows, the sure claims hold and figures are described."""
     config = Config.smoke()
@@ -298,6 +362,7 @@ def test_smoke_runs_every_cell_claim_and_figure(tmp_path):
     assert all(claim.holds for claim in sure)
     assert all(figure.alt for figure in study.figures(rows, config).values())
     assert len(quality(rows)) == 2
+    assert against_paper(rows, config).ours.str.len().min() > 0
 
 
 def test_every_level_has_uniquely_named_cells():

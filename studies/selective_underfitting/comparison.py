@@ -1,0 +1,71 @@
+"""The paper's numbers beside ours, line by line."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from studies.selective_underfitting.claims import first_of_problems
+from studies.selective_underfitting.config import Config, Ladder
+from studies.selective_underfitting.summaries import memorised_counts
+
+SETTING = "ImageNet latents, SiT S to XL; ours: "
+Line = tuple[str, str, str, str]
+
+
+def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """One line a published number: quantity, paper (Song et al. 2025, arXiv 2510.01378), ours, what differs."""
+    lines = [line for ladder in first_of_problems(config) for line in shells(rows, ladder)]
+    lines += [line for ladder in config.ladders for line in errors(rows, ladder, config)]
+    lines += [returned(rows, ladder) for ladder in config.ladders]
+    for f in config.freedoms:
+        shares = [(ratio, memorised_counts(rows, f.kind, ratio, 1.0)) for ratio in f.ratios]
+        ours = ", ".join(f"{count / total:.2f} ({ratio})" for ratio, (count, total) in shares)
+        paper = {"unet": "0 .01 .05 .59 .80 (1 2 4 8 25.6)", "transformer": ".08 .41 .67 .76 .82 .85 (1 2 3 4 8 25.6)"}
+        differs = f"{config.score_size} digits in D_score, {f.steps} steps, threshold ours"
+        lines.append((f"memorised share (ratio), {f.kind}", paper.get(f.kind, ""), ours, differs))
+    return pd.DataFrame(lines, columns=["quantity", "paper", "ours", "what differs"])
+
+
+def shells(rows: pd.DataFrame, ladder: Ladder) -> list[Line]:
+    """r⋆ of trajectories and held-out states, at the highest and the lowest level."""
+    own = rows[(rows.ladder == ladder.name) & (rows.kind == "deviation")]
+    found = []
+    for states, paper in (("trajectory", "1 (t ≥ .8), ~10 (t = .1), ~90 (t = .01)"), ("heldout", "not given")):
+        part = own[own.states == states].sort_values("sigma", ascending=False)
+        ours = ", ".join(
+            f"{pd.Series(v).median():.2g} (σ = {s:g})" for s, v in zip(part.sigma, part.deviation, strict=True)
+        )
+        found.append((f"median r⋆, {states}, {ladder.problem}", paper, ours, "levels in σ, other data and dimension"))
+    return found
+
+
+def errors(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Line]:
+    """Errors to the empirical score (and the population's), *shorter* → *base*, mean over low levels and seeds."""
+    own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
+    means = own.groupby("rung").mean(numeric_only=True)
+    lines: dict[str, str] = {"inside_empirical": ".1884→.1834", "trajectory_empirical": ".5334→.5359"}
+    differs = f"{SETTING}{ladder.name}, {config.images} images, training length"
+    if ladder.problem == "gaussian20":
+        lines = {"inside_empirical": ".98→.17", "inside_population": "plateau .34", "heldout_population": ".56→.08"}
+        differs = f"MLP 10×1000, 20 000 steps; ours {ladder.depth}×{ladder.width}, {ladder.steps}; levels"
+    if ladder.problem == "mixture20":
+        lines = dict.fromkeys((*lines, "inside_population", "heldout_population"), "not given")
+        differs = "not in the paper"
+    return [
+        (f"error {column.replace('_', ' to ')}, {ladder.name}", paper, between(means[column]), differs)
+        for column, paper in lines.items()
+    ]
+
+
+def between(means: pd.Series) -> str:
+    """`shorter→base`."""
+    return f"{means['shorter']:.3g}→{means['base']:.3g}"
+
+
+def returned(rows: pd.DataFrame, ladder: Ladder) -> Line:
+    """Share of training points that return, by level."""
+    own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
+    shares = own.groupby("sigma").returned.mean()
+    ours = ", ".join(f"{share:.2f} (σ = {sigma:g})" for sigma, share in shares.items())
+    paper = "1.0 .98 .78 .25 0 (t ≤ .75, .8, .85, .9, ≥ .95)"
+    return f"share returned, {ladder.name}", paper, ours, "levels in σ, threshold ours"

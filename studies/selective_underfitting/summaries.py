@@ -1,0 +1,75 @@
+"""What claims and figures both need: changes between networks, shares, differences, rank correlations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from studies.selective_underfitting.config import Config
+from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
+from studies.statistics import Interval, bootstrap, share_interval
+
+AT = THRESHOLDS.index(THRESHOLD)
+EMPTY = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def changes(rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str) -> np.ndarray:
+    """log error of *base* minus that of the smaller rungs, one value a rung, seed and low level."""
+    levels = rows[(rows.kind == "level") & (rows.sigma <= config.low)].set_index(["rung", "seed", "sigma"])[column]
+    values = [np.log(levels["base"]) - np.log(levels[rung]) for rung in smaller]
+    return np.concatenate([np.asarray(v.dropna(), dtype=float) for v in values])
+
+
+def mean_of(values: np.ndarray) -> Interval:
+    """Mean with a bootstrap interval; empty without values."""
+    return bootstrap(values) if len(values) else EMPTY
+
+
+def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
+    """Memorised samples and samples, of all seeds."""
+    own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
+    own = own[own.thickness == thickness]
+    total = int(own.samples.sum())
+    return round(sum(m[AT] * n for m, n in zip(own.memorised, own.samples, strict=True))), total
+
+
+def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+    """Difference of two shares with Newcombe's interval (1998, method 10: from two Wilson intervals).
+
+    Example:
+        >>> print(difference((8, 10), (2, 10)))
+        0.6 [0.1617, 0.7952]
+    """
+    a, b = share_interval(*first), share_interval(*second)
+    value = a.estimate - b.estimate
+    low = value - math.hypot(a.estimate - a.low, b.high - b.estimate)
+    return Interval(value, low, value + math.hypot(a.high - a.estimate, b.estimate - b.low))
+
+
+def networks(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a trained image network: its quality and the geometric mean of its errors over the levels."""
+    keys = ["ladder", "rung", "seed"]
+    images = rows[rows.problem.isin(["digits", "mnist14"]) & rows.seed.notna()]
+    levels = images[images.kind == "level"]
+    columns = ["inside_empirical", "trajectory_empirical", "heldout_empirical", "own_empirical"]
+    logs = levels.set_index(keys)[columns].astype(float).apply(np.log)
+    errors = logs.groupby(level=keys).mean().apply(np.exp)
+    quality_rows = images[images.kind == "network"].set_index(keys)[
+        ["energy", "confidence", "loss", "excess", "optimum"]
+    ]
+    return quality_rows.join(errors).reset_index()
+
+
+def spearman(x: pd.Series, y: pd.Series) -> Interval:
+    """Spearman's correlation with Fisher's interval and the variance 1.06/(n − 3) (Fieller et al. 1957)."""
+    kept = x.notna() & y.notna()
+    n, value = int(kept.sum()), float("nan")
+    if n > 4:
+        value = float(stats.spearmanr(x[kept], y[kept]).statistic)
+    if not math.isfinite(value):
+        return EMPTY
+    centre, width = math.atanh(max(-0.999999, min(0.999999, value))), 1.96 * math.sqrt(1.06 / (n - 3))
+    return Interval(value, math.tanh(centre - width), math.tanh(centre + width))
