@@ -41,7 +41,7 @@ def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
 
     Example:
         >>> print(difference((8, 10), (2, 10)))
-        0.6 [0.1617, 0.7952]
+        0.6 [0.1618, 0.8027]
     """
     a, b = share_interval(*first), share_interval(*second)
     value = a.estimate - b.estimate
