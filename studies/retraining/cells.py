@@ -90,14 +90,15 @@ def _predictions(bench: Bench, change: Change, base: np.ndarray, compared: bool)
 
 
 def _others(bench: Bench, change: Change) -> dict[str, np.ndarray]:
-    means = {name: np.mean([make(bench, t, change) for t in bench.base], axis=0) for name, make in _RATIOS.items()}
+    ratios = {"kernel": predictors.kernel(bench, change), "classifier": predictors.classifier(bench, change)}
+    means = {
+        name: np.mean([predictors.by_ratio(bench, t, change, ratio) for t in bench.base], axis=0)
+        for name, ratio in ratios.items()
+    }
     if predictors.use_exact(bench):
         random = [predictors.linear(bench, t, [change], exact=False)[0] for t in bench.base]
         means["probes"] = np.mean(random, axis=0)
     return means | {"empirical": predictors.empirical(bench, change)}
-
-
-_RATIOS = {"kernel": predictors.kernel, "classifier": predictors.classifier}
 
 
 def _transport(bench: Bench, base: np.ndarray, networks: list[Trained]) -> np.ndarray:

@@ -95,14 +95,14 @@ class KernelRatio(Ratio):
         return self.new.score_product(x, sigma, tangent) - self.base.score_product(x, sigma, tangent)
 
 
-def kernel(bench: Bench, trained: Trained, change: Change) -> np.ndarray:
-    """η δ with the log-ratio of kernel densities."""
+def kernel(bench: Bench, change: Change) -> Ratio:
+    """The log-ratio of two kernel densities."""
     new, base = (Points(images, bandwidth=bench.bandwidth) for images in (change.added, bench.train.images))
-    return _by_ratio(bench, trained, change, KernelRatio(new, base))
+    return KernelRatio(new, base)
 
 
-def classifier(bench: Bench, trained: Trained, change: Change) -> np.ndarray:
-    """η δ with a noise-conditional density-ratio classifier."""
+def classifier(bench: Bench, change: Change) -> Ratio:
+    """The log-ratio of a noise-conditional classifier of new against base data."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = RatioNetwork(tuple(bench.train.images.shape[1:]), scale=float(bench.train.images.std()), width=256)
@@ -110,10 +110,11 @@ def classifier(bench: Bench, trained: Trained, change: Change) -> np.ndarray:
     found = train_ratio_classifier(
         network, bench.train.images, change.added, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, steps=steps
     )
-    return _by_ratio(bench, trained, change, found.classifier)
+    return found.classifier
 
 
-def _by_ratio(bench: Bench, trained: Trained, change: Change, ratio: Ratio) -> np.ndarray:
+def by_ratio(bench: Bench, trained: Trained, change: Change, ratio: Ratio) -> np.ndarray:
+    """η δ where the ratio is known and no density is needed."""
     found = sample_sensitivity(bench.score(trained), bench.latents, Toward(ratio), bench.grid)
     return change.eta * found.sensitivity.flatten(1).detach().double().cpu().numpy()
 
