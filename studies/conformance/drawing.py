@@ -1,0 +1,68 @@
+"""Figures of the study `conformance`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from studies.figures import colour, described, figure
+
+__all__ = ["draw"]
+
+STATUSES = ("agrees", "differs", "not applicable", "did not install")
+MARKS = {"agrees": "o", "differs": "X", "not applicable": "_", "did not install": "."}
+
+
+def draw(rows: pd.DataFrame) -> dict[str, Figure]:
+    """`agreement`: error over tolerance by package; `orders`: observed against stated order, where one is stated."""
+    drawn = {"agreement": agreement(rows)}
+    if rows["expected_order"].notna().any():
+        drawn["orders"] = orders(rows)
+    return drawn
+
+
+def agreement(rows: pd.DataFrame) -> Figure:
+    """One point per check; crosses differ; raising ones sit at the right edge."""
+    packages = list(dict.fromkeys(rows["package"]))
+    drawing, axes = figure(panel=(6.5, 0.8 + 0.4 * len(packages)))
+    for place, package in enumerate(packages):
+        for index, status in enumerate(STATUSES[:2]):
+            part = rows[(rows["package"] == package) & (rows["status"] == status)]
+            if part.empty:
+                continue
+            spread = place + np.linspace(-0.25, 0.25, len(part)) if len(part) > 1 else np.array([place])
+            axes[0].plot(_excess(part), spread, MARKS[status], color=colour(index), markersize=5, alpha=0.7)
+    axes[0].axvline(1.0, color="black", linewidth=1.0)
+    axes[0].set_xscale("log")
+    axes[0].set_yticks(range(len(packages)), packages)
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("error / tolerance (1 is just allowed; raising checks at the right edge)")
+    counts = rows["status"].value_counts()
+    words = ", ".join(f"{int(counts[s])} {s}" for s in STATUSES if s in counts)
+    return described(drawing, f"Error over tolerance of every check by package: {words}.")
+
+
+def _excess(part: pd.DataFrame) -> Any:
+    ratio = part["error"] / part["allowed"]
+    ratio = ratio.where(part["unit"] != "p", part["allowed"] / part["error"])
+    return ratio.fillna(1e12).clip(1e-12, 1e12).to_numpy()
+
+
+def orders(rows: pd.DataFrame) -> Figure:
+    """Observed orders of solvers and samplers beside the stated ones."""
+    part = rows[rows["expected_order"].notna() & rows["order"].notna()].reset_index(drop=True)
+    drawing, axes = figure(panel=(6.5, 0.8 + 0.22 * len(part)))
+    place = np.arange(len(part))
+    axes[0].plot(part["expected_order"], place, "|", color="black", markersize=12, label="stated")
+    good = part["status"] == "agrees"
+    axes[0].plot(part["order"][good].clip(-1), place[good], "o", color=colour(0), label="observed")
+    axes[0].plot(part["order"][~good].clip(-1), place[~good], "X", color=colour(1), label="observed, differs")
+    axes[0].set_yticks(place, part["package"] + " " + part["check"])
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("order of convergence (diverging ones at −1)")
+    axes[0].legend(frameon=False, fontsize=7)
+    low = ", ".join(part["check"][~good]) or "none"
+    return described(drawing, f"Observed and stated orders of convergence; below the stated one: {low}.")
