@@ -56,6 +56,10 @@ class Reweighting(Perturbation):
         # At η itself the path starts anew, from the law there with the same rates.
         return law.over_blocks(lambda states: _derivative(law.groups, self._path.rates, states, order), x)
 
+    def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Array:
+        """∇ṡ(x) v, first order in η at 0, shape (..., d)."""
+        return self._path.score_derivative_product(x, sigma, v)
+
 
 def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -> Array:
     at = _unweighted(groups, x)

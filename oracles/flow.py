@@ -119,8 +119,9 @@ def sensitivity(
     """Samples and their derivative of `order` 1 or 2 in η at `eta`, both of the shape of `latents` (..., d).
 
     `perturbation` has `base` and `toward` (contamination; `at(eta)` too when `eta` is not 0); any other with
-    `base` and `score_derivative(x, sigma)`, such as moved points, is taken to first order.  Raises as
-    `sample`, and TypeError where the perturbation offers less than the order asked for needs.
+    `base` and `score_derivative(x, sigma, order)`, such as moved points, is taken to first order, and to second
+    where it has `score_derivative_product(x, sigma, v)` too, both at `eta` 0.  Raises as `sample`, and TypeError where
+    the perturbation offers less than the order asked for needs.
     """
     if order not in (1, 2):
         raise ValueError(f"order = {order!r} must be 1 or 2: the flow has variational equations of these orders")
@@ -189,22 +190,27 @@ def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, floa
     if hasattr(perturbation, "toward"):
         base = perturbation.base if eta == 0.0 else perturbation.at(eta)
         return _contamination(base, perturbation.toward, order), 1.0 / (1.0 - eta)
-    if order == 1 and eta == 0.0 and hasattr(perturbation, "score_derivative"):
-        return _general(perturbation), 1.0
+    if eta == 0.0 and hasattr(perturbation, "score_derivative" if order == 1 else "score_derivative_product"):
+        return _general(perturbation, order), 1.0
     raise TypeError(
         f"perturbation of type {type(perturbation).__name__} has no attribute 'toward': order {order} at eta = {eta} "
         "needs a contamination, such as AdditivePerturbation(base, toward)"
     )
 
 
-def _general(perturbation: Any) -> Field:
+def _general(perturbation: Any, order: int) -> Field:
     perturbation = numpy_law(perturbation)
     at = local(perturbation.base)
 
     def field(u: float, stack: Stack) -> Stack:
-        sigma, (x, delta) = np.exp(u), stack
+        sigma, (x, delta) = np.exp(u), stack[:2]
         here = at(sigma, x)
-        return -(sigma**2) * np.stack([here.score, here.product(delta) + perturbation.score_derivative(x, sigma)])
+        rows = [here.score, here.product(delta) + perturbation.score_derivative(x, sigma)]
+        if order == 2:
+            slope = perturbation.score_derivative_product(x, sigma, delta)
+            bend = here.product(stack[2]) + here.third_order(delta, delta)
+            rows.append(bend + 2 * slope + perturbation.score_derivative(x, sigma, 2))
+        return -(sigma**2) * np.stack(rows)
 
     return field
 

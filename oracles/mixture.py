@@ -248,12 +248,13 @@ class GaussianMixture:
         if any(group.covariances.singular() for group in self.groups):
             raise ValueError("this law has a singular covariance and hence no density; take .noised(sigma) first")
 
-    def over_blocks(self, function: Callable[[Array], Array], x: Any) -> Array:
-        """Apply a function of states (n, d) to states (..., d) in blocks of bounded size."""
-        x = self._states(x)
-        flat = namespace(x).reshape(x, (-1, self.dimension))
-        result = _arrays.joined([function(flat[rows, :]) for rows in self._rows(flat)])
-        return namespace(x).reshape(result, (*x.shape[:-1], *result.shape[1:]))
+    def over_blocks(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
+        """Apply a function of states (n, d), and tangents, to states (..., d) in blocks of bounded size."""
+        arrays = [self._states(x), *(self._states(value, name) for name, value in tangents.items())]
+        xp, shape = namespace(*arrays), arrays[0].shape[:-1]
+        flat = [xp.reshape(array, (-1, self.dimension)) for array in arrays]
+        result = _arrays.joined([function(*(array[rows, :] for array in flat)) for rows in self._rows(flat[0])])
+        return xp.reshape(result, (*shape, *result.shape[1:]))
 
     def _number(self, number: Any, name: str) -> Array:
         return _arrays.check_positive(number, self.groups[0].means, name)

@@ -19,7 +19,7 @@ from typing import Any
 
 from oracles import _arrays, covariance
 from oracles._arrays import Array, eye, namespace
-from oracles._local import Group, Local, Piece, dot, ready, total, weighted
+from oracles._local import Group, Local, Piece, dot, jacobian_product, ready, total, weighted
 from oracles.mixture import GaussianMixture, check_weights
 from oracles.perturbation import Perturbation
 from oracles.whitening import Whitening
@@ -88,6 +88,30 @@ class ParameterPerturbation(Perturbation):
             raise ValueError(f"order = {order!r} must be 1 or 2 for a change of parameters")
         law = self.at(eta).noised(sigma)
         return law.over_blocks(lambda states: _derivative(law.groups, self.rates, states, order), x)
+
+    def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Array:
+        """∇ṡ(x) v, first order in η at 0, shape (..., d); `v` has the shape of `x`.
+
+        `Σ_k [A ((a·v) a − P v − ∇s v) + γ ((ġ·v) a + (a·v) ġ + P Σ̇ P v)]`.
+        """
+        law = self.base.noised(sigma)
+        return law.over_blocks(lambda *states: _product(law.groups, self.rates, *states), x, v=v)
+
+
+def _product(groups: tuple[Group, ...], rates: Rates, x: Array, v: Array) -> Array:
+    at = _unweighted(groups, x)
+    pushed = jacobian_product(at, v)
+
+    def part(whitening: Whitening, own: Rates, relative: Array, share: Array, g: Array) -> Array:
+        t, along = _moving(whitening, own, relative, share, g, at.score), v[None, :, :]
+        solved = whitening.solve(namespace(v).broadcast_to(along, t.centred.shape))
+        turned = weighted(t.rate, dot(t.centred, along)[:, :, None] * t.centred - solved - pushed[None, :, :])
+        inner = dot(t.velocity, along)[:, :, None] * t.centred + dot(t.centred, along)[:, :, None] * t.velocity
+        if own.covariances is not None:
+            inner = inner + whitening.solve(_times(own.covariances, solved))
+        return turned + weighted(t.share, inner)
+
+    return total(part(*terms) for terms in _parts(groups, rates, at))
 
 
 def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -> Array:
