@@ -117,7 +117,7 @@ def sampling(method: str, size: int, shape: tuple[str, tuple[int, ...]] | None) 
         end = solver.sample(x_init=0.1 * x, step_size=None, method=method, time_grid=times, atol=1e-9, rtol=1e-9)
         return Measured(relative(end, truth), 1e-5)
     stated = {"euler": 1.0, "midpoint": 2.0, "heun3": 3.0}[method]
-    return converging(run, truth, [8 * size, 16 * size, 32 * size], 2e-2, stated)
+    return converging(run, truth, [8 * size, 16 * size, 32 * size], 5e-2, stated)
 
 
 def likelihood(

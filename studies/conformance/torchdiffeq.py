@@ -43,7 +43,7 @@ def fixed(method: str, size: int, stated: float, **options: int) -> Measured:
         times = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), steps + 1, dtype=torch.float64)
         return odeint(field, x, times, method=method, options=options)[-1]
 
-    return converging(run, truth, [16 * size, 32 * size, 64 * size], 5e-2, stated)
+    return converging(run, truth, [16 * size, 32 * size, 64 * size], 0.1, stated)
 
 
 def adaptive(method: str) -> Measured:
