@@ -24,7 +24,7 @@ from .outcome import Outcomes, Watch
 from .perturbations import Toward
 from .scores import GuidedScore, Score
 from .setup import Options, Run, prepare
-from .streaming import blocks_of, paired
+from .streaming import paired
 
 Functional = Callable[[Tensor], Tensor]
 
@@ -152,13 +152,12 @@ def _parts(
     forward = [record_path(c, w) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
     values, gradients = _gradients(functionals, torch.cat([state.x for state, _, _ in forward]))
-    blocks = blocks_of(data)
     parts = []
     for chunk, watch, (state, records, at_min), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
-        found, indices = paired(chunk.laws, pairings, blocks, rates, top_k)
+        found, indices = paired(chunk.laws, pairings, data, rates, top_k)
         mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
         parts.append(Influence(found, indices, state.x, own, mean, error, watch.read(), chunk.laws.cost))

@@ -113,7 +113,7 @@ def test_many_stage_rows_are_summed_like_few(monkeypatch):
     problem = case("d2_k3_s0", samples=2)
     options = {"grid": GRID, "anchor": problem.exact}
     whole = influence(problem.score, problem.latents, [_curved, _wavy], _points(problem), **options)
-    monkeypatch.setattr("sensitivity.streaming.ROWS", 5)
+    monkeypatch.setattr("sensitivity.kernels.ROWS", 5)
     cut = influence(problem.score, problem.latents, [_curved, _wavy], _points(problem), **options)
     assert_close(cut.values, whole.values, rtol=1e-11, atol=1e-13)
 
