@@ -28,7 +28,6 @@ from torch import Tensor
 
 from .anchors import GaussianAnchor
 from .carried import Law
-from .grid import Grid
 from .laws import dot
 from .noise import Noise
 from .step import Rate, Slope, State, advance, required
@@ -82,14 +81,14 @@ class Stochastic:
         laws: the laws carried, for the correction's products.
         controls: a Gaussian anchor for each law, or None.
         noise: one key per sample.
-        grid: the levels; with `solver.refinement` they fix the Brownian path.
+        levels: those of the grid refined `solver.refinement` times; they fix the Brownian path.
     """
 
     solver: SDE
     laws: tuple[Law, ...]
     controls: Sequence[Any]
     noise: Noise
-    grid: Grid
+    levels: Sequence[float]
 
     def rows(self, rows: slice) -> Stochastic:
         """The same for a chunk of the latents."""
@@ -114,19 +113,12 @@ class Stochastic:
     def jump(self, step: Step, x: Tensor) -> Tensor:
         """√(κΔv) ξ of this step, like x: the sum over the parts of the refined step."""
         parts = self.solver.refinement
-        fine = Grid.from_levels([step.start, step.end]) if parts == 1 else self._fine(step)
-        widths = -fine.levels.square().diff() * self.solver.kappa
         total = torch.zeros_like(x)
-        for j, width in enumerate(widths.tolist()):
-            index = parts * step.index + j
+        for index in range(parts * step.index, parts * (step.index + 1)):
+            width = self.solver.kappa * (self.levels[index] ** 2 - self.levels[index + 1] ** 2)
             white = self.noise.gaussian(tuple(x.shape[1:]), step=index, dtype=x.dtype, stream=_STREAM)[0]
             total = torch.add(total, white, alpha=width**0.5)
         return total
-
-    def _fine(self, step: Step) -> Grid:
-        parts = self.solver.refinement
-        levels = self.grid.refined(parts).levels
-        return Grid.from_levels(levels[parts * step.index : parts * (step.index + 1) + 1])
 
     def _extra(self, b: int, step: Step, state: State, rate: Rate, after: State, jump: Tensor) -> Tensor:
         """What Itô's formula adds to −½(1−κ)Δv q_b, (groups or 1, batch)."""

@@ -114,7 +114,8 @@ def prepare(
     path = of_grid(grid, solver, x, denoise=options.denoise)
     move: Any = advance
     if isinstance(solver, SDE) and shared.noise is not None:
-        move = Stochastic(solver, laws, anchors, shared.noise, grid)
+        levels = grid.refined(solver.refinement).levels.tolist()
+        move = Stochastic(solver, laws, anchors, shared.noise, levels)
     return Run(x, shared, path[: grid.steps], path[grid.steps :], logs, len(changes), single, grid, move)
 
 
