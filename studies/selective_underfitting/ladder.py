@@ -102,7 +102,9 @@ def run_memoriser(bench: Bench) -> list[Row]:
     paths = bench.paths(bench.memoriser)
     real = shared | {"kind": "network", "network": "held-out", "rung": "held-out"}
     rows = [shared | {"kind": "network"} | quality(bench, paths.samples) | shown(paths.samples)]
-    rows.append(real | quality(bench, bench.problem.held_out) | shown(bench.problem.held_out))
+    held_out = bench.problem.held_out
+    halves = {"energy": measures.energy_distance(held_out[::2], held_out[1::2])}
+    rows.append(real | quality(bench, held_out) | halves | shown(held_out))
     rows += [shared | each for each in by_level(bench, bench.memoriser, paths)]
     return rows + deviations(bench, paths)
 
