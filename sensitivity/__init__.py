@@ -17,7 +17,7 @@ from .density import log_density
 from .estimate import Estimate
 from .finite import Resampled, resample
 from .formula import Formula
-from .forward import SampleSensitivity, sample_sensitivity
+from .forward import sample_sensitivity
 from .grid import Grid
 from .influences import Influence, influence
 from .measures import Measure, Mixture, Points
@@ -25,6 +25,7 @@ from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
 from .perturbations import Move, Perturbation, Remove, Reweight, Toward
 from .ratio import log_density_ratio
+from .results import SampleSensitivity, Trajectory
 from .schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 from .scores import Score, as_score, guided
 from .sde import SDE
@@ -61,6 +62,7 @@ __all__ = [
     "Score",
     "Toward",
     "TrainedRatio",
+    "Trajectory",
     "VPCosine",
     "VPLinear",
     "as_score",

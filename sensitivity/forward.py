@@ -9,7 +9,6 @@ computed sample in the mass, at the carried log density.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,64 +17,16 @@ from torch import Tensor
 from .anchors import GaussianAnchor
 from .carried import Linked
 from .grid import Grid
-from .laws import Cost, Laws
-from .outcome import Outcomes, Watch
+from .laws import Laws
+from .outcome import Watch
 from .path import mark_log_error, run
+from .results import SampleSensitivity, Trajectory, joined
 from .scores import Score
 from .sde import Stochastic
 from .second import curvature_slope
 from .setup import Options, Run, prepare
 from .step import Rate, Slope, State, required
 from .tableau import Step
-
-
-@dataclass(frozen=True)
-class SampleSensitivity:
-    """Samples with their derivatives in the mass moved.
-
-    Attributes:
-        samples: x(σ_min), (batch, *shape).
-        sensitivity: δ = dx/dη per unit mass, (batch, *shape); (K, batch, *shape) for a sequence of K perturbations.
-        log_ratio: log r = log ν_σ − log p_σ in nats at x(σ_min), (batch,) or (K, batch); NaN where a sample halted.
-        log_density: log p_σ_min at the samples in nats, (batch,), or None where the perturbation needs none; under
-            guidance one row a branch.
-        log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
-        standard_error: of `sensitivity`, elementwise, or None if not asked for.
-        bias: jackknife estimate of the bias of `sensitivity` through exp of a noisy log-ratio, or None.
-        curvature: ζ = d²x/dη², like `sensitivity`, or None for order 1.
-        outcome: how each sample ended.
-        cost: network evaluations, Jacobian products and sources per sample.
-        grid: the noise levels; those that an adaptive solver accepted.
-    """
-
-    samples: Tensor
-    sensitivity: Tensor
-    log_ratio: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    standard_error: Tensor | None
-    bias: Tensor | None
-    curvature: Tensor | None
-    outcome: Outcomes
-    cost: Cost
-    grid: Grid
-
-    def predict(self, eta: float) -> Tensor:
-        """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""
-        first = self.samples + eta * self.sensitivity
-        return first if self.curvature is None else first + 0.5 * eta**2 * self.curvature
-
-    def trust_radius(self, share: float = 0.1) -> Tensor:
-        """η at which the second-order term reaches `share` of the first, 2·share·|δ|/|ζ|, per sample.
-
-        Raises:
-            ValueError: if `sample_sensitivity` was not asked for order 2.
-        """
-        if self.curvature is None:
-            raise ValueError("the trust radius needs the second derivative; call sample_sensitivity with order=2.")
-        lead = self.sensitivity.ndim - self.samples.ndim + 1
-        first, second = self.sensitivity.flatten(lead).norm(dim=-1), self.curvature.flatten(lead).norm(dim=-1)
-        return 2 * share * first / second
 
 
 def sample_sensitivity(
@@ -93,6 +44,7 @@ def sample_sensitivity(
     order: int = 1,
     denoise: bool = False,
     standard_error: bool = False,
+    trajectory: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
     control: GaussianAnchor | None = None,
@@ -117,6 +69,7 @@ def sample_sensitivity(
         denoise: return D(x(σ_min)) and its sensitivity.
         standard_error: estimate the error of the sensitivity by the jackknife over probe groups; costs K·groups more
             tangents in each network call. An exact trace has no error.
+        trajectory: keep states, sensitivities and log ratios of every level, for figures.
         chunk_size: latents computed at once.
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
@@ -137,8 +90,8 @@ def sample_sensitivity(
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
     prepared = prepare(score, latents, perturbation, grid, options)
     _check_order(order, standard_error, prepared)
-    parts = [_forward(chunk, order, standard_error) for chunk in prepared.chunks(chunk_size)]
-    return _joined(parts, prepared.single)
+    parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
+    return joined(parts, prepared.single)
 
 
 def _check_order(order: int, standard_error: bool, work: Run) -> None:
@@ -154,21 +107,40 @@ def _check_order(order: int, standard_error: bool, work: Run) -> None:
         raise ValueError("SDE(correction=True) has no second order; use SDE(correction=False).")
 
 
-def _forward(work: Run, order: int, standard_error: bool) -> SampleSensitivity:
+def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> SampleSensitivity:
     x, laws = work.latents, work.laws
     groups = laws.trace.groups if standard_error and laws.trace is not None else 1
     versions = 1 + (groups if groups > 1 else 0)
     watch = Watch(x.shape[0], x.device)
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
-    end = run(_start(work, order, versions), work.path, slope, watch, move=work.move)
+    kept = [_start(work, order, versions)]
+    end = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)
     mean, error = laws.summary(end.logs)
     # A halted sample never reached σ_min, where the log ratio is taken.
-    log_ratio = torch.where(watch.running, log_ratios(work, end.x, mean), float("nan"))
+    log_ratio = torch.where(watch.running, log_ratios(work, end.x, mean, work.grid.sigma_min), float("nan"))
     end = run(end, work.final, slope, watch)
     tangents = required(end.tangent).reshape(work.directions, versions, *x.shape)
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
     known = (log_ratio, mean, error, spread, bias, end.curvature)
-    return SampleSensitivity(end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid)
+    path = _trajectory(work, kept, versions) if trajectory else None
+    return SampleSensitivity(end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path)
+
+
+def _trajectory(work: Run, kept: Sequence[State], versions: int) -> Trajectory:
+    levels = work.grid.levels
+    summaries = [work.laws.summary(state.logs) for state in kept]
+    pairs = zip(kept, summaries, levels.tolist(), strict=True)
+    ratios = [log_ratios(work, state.x, mean, sigma) for state, (mean, _), sigma in pairs]
+    means, errors = ([value for value in column if value is not None] for column in zip(*summaries, strict=True))
+    tangents = torch.stack([required(state.tangent) for state in kept])
+    return Trajectory(
+        levels,
+        torch.stack([state.x for state in kept]),
+        tangents.reshape(len(kept), work.directions, versions, *work.latents.shape)[:, :, 0],
+        torch.stack(ratios),
+        torch.stack(means) if means else None,
+        torch.stack(errors) if errors else None,
+    )
 
 
 def _start(work: Run, order: int, versions: int) -> State:
@@ -217,11 +189,11 @@ def jackknife(tangents: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
     return error, (count - 1) * (centre[:, 0] - whole)
 
 
-def log_ratios(work: Run, x: Tensor, logs: Tensor | None) -> Tensor:
-    """log r at the samples for each direction, (K, batch); under guidance that of the branch of largest share."""
+def log_ratios(work: Run, x: Tensor, logs: Tensor | None, level: float) -> Tensor:
+    """log r at states of a level for each direction, (K, batch); under guidance that of the branch of largest share."""
     laws = work.laws.laws
     main = max(range(len(laws)), key=lambda b: abs(laws[b].share))
-    sigma = torch.tensor(work.grid.sigma_min, dtype=torch.float64).to(x)
+    sigma = torch.tensor(level, dtype=torch.float64).to(x)
     log_density = None if logs is None else logs[main]
     rows = []
     for change in laws[main].changes:
@@ -230,28 +202,3 @@ def log_ratios(work: Run, x: Tensor, logs: Tensor | None) -> Tensor:
         unknown = x.new_full(x.shape[:1], float("nan"))
         rows.append(unknown if change is None else change.log_ratio(x, sigma, log_density))
     return torch.stack(rows)
-
-
-def _joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
-    def join(name: str, squeeze: bool, axis: int = 1) -> Any:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, axis)
-        return joined[0] if squeeze else joined
-
-    density = parts[0].log_density
-    alone = density is not None and len(density) == 1
-    return SampleSensitivity(
-        samples=join("samples", False, 0),
-        sensitivity=join("sensitivity", single),
-        log_ratio=join("log_ratio", single),
-        log_density=join("log_density", alone),
-        log_density_error=join("log_density_error", alone),
-        standard_error=join("standard_error", single),
-        bias=join("bias", single),
-        curvature=join("curvature", single),
-        outcome=Outcomes.join([part.outcome for part in parts]),
-        cost=parts[0].cost,
-        grid=parts[0].grid,
-    )

@@ -25,11 +25,19 @@ COARSE = 1.0
 
 
 def run(
-    state: State, path: Sequence[Step], slope: Slope, watch: Watch | None = None, *, move: Advance = advance
+    state: State,
+    path: Sequence[Step],
+    slope: Slope,
+    watch: Watch | None = None,
+    *,
+    move: Advance = advance,
+    kept: list[State] | None = None,
 ) -> State:
-    """Carry `state` through all steps, watched if asked for."""
+    """Carry `state` through all steps, watched if asked for; `kept` collects the states after them."""
     for step in path:
         state = move(step, state, slope) if watch is None else take(step, state, slope, watch, move)
+        if kept is not None:
+            kept.append(state)
     return state
 
 

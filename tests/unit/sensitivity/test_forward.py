@@ -294,3 +294,29 @@ def _run_raw(problem, **options):
         given.pop("change", problem.change),
         **given,
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"trace": "hutchinson", "probes": 3, "seed": 2, "standard_error": True}])
+def test_a_trajectory_keeps_every_level(options):
+    """Assert that it starts at the latents with no sensitivity, ends at the result, and is exact on the way."""
+    problem = case("d2_k3_s0")
+    changes = [problem.change, 2.0 * problem.change]
+    whole = _run(problem, changes, trajectory=True, **options)
+    path = whole.trajectory
+    assert torch.equal(path.levels, GRID.levels)
+    assert torch.equal(path.states[0], problem.latents)
+    assert not bool(path.sensitivity[0].any())
+    assert torch.equal(path.states[-1], whole.samples)
+    assert torch.equal(path.sensitivity[-1], whole.sensitivity)
+    assert_close(path.log_density[0], problem.exact.log_density(problem.latents, SIGMA_MAX))
+    assert_close(path.log_density[-1], whole.log_density)
+    assert_close(path.log_density_error[-1], whole.log_density_error)
+    ratio = problem.measure.log_density(path.states[3], float(path.levels[3])) - path.log_density[3]
+    assert_close(path.log_ratio[3, 0], ratio)
+    cut = _run(problem, changes, trajectory=True, chunk_size=2, **options).trajectory
+    alone = _run(problem, trajectory=True, **options).trajectory
+    for name in ("states", "sensitivity", "log_ratio", "log_density", "log_density_error"):
+        assert_close(getattr(cut, name), getattr(path, name), rtol=1e-11, atol=1e-12)
+    assert_close(alone.sensitivity, path.sensitivity[:, 0], rtol=1e-11, atol=1e-12)
+    assert alone.log_ratio.shape == (9, 5)
+    assert _run(problem).trajectory is None
