@@ -1,0 +1,67 @@
+"""Distances, places and predictions of denoisers at common states; every f, D, E here is (n, d)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def rms(difference: Tensor) -> float:
+    """Root mean square over states of the length of a difference."""
+    return math.sqrt(float(difference.square().sum(-1).mean()))
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Median over states of the cosine of a and b; states where either vanishes count as 0."""
+    lengths = a.norm(dim=-1) * b.norm(dim=-1)
+    values = torch.where(lengths > 0, (a * b).sum(-1) / lengths.clamp(min=1e-300), torch.zeros_like(lengths))
+    return float(values.median())
+
+
+def pooled_cosine(a: Tensor, b: Tensor) -> float:
+    """The cosine of all states' vectors taken as one; 0 where either vanishes."""
+    lengths = float(a.norm() * b.norm())
+    return float((a * b).sum()) / lengths if lengths > 0 else 0.0
+
+
+def place(f: Tensor, population: Tensor, empirical: Tensor) -> float:
+    """`⟨f − D, E − D⟩/|E − D|²` over all states: 0 at the population's denoiser, 1 at the empirical one.
+
+    >>> zero, one = torch.zeros(2, 2), torch.ones(2, 2)
+    >>> place(0.25 * one, zero, one)
+    0.25
+    """
+    way = empirical - population
+    return float(((f - population) * way).sum() / way.square().sum().clamp(min=1e-300))
+
+
+def explained(observed: Tensor, predicted: Tensor) -> float:
+    """`1 − |observed − predicted|²/|observed|²` over all states: 1 exact, 0 as good as predicting nothing."""
+    return 1 - float((observed - predicted).square().sum() / observed.square().sum().clamp(min=1e-300))
+
+
+def halfway(f: Tensor, empirical: Tensor, log_ratio: Tensor) -> Tensor:
+    """`g (E_B − f)`, g = r/(1 + r), r = p_B/p_A: the exact change of a denoiser f when half of the mass becomes B.
+
+    The finite form of `Ḋ = r (D^ν − D)` (Scarvelis & Solomon 2025, arXiv 2509.23092) at η = ½; f is of the law A.
+
+    Args:
+        f: the denoiser at the states. empirical: E_B there. log_ratio: log r (n,).
+    """
+    return torch.sigmoid(log_ratio).unsqueeze(-1) * (empirical - f)
+
+
+def data_part(cross: float, within: float, size: float) -> float:
+    """`√max(0, cross² − within²)/size`: what data, and not seeds, do to the disagreement."""
+    return math.sqrt(max(0.0, cross**2 - within**2)) / size
+
+
+def distinct(points: Tensor, tolerance: float) -> int:
+    """Number of clusters of points (n, d) nearer than `tolerance` to the cluster's first point, in order."""
+    left, found = points, 0
+    while len(left):
+        left = left[(left - left[0]).norm(dim=-1) > tolerance]
+        found += 1
+    return found

@@ -1,0 +1,123 @@
+"""The onset: below which noise level networks on other data differ by more than networks of another seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from studies.statistics import Interval, slope_of_medians
+
+DELTA = 0.1
+FEWEST = 3  # N of a scaling law
+Floats = NDArray[np.float64]
+
+
+def mean_interval(values: Floats, *, tail: float = 0.025) -> Interval:
+    """Student's interval of a mean, `tail` on each side: the lower end alone is a one-sided bound at 1 − tail.
+
+    >>> print(mean_interval(np.array([1.0, 2.0, 3.0]), tail=0.05))
+    2 [0.3141, 3.686]
+    """
+    data = np.asarray(values, dtype=float)
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Interval(mean, float("-inf"), float("inf"))
+    error = float(data.std(ddof=1)) / len(data) ** 0.5
+    half = float(stats.t.ppf(1 - tail, len(data) - 1)) * error
+    return Interval(mean, mean - half, mean + half, error)
+
+
+def crossing(levels: Floats, values: Floats, delta: float = DELTA) -> float:
+    """Where values cross δ on the way down for good (at two neighbouring levels), log-linear between levels.
+
+    Args:
+        levels: σ, descending (n,). values: not negative (n,).
+
+    Returns:
+        The level; inf where values exceed δ from the first level on; NaN where they never do.
+
+    >>> crossing(np.array([1.0, 0.1, 0.01]), np.array([0.01, 1.0, 1.0]))
+    0.31622776601683794
+    """
+    above = values >= delta
+    lasting = above & np.append(above[1:], True)
+    if not lasting.any():
+        return float("nan")
+    first = int(lasting.argmax())
+    if first == 0:
+        return float("inf")
+    high, low = np.log(np.maximum(values[first - 1 : first + 1], 1e-3 * delta))
+    share = 0.0 if high >= np.log(delta) else (np.log(delta) - high) / (low - high)
+    return float(np.exp(np.log(levels[first - 1]) + share * np.log(levels[first] / levels[first - 1])))
+
+
+@dataclass(frozen=True)
+class Onset:
+    """One geometry, objective and N.
+
+    Attributes:
+        level: the highest level that passes the test, in τ; NaN if none does. inf: the first level passes.
+        crossings: of δ for each replicate (R,). interval: of their geometric mean (NaN unless all are finite).
+        empirical: crossings of the exact empirical denoisers (R,). levels: σ/τ. bounds: lower t bounds of the log
+        ratio (levels,). parts: mean data part (levels,).
+    """
+
+    level: float
+    crossings: Floats
+    interval: tuple[float, float]
+    empirical: Floats
+    levels: Floats
+    bounds: Floats
+    parts: Floats
+
+
+def onset(rows: pd.DataFrame) -> Onset:
+    """The onset from the rows of one geometry, objective and N on the states `on`."""
+    wide = {
+        name: rows.pivot_table(index="level", columns="replicate", values=name).sort_index(ascending=False)
+        for name in ("cross", "within", "data_part", "empirical")
+    }
+    levels = wide["cross"].index.to_numpy(dtype=float)
+    ratios = np.log(wide["cross"].to_numpy() / wide["within"].to_numpy())
+    bounds = np.array([mean_interval(each, tail=0.05).low for each in ratios])
+    parts = wide["data_part"].to_numpy()
+    passed = (bounds > 0) & (parts.mean(1) >= DELTA)
+    lasting = passed & np.append(passed[1:], True)
+    level = float("nan") if not lasting.any() else float("inf") if lasting[0] else float(levels[lasting.argmax()])
+    own = np.array([crossing(levels, column) for column in parts.T])
+    exact = np.array([crossing(levels, column) for column in wide["empirical"].to_numpy().T])
+    return Onset(level, own, _interval(own), exact, levels, bounds, parts.mean(1))
+
+
+def _interval(crossings: Floats) -> tuple[float, float]:
+    if not np.isfinite(crossings).all():
+        return float("nan"), float("nan")
+    found = mean_interval(np.log(crossings))
+    return float(np.exp(found.low)), float(np.exp(found.high))
+
+
+def scaling(crossings: dict[int, Floats]) -> tuple[Interval, list[int]] | None:
+    """Slope of log crossing on log N over the N that all replicates cross, and those N; None below three of them.
+
+    Args:
+        crossings: N → (R,).
+
+    >>> found = scaling({n: np.full(2, n**-0.5) for n in (1, 10, 100)})
+    >>> round(found[0].estimate, 9), found[1]
+    (-0.5, [1, 10, 100])
+    """
+    used = sorted(n for n, values in crossings.items() if np.isfinite(values).all())
+    if len(used) < FEWEST:
+        return None
+    return slope_of_medians(np.array(used, dtype=float), np.stack([crossings[n] for n in used])), used
+
+
+def table(rows: pd.DataFrame) -> dict[tuple[str, str, int], Onset]:
+    """The onset of every geometry, objective and N."""
+    chosen = rows[(rows["kind"] == "level") & (rows["states"] == "on")]
+    groups = chosen.groupby(["geometry", "objective", "N"], sort=False)
+    return {(str(g), str(o), int(n)): onset(part) for (g, o, n), part in groups}
