@@ -14,7 +14,7 @@ from studies.benchmarks import Bound, Setup
 
 QUESTION = "How near does the empirical score come to the machine's own rate of matrix multiplication?"
 SIZES = {
-    "smoke": [{"points": 10_000, "dimension": 784, "states": 64, "sigma": 1.0}],
+    "smoke": [{"points": 4000, "dimension": 784, "states": 64, "sigma": 1.0}],
     "quick": [{"points": 20_000, "dimension": 784, "states": 128, "sigma": 1.0}],
     "full": [
         {"points": 60_000, "dimension": 784, "states": 256, "sigma": 1.0},
