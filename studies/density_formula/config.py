@@ -18,7 +18,7 @@ class Config:
         images, image_steps, image_width, image_states, image_budget: real images.
         elbo_steps: numbers N of steps of the evidence bound.
         classifier_states, classifier_budgets: diffusion classifier on mixtures.
-        digit_steps, digit_width, digit_states, digit_budget: diffusion classifier on digits.
+        digit_steps, digit_width, digit_states, digit_budget, digit_flow: diffusion classifier on digits.
         conditional_steps, conditional_width: networks of the tokens and of the generator.
         sequences, token_budget: autoregressive tokens.
         generator_points, generator_data, generator_budget: parameters θ, data and evaluations of the generator's loss.
@@ -42,13 +42,14 @@ class Config:
     image_width: int = 96
     image_states: int = 16
     image_budget: int = 1024
-    elbo_steps: tuple[int, ...] = (16, 32, 64, 128)
+    elbo_steps: tuple[int, ...] = (8, 32, 128, 1024)
     classifier_states: int = 64
     classifier_budgets: tuple[int, ...] = (64, 512)
     digit_steps: int = 300
     digit_width: int = 48
     digit_states: int = 24
     digit_budget: int = 256
+    digit_flow: int = 288
     conditional_steps: int = 800
     conditional_width: int = 48
     sequences: int = 40
@@ -64,19 +65,19 @@ class Config:
         return cls(
             far=(1, 2),
             near=(2,),
-            budgets=(256,),
+            budgets=(128,),
             states=4,
-            repeats=(3,),
+            repeats=(2,),
             coverage_states=12,
             network_steps=40,
             network_width=16,
             network_states=8,
-            network_budget=256,
+            network_budget=128,
             excess_states=64,
             image_steps=20,
             image_width=16,
             image_states=6,
-            image_budget=256,
+            image_budget=128,
             elbo_steps=(8, 16, 32),
             classifier_states=24,
             classifier_budgets=(64,),
@@ -84,6 +85,7 @@ class Config:
             digit_width=16,
             digit_states=8,
             digit_budget=64,
+            digit_flow=24,
             conditional_steps=40,
             conditional_width=16,
             sequences=10,
@@ -106,7 +108,7 @@ class Config:
             far=(1, 2, 10, 50, 100),
             near=(10, 100),
             budgets=(256, 2048, 32_000),
-            repeats=(8, 6, 2),
+            repeats=(6, 4, 2),
             coverage_states=100,
             network_dimensions=(2, 10),
             network_steps=3000,
@@ -119,20 +121,21 @@ class Config:
             image_width=192,
             image_states=24,
             image_budget=2048,
-            elbo_steps=(8, 16, 32, 64, 128, 256),
+            elbo_steps=(8, 16, 32, 64, 128, 256, 512, 1024),
             classifier_states=256,
             classifier_budgets=(16, 64, 256, 2048),
             digit_steps=1200,
             digit_width=64,
             digit_states=64,
             digit_budget=512,
+            digit_flow=576,
             conditional_steps=4000,
             conditional_width=96,
             sequences=200,
             token_budget=512,
-            generator_points=24,
-            generator_data=512,
-            generator_budget=512,
+            generator_points=16,
+            generator_data=256,
+            generator_budget=256,
         )
 
     @classmethod
@@ -163,6 +166,7 @@ class Config:
             digit_width=256,
             digit_states=179,
             digit_budget=8192,
+            digit_flow=8192,
             conditional_steps=60_000,
             conditional_width=256,
             sequences=2000,
