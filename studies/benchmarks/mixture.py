@@ -14,7 +14,7 @@ from studies.benchmarks import Bound, Setup
 
 QUESTION = "What does the exact score of a mixture cost beside autograd of its log density?"
 SIZES = {
-    "smoke": [{"components": 10, "dimension": 50, "states": 1000}],
+    "smoke": [{"components": 10, "dimension": 50, "states": 4000}],
     "quick": [{"components": 10, "dimension": 50, "states": 10_000}],
     "full": [{"components": 10, "dimension": 50, "states": 10_000}],
 }
