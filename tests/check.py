@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ GATES: dict[str, list[list[str]]] = {
     "tests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", "tests"]],
     "doctests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--doctest-modules", *ROOMS]],
     "book": [[PYTHON, "book/build.py"]],
+    "browser": [[PYTHON, "-m", "pytest", "-q", "-m", "browser", "tests"]],
 }
 
 
@@ -36,6 +38,9 @@ def main(names: list[str]) -> int:
         "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    if not names and shutil.which("chromium") is None:
+        print("[browser] not run: Chromium is not installed (Debian: apt-get install chromium)", flush=True)
+        names = [name for name in GATES if name != "browser"]
     for name in names or GATES:
         for command in GATES[name]:
             start = time.perf_counter()

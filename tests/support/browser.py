@@ -53,7 +53,7 @@ def visit(page: Path, folder: Path, *, width: int = 1000) -> Visit:
     copy = folder / "measured.html"
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", MEASURE + "</body>"), encoding="utf-8")
     done = _run(folder, f"--window-size={width},900", "--dump-dom", copy.as_uri())
-    found = re.search(r'<pre id="measured">(.*?)</pre>', done.stdout, re.DOTALL)
+    found = re.search(r'<pre id="measured"[^>]*>(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
     unescaped = found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
