@@ -24,8 +24,7 @@ class Ladder:
 
     Attributes:
         problem: "digits", "mnist14", "gaussian20" or "mixture20". kind, width, depth: of the base network.
-        steps: of its training. seeds: networks at each rung. batch: of training. tag: tells apart ladders of one kind
-        on one problem.
+        steps: of its training. seeds: networks at each rung. batch: of training.
     """
 
     problem: str
@@ -35,12 +34,11 @@ class Ladder:
     steps: int
     seeds: int = 2
     batch: int = 64
-    tag: str = ""
 
     @property
     def name(self) -> str:
-        """Of the ladder: its problem, kind and tag."""
-        return "-".join(part for part in (self.problem, self.kind, self.tag) if part)
+        """Of the ladder."""
+        return f"{self.problem}-{self.kind}"
 
     def rungs(self) -> list[Rung]:
         """The networks: base, a quarter of the width, depth one, a quarter and a sixteenth of the steps.
@@ -116,9 +114,8 @@ class Config:
             Ladder("mnist14", "mlp", 256, 3, 1500),
             Ladder("gaussian20", "mlp", 128, 4, 2500),
             Ladder("mixture20", "mlp", 128, 4, 2500),
-            Ladder("digits", "mlp", 256, 3, 6000, tag="long"),
         )
-        freedoms = (Freedom("unet", 16, 2, 800, 2, (1, 4, 25)), Freedom("transformer", 32, 2, 2000, 2, (1, 4, 25)))
+        freedoms = (Freedom("unet", 16, 2, 800, 2, (1, 4, 25)), Freedom("transformer", 32, 2, 1000, 2, (1, 4, 25)))
         return cls(ladders, freedoms, guidance_steps=1000)
 
     @classmethod

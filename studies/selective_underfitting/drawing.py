@@ -22,7 +22,8 @@ SETS = {
     "memoriser": "memoriser",
 }
 COLUMNS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory"}
-MARKS = "osD^vP"
+MARKS = "osD^vPX"
+TICKS = (1, 2, 4, 8)
 Rows = pd.DataFrame
 
 
@@ -43,6 +44,15 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     return found | {f"images-{name}": images(rows, name) for name in pictured(rows)}
 
 
+def panels(count: int) -> tuple[Figure, Any]:
+    """A figure of `count` panels, at most four in a row; what is left of the last row stays empty."""
+    columns = min(count, 4)
+    drawing, axes = figure(-(-count // columns), columns, panel=(2.7, 2.5))
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return drawing, axes
+
+
 def deviation(rows: Rows) -> Figure:
     """r⋆ against σ for every problem and kind of state."""
     own = rows[rows.kind == "deviation"].drop_duplicates(["problem", "states", "sigma"])
@@ -55,7 +65,10 @@ def deviation(rows: Rows) -> Figure:
             axis.loglog(part.sigma, middle, marker=MARKS[index], markersize=4, color=colour(index), label=label)
         axis.axhline(1, color="0.6", linewidth=0.6)
         axis.invert_xaxis()
-        axis.set(xlabel="σ", title=name)
+        axis.set_yticks(TICKS, [f"{tick}" for tick in TICKS])
+        axis.set_yticks([], minor=True)
+        axis.set(xlabel="σ", ylim=(0.85, 12))
+        axis.set_title(name, fontsize=9)
     axes[0].set_ylabel("median r⋆")
     axes[0].legend(fontsize=7)
     return described(
@@ -67,9 +80,9 @@ def deviation(rows: Rows) -> Figure:
 
 def errors(rows: Rows, config: Config) -> Figure:
     """Change of the log errors from each smaller rung to the base, by kind of state."""
-    drawing, axes = figure(1, len(config.ladders), panel=(2.5, 3.0))
+    drawing, axes = panels(len(config.ladders))
     smaller = [rung for rung in RUNGS if rung != "base"]
-    for axis, ladder in zip(axes, config.ladders, strict=True):
+    for axis, ladder in zip(axes, config.ladders, strict=False):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
         own = own[own.rung.isin(RUNGS)]
         for index, (column, label) in enumerate(COLUMNS.items()):
@@ -82,8 +95,8 @@ def errors(rows: Rows, config: Config) -> Figure:
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xticks(range(len(smaller)), smaller, rotation=30)
         axis.set_title(ladder.name, fontsize=9)
-    axes[0].set_ylabel("log error of base − log error of rung")
-    axes[-1].legend(fontsize=7)
+    axes[0].set_ylabel("log error, base − rung")
+    axes[0].legend(fontsize=7)
     return described(
         drawing,
         "Change of the logarithm of the error to the empirical score from each smaller network to the base network, "
@@ -93,8 +106,8 @@ def errors(rows: Rows, config: Config) -> Figure:
 
 def by_level(rows: Rows, config: Config) -> Figure:
     """Errors of the base networks at every level."""
-    drawing, axes = figure(1, len(config.ladders), panel=(2.5, 3.0))
-    for axis, ladder in zip(axes, config.ladders, strict=True):
+    drawing, axes = panels(len(config.ladders))
+    for axis, ladder in zip(axes, config.ladders, strict=False):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level")]
         for index, (column, label) in enumerate(COLUMNS.items()):
             for rung, style in (("shorter", ":"), ("base", "-")):
@@ -112,7 +125,7 @@ def by_level(rows: Rows, config: Config) -> Figure:
         axis.set(xlabel="σ")
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("error to the empirical score")
-    axes[-1].legend(fontsize=6)
+    axes[0].legend(fontsize=6)
     return described(
         drawing,
         "Mean squared error of the predicted noise against that of the empirical score, by noise level: base networks "
@@ -127,7 +140,7 @@ def returning(rows: Rows, config: Config) -> Figure:
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
         shares = own.groupby("sigma").returned.mean()
         axes[0].semilogx(
-            shares.index, shares, marker=MARKS[index % 6], markersize=4, color=colour(index), label=ladder.name
+            shares.index, shares, marker=MARKS[index % 7], markersize=4, color=colour(index), label=ladder.name
         )
     control = rows[(rows.rung == "memoriser") & (rows.kind == "level")].groupby("sigma").returned.min()
     axes[0].semilogx(control.index, control, "k:", label="memoriser (least)")
@@ -151,6 +164,8 @@ def freedom(rows: Rows, config: Config) -> Figure:
             bars = np.clip([[i.estimate - i.low for i in found], [i.high - i.estimate for i in found]], 0, None)
             axis.errorbar(x, y, bars, marker=MARKS[index], markersize=4, color=colour(index), label=f.kind, capsize=2)
             axis.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share memorised")
+            axis.set_xticks(x, [f"{each:g}" for each in x])
+            axis.set_xticks([], minor=True)
     axes[0].axhline(memoriser_share(rows), color="k", linestyle=":", label="memoriser")
     axes[0].set_xlabel("images in D_region over images in D_score")
     axes[1].set_xlabel("thickness of the shells κ")
@@ -183,6 +198,8 @@ def thresholds(rows: Rows, config: Config) -> Figure:
     if len(real):
         axes[0].semilogx(THRESHOLDS, list(real.iloc[0].memorised), "k--", label="real held-out digits")
     axes[0].axvline(THRESHOLDS[AT], color="0.6", linewidth=0.8)
+    axes[0].set_xticks(THRESHOLDS, [f"{each:g}" for each in THRESHOLDS])
+    axes[0].set_xticks([], minor=True)
     axes[0].set(xlabel="threshold of the calibrated distance", ylabel="share below it", ylim=(-0.03, 1.03))
     axes[0].legend(fontsize=7)
     return described(
@@ -210,6 +227,9 @@ def guidance(rows: Rows) -> Figure:
                 label=f"{pair}, {states}",
             )
             index += 1
+    levels = sorted(gaps.sigma.unique())
+    axes[0].set_xticks(levels, [f"{each:g}" for each in levels])
+    axes[0].set_xticks([], minor=True)
     axes[0].invert_xaxis()
     axes[0].set(xlabel="σ", ylabel="median gap (at least 1e-8)")
     axes[0].legend(fontsize=6)
@@ -254,7 +274,8 @@ def perception(rows: Rows) -> Figure:
         ends = np.asarray(row.ends).reshape(-1, 2)
         axis.plot(*ends.T, ".", color=colour(0), markersize=4, alpha=0.6)
         axis.plot(*TOY.T, "x", color=colour(1), markersize=8)
-        axis.set(xlim=(-1.5, 1.5), ylim=(-1.0, 1.0), title=row.features, xlabel="$x_1$")
+        axis.set(xlim=(-1.5, 1.5), ylim=(-1.0, 1.0), xlabel="$x_1$")
+        axis.set_title(row.features, fontsize=9)
     return described(
         drawing,
         "Samples of the four-point toy (crosses are the data) from least-squares denoisers on plain and on "
@@ -265,19 +286,19 @@ def perception(rows: Rows) -> Figure:
 def quality(rows: Rows) -> Figure:
     """Energy distance of the samples against loss, inside and outside error, one point a network."""
     table = networks(rows)
-    panels = {"loss": "training loss", "inside_empirical": "inside error", "trajectory_empirical": "trajectory error"}
-    drawing, axes = figure(1, len(panels), panel=(3.1, 2.9))
-    for axis, (column, label) in zip(axes, panels.items(), strict=True):
+    shown = {"loss": "training loss", "inside_empirical": "inside error", "trajectory_empirical": "trajectory error"}
+    drawing, axes = figure(1, len(shown), panel=(3.1, 2.9))
+    for axis, (column, label) in zip(axes, shown.items(), strict=True):
         for index, (name, part) in enumerate(table.groupby("ladder")):
             axis.loglog(
                 part[column],
                 part.energy.clip(lower=1e-4),
-                MARKS[index % 6],
+                MARKS[index % 7],
                 markersize=4,
                 color=colour(index),
                 label=name,
             )
-        axis.set(xlabel=label)
+        axis.set(xlabel=label, xscale="linear")
     axes[0].set_ylabel("energy distance to held-out images")
     axes[0].legend(fontsize=6)
     return described(
