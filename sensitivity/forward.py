@@ -123,7 +123,9 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
     known = (log_ratio, mean, error, spread, bias, end.curvature)
     path = _trajectory(work, kept, versions) if trajectory else None
-    return SampleSensitivity(end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path)
+    return SampleSensitivity(
+        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error
+    )
 
 
 def _trajectory(work: Run, kept: Sequence[State], versions: int) -> Trajectory:

@@ -22,6 +22,7 @@ from .laws import Cost
 from .measures import Points
 from .outcome import Outcomes, Watch
 from .perturbations import Toward
+from .products import DIFFERENCES
 from .scores import GuidedScore, Score
 from .setup import Options, Run, prepare
 from .streaming import paired
@@ -107,6 +108,10 @@ def influence(
     """
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k={top_k!r} counts the points to keep; give an integer of at least 1, or None for all.")
+    if products in DIFFERENCES:
+        raise ValueError(
+            f"products={products!r} are differences without a transpose, and influence is exact; use products='auto'."
+        )
     data = points if isinstance(points, Points) else Points(points)
     functionals = list(functional) if isinstance(functional, Sequence) else [functional]
     change: Any = Toward(data)

@@ -125,6 +125,11 @@ class Laws:
         return total
 
     @property
+    def product_error(self) -> float:
+        """Largest stated relative error of the laws' Jacobian products; 0 for exact ones."""
+        return max(law.products.error for law in self.laws)
+
+    @property
     def samplers(self) -> int:
         """Number of laws that share in the drift; carried networks come after them."""
         return sum(law.share != 0.0 for law in self.laws)

@@ -53,6 +53,7 @@ class SampleSensitivity:
         cost: network evaluations, Jacobian products and sources per sample.
         grid: the noise levels; those that an adaptive solver accepted.
         trajectory: the same quantities at every level, or None if not asked for.
+        product_error: stated relative error of the Jacobian products, 0 for exact ones (see `Products`).
     """
 
     samples: Tensor
@@ -67,6 +68,7 @@ class SampleSensitivity:
     cost: Cost
     grid: Grid
     trajectory: Trajectory | None = None
+    product_error: float = 0.0
 
     def predict(self, eta: float) -> Tensor:
         """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""
@@ -88,11 +90,13 @@ class SampleSensitivity:
 
 # The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
 _LATENTS = {"samples": 0, "states": 1}
+# Fields that are not cut into chunks.
+_WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "levels")
 
 
 def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
     """Consecutive chunks as one result; `single` says that one perturbation was given and not a sequence."""
-    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid")}
+    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid", "product_error")}
     whole["outcome"] = Outcomes.join([part.outcome for part in parts])
     paths = [part.trajectory for part in parts if part.trajectory is not None]
     if paths:
@@ -104,9 +108,9 @@ def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
     """Every tensor field joined along its latents; `lead` axes (of levels) come before."""
     found: dict[str, Any] = {}
     for name in (f.name for f in fields(parts[0])):
-        values = [getattr(part, name) for part in parts]
-        if name in ("outcome", "cost", "grid", "trajectory", "levels"):
+        if name in _WHOLE:
             continue
+        values = [getattr(part, name) for part in parts]
         if values[0] is None:
             found[name] = None
             continue

@@ -320,3 +320,15 @@ def test_a_trajectory_keeps_every_level(options):
     assert_close(alone.sensitivity, path.sensitivity[:, 0], rtol=1e-11, atol=1e-12)
     assert alone.log_ratio.shape == (9, 5)
     assert _run(problem).trajectory is None
+
+
+def test_approximate_products_state_their_error():
+    """Assert that differences report an error near the one they make, and exact products none."""
+    problem = case("d2_k3_s0", samples=3)
+    exact = _run(problem)
+    assert exact.product_error == 0.0
+    for name in ("finite", "one-sided"):
+        rough = _run(problem, products=name)
+        made = float((rough.sensitivity - exact.sensitivity).norm() / exact.sensitivity.norm())
+        assert 0 < rough.product_error < 1e-4
+        assert made < 1e3 * rough.product_error

@@ -194,6 +194,7 @@ def test_bad_functionals_and_rates_are_refused():
         (_curved, {"rates": torch.ones(3)}, ValueError, r"rates has shape \(3,\)"),
         (_curved, {"anchor": None}, ValueError, "anchor=None"),
         (_curved, {"top_k": 0}, ValueError, "top_k=0"),
+        (_curved, {"products": "finite"}, ValueError, "products='finite' are differences"),
     ]
     for function, extra, kind, said in bad:
         with pytest.raises(kind, match=said):
