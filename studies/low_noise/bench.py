@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -117,6 +118,6 @@ class Bench:
         clean = self.problem.fresh(replicate, self.config.states)
         x = (clean + levels[0] * self.gaussian(replicate, 99, clean)).expand(len(WHO), *clean.shape)
         found = [x]
-        for high, low in zip(levels, levels[1:], strict=False):
+        for high, low in pairwise(levels):
             found.append(sample(networks.score, found[-1], Grid(high, low, PART, "log")))
         return found

@@ -48,8 +48,9 @@ class Config:
 
     @classmethod
     def full(cls) -> Config:
-        """The cross of the grid: every geometry with `edm`, every objective on the spiral."""
-        return cls((*(f"{g}/edm" for g in (*GEOMETRIES, "digits")), *(f"spiral/{o}" for o in OBJECTIVES[1:])))
+        """The cross of the grid, every geometry with `edm` and every objective on the spiral; N up to 1000."""
+        edm = tuple(f"{g}/edm" for g in ("spiral", "thin", "digits", "uniform", "sharp3", "sharp1", "product"))
+        return cls((*edm, *(f"spiral/{o}" for o in OBJECTIVES[1:])), (1, 10, 100, 1000), steps=1000)
 
     @classmethod
     def paper(cls) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -70,7 +72,7 @@ def test_the_low_noise_bound_falls_with_the_noise(sets):
     a, b, x = sets
     scale = max(diameter(np.concatenate([a, b])), 0.1)
     bounds = [low_noise_bound((a, b), x, scale * 10**u) for u in np.linspace(1, -3, 9)]
-    assert all(low <= high + 1e-12 for high, low in zip(bounds, bounds[1:], strict=False))
+    assert all(low <= high + 1e-12 for high, low in pairwise(bounds))
 
 
 def test_a_tenth_of_the_low_noise_bound_is_broken():
