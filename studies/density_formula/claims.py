@@ -74,7 +74,7 @@ def _refined(rows: pd.DataFrame) -> Claim:
     ratio = bootstrap(0.5 * np.log(before / after))
     gain, low, high = (float(np.exp(v)) for v in (ratio.estimate, ratio.low, ratio.high))
     return Claim(
-        "d = 50: refinements lower the standard error of the Gaussian control variate (ratio, geometric mean of states)",
+        "d = 50: refinements lower the standard error of the Gaussian control variate (ratio over states)",
         gain,
         (low, high),
         "≥ 3",
@@ -146,7 +146,7 @@ def _evidence(rows: pd.DataFrame) -> list[Claim]:
     first, last = int(own.steps.iloc[0]), int(own.steps.iloc[-1])
     return [
         Claim(
-            "(a) distance of the evidence bound's maximiser from the likelihood's falls with the number of steps (order)",
+            "(a) distance of the evidence bound's maximiser from the likelihood's falls with their number (order)",
             slope.slope,
             (slope.slope - half, slope.slope + half),
             "−1 ± .15",
@@ -226,8 +226,8 @@ def _tokens(rows: pd.DataFrame) -> list[Claim]:
             difference[1][0] > 0,
         ),
         Claim(
-            f"(c) tokens: mean excess of the loss over the negative log-likelihood ({row.excess:.4f} nats a token) minus "
-            f"½∫E|s_θ−s|²dv ({row.theory:.4f})",
+            f"(c) tokens: mean excess of the loss over the negative log-likelihood ({row.excess:.4f} nats a token) "
+            f"minus ½∫E|s_θ−s|²dv ({row.theory:.4f})",
             gap,
             (gap - Z * error, gap + Z * error),
             "0",
@@ -269,8 +269,8 @@ def _generator(rows: pd.DataFrame) -> list[Claim]:
     share = share_interval(inside, len(split))
     return [
         Claim(
-            f"(d) generator: with its exact score the weighted term is −log p_G (share of parameters whose 95 % interval "
-            f"holds 0; largest difference {split.gap.abs().max():.4f} nats)",
+            f"(d) generator: with its exact score the weighted term is −log p_G (share of parameters whose 95 % "
+            f"interval holds 0; largest difference {split.gap.abs().max():.4f} nats)",
             share.estimate,
             share.bounds,
             "≥ .9",

@@ -33,7 +33,7 @@ def cells(config: Config) -> list[Cell]:
 
 
 def class_laws() -> list[GaussianMixture]:
-    """Overlapping classes that differ in place and in scale: two components each, variances a third larger each time."""
+    """Overlapping classes that differ in place and scale: two components each, variances grow by a third."""
     rng = np.random.default_rng(61)
     laws = []
     for label in range(CLASSES):
