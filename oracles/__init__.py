@@ -14,6 +14,7 @@ from oracles.perturbation import AdditivePerturbation
 
 _MODULES = (
     "capabilities",
+    "edits",
     "empirical",
     "flow",
     "geometries",

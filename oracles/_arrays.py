@@ -185,6 +185,8 @@ def check_positive(number: Any, reference: Array, name: str) -> Array:
     known = values(number) if is_array(number) else np.asarray(number)
     if known is not None and not (np.isfinite(known) and known > 0):
         raise ValueError(f"{name} = {float(known)} must be positive and finite")
+    if known is not None and float(known) ** 2 < float(namespace(reference).finfo(reference.dtype).smallest_normal):
+        raise ValueError(f"{name} = {float(known)} is so small that its square vanishes in {reference.dtype}; rescale")
     return like(number, reference)
 
 

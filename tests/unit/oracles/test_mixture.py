@@ -85,6 +85,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: GaussianMixture(WEIGHTS, MEANS, COVARIANCES).noised([1.0, 2.0]), TypeError, "must be a number"),
     (lambda: GaussianMixture(WEIGHTS, MEANS, COVARIANCES).noised(np.ones(2)), ValueError, "must be one number"),
     (lambda: GaussianMixture(WEIGHTS, MEANS, COVARIANCES).noised(1.0, alpha=0.0), ValueError, "alpha = 0.0"),
+    (lambda: GaussianMixture(WEIGHTS, MEANS, COVARIANCES).noised(1e-160), ValueError, "its square vanishes"),
     (lambda: GaussianMixture(WEIGHTS, MEANS, COVARIANCES).cdf(MEANS), ValueError, "dimension 1"),
     (lambda: GaussianMixture.isotropic([1.0], [[0.0]], 1.0).quantile([0.5, 1.0]), ValueError, "between 0 and 1"),
     (lambda: GaussianMixture.isotropic([1.0], [[0.0]], 1.0).sample(-1), ValueError, "n = -1"),
