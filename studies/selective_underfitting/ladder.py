@@ -100,7 +100,7 @@ def run_memoriser(bench: Bench) -> list[Row]:
     """The control: the exact empirical score in place of a network, and the held-out points in place of samples."""
     shared = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "network": "memoriser", "rung": "memoriser"}
     paths = bench.paths(bench.memoriser)
-    real = shared | {"kind": "network", "network": "held-out", "rung": "held-out"}
+    real: Row = shared | {"kind": "network", "network": "held-out", "rung": "held-out"}
     rows = [shared | {"kind": "network"} | quality(bench, paths.samples) | shown(paths.samples)]
     held_out = bench.problem.held_out
     halves = {"energy": measures.energy_distance(held_out[::2], held_out[1::2])}
