@@ -17,8 +17,8 @@ Protocol, fixed before any result
   extrapolation.
 - **Cut rule** of `full()`: the cross of the grid (every geometry with `edm`, every objective on the spiral), N = 1, 10,
   100, 1000 (digits 1, 10, 100, 800), 1000 steps; never cut: A′, the population and the empirical references. That is
-  640 of the 8 × 10 × 4 × 6 × 8 = 15 360 trainings of `paper()`. Not in `full()`: MNIST, Fashion, faces, N = 10⁴ and 10⁵,
-  objectives other than `edm` on geometries other than the spiral; `paper()` has them (images as flattened pixels).
+  640 of the 6912 trainings of `paper()`. Not in `full()`: MNIST, Fashion, faces, N = 10⁴ and 10⁵, objectives other than
+  `edm` on geometries other than the spiral; `paper()` has them (images as flattened pixels).
 - States at σ/τ = 3, 1, .3, .1, .03, .01, .003, .001, 64 each, common to the four networks of a replicate: `on` (fresh
   data, noised), `off` (the same displaced by τ/2 along the least direction of the likeliest component's covariance),
   `train` (A's own data, noised), `path` (states of network A on its own trajectory from common latents at 3τ).
@@ -29,8 +29,8 @@ Protocol, fixed before any result
   `blind` both references are the optimum that is not told σ. Digits have no population. On `train` and `path`, whose
   states belong to A, the control is A with A′ alone.
 - Trajectories: distance of end points from common latents; attractors: distinct limits of 200 iterations of f at
-  fixed σ (.3τ, .1τ) and the share at training data; Jacobian of f at .1τ and .01τ: eigenvalues of its symmetric part, number
-  above ½, against the exact posterior covariance / σ².
+  fixed σ (.3τ, .1τ) and the share at training data; Jacobian of f at .1τ and .01τ: eigenvalues of its symmetric
+  part, number above ½, against the exact posterior covariance / σ².
 - Sensitivities (not for `blind`): the change of A′ toward B's data predicts `f_B − f_A` (A′ and not A, or the seed
   noise of A would stand on both sides). First order: the engine's `score_derivative` with the log density of A's
   empirical law, median cosine per state (the ratio r > 0 does not enter it; states where r over- or underflows are
