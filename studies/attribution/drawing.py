@@ -1,0 +1,52 @@
+"""Figures of the study `attribution`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from studies.figures import colour, described, figure
+from studies.statistics import median_interval
+
+__all__ = ["draw"]
+
+TITLES = {"truth": "rank correlation with the true influence", "lds": "LDS: rank correlation with retrained halves"}
+
+
+def draw(rows: pd.DataFrame) -> dict[str, Figure]:
+    """`correlations`: medians over queries with 95 % intervals, one panel per judge."""
+    methods = list(dict.fromkeys(rows["method"]))
+    laws = list(dict.fromkeys(rows["law"]))
+    drawing, axes = figure(1, 2, panel=(4.6, 0.8 + 0.32 * len(methods)))
+    for axis, (judge, title) in zip(axes, TITLES.items(), strict=True):
+        for index, law in enumerate(laws):
+            _column(axis, rows[rows["law"] == law], methods, judge, index, law)
+        axis.axvline(0.0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(methods)), methods if axis is axes[0] else [])
+        axis.set_ylim(len(methods) - 0.5, -0.5)
+        axis.set_title(title, fontsize=8)
+    if len(laws) > 1:
+        axes[1].legend(frameon=False, fontsize=7)
+    return {"correlations": described(drawing, _words(rows))}
+
+
+def _column(axis: Axes, part: pd.DataFrame, methods: list[str], judge: str, index: int, law: str) -> None:
+    places, middles, errors = [], [], []
+    for place, method in enumerate(methods):
+        values = part.loc[part["method"] == method, judge].dropna()
+        if values.empty:
+            continue
+        interval = median_interval(values)
+        ends = np.clip(np.nan_to_num(interval.bounds, nan=interval.estimate), -1.0, 1.0)  # few queries: no bound
+        places.append(place + 0.15 * index)
+        middles.append(interval.estimate)
+        errors.append([interval.estimate - ends[0], ends[1] - interval.estimate])
+    axis.errorbar(middles, places, xerr=np.array(errors).T, fmt="o", color=colour(index), capsize=2, label=law)
+
+
+def _words(rows: pd.DataFrame) -> str:
+    medians = rows.groupby("method")["truth"].median().dropna().sort_values(ascending=False)
+    listed = ", ".join(f"{name} {value:.2f}" for name, value in medians.items())
+    return f"Median rank correlation with the true influence: {listed}."

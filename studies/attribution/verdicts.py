@@ -1,0 +1,75 @@
+"""Claims of the study `attribution`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from studies.attribution import EMPIRICAL, EXACT, OURS
+from studies.statistics import Interval, Paired, median_interval, paired
+from studies.study import Claim
+
+__all__ = ["verdicts"]
+
+GRADIENT = ("TracIn", "gradient cosine", "TRAK", "D-TRAK features", "influence function")
+SOURCES = {
+    "truth": "analytic influence (Scarvelis & Solomon, arXiv 2509.23092)",
+    "lds": "retrained halves (Park et al., arXiv 2303.14186)",
+}
+WORDS = {"truth": "the true influence", "lds": "what retraining on halves does (LDS)"}
+
+
+def verdicts(rows: pd.DataFrame) -> list[Claim]:
+    """One control and, per law, ours against the best gradient method and the empirical score by both judges."""
+    found = [_control(rows)]
+    for law in dict.fromkeys(rows["law"]):
+        part = rows[rows["law"] == law]
+        for judge in ("truth", "lds"):
+            best = _best(part, judge)
+            if best:
+                found.append(_comparison(part, law, judge, best))
+        found.append(_comparison(part, law, "truth", EMPIRICAL))
+    return found
+
+
+def _control(rows: pd.DataFrame) -> Claim:
+    values = rows.loc[rows["method"] == EXACT, "truth"]
+    interval = median_interval(values)
+    return Claim(
+        "With the exact score, the engine's influences rank training points as the analytic influence does.",
+        interval.estimate,
+        _bounds(interval),
+        "above .999",
+        SOURCES["truth"],
+        bool(interval.estimate > 0.999),
+    )
+
+
+def _best(part: pd.DataFrame, judge: str) -> str:
+    """The gradient method of largest median; empty if none was run."""
+    medians = part[part["method"].isin(GRADIENT)].groupby("method")[judge].median()
+    return "" if medians.empty else str(medians.idxmax())
+
+
+def _comparison(part: pd.DataFrame, law: str, judge: str, other: str) -> Claim:
+    difference = _paired(part, judge, other)
+    kind = "the best gradient method here, " if other in GRADIENT else ""
+    return Claim(
+        f"{law}: influence through the network's score agrees better with {WORDS[judge]} than {kind}{other} "
+        "(paired difference of rank correlations).",
+        difference.difference.estimate,
+        _bounds(difference.difference),
+        "above 0",
+        SOURCES[judge],
+        bool(difference.difference.low > 0),
+    )
+
+
+def _bounds(interval: Interval) -> tuple[float, float] | None:
+    """The interval's ends; None where so few values have none."""
+    return interval.bounds if np.isfinite(interval.bounds).all() else None
+
+
+def _paired(part: pd.DataFrame, judge: str, other: str) -> Paired:
+    table = part.pivot_table(index=["draw", "query"], columns="method", values=judge)
+    return paired(table[OURS].to_numpy(), table[other].to_numpy())
