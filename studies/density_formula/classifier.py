@@ -47,7 +47,7 @@ def class_laws() -> list[GaussianMixture]:
 def unweighted(score: Score, x: Tensor, budget: int, seed: int, *, differentiable: bool = False) -> Tensor:
     """`E|ε̂ − ε|²` over t uniform in the variance-preserving process, `t = τ²/(1 + τ²)`, ε̂ = −τ s; (count,).
 
-    Stratified times and common noise, as the heuristic is used (Li et al. 2023, arXiv 2303.16203, section 3).
+    Stratified times, noise of its own for each state and common to the classes, as the heuristic is used (Li et al. 2023, arXiv 2303.16203, section 3).
     """
     generator = torch.Generator().manual_seed(seed)
     last = (SIGMA_MAX**2 - SIGMA**2) / (1 + SIGMA_MAX**2 - SIGMA**2)
@@ -56,13 +56,13 @@ def unweighted(score: Score, x: Tensor, budget: int, seed: int, *, differentiabl
     total = torch.zeros(len(x), dtype=x.dtype)
     size = max(1, 32768 // len(x))
     for part in tau.split(size):
-        z = torch.randn((len(part), *x.shape[1:]), generator=generator, dtype=x.dtype)
+        z = torch.randn((len(part), *x.shape), generator=generator, dtype=x.dtype)
         spread = part.reshape(-1, *[1] * x.ndim)
-        y = (x + spread * z[:, None]).flatten(0, 1)
+        y = (x + spread * z).flatten(0, 1)
         levels = (SIGMA**2 + part.square()).sqrt().repeat_interleave(len(x))
         with torch.set_grad_enabled(differentiable):
             own = score(y, levels).reshape(len(part), *x.shape)
-        total = total + (spread * own + z[:, None]).square().flatten(2).sum((0, 2))
+        total = total + (spread * own + z).square().flatten(2).sum((0, 2))
     return total / budget
 
 
