@@ -50,7 +50,12 @@ Protocol, fixed before any result
   largest N; (5) at N = 100, .1τ the finite prediction's cosine exceeds that of the wrong data; (6) every value is
   finite, thin manifold at .001τ included.
 
-Amendments after first results: none.
+Amendments after first results
+------------------------------
+1. Only two N of `full()` are crossed by all replicates in most geometries, so the protocol fits no scaling law and
+   claim (3) fails there, as written. The book adds the slope between the last two N, replicate by replicate, as
+   exploration.
+2. Claim (2) tests whether a difference exists, not whether it matters: log ratios of .004 pass it. The book says so.
 """
 
 from studies.low_noise.cells import cells, run_cell

@@ -39,7 +39,7 @@ class Bench:
     @cached_property
     def config(self) -> Config:
         """The study's configuration."""
-        return self.context.config  # type: ignore[no-any-return]  # a context holds any study's configuration
+        return self.context.config
 
     @cached_property
     def counts(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
     return {
         "disagreement": _disagreement(rows, config),
         "onset": _onset(rows, config),
-        "place": _curves(rows, config, "place", "place (0 population, 1 memorising)", _PLACE, limits=(-0.5, 1.5)),
+        "place": _curves(rows, config, "place", "place of A", _PLACE, limits=(-0.5, 1.5)),
         "accuracy": _curves(rows, config, "to_population", "|f − D| / σ√d", _ACCURACY, logarithmic=True),
         "prediction": _prediction(rows, config),
     }
@@ -127,7 +127,7 @@ def _prediction(rows: pd.DataFrame, config: Config) -> Any:
             part = own[own["N"] == n]
             _band(each, part, "finite_cosine", index, f"N = {n}")
             _band(each, part, "finite_cosine_wrong", index, "", "--")
-        each.set(xscale="log", xlabel="σ/τ", ylabel="cosine, predicted and observed", title=pair, ylim=(-0.6, 1.05))
+        each.set(xscale="log", xlabel="σ/τ", ylabel="cosine", title=pair, ylim=(-0.6, 1.05))
         each.legend(fontsize=6)
     return described(
         drawing,

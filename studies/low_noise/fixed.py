@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from studies.low_noise import measures
 from studies.low_noise.bench import Bench
+from studies.low_noise.references import Function
 from studies.networks import Denoiser, split
 
 Row = dict[str, Any]
@@ -58,14 +60,16 @@ def attractors(bench: Bench, networks: Denoiser, count: int, replicate: int) -> 
         clean = bench.problem.fresh(replicate, bench.config.states)
         start = clean + sigma * bench.gaussian(replicate, 60, clean)
         row: Row = {"kind": "attractors", "level": level}
-        row |= limits(lambda x, s=sigma: network(x, s), start, data, bench.scale, bench.config.iterations, "")
-        population = bench.population
-        if population is not None and replicate == 0 and count == bench.counts[0]:
-            row |= limits(
-                lambda x, s=sigma, p=population: p(x, s), start, data, bench.scale, bench.config.iterations, "exact_"
-            )
+        row |= limits(partial(network, sigma=sigma), start, data, bench.scale, bench.config.iterations, "")
+        if bench.population is not None and replicate == 0 and count == bench.counts[0]:
+            exact = partial(_at, bench.population, sigma)
+            row |= limits(exact, start, data, bench.scale, bench.config.iterations, "exact_")
         rows.append(row)
     return rows
+
+
+def _at(denoiser: Function, sigma: float, x: Tensor) -> Tensor:
+    return denoiser(x, sigma)
 
 
 def limits(

@@ -119,5 +119,23 @@ def scaling(crossings: dict[int, Floats]) -> tuple[Interval, list[int]] | None:
 def table(rows: pd.DataFrame) -> dict[tuple[str, str, int], Onset]:
     """The onset of every geometry, objective and N."""
     chosen = rows[(rows["kind"] == "level") & (rows["states"] == "on")]
-    groups = chosen.groupby(["geometry", "objective", "N"], sort=False)
-    return {(str(g), str(o), int(n)): onset(part) for (g, o, n), part in groups}
+    keys = chosen[["geometry", "objective", "N"]].drop_duplicates()
+    found = {}
+    for g, o, n in zip(*(keys[name].tolist() for name in keys), strict=True):
+        part = chosen[(chosen["geometry"] == g) & (chosen["objective"] == o) & (chosen["N"] == n)]
+        found[str(g), str(o), int(n)] = onset(part)
+    return found
+
+
+def between(few: Floats, many: Floats, ratio: float) -> Interval | None:
+    """Slope of log crossing on log N between two N, replicate by replicate; None unless all are crossed in range.
+
+    Args:
+        few, many: crossings (R,) at N and at `ratio`·N.
+
+    >>> print(between(np.array([1.0, 1.1]), np.array([0.1, 0.11]), 10.0))
+    -1 [-1, -1]
+    """
+    if not (np.isfinite(few).all() and np.isfinite(many).all()):
+        return None
+    return mean_interval(np.log(many / few) / np.log(ratio))
