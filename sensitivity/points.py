@@ -112,7 +112,7 @@ class Points:
             running.add(log_terms, lambda p, rows=rows: (p.to(rows.dtype) @ self._centred(rows),))
         mean = self._centre + running.average(0)
         score = (mean - state) / _column(tau2, state)
-        return self._normalised(running, tau2).to(x.dtype), score.reshape(x.shape)
+        return self._normalised(running, tau2).to(x.dtype), score.to(x.dtype).reshape(x.shape)
 
     @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Points:
         shift, along, outer = running.average(0), running.average(2), running.average(1)
         covariance = outer - shift * along
         tau2_column = _column(tau2, state)
-        return (covariance / tau2_column**2 - t / tau2_column).reshape(x.shape)
+        return (covariance / tau2_column**2 - t / tau2_column).to(x.dtype).reshape(x.shape)
 
     @full_precision
     def pairing(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from studies.errors import StudyError
 from studies.results import FOLDER, load
 from studies.study import suggestion
 
-__all__ = ["claims", "picture", "provenance"]
+__all__ = ["claims", "drawn", "picture", "provenance"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ def claims(name: str) -> Shown:
     return Shown(f'<table class="dataframe"><tr>{_row(head, "th")}</tr>{cells}</table>', text)
 
 
+def drawn(figure: Any) -> Shown:
+    """A Matplotlib figure finished by `studies.figures.described`, with its text alternative."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return _image(content.getvalue(), figure.alt)
+
+
 def picture(name: str, figure: str) -> Shown:
     """A published figure of a study.
 
@@ -64,10 +72,7 @@ def picture(name: str, figure: str) -> Shown:
     known = load(name).manifest.get("figures", {})
     if figure not in known:
         raise StudyError(f"the published study {name!r} has no figure {figure!r}; {suggestion(figure, known)}.")
-    data = base64.b64encode((FOLDER / name / f"{figure}.png").read_bytes()).decode()
-    alt = known[figure]
-    markup = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" style="max-width: 100%">'
-    return Shown(f"<figure>{markup}<figcaption>{html.escape(alt)}</figcaption></figure>", alt)
+    return _image((FOLDER / name / f"{figure}.png").read_bytes(), known[figure])
 
 
 def provenance(name: str) -> str:
@@ -80,6 +85,13 @@ def provenance(name: str) -> str:
         f"torch {versions['torch']}, NumPy {versions['numpy']}. Repeat it with: "
         f"studies run {name} --{setting['level']}"
     )
+
+
+def _image(png: bytes, alt: str) -> Shown:
+    text = html.escape(alt)
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    markup = f'<img src="{source}" alt="{text}" style="max-width: 100%">'
+    return Shown(f"<figure>{markup}<figcaption>{text}</figcaption></figure>", alt)
 
 
 def _number(value: Any) -> str:

@@ -187,3 +187,11 @@ def test_autocast_does_not_touch_measures() -> None:
         cast = everything()
     for got, wanted in zip(cast, plain, strict=True):
         assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.5, torch.tensor(0.5), torch.full((4,), 0.5), torch.full((4,), 0.5).double()])
+def test_results_have_the_dtype_of_the_states(sigma: torch.Tensor | float) -> None:
+    """Assert float32 results for float32 states at scalar and per-sample levels of either dtype."""
+    points, x = Points(torch.randn(5, 3)), torch.randn(4, 3)
+    values = (*points.log_density_and_score(x, sigma), points.score_product(x, sigma, x))
+    assert {value.dtype for value in values} == {torch.float32}
