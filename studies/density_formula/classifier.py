@@ -47,7 +47,8 @@ def class_laws() -> list[GaussianMixture]:
 def unweighted(score: Score, x: Tensor, budget: int, seed: int, *, differentiable: bool = False) -> Tensor:
     """`E|ε̂ − ε|²` over t uniform in the variance-preserving process, `t = τ²/(1 + τ²)`, ε̂ = −τ s; (count,).
 
-    Stratified times, noise of its own for each state and common to the classes, as the heuristic is used (Li et al. 2023, arXiv 2303.16203, section 3).
+    Stratified times; each state has noise of its own, common to the classes, as the heuristic is used (Li et al. 2023,
+    arXiv 2303.16203, section 3).
     """
     generator = torch.Generator().manual_seed(seed)
     last = (SIGMA_MAX**2 - SIGMA**2) / (1 + SIGMA_MAX**2 - SIGMA**2)

@@ -27,6 +27,8 @@ def _formula(options: Formula, *, reference: str = "") -> Estimator:
 
     def run(setup: Setup, x: Tensor, budget: int, seed: int) -> Estimate:
         chosen = replace(options, reference=getattr(setup, reference)) if reference else options
+        least = chosen.cost(1, 1) // chosen.replicates
+        chosen = replace(chosen, replicates=max(1, min(chosen.replicates, budget // least)))
         return log_density(
             setup.score, x, SIGMA, anchor=setup.anchor, method="formula", grid=setup.grid, formula=chosen,
             evaluations=budget, seed=seed, chunk_size=32768,
