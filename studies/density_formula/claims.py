@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -32,7 +34,7 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     ]
 
 
-def chosen(rows: pd.DataFrame, **values: object) -> pd.DataFrame:
+def chosen(rows: Any, **values: object) -> Any:
     """The rows with the given values."""
     for name, value in values.items():
         rows = rows[rows[name] == value]
@@ -242,8 +244,8 @@ def _resampled(count: int) -> np.ndarray:
 
 
 def _rank(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [np.argsort(np.argsort(v)) for v in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(v)) for v in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _rank_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:

@@ -30,7 +30,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
 
 def error_against_cost(rows: pd.DataFrame) -> Figure:
     """One panel for each law."""
-    exact = rows[rows.part == "exact"]
+    exact: Any = rows[rows.part == "exact"]
     laws = list(exact.groupby(["family", "dimension"], sort=True).groups)
     drawing, axes = figure(-(-len(laws) // 4), min(4, len(laws)), panel=(3.1, 2.9))
     for axis in axes[len(laws) :]:
@@ -52,7 +52,7 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
     )
 
 
-def _best(exact: pd.DataFrame) -> str:
+def _best(exact: Any) -> str:
     top = exact[exact.budget == exact.budget.max()]
     found = []
     for (family, dimension), group in top.groupby(["family", "dimension"]):
@@ -63,7 +63,7 @@ def _best(exact: pd.DataFrame) -> str:
 
 def network(rows: pd.DataFrame) -> Figure:
     """Errors of a trained network's density: against the truth and against its own flow."""
-    own = rows[rows.part == "network"]
+    own: Any = rows[rows.part == "network"]
     dimensions = sorted(own.dimension.unique())
     drawing, axes = figure(1, len(dimensions), panel=(4.2, 2.9))
     for axis, dimension in zip(axes, dimensions, strict=True):
@@ -83,7 +83,7 @@ def network(rows: pd.DataFrame) -> Figure:
 
 def over_estimate(rows: pd.DataFrame) -> Figure:
     """Measured mean excess of −log p against the integral of the score's error."""
-    own = rows[rows.part == "excess"]
+    own: Any = rows[rows.part == "excess"]
     drawing, axes = figure(1, 1, panel=(4.6, 3.2))
     axis = axes[0]
     for index, row in enumerate(own.itertuples()):
@@ -118,14 +118,14 @@ def implications(rows: pd.DataFrame) -> Figure:
     )
 
 
-def _evidence(axis: Axes, own: pd.DataFrame) -> None:
+def _evidence(axis: Axes, own: Any) -> None:
     slopes(axis, own.steps, own.gap, label="|θ(bound) − θ(likelihood)|", order=-1, index=0)
     slopes(axis, own.steps, own.slack, label="log-likelihood − bound", index=1)
     axis.set(title="(a) evidence bound", xlabel="steps N", ylabel="distance; nats")
     axis.legend(fontsize=FONT - 2)
 
 
-def _classifier(axis: Axes, own: pd.DataFrame) -> None:
+def _classifier(axis: Axes, own: Any) -> None:
     for index, rule in enumerate(("weighted", "unweighted")):
         line = own[own.rule == rule].sort_values("budget")
         axis.semilogx(line.budget, line.agreement, color=colour(index), marker=MARKERS[index], label=rule)
@@ -144,7 +144,7 @@ def _tokens(axis: Axes, row: Any) -> None:
     axis.legend(fontsize=FONT - 2)
 
 
-def _gradients(axis: Axes, own: pd.DataFrame) -> None:
+def _gradients(axis: Axes, own: Any) -> None:
     names = ("exact", "network", "unweighted, exact", "unweighted")
     rng = np.random.default_rng(0)
     for index, name in enumerate(names):
@@ -159,7 +159,7 @@ def _gradients(axis: Axes, own: pd.DataFrame) -> None:
 
 def images(rows: pd.DataFrame) -> Figure:
     """Difference from the reference and bits/dim."""
-    own = rows[rows.part == "images"]
+    own: Any = rows[rows.part == "images"]
     names = list(own.images.unique())
     drawing, axes = figure(1, len(names), panel=(4.2, 2.9))
     for axis, name in zip(axes, names, strict=True):

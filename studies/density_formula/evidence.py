@@ -105,5 +105,5 @@ def maximise(objective: Callable[[Tensor], Tensor]) -> Tensor:
         loss.backward()
         return loss
 
-    solver.step(closure)  # type: ignore[arg-type]
+    solver.step(closure)
     return theta.detach()

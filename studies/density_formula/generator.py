@@ -165,5 +165,5 @@ def minimise(loss: Loss, iterations: int) -> Tensor:
         value.backward()
         return value
 
-    solver.step(closure)  # type: ignore[arg-type]
+    solver.step(closure)
     return theta.detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 EVERY_CASE = ["family", "dimension", "budget"]
@@ -12,7 +14,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 
     The mixture fitted to draws is listed apart: it knows that the law is a mixture of three components.
     """
-    exact = rows[(rows.part == "exact") & (rows.estimator != "mixture")]
+    exact: Any = rows[(rows.part == "exact") & (rows.estimator != "mixture")]
     found = []
     for (family, dimension, budget), group in exact.groupby(EVERY_CASE, sort=True):
         order = group.sort_values("rms")
@@ -33,7 +35,7 @@ def which(rows: pd.DataFrame) -> pd.DataFrame:
 
 def estimators(rows: pd.DataFrame, part: str = "exact") -> pd.DataFrame:
     """Every estimator: rms error, mean error, deviation, reported standard error (nats) and cost."""
-    own = rows[rows.part == part]
+    own: Any = rows[rows.part == part]
     columns = ["dimension", "budget", "estimator", "evaluations", "rms", "bias", "bias_error", "persistent", "sd"]
     columns = (["family"] if part == "exact" else []) + columns + ["reported", "source_error"]
     columns += ["own_rms"] if part == "network" else []
@@ -42,6 +44,6 @@ def estimators(rows: pd.DataFrame, part: str = "exact") -> pd.DataFrame:
 
 def images(rows: pd.DataFrame) -> pd.DataFrame:
     """Estimators on real images; the first row of each set is the reference."""
-    own = rows[rows.part == "images"]
+    own: Any = rows[rows.part == "images"]
     columns = ["images", "estimator", "evaluations", "bits", "reported", "rms", "bias", "rank", "upright"]
     return own[columns].reset_index(drop=True).round(4)

@@ -133,8 +133,8 @@ def _row(name: str, score: Score, y: Tensor, h: Tensor, budget: int) -> dict[str
 def weighted_loss(score: Score, y: Tensor, h: Tensor, budget: int) -> Tensor:
     """Minus the density formula of every token given the one before, (n,)."""
     found = []
-    for part, before in zip(y.split(400), h.split(400), strict=True):
-        result = estimate("formula", Setup(told(score, before), y), part, budget, 81)
+    for k, (part, before) in enumerate(zip(y.split(400), h.split(400), strict=True)):
+        result = estimate("formula", Setup(told(score, before), y), part, budget, 8100 + k)
         found.append(-result.value if result is not None else torch.full_like(part[:, 0], float("nan")))
     return torch.cat(found)
 
