@@ -1,7 +1,8 @@
 """Observed orders: how the error falls with the steps of the grid, the noise with the probes, the quotient with η.
 
-Each is a fit of `log error = a + order · log size` over the sizes tried; the expected orders are −p in the number of
-steps for a solver of order p, −1/2 in the number of probes, and 1 in η for a right derivative (0 for a wrong one).
+Each is the slope of a fit of log error in log size over the sizes tried, its sign reversed for steps and probes.
+Expected are p in the number of steps for a solver of order p, 1/2 in the number of probes, and 1 in η for a right
+derivative (0 for a wrong one).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from studies.verification.truths import prepared
 __all__ = ["observed", "slope"]
 
 STEPS = (16, 32, 64, 128)
+PROBES, PROBE_REPEATS = (4, 16), 12
 ETAS = (3e-2, 1e-2, 3e-3)
 FLOOR = 1e-10
 
@@ -42,11 +44,14 @@ def slope(sizes: tuple[float, ...], errors: list[float]) -> float:
 def observed(
     estimator: Estimator, task: Task, library: Backend, seed: int, verdicts: list[Verdict]
 ) -> list[dict[str, Any]]:
-    """Orders on the first cheap case that was answered: steps and η, deterministic estimates only."""
-    verdict = next((v for v in verdicts if _cheap(v)), None)
-    if verdict is None:
-        return []
+    """Orders on the first cheap case that was answered: steps and η of deterministic estimates, probes of others."""
+    noisy = next((v for v in verdicts if len(v.runs) > 2 and _usable(v)), None)
     found = []
+    if noisy is not None and "probes" in task.inputs:
+        found.append(_in_probes(estimator, task, noisy.case, library, seed))
+    verdict = next((v for v in verdicts if len(v.runs) == 1 and _usable(v)), None)
+    if verdict is None:
+        return [entry for entry in found if entry]
     if verdict.case.steps and "grid" in task.inputs and task.name != "score-derivative":
         found.append(_in_steps(estimator, task, verdict.case, library, seed))
     if task.name in ("score-derivative", "sample-sensitivity"):
@@ -54,11 +59,11 @@ def observed(
     return [entry for entry in found if entry]
 
 
-def _cheap(verdict: Verdict) -> bool:
+def _usable(verdict: Verdict) -> bool:
     case = verdict.case
     if case.judge != "rows" or case.base.dimension != 2 or not verdict.applicable:
         return False
-    return len(verdict.runs) == 1 and verdict.runs[0].value is not None
+    return all(run.value is not None for run in verdict.runs)
 
 
 def _in_steps(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> dict[str, Any]:
@@ -72,6 +77,29 @@ def _in_steps(estimator: Estimator, task: Task, case: Case, library: Backend, se
     if len(set(errors)) == 1:  # the estimator has a discretisation of its own
         return {}
     return {"in": "steps", "problem": case.name, "sizes": list(STEPS), "errors": errors, "order": -slope(STEPS, errors)}
+
+
+def _in_probes(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> dict[str, Any]:
+    """How the standard deviation over seeds falls with the number of probes; empty if the estimator ignores it."""
+    inputs, truth = prepared(task, case, seed)
+    noises = []
+    for probes in PROBES:
+        asked = replace(case, probes=probes)
+        runs = [call(estimator, task, asked, inputs, truth.shape, library, seed + r) for r in range(PROBE_REPEATS)]
+        if any(run.value is None for run in runs):
+            return {}
+        noises.append(
+            float(np.median(metrics.deviation(np.stack([run.value for run in runs if run.value is not None]))))
+        )
+    if noises[-1] > 0.7 * noises[0]:
+        return {}
+    return {
+        "in": "probes",
+        "problem": case.name,
+        "sizes": list(PROBES),
+        "errors": noises,
+        "order": -slope(tuple(map(float, PROBES)), noises),
+    }
 
 
 def _in_eta(task: Task, verdict: Verdict, seed: int) -> dict[str, Any]:

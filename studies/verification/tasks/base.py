@@ -43,6 +43,7 @@ class Case:
         suite: the smallest suite that has this case.
         label: set where laws and levels do not yet make the name unique.
         points: number of data points, where the task has some.
+        probes: how many probes the problem asks for; 0 stands for the task's own number.
         judge: `rows` (row i of the value against row i of the truth) or `law` (draws, judged as a sample).
     """
 
@@ -60,6 +61,7 @@ class Case:
     label: str = ""
     points: int = 0
     judge: str = "rows"
+    probes: int = 0
 
     @property
     def name(self) -> str:

@@ -44,7 +44,7 @@ def fields(case: Case, inputs: Arrays, kit: Kit) -> dict[str, Any]:
         "score": kit.tilted(case.base, tilt(case)),
         "x": kit.array(inputs["x"]),
         "sigma": case.sigma,
-        "probes": PROBES,
+        "probes": case.probes or PROBES,
     }
 
 

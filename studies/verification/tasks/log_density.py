@@ -47,7 +47,7 @@ def fields(case: Case, inputs: Arrays, kit: Kit) -> dict[str, Any]:
         "x": kit.array(inputs["x"]),
         "sigma": case.sigma,
         "grid": kit.levels(case.sigma_max, case.sigma, case.steps),
-        "probes": PROBES,
+        "probes": case.probes or PROBES,
     }
 
 

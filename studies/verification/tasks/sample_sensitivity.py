@@ -38,7 +38,7 @@ def fields(case: Case, inputs: Arrays, kit: Kit) -> dict[str, Any]:
         **path_fields(case, inputs, kit),
         "anchor": kit.anchor(case.base, case.sigma_max),
         "perturbation": kit.toward(case.other),
-        "probes": PROBES,
+        "probes": case.probes or PROBES,
     }
 
 

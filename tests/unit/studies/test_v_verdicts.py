@@ -293,3 +293,14 @@ def test_the_walkthrough_fails_and_is_mended() -> None:
     assert report.failed_checks == ("accuracy",)
     assert abs(report.orders[0]["order"]) < 0.2
     assert verify(right, "log-density", problems=["plane-s0.5-tail"], orders=False).holds
+
+
+def test_noise_falls_with_the_square_root_of_the_probes() -> None:
+    """Assert that the observed order in probes is one half for averaged probes, and that a fixed number shows none."""
+    from studies.verification.faults.products import hutchinson
+
+    report = verify(hutchinson, "divergence", problems=["plane-s0.1"])
+    (entry,) = report.orders
+    assert entry["in"] == "probes"
+    assert abs(entry["order"] - 0.5) < 0.15
+    assert verify(noisy(0.5), "divergence", backend="numpy", problems=["plane-s0.1"]).orders == ()
