@@ -65,8 +65,8 @@ Amendments (before the full run, after a quick one)
 3. Beyond 10 000 evaluations only the formula's variants are run; the flows have reached their caps of steps and probes.
 4. MNIST is left to `paper()`: the machine's time did not reach.
 
-After the full run: blocks of 400 tokens had shared their noise, which made the intervals of (c) too short; that cell was
-run again with noise of its own for each block. No threshold was moved.
+After the full run: blocks of 400 tokens had shared their noise, which made the intervals of (c) too short; that cell
+was run again with noise of its own for each block. No threshold was moved.
 """
 
 from studies.density_formula.cells import cells, run_cell
