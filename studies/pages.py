@@ -39,7 +39,7 @@ def claims(name: str) -> Shown:
     >>> all("measured" in repr(claims(name)) for name in names())
     True
     """
-    head = ("claim", "measured", "95 % interval", "expected", "source", "")
+    head = ("claim", "measured", "interval", "expected", "source", "")
     rows = [
         (
             claim.statement,

@@ -1,7 +1,7 @@
-"""The directive `{docstrings} module …`: public names of modules with their signatures and docstrings, read as Markdown.
+"""The directive `{docstrings} module …`: public names of modules with signatures and docstrings, read as Markdown.
 
-Docstrings of this project are plain text with unicode formulas; as Markdown they read well, while reStructuredText would
-take `|x|` for a substitution. Sections of the form `Args:` become lists, doctests become code blocks.
+Docstrings of this project are plain text with unicode formulas; as Markdown they read well, while reStructuredText
+would take `|x|` for a substitution. Sections of the form `Args:` become lists, doctests become code blocks.
 """
 
 from __future__ import annotations
