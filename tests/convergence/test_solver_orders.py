@@ -39,6 +39,7 @@ def _errors(solver, steps):
             Grid(TOP, BOTTOM, count),
             anchor=problem.exact,
             solver=solver,
+            products="double-vjp",
         )
         parts = ((result.samples, samples), (result.log_density, logs), (result.sensitivity, slope))
         rows.append([float((a - b).abs().max()) for a, b in parts])

@@ -12,6 +12,7 @@ from support.engine import SIGMA_MAX, SIGMA_MIN, case, check_line
 
 from sensitivity import Grid, Outcome, PerBranch, Points, Toward, sample_sensitivity
 from sensitivity.measures import Ratio
+from studies.bridge import engine_measure
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 8)
 
@@ -123,8 +124,8 @@ def test_single_precision_agrees_to_single_precision():
     """Assert that dtype follows the latents and the numbers those of float64."""
     problem = case("d2_k3_s0")
     wide = _run(problem)
-    measure = problem.measure.to(torch.float32) if hasattr(problem.measure, "to") else None
-    narrow = _run(problem, Toward(measure), latents=problem.latents.float())
+    measure = engine_measure(problem.toward, dtype=torch.float32)
+    narrow = _run(problem, Toward(measure), score=problem.exact.score, latents=problem.latents.float())
     assert narrow.sensitivity.dtype == torch.float32
     assert_close(narrow.sensitivity.double(), wide.sensitivity, rtol=2e-3, atol=2e-4)
 

@@ -21,7 +21,14 @@ def test_one_dimension_equals_the_quantile_oracle():
     _, second = oracle.sensitivity(problem.latents.numpy(), SIGMA_MAX, SIGMA_MIN, order=2)
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 28, spacing="log")
     result = sample_sensitivity(
-        problem.score, problem.latents, problem.change, grid, anchor=problem.exact, solver="dopri5", order=2
+        problem.score,
+        problem.latents,
+        problem.change,
+        grid,
+        anchor=problem.exact,
+        solver="dopri5",
+        order=2,
+        products="double-vjp",
     )
     assert_close(result.curvature, np.asarray(second), rtol=1e-6, atol=1e-6)
 
@@ -32,7 +39,14 @@ def test_two_dimensions_equal_the_flow_oracle():
     _, second = problem.truth.sample_sensitivity(problem.latents.numpy(), SIGMA_MAX, SIGMA_MIN, 2)
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 28, spacing="log")
     result = sample_sensitivity(
-        problem.score, problem.latents, problem.change, grid, anchor=problem.exact, solver="dopri5", order=2
+        problem.score,
+        problem.latents,
+        problem.change,
+        grid,
+        anchor=problem.exact,
+        solver="dopri5",
+        order=2,
+        products="double-vjp",
     )
     assert_close(result.curvature, np.asarray(second), rtol=1e-5, atol=1e-5)
 
