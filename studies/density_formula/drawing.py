@@ -48,7 +48,8 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
     return described(
         drawing,
         f"Root mean square error of log p against score evaluations for each estimator, exact scores. At the largest "
-        f"budget, where only the formula was run, the least error is that of {best}. The kernel estimate is off the scale: see the table.",
+        f"budget, where only the formula was run, the least error is that of {best}. The kernel estimate is off the "
+        f"scale: see the table.",
     )
 
 
