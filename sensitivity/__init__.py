@@ -20,6 +20,7 @@ from .formula import Formula
 from .forward import sample_sensitivity
 from .grid import Grid
 from .influences import Influence, influence
+from .ito import ito_step_bias
 from .measures import Measure, Mixture, Points
 from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
@@ -74,6 +75,7 @@ __all__ = [
     "functionals",
     "guided",
     "influence",
+    "ito_step_bias",
     "log_density",
     "log_density_ratio",
     "resample",

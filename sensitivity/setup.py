@@ -90,9 +90,18 @@ class Options:
 
 
 def prepare(
-    score: Score, latents: Tensor, perturbation: Any, grid: Grid, options: Options, *, tangents: bool = True
+    score: Score,
+    latents: Tensor,
+    perturbation: Any,
+    grid: Grid,
+    options: Options,
+    *,
+    tangents: bool = True,
+    plain: bool = False,
 ) -> Run:
     """Check the arguments and build the run; without `tangents` it takes products for divergences and cotangents only.
+
+    A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
 
     Raises:
         ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
@@ -102,13 +111,14 @@ def prepare(
     check_finite(latents, "latents")
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
-    changes, single = as_changes(perturbation)
+    changes, single = ([None], True) if plain else as_changes(perturbation)
     x = latents if options.differentiable else latents.detach()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     choose = _chooser(options, x, sigma, tangents)
     laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
     solver, grid = solver_of(options.solver, score, x, grid)
-    carried = any(c is not None and c.needs_density for law in laws for c in law.changes)
+    needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
+    carried = needed or (plain and options.anchor is not None)
     shared = _with_density(laws, x, options, solver, carried)
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
     path = of_grid(grid, solver, x, denoise=options.denoise)

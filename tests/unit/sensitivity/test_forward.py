@@ -276,6 +276,7 @@ def test_bad_arguments_are_refused_with_the_remedy():
         ({"chunk_size": 0}, ValueError, "chunk_size=0"),
         ({"score": 3.0}, TypeError, "score is a float"),
         ({"change": problem.measure}, TypeError, "perturbation is a Mixture"),
+        ({"change": None}, TypeError, "perturbation is a NoneType"),
         ({"change": []}, TypeError, "perturbation is a list"),
         ({"change": [1.0]}, TypeError, "perturbation holds a float"),
         ({"change": PerBranch(problem.change, problem.change)}, TypeError, "PerBranch needs a guided score"),

@@ -9,7 +9,7 @@ from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, assert_order, case
 
 from oracles import flow
-from sensitivity import SDE, GaussianAnchor, Grid, resample, sample_sensitivity
+from sensitivity import SDE, GaussianAnchor, Grid, ito_step_bias, resample, sample_sensitivity
 
 
 def _log_error(problem, steps, solver, anchor=None):
@@ -145,3 +145,20 @@ def test_bad_settings_are_refused():
             solver=SDE(correction=True),
             order=2,
         )
+
+
+def test_halving_measures_the_step_bias():
+    """Assert that the estimate is the known mean error within a factor two and falls with the step."""
+    problem = case("d2_k3_s0", samples=300)
+    found = {}
+    for steps in (50, 200):
+        grid = Grid(SIGMA_MAX, 0.05, steps, spacing="log")
+        found[steps] = ito_step_bias(problem.score, problem.latents, grid, anchor=problem.exact, seed=1)
+        known = float(_log_error(problem, steps, SDE()).mean())
+        assert 0.5 * known < float(found[steps].value) < 2 * known
+        assert float(found[steps].standard_error) < 0.5 * known
+    assert float(found[200].value) < 0.5 * float(found[50].value)
+    with pytest.raises(ValueError, match="at least two latents"):
+        ito_step_bias(problem.score, problem.latents[:1], grid, anchor=problem.exact)
+    with pytest.raises(ValueError, match="generator and seed"):
+        ito_step_bias(problem.score, problem.latents, grid, anchor=problem.exact, seed=1, generator=torch.Generator())
