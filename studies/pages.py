@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +81,12 @@ def provenance(name: str) -> str:
     manifest = load(name).manifest
     setting, origin = manifest["setting"], manifest["origin"]
     versions = manifest["environment"]["versions"]
-    return (
+    sentence = (
         f"Level {setting['level']}, seed {setting['seed']}, {origin['cells']} cells, {origin['seconds']:.0f} s in all, "
         f"torch {versions['torch']}, NumPy {versions['numpy']}. Repeat it with: "
         f"studies run {name} --{setting['level']}"
     )
+    return textwrap.fill(sentence, 72)
 
 
 def _image(png: bytes, alt: str) -> Shown:
