@@ -30,7 +30,7 @@ CASES = (
     Case("points", 0.4, sigma_max=10.0, steps=64, suite="full", tags=("points",)),
     Case("singular", 0.1, sigma_max=10.0, steps=64, suite="full", tags=("singular",)),
     Case("plane", 0.01, sigma_max=80.0, steps=256, suite="full", tags=("low noise",)),
-    Case("fifty", 0.3, sigma_max=10.0, steps=64, count=8, suite="full"),
+    Case("fifty", 0.3, sigma_max=10.0, steps=128, count=8, suite="full"),
 )
 
 

@@ -24,7 +24,7 @@ CASES = (
     Case("ten", 0.2, "ten-toward", sigma_max=10.0, steps=96, count=16),
     Case("hundred", 0.5, "hundred-toward", sigma_max=10.0, steps=96, count=2, tags=("d = 100",)),
     Case("plane", 3.0, "plane-toward", sigma_max=10.0, steps=64, suite="full"),
-    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=64, count=8, suite="full"),
+    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=128, count=8, suite="full"),
 )
 
 
