@@ -114,3 +114,18 @@ def test_bad_masses_are_refused():
     for change, eta, said in bad:
         with pytest.raises(ValueError, match=said):
             resample(problem.score, problem.latents, change, eta, COARSE, anchor=problem.exact)
+
+
+def test_gradients_pass_through_a_finite_change_when_asked():
+    """Assert that differentiable=True gives the derivative of the samples in the latents, and the default none."""
+    problem = case("d2_k3_s0", samples=2)
+    latents = problem.latents.clone().requires_grad_()
+    options = {"anchor": problem.exact}
+    assert not resample(problem.score, latents, problem.change, 0.3, COARSE, **options).samples.requires_grad
+    kept = resample(problem.score, latents, problem.change, 0.3, COARSE, differentiable=True, **options).samples
+    slope = torch.autograd.grad(kept.sum(), latents)[0]
+    ends = [
+        resample(problem.score, problem.latents + h, problem.change, 0.3, COARSE, **options).samples.sum(1)
+        for h in (1e-5, -1e-5)
+    ]
+    assert_close(slope.sum(1), (ends[0] - ends[1]) / 2e-5, rtol=1e-6, atol=1e-8)
