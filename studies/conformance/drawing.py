@@ -34,12 +34,15 @@ def agreement(rows: pd.DataFrame) -> Figure:
             if part.empty:
                 continue
             spread = place + np.linspace(-0.25, 0.25, len(part)) if len(part) > 1 else np.array([place])
-            axes[0].plot(_excess(part), spread, MARKS[status], color=colour(index), markersize=5, alpha=0.7)
+            label = status if status not in axes[0].get_legend_handles_labels()[1] else None
+            style = {"color": colour(index), "markersize": 5, "alpha": 0.7, "label": label}
+            axes[0].plot(_excess(part), spread, MARKS[status], **style)
     axes[0].axvline(1.0, color="black", linewidth=1.0)
     axes[0].set_xscale("log")
     axes[0].set_yticks(range(len(packages)), packages)
     axes[0].invert_yaxis()
     axes[0].set_xlabel("error / tolerance (1 is just allowed; raising checks at the right edge)")
+    axes[0].legend(frameon=False, fontsize=7, loc="lower right")
     counts = rows["status"].value_counts()
     words = ", ".join(f"{int(counts[s])} {s}" for s in STATUSES if s in counts)
     return described(drawing, f"Error over tolerance of every check by package: {words}.")

@@ -7,76 +7,68 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from studies.verification.judge import Verdict
+from studies.figures import colour, described, figure
+from studies.verification.judge import CALIBRATION, Verdict
 from studies.verification.report import Report
 
 __all__ = ["figures"]
 
-GOOD, BAD = "#2a7f62", "#b3361c"
+GOOD, BAD = colour(0), colour(1)
+MARKS = {True: ("o", GOOD), False: ("X", BAD)}
 
 
 def figures(report: Report) -> dict[str, Figure]:
     """`errors` always; `calibration` where standard errors were reported; `orders` where some were observed."""
     drawn = {"errors": _errors(report)}
-    if any("calibration" in verdict.measures for verdict in report.judged):
+    if any(np.isfinite(verdict.measures.get("calibration", np.nan)) for verdict in report.judged):
         drawn["calibration"] = _calibration(report)
     if report.orders:
         drawn["orders"] = _orders(report)
     return drawn
 
 
-def _figure(height: float, alt: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7.0, height), layout="constrained")
-    figure.alt = alt  # type: ignore[attr-defined]  # Matplotlib has no field for it; pages read it from here
-    return figure, figure.subplots()
+def _by_problem(verdicts: list[Verdict], label: str) -> tuple[Figure, Any]:
+    """Axes with one line per problem and a logarithmic scale; 1 is marked."""
+    drawing, axes = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
+    axes[0].axvline(1.0, color="black", linewidth=1.0)
+    axes[0].set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
+    axes[0].set_ylim(len(verdicts) - 0.5, -0.5)
+    axes[0].set_xscale("log")
+    axes[0].set_xlabel(label)
+    return drawing, axes[0]
 
 
 def _errors(report: Report) -> Figure:
-    """Scaled errors of all rows by problem; the limit is at 1."""
+    """Scaled errors of all rows by problem; crosses where the problem fails."""
     verdicts = [verdict for verdict in report.judged if verdict.scaled.size]
-    figure, axes = _figure(1.2 + 0.32 * max(len(verdicts), 1), f"Error over limit by problem. {report.summary}")
+    drawing, axes = _by_problem(verdicts, "error / limit of each row (1 is just allowed)")
     for place, verdict in enumerate(verdicts):
-        _strip(axes, place, verdict)
-    axes.axvline(1.0, color="black", linewidth=1.0)
-    axes.set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
-    axes.set_ylim(len(verdicts) - 0.5, -0.5)
-    axes.set_xscale("log")
-    axes.set_xlabel("error / limit (rows; 1 is just allowed)")
-    axes.set_title(f"{report.estimator}: {report.task.name}", fontsize=10)
-    return figure
-
-
-def _strip(axes: Any, place: int, verdict: Verdict) -> None:
-    shown = np.maximum(np.nan_to_num(verdict.scaled, nan=1e12, posinf=1e12), 1e-12)
-    colour = GOOD if verdict.holds else BAD
-    axes.plot(shown, np.full(len(shown), place), "o", markersize=4, alpha=0.5, color=colour, markeredgewidth=0)
+        mark, shade = MARKS[verdict.holds]
+        shown = np.clip(np.nan_to_num(verdict.scaled, nan=1e12), 1e-12, 1e12)
+        axes.plot(shown, np.full(len(shown), place), mark, markersize=4, alpha=0.5, color=shade)
+    axes.set_title(f"{report.estimator}: {report.task.name}", fontsize=9)
+    return described(drawing, f"Error over limit of every row by problem. {report.summary}")
 
 
 def _calibration(report: Report) -> Figure:
     """Reported over observed standard deviation by problem, with the accepted band."""
-    from studies.verification.judge import CALIBRATION
-
     verdicts = [v for v in report.judged if np.isfinite(v.measures.get("calibration", np.nan))]
-    figure, axes = _figure(1.2 + 0.32 * max(len(verdicts), 1), "Reported over observed standard deviation by problem.")
-    axes.axvspan(*CALIBRATION, color="0.9")
-    axes.axvline(1.0, color="black", linewidth=1.0)
+    drawing, axes = _by_problem(verdicts, "reported standard error / observed standard deviation")
+    axes.axvspan(*CALIBRATION, color="0.92")
     for place, verdict in enumerate(verdicts):
-        failed = "error bars" in verdict.failed
-        axes.plot(verdict.measures["calibration"], place, "o", color=BAD if failed else GOOD)
-    axes.set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
-    axes.set_ylim(len(verdicts) - 0.5, -0.5)
-    axes.set_xscale("log")
-    axes.set_xlabel("reported standard error / observed standard deviation")
-    return figure
+        mark, shade = MARKS["error bars" not in verdict.failed]
+        axes.plot(verdict.measures["calibration"], place, mark, color=shade)
+    return described(drawing, "Reported over observed standard deviation by problem; the accepted band is shaded.")
 
 
 def _orders(report: Report) -> Figure:
-    """Error against steps or η, with the fitted slope."""
-    figure, axes = _figure(3.2, "Errors against steps or η on logarithmic axes.")
-    for entry in report.orders:
+    """Error or noise against steps, probes or η, with the observed order."""
+    drawing, axes = figure(panel=(5.0, 3.2))
+    for index, entry in enumerate(report.orders):
         fitted = "" if not np.isfinite(entry["order"]) else f", order {entry['order']:.2f}"
-        axes.loglog(entry["sizes"], entry["errors"], "o-", label=f"in {entry['in']}{fitted}")
-    axes.set_xlabel("size")
-    axes.set_ylabel("median error")
-    axes.legend(frameon=False)
-    return figure
+        axes[0].loglog(entry["sizes"], entry["errors"], "o-", color=colour(index), label=f"in {entry['in']}{fitted}")
+    axes[0].set_xlabel("steps, probes or η")
+    axes[0].set_ylabel("median error or noise")
+    axes[0].legend(frameon=False, fontsize=8)
+    words = ", ".join(f"{e['order']:.2f} in {e['in']}" for e in report.orders if np.isfinite(e["order"]))
+    return described(drawing, f"Errors on logarithmic axes; observed orders: {words or 'at rounding'}.")
