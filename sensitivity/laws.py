@@ -103,9 +103,8 @@ class Laws:
             score, divergence = trace.divergence(products, x, sigma, self.noise, step=step, stage=stage)
             return score, divergence, None if tangents is None else products.jvp(x, sigma, tangents)[1]
         directions = trace.directions(x, self.noise, step=step, stage=stage)
-        score, along = products.jvp(x, sigma, torch.cat([directions, tangents]))
-        probes = len(directions)
-        return score, trace.combine(directions, along[:probes], sigma), along[probes:]
+        score, along, moved = products.forms_and_tangents(x, sigma, directions, tangents)
+        return score, trace.combine(directions, along, sigma), moved
 
     def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""

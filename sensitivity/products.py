@@ -10,7 +10,7 @@ method         J t                                    needs
 "double-vjp"   derivative in u of u ↦ (Jᵀu)·t         twice differentiable in reverse mode
 "reverse"      none, only Jᵀu                         once differentiable in reverse mode
 "finite"       central differences (not exact)        nothing
-"one-sided"    forward differences (not exact)        nothing
+"one-sided"    forward differences (not exact)        once differentiable in reverse mode
 =============  =====================================  ==============================================
 
 ``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on one sample
@@ -24,8 +24,9 @@ method         J t                                    needs
 
 Central differences use the step ``h = (ε |x| σ²)^{1/3}`` along each direction, which balances the rounding error
 ``ε|x|/h`` (ε the unit roundoff) against the truncation ``(h/σ)²``. Forward differences, with ``h = (ε |x| σ)^{1/2}``,
-cost ``K + 1`` network evaluations for ``K`` directions instead of ``2K + 1`` and have the larger truncation ``h/σ``;
-they are never chosen unasked.
+have the larger truncation ``h/σ`` and cost one network evaluation a direction. The method "one-sided" takes them for
+tangents only: the quadratic forms ``v·Jv`` of a divergence, whose errors a log density would accumulate, are exact by
+reverse mode. It is never chosen unasked.
 """
 
 from __future__ import annotations
@@ -106,7 +107,19 @@ class Products:
 
     def quadratic(self, x: Tensor, sigma: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """``(s, J v_k or Jᵀ v_k)``, whichever this method takes in one pass: both give the same ``v·Jv``."""
-        return self.vjp(x, sigma, directions) if self.method == "reverse" else self.jvp(x, sigma, directions)
+        reverse = self.method in ("reverse", "one-sided")
+        return self.vjp(x, sigma, directions) if reverse else self.jvp(x, sigma, directions)
+
+    def forms_and_tangents(
+        self, x: Tensor, sigma: Tensor, directions: Tensor, tangents: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``(s, J v_k or Jᵀ v_k, J t_k)``: quadratic forms and tangents, in one call where that is cheapest."""
+        if self.method != "one-sided":
+            value, images = self.jvp(x, sigma, torch.cat([directions, tangents]))
+            return value, images[: len(directions)], images[len(directions) :]
+        value, images = self.vjp(x, sigma, directions)
+        with self._context():
+            return value, images, _ahead(self, x, sigma, tangents, value)
 
     def second(self, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(s, J t, D²s[t, t])`` for one tangent of shape ``(batch, *shape)``."""
@@ -210,12 +223,17 @@ def differences(score: Score, x: Tensor, sigma: Tensor, tangents: Tensor, scale:
 
 
 def _one_sided(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    value = products._at(sigma)(x)
+    return value, _ahead(products, x, sigma, tangents, value)
+
+
+def _ahead(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor, value: Tensor) -> Tensor:
+    """``[s(x + c t_k) − s(x)]/c``, given ``s(x)``: one evaluation for each tangent, in one call."""
     count, batch = tangents.shape[:2]
     scale = (step_length(x, sigma, order=0) / norms(tangents)).reshape(count, batch, *[1] * (x.dim() - 1))
-    states = torch.cat([x[None], x + scale * tangents]).flatten(0, 1)
-    levels = sigma if sigma.dim() == 0 else sigma.repeat(count + 1)
-    values = products.score(states, levels).to(x.dtype).reshape(count + 1, *x.shape)
-    return values[0], (values[1:] - values[0]) / scale
+    levels = sigma if sigma.dim() == 0 else sigma.repeat(count)
+    values = products._at(levels)((x + scale * tangents).flatten(0, 1)).reshape(tangents.shape)
+    return (values - value) / scale
 
 
 def step_length(x: Tensor, sigma: Tensor, order: int = 1) -> Tensor:

@@ -103,8 +103,8 @@ def test_finite_differences_keep_their_stated_error(
         assert np.median(relative_error(found[2], wanted[2])) < second
 
 
-def test_forward_differences_halve_the_cost_and_keep_their_stated_error() -> None:
-    """Assert K + 1 states in one call, an error near the stated one, and that they are never chosen unasked."""
+def test_forward_differences_cost_one_evaluation_a_tangent_and_keep_their_stated_error() -> None:
+    """Assert the states evaluated, exact quadratic forms, the stated error, and that they are never chosen unasked."""
     rows = []
 
     def counted(y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -113,13 +113,16 @@ def test_forward_differences_halve_the_cost_and_keep_their_stated_error() -> Non
 
     x = states()
     t = directions(3, x)
-    products = Products(counted, "one-sided")
-    found = products.jvp(x, SIGMA, t)[1]
-    assert rows == [4 * len(x)]
+    products, exact = Products(counted, "one-sided"), Products(SCORE, "forward").jvp(x, SIGMA, t)
+    value, forms, moved = products.forms_and_tangents(x, SIGMA, t[:1], t)
+    assert rows == [len(x), 3 * len(x)]
+    assert_close(value, exact[0])
+    assert_close((forms * t[:1]).sum(2), (exact[1][:1] * t[:1]).sum(2), rtol=1e-11, atol=1e-12)
+    assert_close(products.jvp(x, SIGMA, t)[1], moved, rtol=1e-6, atol=1e-7)
     chosen = products.choose(x, SIGMA)
     assert not chosen.exact
     assert "forward differences with relative error about" in chosen.message
-    error = np.median(relative_error(found, Products(SCORE, "forward").jvp(x, SIGMA, t)[1]))
+    error = np.median(relative_error(moved, exact[1]))
     assert 0.01 * chosen.error < error < 100 * chosen.error < 1e-3
     assert Products(SCORE).choose(x, SIGMA).method != "one-sided"
 
