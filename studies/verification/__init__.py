@@ -28,9 +28,10 @@ Example:
     True
 """
 
+from studies.verification.describe import describe
 from studies.verification.problem import Problem
 from studies.verification.report import Report
 from studies.verification.session import reproduce, verify
 from studies.verification.tasks import TASKS, Case, Task, task
 
-__all__ = ["TASKS", "Case", "Problem", "Report", "Task", "reproduce", "task", "verify"]
+__all__ = ["TASKS", "Case", "Problem", "Report", "Task", "describe", "reproduce", "task", "verify"]

@@ -83,6 +83,8 @@ class BudgetError(RuntimeError):
 class Meter:
     """Counts calls of the black boxes, and the rows evaluated in them.
 
+    A call inside `vmap` counts once with the rows of one example, and one inside `jax.jit` once, when it is traced.
+
     Args:
         budget: the number of calls after which `BudgetError` is raised.
     """

@@ -13,7 +13,7 @@ from support.close import assert_close
 from oracles.lines import NormalMixture
 from oracles.transport import QuantileOracle
 from studies.errors import StudyError
-from studies.verification import TASKS, reproduce
+from studies.verification import TASKS, describe, reproduce
 from studies.verification.backends import backend, to_numpy
 from studies.verification.laws import LAWS, law, oracle
 from studies.verification.problem import BudgetError
@@ -178,3 +178,13 @@ def test_unknown_names_are_refused_with_a_suggestion() -> None:
     ):
         with pytest.raises(StudyError, match=words):
             refused()
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a_task_describes_itself(name: str) -> None:
+    """Assert that the description names every field, every case and every law with its digest."""
+    text = describe(name)
+    task = TASKS[name]
+    assert all(case.name in text and case.base.digest in text for case in task.cases)
+    assert all(field in text for field in task.inputs)
+    assert ("regenerate" in text) == task.slow
