@@ -87,7 +87,7 @@ class Stages:
         variance = self.sigma.double() ** 2 + bandwidth**2
         reach = self.x.flatten(2).square().sum(2).amax(1).double() + farthest**2
         limit = EXPANDED.get(self.x.dtype, EXPANDED_SINGLE)
-        self.expanded = (reach / (2 * variance) <= limit).tolist()
+        self.expanded = (reach / (2 * variance) <= limit).cpu().tolist()
         size = max(1, ROWS // self.batch)
         for way in (True, False):
             chosen = [k for k, flag in enumerate(self.expanded) if flag is way]

@@ -31,6 +31,8 @@ class Running:
     def __init__(self, out: Path, level: str, *, start_new_session: bool = False) -> None:
         environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "studies.cli", "run", STUDY, f"--{level}", "--workers", "2", "--out", str(out)]
+        # A job of a shell in the background ignores interrupts and hands that down: the run must begin as a terminal's.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -39,6 +41,7 @@ class Running:
             text=True,
             start_new_session=start_new_session,
         )
+        signal.signal(signal.SIGINT, before)
         self.family: set[psutil.Process] = set()
 
     def look(self) -> list[psutil.Process]:
