@@ -120,7 +120,7 @@ def _predictions(setup: Setup, network: Denoiser, config: Config) -> dict[str, t
     calls |= {
         name: lambda f=f: f(task)
         for name, f in GRADIENTS.items()
-        if config.influence_functions or name != "influence function"
+        if config.influence_functions or not name.startswith("influence function")
     }
     out = {}
     for name, call in calls.items():

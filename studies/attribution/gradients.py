@@ -14,6 +14,7 @@ import importlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +31,7 @@ from studies.training import Objective
 __all__ = ["GRADIENTS", "Task"]
 
 DRAWS = 16
-SHARE = 1e-3
+SHARES = (1e-3, 1e-1)  # dampings over the largest eigenvalue: a mild and a strong one, both reported
 PROJECTION = 512
 CG_STEPS = 20
 
@@ -127,33 +128,35 @@ def cosine(task: Task) -> np.ndarray:
     return tracin(task, normalised=True)
 
 
-def trak(task: Task, loss: Callable[..., Tensor] | None = None, sign: float = -1.0) -> np.ndarray:
+def trak(
+    task: Task, share: float = SHARES[0], loss: Callable[..., Tensor] | None = None, sign: float = -1.0
+) -> np.ndarray:
     """Projected gradients and the inverse of their Gram matrix (Park et al. 2023, arXiv 2303.14186)."""
     made = task.dattri(loss)
     attributor = dattri("algorithm.trak", "TRAKAttributor")(
         made,
         correct_probability_func=lambda params, data: torch.zeros(()),
         projector_kwargs=_projection(),
-        regularization=SHARE * _largest_gram(task, made),
+        regularization=share * _largest_gram(task, made),
     )
     with quiet(), torch.no_grad():
         attributor.cache(task.train)
         return sign * attributor.attribute(task.queries).numpy().T
 
 
-def d_trak(task: Task) -> np.ndarray:
+def d_trak(task: Task, share: float = SHARES[0]) -> np.ndarray:
     """TRAK with the squared norm of the output in place of the loss (Zheng et al. 2024, arXiv 2311.00500).
 
     How that feature moves with the loss is left open by the method; its sign is that of the mean product of the two
     gradients over the training points.
     """
     first, second = (_gradients(task.dattri(f), task.train) for f in (task.loss, task.size))
-    return trak(task, task.size, sign=-float(torch.sign((first * second).sum(1).mean())))
+    return trak(task, share, task.size, sign=-float(torch.sign((first * second).sum(1).mean())))
 
 
-def influence_function(task: Task) -> np.ndarray:
+def influence_function(task: Task, share: float = SHARES[0]) -> np.ndarray:
     """`−∇φ·H⁻¹ g_i`, the training loss's Hessian by conjugate gradients (Koh & Liang 2017, arXiv 1703.04730)."""
-    damping = SHARE * _largest_hessian(task)
+    damping = share * _largest_hessian(task)
     made = dattri("algorithm.influence_function", "IFAttributorCG")
     attributor = made(task.dattri(), max_iter=CG_STEPS, mode="rev-fwd", regularization=damping)
     with quiet(), torch.no_grad():  # else every iteration's graph is kept, and memory with it
@@ -200,7 +203,9 @@ def _largest_hessian(task: Task, steps: int = 20) -> float:
 GRADIENTS: dict[str, Callable[[Task], np.ndarray]] = {
     "TracIn": tracin,
     "gradient cosine": cosine,
-    "TRAK": trak,
-    "D-TRAK features": d_trak,
-    "influence function": influence_function,
+    **{
+        f"{name}, damping {share:g}": partial(method, share=share)
+        for name, method in (("TRAK", trak), ("D-TRAK features", d_trak), ("influence function", influence_function))
+        for share in SHARES
+    },
 }

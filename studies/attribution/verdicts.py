@@ -11,7 +11,7 @@ from studies.study import Claim
 
 __all__ = ["verdicts"]
 
-GRADIENT = ("TracIn", "gradient cosine", "TRAK", "D-TRAK features", "influence function")
+GRADIENT = ("TracIn", "gradient cosine", "TRAK", "D-TRAK features", "influence function")  # or "…, damping …"
 SOURCES = {
     "truth": "analytic influence (Scarvelis & Solomon, arXiv 2509.23092)",
     "lds": "retrained halves (Park et al., arXiv 2303.14186)",
@@ -47,13 +47,17 @@ def _control(rows: pd.DataFrame) -> Claim:
 
 def _best(part: pd.DataFrame, judge: str) -> str:
     """The gradient method of largest median; empty if none was run."""
-    medians = part[part["method"].isin(GRADIENT)].groupby("method")[judge].median()
+    medians = part[part["method"].map(_by_gradients)].groupby("method")[judge].median()
     return "" if medians.empty else str(medians.idxmax())
+
+
+def _by_gradients(method: str) -> bool:
+    return method.split(", damping")[0] in GRADIENT
 
 
 def _comparison(part: pd.DataFrame, law: str, judge: str, other: str) -> Claim:
     difference = _paired(part, judge, other)
-    kind = "the best gradient method here, " if other in GRADIENT else ""
+    kind = "the best gradient method here, " if _by_gradients(other) else ""
     return Claim(
         f"{law}: influence through the network's score agrees better with {WORDS[judge]} than {kind}{other} "
         "(paired difference of rank correlations).",
