@@ -70,10 +70,9 @@ def _failures(report: Report) -> str:
     ]
     if not lines:
         return ""
-    return (
-        f"<h2>What fails</h2><ul>{''.join(lines)}</ul><p>Worst case again: <code>import studies.verification; "
-        f"{html.escape(report.reproduce())}</code></p>"
-    )
+    again = [line for line in (report.command(), report.reproduce()) if line]
+    worst = "".join(f"<br><code>{html.escape(line)}</code>" for line in again)
+    return f"<h2>What fails</h2><ul>{''.join(lines)}</ul><p>The worst problem again:{worst}</p>"
 
 
 def _orders(report: Report) -> str:
