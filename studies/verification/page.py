@@ -45,7 +45,8 @@ def page(report: Report) -> str:
 def _table(report: Report) -> str:
     unit = "absolute" if report.task.absolute else "relative"
     columns = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds", "megabytes")
-    head = "".join(f"<th>{title.replace('_', ' ')}</th>" for title in ("problem", "verdict", "d", *columns))
+    titles = ("problem", "verdict", "d", f"{unit}_median", f"{unit}_99 %", "bias, abs.", "sd, abs.", *columns[4:])
+    head = "".join(f"<th>{title.replace('_', ' ')}</th>" for title in titles)
     rows = "".join(_row(verdict, columns) for verdict in report.verdicts)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 

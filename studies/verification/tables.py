@@ -62,7 +62,9 @@ def _state(verdict: Verdict) -> str:
 
 
 def _caption(report: Report) -> str:
-    return f"{report.status} ({'absolute' if report.task.absolute else 'relative'} errors)"
+    unit = "absolute errors" if report.task.absolute else "relative errors"
+    noisy = "" if report.task.absolute or not _stochastic(report) else "; bias and sd absolute"
+    return f"{report.status} ({unit}{noisy})"
 
 
 def overview(reports: Iterable[Report]) -> Table:
