@@ -171,7 +171,6 @@ def problems(task: str, estimator: Estimator) -> list[str]:
 
 def main(tasks: list[str], table: Path = TABLE) -> int:
     """Count for the named tasks (all by default), replace their entries in the table; returns how many rejections."""
-    kept = json.loads(table.read_text())["counts"] if table.exists() else []
     alarms = 0
     for name in tasks or list(TASKS):
         found = []
@@ -182,7 +181,8 @@ def main(tasks: list[str], table: Path = TABLE) -> int:
                     print(json.dumps(found[-1]), flush=True)
             _posed.cache_clear()
         alarms += sum(len(entry["rejected"]) for entry in found)
-        kept = [entry for entry in kept if entry["task"] != name] + found
+        known = json.loads(table.read_text())["counts"] if table.exists() else []
+        kept = [entry for entry in known if entry["task"] != name] + found
         written = {"date": datetime.now(UTC).date().isoformat(), "counts": kept}
         table.write_text(json.dumps(written, indent=1) + "\n")
     return alarms
