@@ -44,7 +44,7 @@ BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
 # verdicts fit a few minutes.
 BELOW_HUNDRED = ("line-s0.3", "plane-s0.1", "plane-s3-tilted", "five-s0.3", "points-s0.3", "singular-s0.02")
 CHOSEN = {
-    **dict.fromkeys(("hutchinson", "divergence[hutchinson]", "divergence[hutch++]"), BELOW_HUNDRED),
+    **dict.fromkeys(("divergence[hutchinson]", "divergence[hutch++]"), BELOW_HUNDRED),
     "flow_density": ("line-s0.05", "plane-s0.1", "gaussian-s0.2", "five-s0.2"),
     "probed_density": ("plane-s0.1",),
     "log_ratio": ("line-s0.2", "plane-s0.3", "gaussian-s0.2"),
