@@ -45,13 +45,13 @@ BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
 BELOW_HUNDRED = ("line-s0.3", "plane-s0.1", "plane-s3-tilted", "five-s0.3", "points-s0.3", "singular-s0.02")
 CHOSEN = {
     **dict.fromkeys(("divergence[hutchinson]", "divergence[hutch++]"), BELOW_HUNDRED),
-    "flow_density": ("line-s0.05", "plane-s0.1", "gaussian-s0.2", "five-s0.2"),
+    "flow_density": ("line-s0.05", "plane-s0.1", "five-s0.2"),
     "probed_density": ("plane-s0.1",),
-    "log_ratio": ("line-s0.2", "plane-s0.3", "gaussian-s0.2"),
+    "log_ratio": ("line-s0.2", "plane-s0.3"),
     "probed_ratio": ("plane-s0.3",),
     "flow_sample": ("line-s0.05", "plane-s0.1", "gaussian-s0.1", "five-s0.1", "hundred-s0.3", "line-s0.3-law"),
     "ancestral": ("line-s0.3-law", "plane-s0.3-law", "five-s0.3-law"),
-    "sensitivity": ("line-s0.05", "plane-s0.1", "gaussian-s0.1", "five-s0.1"),
+    "sensitivity": ("line-s0.05", "plane-s0.1", "five-s0.1"),
     "influence": ("plane-s0.3", "training-s0.3"),
 }
 
