@@ -9,6 +9,10 @@ and point.  Two judges:
    the sum of a method's numbers over a half and φ of a network retrained on it, per query; a second seed of each half
    says what could be attained.
 
+Gradient methods run in dattri: TracIn over six checkpoints weighted by their learning rates, products and cosines of
+gradients at the final network, TRAK, TRAK with D-TRAK's feature, influence functions.  (Amended after first results:
+TracIn had used the final network alone, and products of gradients a random projection: both could favour ours.)
+
 Medians over queries of all data draws with distribution-free intervals.  Dampings of gradient methods are fixed shares
 of the largest eigenvalue of a training-data matrix; bandwidths follow Scott's rule; nothing is tuned on queries, and
 every method's rows are kept.
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from studies.networks import Denoiser
 
 NAME = "attribution"
+VERSION = 2
 QUESTION = "Which training points matter for a sample: influence through scores, or gradients in the parameters?"
 
 OURS, EXACT, EMPIRICAL = "influence, network", "influence, exact score", "empirical score"
@@ -113,9 +118,10 @@ def _predictions(setup: Setup, network: Denoiser, config: Config) -> dict[str, t
 
     from studies.attribution.gradients import GRADIENTS, Task
     from studies.attribution.methods import METHODS
-    from studies.attribution.retraining import recipe
+    from studies.attribution.retraining import checkpoints, recipe
 
-    task = Task(setup, copy.deepcopy(network), recipe(config.width, config.steps).objective)
+    way = checkpoints(setup, config.width, config.steps)
+    task = Task(setup, copy.deepcopy(network), recipe(config.width, config.steps).objective, way)
     calls = {name: lambda f=f: f(setup, copy.deepcopy(network)) for name, f in METHODS.items()}
     calls |= {
         name: lambda f=f: f(task)

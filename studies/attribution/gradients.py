@@ -1,5 +1,5 @@
-"""Attribution by gradients in the network's parameters, through dattri: TracIn, TRAK, D-TRAK's features, influence
-functions.
+"""Attribution by gradients in the network's parameters, through dattri: TracIn over checkpoints, products and cosines
+at the final network, TRAK, D-TRAK's features, influence functions.
 
 Each training point carries fixed noise draws; its loss is their mean.  The target is the functional itself,
 `φ(x_0(θ))`, differentiated through the sampler: kinder to these methods than a loss at the sample.  Up-weighting point
@@ -13,7 +13,7 @@ import contextlib
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -30,6 +30,7 @@ from studies.training import Objective
 
 __all__ = ["GRADIENTS", "Task"]
 
+Checkpoint = tuple[dict[str, Tensor], float]
 DRAWS = 16
 SHARES = (1e-3, 1e-1)  # dampings over the largest eigenvalue: a mild and a strong one, both reported
 PROJECTION = 512
@@ -50,11 +51,15 @@ class Task:
         setup: the problem.
         network: the trained denoiser.
         objective: the loss it was trained by.
+        checkpoints: its parameters on the way, each with the learning rate there; the network alone by default.
     """
 
-    def __init__(self, setup: Setup, network: Denoiser, objective: Objective) -> None:
+    def __init__(
+        self, setup: Setup, network: Denoiser, objective: Objective, checkpoints: Sequence[Checkpoint] = ()
+    ) -> None:
         self.setup, self.objective = setup, objective
         self.network = network.float().requires_grad_(True)
+        self.checkpoints = tuple(checkpoints) or ((self.network.state_dict(), 1.0),)
         generator = torch.Generator().manual_seed(setup.seed)
         n, d = setup.data.shape
         levels = objective.quantile(torch.rand(n, DRAWS, generator=generator).clamp(1e-4, 1 - 1e-4), network.scale)
@@ -96,13 +101,13 @@ class Task:
             x = x + 0.5 * (low - high) * (first + second)
         return self.setup.functional(x).sum()
 
-    def dattri(self, loss: Callable[..., Tensor] | None = None) -> Any:
-        """The task in dattri's form."""
+    def dattri(self, loss: Callable[..., Tensor] | None = None, states: list[Any] | None = None) -> Any:
+        """The task in dattri's form, at the trained network or at given parameters."""
         made = dattri("task", "AttributionTask")
         return made(
             loss_func=loss or self.loss,
             model=self.network,
-            checkpoints=self.network.state_dict(),
+            checkpoints=states or self.network.state_dict(),
             target_func=self.target,
         )
 
@@ -114,18 +119,23 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def tracin(task: Task, normalised: bool = False) -> np.ndarray:
-    """Products of gradients at the final network (Pruthi et al. 2020, arXiv 2002.08484); normalised: their cosines."""
+def tracin(task: Task) -> np.ndarray:
+    """Products of gradients summed over checkpoints by learning rate (Pruthi et al. 2020, arXiv 2002.08484)."""
+    states, rates = zip(*task.checkpoints, strict=True)
+    return products(task, list(states), torch.tensor(rates))
+
+
+def products(
+    task: Task, states: list[Any] | None = None, weights: Tensor | None = None, normalised: bool = False
+) -> np.ndarray:
+    """Products of whole gradients, at the final network by default; normalised: their cosines."""
+    given = torch.ones(1) if weights is None else weights
     attributor = dattri("algorithm.tracin", "TracInAttributor")(
-        task.dattri(), weight_list=torch.ones(1), normalized_grad=normalised, projector_kwargs=_projection()
+        task.dattri(states=states), weight_list=given, normalized_grad=normalised
     )
+    attributor.projector_kwargs = None  # it projects at random by default, which keeps products only roughly
     with quiet(), torch.no_grad():
         return -attributor.attribute(task.train, task.queries).numpy().T
-
-
-def cosine(task: Task) -> np.ndarray:
-    """TracIn with normalised gradients."""
-    return tracin(task, normalised=True)
 
 
 def trak(
@@ -202,7 +212,8 @@ def _largest_hessian(task: Task, steps: int = 20) -> float:
 
 GRADIENTS: dict[str, Callable[[Task], np.ndarray]] = {
     "TracIn": tracin,
-    "gradient cosine": cosine,
+    "gradient product": products,
+    "gradient cosine": partial(products, normalised=True),
     **{
         f"{name}, damping {share:g}": partial(method, share=share)
         for name, method in (("TRAK", trak), ("D-TRAK features", d_trak), ("influence function", influence_function))

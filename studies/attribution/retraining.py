@@ -13,13 +13,17 @@ import torch
 from torch import Tensor
 
 from sensitivity import as_score
+from studies.attribution.gradients import Checkpoint
 from studies.attribution.problem import Setup
 from studies.cache import Cache
 from studies.networks import Architecture, Denoiser
 from studies.sampling import sample
 from studies.training import Objective, Recipe, train_many
+from studies.training.loop import Run
 
-__all__ = ["Halves", "halves", "recipe"]
+__all__ = ["Halves", "checkpoints", "halves", "recipe"]
+
+PARTS = 6
 
 
 def recipe(width: int, steps: int) -> Recipe:
@@ -42,6 +46,18 @@ class Halves:
     members: np.ndarray
     outputs: np.ndarray
     base_outputs: np.ndarray
+
+
+def checkpoints(setup: Setup, width: int, steps: int) -> list[Checkpoint]:
+    """The base network's averaged parameters in the middle of equal parts of its training, with the mean rate there.
+
+    The run is the base network's own, up to rounding: it is alone here, and beside the halves' networks there.
+    """
+    run = Run(recipe(width, steps), setup.data.float(), (None,), (0,), None, "cpu")
+    length = steps // PARTS
+    found = run.on_the_way([length * part + length // 2 for part in range(PARTS)])
+    rates = [run.recipe.rate_at(step) for step in range(PARTS * length)]
+    return [(state, float(np.mean(part))) for state, part in zip(found, np.split(np.array(rates), PARTS), strict=True)]
 
 
 def halves(setup: Setup, count: int, seeds: int, width: int, steps: int, cache: Cache | None) -> Halves:

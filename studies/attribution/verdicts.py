@@ -11,7 +11,14 @@ from studies.study import Claim
 
 __all__ = ["verdicts"]
 
-GRADIENT = ("TracIn", "gradient cosine", "TRAK", "D-TRAK features", "influence function")  # or "…, damping …"
+GRADIENT = (
+    "TracIn",
+    "gradient product",
+    "gradient cosine",
+    "TRAK",
+    "D-TRAK features",
+    "influence function",
+)  # or "…, damping …"
 SOURCES = {
     "truth": "analytic influence (Scarvelis & Solomon, arXiv 2509.23092)",
     "lds": "retrained halves (Park et al., arXiv 2303.14186)",

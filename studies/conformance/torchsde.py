@@ -103,4 +103,6 @@ CHECKS = (
     ],
     *[_check(f"strong-{m}", "solver", "flat", lambda seed, size, m=m: strong(m, size, seed)) for m in STRONG],
     _check("brownian-increments", "law", "none", lambda seed, size: increments(seed)),
+    _check("reverse-image", "law", "image", None, "sdeint takes states (batch, channels) and refuses other shapes"),
+    _check("likelihood", "density", "none", None, "no likelihoods of samples in this package"),
 )

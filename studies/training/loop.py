@@ -202,6 +202,18 @@ class Run:
                 progress(step + 1, recipe.steps)
         return optimiser.result()
 
+    def on_the_way(self, steps: Sequence[int]) -> list[dict[str, Tensor]]:
+        """The averaged parameters of the single network of this run after each of the given numbers of steps."""
+        network, recipe, found = self.fresh(), self.recipe, []
+        batches = Batches(self.data.to(self.device, self._dtype), self.weights, self.seeds, recipe.batch)
+        optimiser = Optimiser(network, 1)
+        for step in range(max(steps)):
+            optimiser.step(self._losses(network, batches, step), recipe.rate_at(step), recipe.average_at(step))
+            if step + 1 in steps:
+                values = {name: value.clone() for name, value in optimiser.average.items()}
+                found.append(self.finished({**values, "history": torch.zeros(1, 1)})[0].network.state_dict())
+        return found
+
     def _losses(self, network: Denoiser, batches: Batches, step: int) -> Tensor:
         """The mean loss of each member, (members,)."""
         draw = batches.draw(step)

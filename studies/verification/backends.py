@@ -63,11 +63,15 @@ def to_numpy(value: Any) -> np.ndarray:
     """Any library's array, or nested sequence of numbers, as float64 NumPy.
 
     Raises:
-        TypeError: `value` is not numeric.
+        TypeError: `value` is not an array of real numbers.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise TypeError("an array of numbers was expected, not rows of different lengths") from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"an array of numbers was expected, not {type(value).__name__}")
+        kind = type(value).__name__ if array.dtype.kind in "OUSV" else f"one of {array.dtype}"
+        raise TypeError(f"an array of real numbers was expected, not {kind}")
     return array.astype(np.float64)

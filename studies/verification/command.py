@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.console import Console
 
+from studies.errors import StudyError
 from studies.verification.loading import load_estimator
 from studies.verification.report import Report
 from studies.verification.session import REPEATS, verify
@@ -36,6 +38,7 @@ def run(
         StudyError: what the command line shows as one sentence (exit code 2).
     """
     screen = console or Console()
+    _writable(out)
     found = load_estimator(estimator)
     with screen.status(f"{task}: posing problems") as status:
         report = verify(
@@ -67,6 +70,7 @@ def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, 
     from studies.verification.tables import overview
 
     screen = console or Console()
+    _writable(out)
     with screen.status("posing problems") as status:
         reports = verify_engine(suite, seed=seed, progress=status.update)
     screen.print(overview(reports))
@@ -78,6 +82,22 @@ def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, 
     if out is not None:
         screen.print(f"reports: {out}", markup=False, highlight=False, soft_wrap=True)
     return max(report.exit_code for report in reports)
+
+
+def _writable(out: Path | None) -> None:
+    """Make the folder before anything is computed.
+
+    Raises:
+        StudyError: it cannot be made or written to.
+    """
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise StudyError(f"--out {str(out)!r} is no folder to write to ({error.strerror}); name another.") from error
 
 
 def _folder(report: Report) -> str:
@@ -92,7 +112,7 @@ def show(report: Report, screen: Console, out: Path | None = None) -> None:
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
     if report.status == "could not run":
         trace = next((run.trace for v in report.judged for run in v.runs if run.trace), "")
-        screen.print(trace or report.summary, markup=False, highlight=False)
+        screen.print(trace.rstrip(), markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         folder = report.save(out)
         screen.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -1,10 +1,11 @@
-"""A task in words, as Markdown: question, inputs, truth, limits, suite, and how to compute it anew."""
+"""A task in words, as Markdown: question, inputs, truth, limits, metrics, suite, and how to compute it anew."""
 
 from __future__ import annotations
 
 from studies.verification.problem import FIELDS
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task
+from studies.verification.truths import digest
 
 __all__ = ["describe"]
 
@@ -31,6 +32,7 @@ def describe(name: str) -> str:
         "Given:\n\n" + "\n".join(_field(field) for field in task.inputs),
         f"Truth: {task.qualifies}. {_stored(task)}",
         _limits(task),
+        _metrics(task),
         _suite(task),
     ]
     return "\n\n".join(parts)
@@ -42,7 +44,8 @@ def _field(field: str) -> str:
 
 def _stored(task: Task) -> str:
     if not task.slow:
-        return "Computed when it is needed."
+        example = f'reproduce("{task.name}", "{task.cases[0].name}")'
+        return f"It is computed when it is needed: `studies.verification.{example}` gives a problem and its truth."
     return f"The published rows (seed 0) are stored with the package; `{REGENERATE}` computes them anew."
 
 
@@ -56,15 +59,37 @@ def _limits(task: Task) -> str:
     )
 
 
+def _metrics(task: Task) -> str:
+    if all(case.judge == "law" for case in task.cases):
+        return "Measured: Kolmogorov's distance along fixed directions."
+    size = "absolute, in nats" if task.absolute else "the norm over a row, absolute and relative to the truth's"
+    text = (
+        f"Measured: errors ({size}) by median, 90 %, 99 % and largest; of stochastic estimates bias, standard "
+        "deviation, coverage and calibration of standard errors; score calls, seconds and memory."
+    )
+    laws = any(case.judge == "law" for case in task.cases)
+    return text + (" Draws: Kolmogorov's test along axes and fixed random directions." if laws else "")
+
+
 def _suite(task: Task) -> str:
-    head = "| problem | suite | d | K | σ | rows | laws (digests) | special |\n|---|---|---|---|---|---|---|---|"
-    return "\n".join([head, *(_case(case) for case in task.cases)])
+    titles = ("problem", "digest", "suite", "d", "K", "σ", "rows", "laws (digests)", "special")
+    head = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    return "\n".join([*head, *(_case(task, case) for case in task.cases)])
 
 
-def _case(case: Case) -> str:
+def _case(task: Task, case: Case) -> str:
     laws = f"{case.law} ({case.base.digest})"
     if case.toward is not None:
         laws += f", {case.toward} ({case.other.digest})"
     base = case.base
-    cells = (case.name, case.suite, base.dimension, len(base.weights), f"{case.sigma:g}", case.count, laws)
+    cells = (
+        case.name,
+        digest(task, case)[:8],
+        case.suite,
+        base.dimension,
+        len(base.weights),
+        f"{case.sigma:g}",
+        case.count,
+        laws,
+    )
     return "| " + " | ".join(map(str, (*cells, ", ".join(case.tags)))) + " |"

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from studies.figures import colour, described, figure
-from studies.verification.judge import CALIBRATION, Verdict
+from studies.verification.judge import Verdict
+from studies.verification.metrics import calibration_bounds
 from studies.verification.report import Report
 
 __all__ = ["figures"]
@@ -54,8 +55,9 @@ def _calibration(report: Report) -> Figure:
     """Reported over observed standard deviation by problem, with the accepted band."""
     verdicts = [v for v in report.judged if np.isfinite(v.measures.get("calibration", np.nan))]
     drawing, axes = _by_problem(verdicts, "reported standard error / observed standard deviation")
-    axes.axvspan(*CALIBRATION, color="0.92")
     for place, verdict in enumerate(verdicts):
+        accepted = calibration_bounds(len(verdict.runs))
+        axes.fill_betweenx([place - 0.5, place + 0.5], *accepted, color="0.92", linewidth=0)
         mark, shade = MARKS["error bars" not in verdict.failed]
         axes.plot(verdict.measures["calibration"], place, mark, color=shade)
     return described(drawing, "Reported over observed standard deviation by problem; the accepted band is shaded.")

@@ -15,10 +15,7 @@ from studies.verification.laws import oracle
 from studies.verification.runs import Run
 from studies.verification.tasks.base import Case, Task, rownorm
 
-__all__ = ["CALIBRATION", "Check", "Verdict", "judge", "two_digits"]
-
-# Bounds on reported/observed standard deviation.  Observed ones from 16 repeats stray by a factor two to three.
-CALIBRATION = (0.45, 3.0)
+__all__ = ["Check", "Verdict", "judge", "two_digits"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def _repeated(
     bars = _bars(runs)
     ratio = float("nan") if bars is None else metrics.calibration(values, bars)
     if np.isfinite(ratio):
-        low, high = CALIBRATION
+        low, high = metrics.calibration_bounds(len(values))
         sentence = f"reported standard errors are {ratio:.2f} × the observed standard deviation."
         checks.append(Check("error bars", ratio, low if ratio < 1 else high, low <= ratio <= high, sentence))
     return checks
@@ -190,6 +187,7 @@ def _measures(
     bars = _bars(runs)
     if bars is not None:
         out["coverage"] = metrics.coverage(values, bars, truth, limit)
+        out["coverage_alone"] = metrics.coverage(values, bars, truth, 0.0 * limit)
         out["calibration"] = metrics.calibration(values, bars) if len(values) > 1 else float("nan")
     return out | _cost(runs)
 

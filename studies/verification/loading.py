@@ -23,7 +23,8 @@ def load_estimator(name: str) -> Callable[[Any], Any]:
         name: such as `mine:log_density`, `package.mine:Class.method` or `path/mine.py:log_density`.
 
     Raises:
-        StudyError: no colon, no such module, an exception while importing it, no such attribute, or not callable.
+        StudyError: no colon, no such module, an exception while importing it, no such attribute, not callable, or a
+            class.
 
     Example:
         >>> load_estimator("math:sqrt")(4.0)
@@ -37,6 +38,8 @@ def load_estimator(name: str) -> Callable[[Any], Any]:
         if not hasattr(found, part):
             raise StudyError(f"{module_name!r} has no {part!r}; {suggestion(part, _public(found))}.")
         found = getattr(found, part)
+    if isinstance(found, type):
+        raise StudyError(f"{name!r} is a class; name a function of one problem, or an instance that can be called.")
     if not callable(found):
         raise StudyError(f"{name!r} is not callable but {type(found).__name__}; name a function of one problem.")
     return found
@@ -55,7 +58,7 @@ def _import(name: str) -> ModuleType:
         if error.name in (name, name.split(".")[0]):
             raise StudyError(f"there is no module {name!r}; run from the folder that contains it.") from error
         raise StudyError(f"the module {name!r} needs {error.name!r}, which is not installed.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard may exit
         raise StudyError(f"importing {name!r} failed with {type(error).__name__}: {error}.") from error
 
 

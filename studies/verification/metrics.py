@@ -8,10 +8,22 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-__all__ = ["ONE_IN_A_MILLION", "calibration", "coverage", "errors", "mean_shift", "noise", "scale", "scaled_bias"]
+__all__ = [
+    "ONE_IN_A_MILLION",
+    "calibration",
+    "calibration_bounds",
+    "coverage",
+    "errors",
+    "mean_shift",
+    "noise",
+    "scale",
+    "scaled_bias",
+]
 
-# Each stochastic check errs this rarely, even if all rows share their noise: whole suites must hold on 300 seeds.
+# A stochastic check of a problem rejects a right estimator with normal noise this rarely, whether or not rows share
+# their noise: whole suites must hold on 300 seeds.
 ONE_IN_A_MILLION = 1e-6
+ALLOWANCE = 1.25  # a standard error this factor off is honest: it is itself estimated from few probes
 
 
 def errors(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -26,13 +38,21 @@ def errors(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _norm(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(*values.shape[:2], -1)
-    return np.linalg.norm(flat, axis=-1)
+    size = _size(flat, -1)
+    return np.linalg.norm(flat / size, axis=-1) * size[..., 0]
+
+
+def _size(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Largest magnitude along axes that are kept, 1 for zero: ratios of densities reach 1e200, and squares overflow."""
+    size = np.abs(values).max(axis=axis, keepdims=True)
+    return np.where(size > 0, size, 1.0)
 
 
 def deviation(values: np.ndarray) -> np.ndarray:
     """Standard deviation of each row over the repeats: root of the summed variances of its entries (n,)."""
     flat = values.reshape(*values.shape[:2], -1)
-    return np.sqrt(flat.var(axis=0, ddof=1).sum(axis=-1))
+    size = _size(flat, (0, 2))
+    return np.sqrt((flat / size).var(axis=0, ddof=1).sum(axis=-1)) * size[0, :, 0]
 
 
 def bias(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -40,15 +60,31 @@ def bias(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return _norm((values.mean(axis=0) - truth)[None])[0]
 
 
-def threshold(repeats: int) -> float:
-    """Student's t at `ONE_IN_A_MILLION`, two-sided, for the mean of that many repeats."""
-    return float(stats.t.isf(ONE_IN_A_MILLION / 2, repeats - 1))
+def threshold(repeats: int, rows: int = 1) -> float:
+    """Student's t, two-sided, for the mean of that many repeats: one in a million for the largest of `rows`."""
+    return float(stats.t.isf(ONE_IN_A_MILLION / (2 * rows), repeats - 1))
+
+
+def calibration_bounds(repeats: int) -> tuple[float, float]:
+    """What (reported standard error) / (observed standard deviation) may be, given that many repeats.
+
+    The variance of R normal values over its expectation is χ²/(R − 1), at one in a million in both tails together; the
+    stated allowance widens both.
+
+    Example:
+        >>> [tuple(round(end, 2) for end in calibration_bounds(repeats)) for repeats in (16, 64)]
+        [(0.41, 4.61), (0.55, 2.1)]
+    """
+    freedom = repeats - 1
+    ends = stats.chi2.isf(ONE_IN_A_MILLION / 2, freedom), stats.chi2.ppf(ONE_IN_A_MILLION / 2, freedom)
+    low, high = (float(np.sqrt(freedom / end)) for end in ends)
+    return low / ALLOWANCE, high * ALLOWANCE
 
 
 def scaled_bias(values: np.ndarray, truth: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Mean error of each row beyond what noise explains, over its limit (n,)."""
+    """Mean error of each row beyond what noise explains (in all rows together), over its limit (n,)."""
     noise = deviation(values) / np.sqrt(len(values))
-    return np.maximum(bias(values, truth) - threshold(len(values)) * noise, 0.0) / limit
+    return np.maximum(bias(values, truth) - threshold(len(values), len(truth)) * noise, 0.0) / limit
 
 
 def mean_shift(values: np.ndarray, truth: np.ndarray, limit: np.ndarray) -> float:
@@ -58,8 +94,7 @@ def mean_shift(values: np.ndarray, truth: np.ndarray, limit: np.ndarray) -> floa
     rows may share their randomness.  Vector rows count by their component along the truth.
     """
     difference = (values - truth[None]).reshape(*values.shape[:2], -1)
-    direction = truth.reshape(len(truth), -1)
-    unit = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), np.finfo(float).tiny)
+    unit = truth.reshape(len(truth), -1) / np.maximum(_norm(truth[None])[0], np.finfo(float).tiny)[:, None]
     signed = difference[..., 0] if truth.ndim == 1 else (difference * unit[None]).sum(axis=-1)
     averages = (signed / limit[None]).mean(axis=1)
     noise = threshold(len(averages)) * averages.std(ddof=1) / np.sqrt(len(averages))
@@ -80,7 +115,8 @@ def calibration(values: np.ndarray, bars: np.ndarray) -> float:
     """
     spread = deviation(values)
     size = _norm(bars) if bars.ndim == values.ndim else bars
-    reported = np.sqrt((size**2).mean(axis=0))
+    largest = _size(size, 0)
+    reported = np.sqrt(((size / largest) ** 2).mean(axis=0)) * largest[0]
     noisy = spread > 0
     return float(np.median(reported[noisy] / spread[noisy])) if noisy.any() else float("nan")
 
@@ -98,8 +134,9 @@ def coverage(values: np.ndarray, bars: np.ndarray, truth: np.ndarray, allowed: n
 
 def scale(values: np.ndarray, truth: np.ndarray) -> float:
     """Median over rows of `v·t/t·t` of the mean estimate: 2 where everything is twice the truth, −1 for a sign."""
-    mean = values.mean(axis=0).reshape(len(truth), -1)
     flat = truth.reshape(len(truth), -1)
+    largest = _size(flat, 1)
+    mean, flat = values.mean(axis=0).reshape(len(truth), -1) / largest, flat / largest
     size = (flat**2).sum(axis=1)
     known = size > 0
     return float(np.median((mean * flat).sum(axis=1)[known] / size[known])) if known.any() else float("nan")

@@ -45,7 +45,8 @@ def page(report: Report) -> str:
 def _table(report: Report) -> str:
     unit = "absolute" if report.task.absolute else "relative"
     columns = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds", "megabytes")
-    head = "".join(f"<th>{title.replace('_', ' ')}</th>" for title in ("problem", "verdict", "d", *columns))
+    titles = ("problem", "verdict", "d", f"{unit}_median", f"{unit}_99 %", "bias, abs.", "sd, abs.", *columns[4:])
+    head = "".join(f"<th>{title.replace('_', ' ')}</th>" for title in titles)
     rows = "".join(_row(verdict, columns) for verdict in report.verdicts)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
@@ -70,10 +71,9 @@ def _failures(report: Report) -> str:
     ]
     if not lines:
         return ""
-    return (
-        f"<h2>What fails</h2><ul>{''.join(lines)}</ul><p>Worst case again: <code>import studies.verification; "
-        f"{html.escape(report.reproduce())}</code></p>"
-    )
+    again = [line for line in (report.command(), report.reproduce()) if line]
+    worst = "".join(f"<br><code>{html.escape(line)}</code>" for line in again)
+    return f"<h2>What fails</h2><ul>{''.join(lines)}</ul><p>The worst problem again:{worst}</p>"
 
 
 def _orders(report: Report) -> str:

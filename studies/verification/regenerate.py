@@ -1,4 +1,4 @@
-"""Compute the stored truths and the laws' digests anew: `python -m studies.verification.regenerate`.
+"""Compute the stored truths and all digests anew: `python -m studies.verification.regenerate`.
 
 Run it after a change of a law, a case or a definition.  A truth is stored only if its error bar (`oracles.flow`: two
 tolerances a factor ten apart) is below a thousandth of what the task allows.
@@ -17,15 +17,15 @@ from studies.errors import StudyError
 from studies.verification.laws import LAWS, law, oracle
 from studies.verification.tasks import TASKS
 from studies.verification.tasks.base import Arrays, Case, Task
-from studies.verification.truths import DIGESTS, TABLE, computed, digest
+from studies.verification.truths import DIGESTS, PROBLEMS, TABLE, computed, digest
 
-__all__ = ["regenerate"]
+__all__ = ["problem_digests", "regenerate"]
 
 ALLOWED = 1e-3
 
 
 def regenerate(table: Path = TABLE, digests: Path = DIGESTS) -> int:
-    """Write both files; returns the number of cases.
+    """Write the three files; returns the number of cases.
 
     Raises:
         StudyError: an error bar is too large.
@@ -36,7 +36,13 @@ def regenerate(table: Path = TABLE, digests: Path = DIGESTS) -> int:
     records = [record for task, case in cases for record in _records(task, case)]
     pd.DataFrame(records).to_parquet(table, index=False, compression="zstd")
     digests.write_text(json.dumps({name: law(name).digest for name in LAWS}, indent=1) + "\n")
+    digests.with_name(PROBLEMS.name).write_text(json.dumps(problem_digests(), indent=1) + "\n")
     return len(cases)
+
+
+def problem_digests() -> dict[str, str]:
+    """Every problem's digest, by `task/problem`."""
+    return {f"{task.name}/{case.name}": digest(task, case) for task in TASKS.values() for case in task.cases}
 
 
 def _records(task: Task, case: Case) -> list[dict[str, Any]]:

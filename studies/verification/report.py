@@ -91,10 +91,14 @@ class Report:
         """One sentence."""
         if self.status == "could not run":
             reason = self.judged[0].checks[0].sentence if self.judged else "it declined every problem."
-            return f"{self.estimator} could not run on task {self.task.name}: {reason}"
+            return f"{self.estimator} could not run on task {self.task.name}: {reason.rstrip('.')}."
         good, total = len(self.judged) - len(self.failing), len(self.judged)
         if self.holds:
-            return f"{self.estimator} holds on all {total} problems of task {self.task.name}."
+            declined = len(self.verdicts) - total
+            answered = (
+                f"all {total} problems" if not declined else f"the {total} problems it answered ({declined} declined)"
+            )
+            return f"{self.estimator} holds on {answered} of task {self.task.name}."
         place = f", exactly where the tag is {' or '.join(map(repr, self.where))}" if self.where else ""
         return (
             f"{self.estimator} falls short on {total - good} of {total} problems of task {self.task.name}{place} "
@@ -102,7 +106,7 @@ class Report:
         )
 
     def findings(self) -> list[str]:
-        """What fails, one sentence each; the summary, observed orders and how to see the worst case again."""
+        """What fails, one sentence each; observed orders, the summary, the worst case and how to see it again, cost."""
         lines = [
             f"{verdict.case.name}, {check.name}: {check.sentence}"
             for verdict in self.failing
@@ -111,7 +115,34 @@ class Report:
         ]
         known = [entry for entry in self.orders if np.isfinite(entry["order"])]
         lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
-        return [*lines, self.summary, *([f"Worst case again: {self.reproduce()}"] if self.failing else [])]
+        return [*lines, self.summary, *self._worst_again(), *self._cost()]
+
+    def _worst_again(self) -> list[str]:
+        if not self.failing:
+            return []
+        command = self.command()
+        again = [f"The worst problem alone: {command}"] if command else []
+        return [*self._worst_row(), *again, f"In Python: {self.reproduce()}"]
+
+    def _worst_row(self) -> list[str]:
+        verdict = self.worst()
+        if verdict is None or not verdict.scaled.size:
+            return []
+        row, name = verdict.worst, verdict.case.name
+        values = np.stack([run.value for run in verdict.runs if run.value is not None])
+        error = float(np.median(errors(values, verdict.truth)[:, row]))
+        size, allowed = float(rownorm(verdict.truth)[row]), error / float(verdict.scaled[row])
+        return [
+            f"Worst row: {name}, row {row}: error {error:.3g}, allowed {allowed:.3g}, size of the truth {size:.3g}."
+        ]
+
+    def _cost(self) -> list[str]:
+        run = [verdict for verdict in self.judged if "seconds" in verdict.measures]
+        if not run:
+            return []
+        most = max(run, key=lambda verdict: verdict.measures["seconds"])
+        calls, seconds, memory = (most.measures[key] for key in ("calls", "seconds", "megabytes"))
+        return [f"Cost, at most: {calls:,.0f} score calls, {seconds:.2g} s and {memory:.0f} MB ({most.case.name})."]
 
     def worst(self) -> Verdict | None:
         """The failing verdict with the largest scaled error, or the worst of all if none fails."""
@@ -119,15 +150,21 @@ class Report:
         return max(from_failing, key=lambda v: float(np.max(v.scaled, initial=-1.0)), default=None)
 
     def reproduce(self) -> str:
-        """Python that poses the worst problem again."""
+        """Python that poses the worst problem again, with the seed that the estimator's first run had."""
         verdict = self.worst()
         if verdict is None:
             return ""
-        name, row = verdict.case.name, verdict.worst
-        return (
-            f'problem, truth = studies.verification.reproduce("{self.task.name}", "{name}", seed={self.seed}, '
-            f'backend="{self.backend}")  # row {row}'
-        )
+        given = f'"{self.task.name}", "{verdict.case.name}", seed={self.seed}, backend="{self.backend}"'
+        return f"from studies.verification import reproduce; problem, truth = reproduce({given})  # row {verdict.worst}"
+
+    def command(self) -> str:
+        """The command line that judges the worst problem alone; empty where the estimator has no name to load it by."""
+        verdict = self.worst()
+        if verdict is None or ":" not in self.estimator or " " in self.estimator:
+            return ""
+        parts = ["studies verify", self.estimator, "--task", self.task.name, "--problem", verdict.case.name]
+        parts += ["--backend", self.backend] if self.backend != "torch" else []
+        return " ".join(parts + (["--seed", str(self.seed)] if self.seed else []))
 
     def problems(self) -> pd.DataFrame:
         """One row per case: verdict, error quantiles, bias, deviation, coverage, cost."""
@@ -193,6 +230,7 @@ class Report:
                 "summary": self.summary,
                 "seconds": self.seconds,
                 "worst": self.reproduce(),
+                "worst_command": self.command(),
                 "problems": problems,
                 "checks": checks,
                 "orders": list(self.orders),

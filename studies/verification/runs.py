@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.memory import peak_since
 from studies.verification.backends import Backend, to_numpy
 from studies.verification.kit import Kit
 from studies.verification.problem import BudgetError, Meter, Problem
@@ -30,12 +29,13 @@ class Run:
         value: the estimate, float64, or None.
         standard_error: of the value's shape, or (n,) for a whole row, or None.
         error: why there is no usable value, one sentence; empty if there is one.
-        check: the check that `error` belongs to: `runs`, `shape` or `budget`.
+        check: the check that `error` belongs to: `runs`, `shape`, `budget` or `error bars`.
         applicable: False where the estimator returned `NotImplemented`.
         calls: black-box calls.
         rows: rows evaluated in them.
         seconds: wall time.
-        megabytes: growth of the process's peak memory.
+        megabytes: peak memory of the process during the call, over what it held before (Linux; elsewhere growth of the
+            peak of the whole process).
         trace: traceback of an exception, for the saved report.
     """
 
@@ -63,40 +63,44 @@ def call(
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    before, start = _peak(), time.perf_counter()
-    try:
-        answer = estimator(problem)
-    except BudgetError as error:
-        return Run(error=str(error), check="budget", calls=meter.calls, rows=meter.rows)
-    except Exception as error:
-        sentence = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return Run(error=sentence, check="runs", trace=traceback.format_exc(), calls=meter.calls, rows=meter.rows)
-    cost = {
-        "calls": meter.calls,
-        "rows": meter.rows,
-        "seconds": time.perf_counter() - start,
-        "megabytes": _peak() - before,
-    }
-    return _read(answer, shape, cost)
+    answer, failure, start = None, {}, time.perf_counter()
+    with peak_since() as peak:
+        before = peak()
+        try:
+            answer = estimator(problem)
+        except BudgetError as error:
+            failure = {"error": str(error), "check": "budget"}
+        except (Exception, SystemExit) as error:  # an estimator that exits has no value either
+            failure = {"error": _said(error), "check": "runs", "trace": traceback.format_exc()}
+        megabytes = (peak() - before) / 1e6
+    spent = time.perf_counter() - start
+    cost = {"calls": meter.calls, "rows": meter.rows, "seconds": spent, "megabytes": megabytes}
+    return Run(**failure, **cost) if failure else _read(answer, shape, cost)
+
+
+def _said(error: BaseException) -> str:
+    """The kind of exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _read(answer: Any, shape: tuple[int, ...], cost: dict[str, Any]) -> Run:
     if answer is NotImplemented:
         return Run(applicable=False, **cost)
-    value, spread = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    if isinstance(answer, tuple) and len(answer) != 2:
+        sentence = f"a tuple of {len(answer)} came back; return the value, or the pair (value, standard_error)."
+        return Run(error=sentence, check="shape", **cost)
+    value, spread = answer if isinstance(answer, tuple) else (answer, None)
     try:
         array = to_numpy(value)
         bars = None if spread is None else to_numpy(spread)
     except (TypeError, ValueError) as error:
-        return Run(error=f"the value is not an array of numbers: {error}.", check="shape", **cost)
+        return Run(error=f"the value is unusable: {str(error).rstrip('.')}.", check="shape", **cost)
     if array.shape != shape:
         return Run(error=f"the value has shape {array.shape}, not {shape}.", check="shape", **cost)
     if bars is not None and bars.shape not in (shape, shape[:1], ()):
         return Run(error=f"the standard error has shape {bars.shape}, not {shape}.", check="shape", **cost)
+    if bars is not None and np.any(bars < 0):
+        sentence = f"a standard error is negative ({bars.min():.3g}); return NaN where it is not known."
+        return Run(error=sentence, check="error bars", **cost)
     return Run(value=array, standard_error=bars, **cost)
-
-
-def _peak() -> float:
-    """Peak resident memory of this process in megabytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "reproduce", "verify"]
+__all__ = ["REPEATS", "ROWWISE", "coupled", "repeated", "reproduce", "verify", "with_coupling"]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
@@ -64,7 +64,8 @@ def verify(
         A `Report`: `.holds`, `.table()`, `.figures()`, `.save(folder)`, `.to_html()`.
 
     Raises:
-        StudyError: unknown task, suite, backend or problem, fewer than four repeats, or slack that is not positive.
+        StudyError: unknown task, suite, backend or problem, fewer than four repeats, slack that is not positive, or a
+            negative seed.
 
     Example:
         >>> import numpy as np
@@ -76,7 +77,7 @@ def verify(
     """
     chosen = find_task(task)
     library = load_backend(backend)
-    _check(estimator, repeats, slack)
+    _check(estimator, repeats, slack, seed)
     start, verdicts = time.perf_counter(), []
     for case in _selected(chosen, suite, problems):
         if progress is not None:
@@ -109,11 +110,13 @@ def reproduce(task: str, problem: str, *, seed: int = 0, backend: str = "torch")
     return pose(chosen, case, inputs, load_backend(backend), _seed(case, seed, 0)), truth
 
 
-def _check(estimator: Any, repeats: int, slack: float) -> None:
+def _check(estimator: Any, repeats: int, slack: float, seed: int) -> None:
     if not callable(estimator):
         raise StudyError(f"the estimator {estimator!r} cannot be called; give a function of one problem.")
     if repeats < 4:
         raise StudyError(f"repeats = {repeats} cannot tell bias from noise; give at least 4.")
+    if seed < 0:
+        raise StudyError(f"seed = {seed} must not be negative: 0 is the published suite, others draw fresh rows.")
     if not slack > 0:
         raise StudyError(f"slack = {slack} must be positive: it multiplies every limit.")
 
@@ -134,6 +137,21 @@ def _examine(
     estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
 ) -> Verdict:
     inputs, truth = prepared(task, case, seed)
+    runs = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
+    return with_coupling(judge(task, case, truth, runs, slack))
+
+
+def repeated(
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    inputs: Arrays,
+    truth: np.ndarray,
+    library: Backend,
+    seed: int,
+    repeats: int,
+) -> list[Run]:
+    """One run of a deterministic estimator (or one that fails); of others as many as their cost allows."""
     shape = (case.count, case.base.dimension) if case.judge == "law" else truth.shape
 
     def run(repeat: int, given: Arrays, size: tuple[int, ...]) -> Run:
@@ -141,14 +159,13 @@ def _examine(
 
     first = run(0, inputs, shape)
     if first.error or not first.applicable or case.judge == "law":
-        return judge(task, case, truth, [first], slack)
+        return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
     probe = run(1, few, truth[:PROBE_ROWS].shape)
     if probe.error or _same(task, first, probe, truth):
-        return judge(task, case, truth, [first, probe] if probe.error else [first], slack)
+        return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
-    return _with_coupling(judge(task, case, truth, runs, slack))
+    return [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
 
 
 def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
@@ -162,10 +179,15 @@ def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
     return bool(np.all((gap <= size) | ~np.isfinite(gap)))
 
 
-def _with_coupling(verdict: Verdict) -> Verdict:
+def coupled(runs: Sequence[Run]) -> bool:
+    """Whether repeats were made, because fewer rows gave other values, and yet all gave the same."""
+    values = [run.value for run in runs if run.value is not None]
+    return 1 < len(values) == len(runs) and all(np.array_equal(values[0], value) for value in values[1:])
+
+
+def with_coupling(verdict: Verdict) -> Verdict:
     """Adds a failed check where fewer rows gave other values although seeds do not matter: rows are coupled."""
-    values = [run.value for run in verdict.runs if run.value is not None]
-    if len(values) < len(verdict.runs) or any(not np.array_equal(values[0], value) for value in values[1:]):
+    if not coupled(verdict.runs):
         return verdict
     sentence = "values change with the number of rows although no seed changes them: rows depend on each other."
     check = Check("rows", 1.0, 0.0, False, sentence)

@@ -14,7 +14,7 @@ from studies.verification.report import Report
 
 __all__ = ["overview", "problem_table"]
 
-STYLES = {"holds": "green", "falls short": "red", "could not run": "red", "declined": "dim"}
+STYLES = {"holds": "green", "falls short": "red", "could not run": "red", "no value": "red", "declined": "dim"}
 
 
 def problem_table(report: Report) -> Table:
@@ -42,7 +42,9 @@ def _stochastic(report: Report) -> dict[str, str]:
 
 
 def _cell(name: str, value: float | None) -> str:
-    return f"{value:.1f}" if name == "seconds" and value is not None else _number(value)
+    if name == "seconds" and value is not None:
+        return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+    return _number(value)
 
 
 def _number(value: float | None) -> str:
@@ -54,12 +56,15 @@ def _number(value: float | None) -> str:
 def _state(verdict: Verdict) -> str:
     if not verdict.applicable:
         return "declined"
+    if verdict.failed == ("runs",):
+        return "no value"
     return "holds" if verdict.holds else "falls short"
 
 
 def _caption(report: Report) -> str:
     unit = "absolute errors" if report.task.absolute else "relative errors"
-    return f"{report.status}; {unit} of {report.task.question}"
+    noisy = "" if report.task.absolute or not _stochastic(report) else "; bias and sd absolute"
+    return f"{report.status} ({unit}{noisy})"
 
 
 def overview(reports: Iterable[Report]) -> Table:

@@ -17,10 +17,11 @@ import numpy as np
 
 from studies.verification.tasks.base import Arrays, Case, Task
 
-__all__ = ["DIGESTS", "TABLE", "computed", "digest", "prepared"]
+__all__ = ["DIGESTS", "PROBLEMS", "TABLE", "computed", "digest", "prepared"]
 
 TABLE = Path(__file__).with_name("truths.parquet")
 DIGESTS = Path(__file__).with_name("laws.json")
+PROBLEMS = Path(__file__).with_name("problems.json")
 VERSION = 1
 
 

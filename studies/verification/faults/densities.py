@@ -114,6 +114,12 @@ def log_ratio(problem: Problem, *, sign: float = 1.0, noised: bool = True, norma
     return sign * (other - flow_density(problem))
 
 
+def probed_ratio(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The same with a probed density: the standard error is that of the density."""
+    density, spread = probed_density(problem)
+    return problem.perturbation.measure.log_density(problem.x, problem.sigma) - density, spread
+
+
 def early_anchor(problem: Problem) -> Tensor:
     """Adds the anchor at the state asked about instead of at the path's end."""
     end_value = flow_density(problem)
@@ -211,5 +217,8 @@ CORRECT = {
         "flow_density": variant(flow_density, "flow_density"),
         "probed_density": variant(probed_density, "probed_density"),
     },
-    "log-density-ratio": {"log_ratio": variant(log_ratio, "log_ratio")},
+    "log-density-ratio": {
+        "log_ratio": variant(log_ratio, "log_ratio"),
+        "probed_ratio": variant(probed_ratio, "probed_ratio"),
+    },
 }

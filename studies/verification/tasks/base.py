@@ -156,7 +156,9 @@ class Task:
 
 def rownorm(value: np.ndarray) -> np.ndarray:
     """Norm of each row: |value_i| (n,), for values (n,) or (n, m)."""
-    return np.abs(value) if value.ndim == 1 else np.linalg.norm(value.reshape(len(value), -1), axis=1)
+    flat = np.abs(value.reshape(len(value), -1))
+    size = np.where(flat.max(axis=1) > 0, flat.max(axis=1), 1.0)  # squares of the largest values would overflow
+    return np.linalg.norm(flat / size[:, None], axis=1) * size
 
 
 def states(case: Case, rng: np.random.Generator, sigma: float, count: int | None = None) -> np.ndarray:

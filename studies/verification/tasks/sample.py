@@ -25,7 +25,7 @@ CASES = (
     Case("plane", 0.1, sigma_max=10.0, steps=64, tags=("flow",)),
     Case("gaussian", 0.1, sigma_max=10.0, steps=64, tags=("flow", "one Gaussian")),
     Case("five", 0.1, sigma_max=10.0, steps=64, tags=("flow",)),
-    Case("hundred", 0.3, sigma_max=10.0, steps=64, count=8, tags=("flow", "d = 100")),
+    Case("hundred", 0.3, sigma_max=10.0, steps=128, count=8, tags=("flow", "d = 100")),
     Case("line", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("plane", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("five", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from studies.attribution import EXACT, OURS, RETRAINED
 from studies.attribution.gradients import GRADIENTS, Task, _largest_hessian
 from studies.attribution.methods import METHODS
 from studies.attribution.problem import SIGMA_MAX, SIGMA_MIN, Setup, true_influence
-from studies.attribution.retraining import halves, recipe
+from studies.attribution.retraining import checkpoints, halves, recipe
 from studies.networks import Architecture, build
 from studies.study import Context
 
@@ -74,12 +75,29 @@ def test_tracin_and_influence_functions_are_what_their_formulas_say(network: tor
     targets = torch.stack([flat(torch.func.grad(task.target)(params, (latent,))) for latent in latents])
     cosines = torch.nn.functional.normalize(targets, dim=1) @ torch.nn.functional.normalize(losses, dim=1).T
     found = GRADIENTS["gradient cosine"](task)
-    # dattri projects gradients at random, which keeps products only roughly
-    assert np.corrcoef(found.ravel(), -cosines.numpy().ravel())[0, 1] > 0.9
+    assert_close(found, -cosines.numpy(), rtol=1e-4, atol=1e-5)
+    product = GRADIENTS["gradient product"](task)
+    assert_close(product, -(targets @ losses.T).numpy(), rtol=1e-3, atol=1e-4 * float(np.abs(product).max()))
+    state = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
+    twice = Task(SMALL, copy.deepcopy(network), recipe(8, 10).objective, [(state, 0.5), (state, 1.5)])
+    assert_close(GRADIENTS["TracIn"](twice), 2 * product, rtol=1e-4, atol=1e-4 * float(np.abs(product).max()))
     influence = GRADIENTS["influence function, damping 0.1"](task)
     assert influence.shape == (3, 12)
     assert np.isfinite(influence).all()
     assert _largest_hessian(task) > 0
+
+
+def test_checkpoints_are_states_of_the_base_run() -> None:
+    """Assert that the last part of a run is near its end, that early ones differ, and that rates follow the recipe."""
+    found = checkpoints(SMALL, 8, 60)
+    end = halves(SMALL, 1, 1, 8, 60, None).base.state_dict()
+    gaps = [max(float((state[name] - end[name]).abs().max()) for name in end) for state, _ in found]
+    assert len(found) == 6
+    assert set(found[0][0]) == set(end)
+    assert gaps[-1] < gaps[0]
+    rates = [rate for _, rate in found]
+    assert max(rates) <= recipe(8, 60).rate
+    assert min(rates) > 0
 
 
 def test_halves_have_half_the_points_and_share_their_seed() -> None:
@@ -91,11 +109,11 @@ def test_halves_have_half_the_points_and_share_their_seed() -> None:
     assert np.isfinite(found.outputs).all()
 
 
-def test_the_smoke_study_runs_and_its_control_holds() -> None:
+def test_the_smoke_study_runs_and_its_control_holds(tmp_path: Path) -> None:
     """Assert that rows, claims and figures come out of the smallest configuration, and the exact score ranks right."""
     config = attribution.Config.smoke()
     (cell,) = attribution.cells(config)
-    rows = pd.DataFrame(attribution.run_cell(cell, Context(config)))
+    rows = pd.DataFrame(attribution.run_cell(cell, Context(config, folder=tmp_path / "x")))
     assert {"analytic influence", EXACT, OURS, "TracIn"} <= set(rows["method"])
     assert rows[rows["method"] == "analytic influence"]["truth"].min() > 0.999999
     claims = attribution.claims(rows, config)

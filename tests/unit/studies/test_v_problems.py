@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from studies.verification import TASKS, describe, reproduce
 from studies.verification.backends import backend, to_numpy
 from studies.verification.laws import LAWS, law, oracle
 from studies.verification.problem import BudgetError
+from studies.verification.regenerate import problem_digests
 from studies.verification.runs import call, pose
 from studies.verification.tasks import task as find_task
-from studies.verification.truths import DIGESTS, computed, digest, prepared
+from studies.verification.truths import DIGESTS, PROBLEMS, computed, digest, prepared
 
 CASES = [(task, case) for task in TASKS.values() for case in task.cases]
 SMALL = [(task, case) for task, case in CASES if case.base.dimension <= 10 and not task.slow]
@@ -29,6 +31,40 @@ def test_every_name_is_the_published_law() -> None:
     """Assert that each law has the committed digest, and that none is missing."""
     published = json.loads(DIGESTS.read_text())
     assert published == {name: law(name).digest for name in LAWS}
+
+
+def test_every_problem_is_the_published_one() -> None:
+    """Assert that a task and a problem's name stand for the published digest."""
+    assert problem_digests() == json.loads(PROBLEMS.read_text())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigma": 0.31},
+        {"alpha": 0.9},
+        {"count": 31},
+        {"spread": 2.0},
+        {"tilt": 0.1},
+        {"sigma_max": 9.0},
+        {"law": "plane"},
+    ],
+    ids=str,
+)
+def test_another_problem_has_another_digest(change: dict[str, Any]) -> None:
+    """Assert that whatever changes the rows or the answer changes the digest, and that a grid's steps do not."""
+    task = TASKS["score"]
+    case = task.case("line-s0.3")
+    assert digest(task, replace(case, **change)) != digest(task, case)
+    assert digest(task, replace(case, steps=7)) == digest(task, case)
+
+
+@pytest.mark.parametrize("field", ["weights", "means", "full"])
+def test_another_law_has_another_digest(field: str) -> None:
+    """Assert that a parameter's change in the ninth decimal shows."""
+    given = law("plane")
+    moved = replace(given, **{field: getattr(given, field) + 1e-9})
+    assert moved.digest != given.digest
 
 
 def test_case_names_are_unique_within_a_task() -> None:
@@ -187,4 +223,5 @@ def test_a_task_describes_itself(name: str) -> None:
     task = TASKS[name]
     assert all(case.name in text and case.base.digest in text for case in task.cases)
     assert all(field in text for field in task.inputs)
+    assert all(digest(task, case)[:8] in text for case in task.cases)
     assert ("regenerate" in text) == task.slow

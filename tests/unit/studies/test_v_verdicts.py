@@ -75,9 +75,28 @@ def test_unbiased_noise_with_honest_bars_holds() -> None:
         (lambda p: truth_of(p)[:, None], ("shape",)),
         (lambda p: "text", ("shape",)),
         (lambda p: (truth_of(p), np.ones(3)), ("shape",)),
+        (lambda p: (truth_of(p), 1, 2), ("shape",)),
+        (lambda p: truth_of(p) + 0j, ("shape",)),
+        (lambda p: [[1.0], [1.0, 2.0]], ("shape",)),
+        (lambda p: (truth_of(p), -np.ones(len(p.x))), ("error bars",)),
         (lambda p: np.full(len(p.x), truth_of(p).mean()), ("bias", "rows")),
     ],
-    ids=["bias", "overconfident", "timid", "noise", "offset", "nan", "shape", "text", "bars", "coupled"],
+    ids=[
+        "bias",
+        "overconfident",
+        "timid",
+        "noise",
+        "offset",
+        "nan",
+        "shape",
+        "text",
+        "bars",
+        "triple",
+        "complex",
+        "ragged",
+        "negative",
+        "coupled",
+    ],
 )
 def test_each_mistake_fails_its_own_check(estimator: Any, checks: tuple[str, ...]) -> None:
     """Assert that exactly the check that belongs to the mistake fails."""
@@ -96,6 +115,38 @@ def test_an_exception_everywhere_could_not_run() -> None:
     assert report.exit_code == 2
     assert "out of luck" in report.summary
     assert any("Traceback" in trace for trace in report.to_json()["traces"].values())
+
+
+def test_an_estimator_that_exits_could_not_run() -> None:
+    """Assert that sys.exit in an estimator ends nothing but its own run."""
+
+    def leaving(problem: Any) -> Any:
+        raise SystemExit(3)
+
+    report = check(leaving)
+    assert report.exit_code == 2
+    assert "SystemExit: 3" in report.summary
+
+
+def test_the_worst_problem_can_be_judged_again_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Assert that the command and the line of Python that a report gives pose the failing problem again."""
+    (tmp_path / "again_v.py").write_text("def twice(problem):\n    return -2 * problem.x\n")
+    monkeypatch.chdir(tmp_path)
+    ask = ["verify", "again_v.py:twice", "--task", "score", "--backend", "numpy", "--seed", "3"]
+    assert main([*ask, "--problem", "line-s0.3", "--problem", "plane-s0.1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (command,) = (line.split(": studies ")[1] for line in lines if line.startswith("The worst problem alone"))
+    (python,) = (line.split(": ", 1)[1] for line in lines if line.startswith("In Python"))
+    (worst,) = (line for line in lines if line.startswith("Worst row"))
+    assert main(command.split()) == 1
+    assert worst in capsys.readouterr().out.splitlines()
+    space: dict[str, Any] = {}
+    exec(python, space)
+    row = int(python.split("# row ")[1])
+    error = np.linalg.norm(-2 * space["problem"].x[row] - space["truth"][row])
+    assert f"error {error:.3g}," in worst
 
 
 def test_a_declined_problem_is_not_judged() -> None:
@@ -119,7 +170,12 @@ def test_tags_that_tell_failures_apart_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"repeats": 3}, "at least 4"), ({"slack": 0.0}, "must be positive"), ({"suite": "all"}, "choose one of")],
+    [
+        ({"repeats": 3}, "at least 4"),
+        ({"slack": 0.0}, "must be positive"),
+        ({"suite": "all"}, "choose one of"),
+        ({"seed": -1}, "must not be negative"),
+    ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str) -> None:
     """Assert that options out of range raise one sentence."""
@@ -182,12 +238,22 @@ def test_the_command_line_exits_by_the_verdict(tmp_path: Path, monkeypatch: pyte
         ("math:sqr", "did you mean 'sqrt'"),
         ("math:pi", "is not callable"),
         ("absent.py:f", "there is no file"),
+        ("fractions:Fraction", "is a class"),
     ],
 )
 def test_names_that_are_no_estimator_are_refused(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Assert that the command line says in one sentence what is wrong with the name, exit code 2."""
     assert main(["verify", name, "--task", "score"]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Assert one sentence and exit code 2, before anything is computed."""
+    (tmp_path / "file").write_text("")
+    assert main(["verify", "math:sqrt", "--task", "score", "--out", str(tmp_path / "file")]) == 2
+    captured = capsys.readouterr()
+    assert "is no folder to write to" in " ".join(captured.err.split())
+    assert "verdict" not in captured.out
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])

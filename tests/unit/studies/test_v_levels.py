@@ -1,0 +1,96 @@
+"""How rarely a right estimator is rejected: levels of the checks, and counts on fresh seeds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.close import assert_close
+
+from studies.verification import fresh, metrics, rejections, verify
+from studies.verification.faults import CORRECT, FAULTS
+from studies.verification.tasks.base import rownorm
+
+
+def test_the_row_threshold_is_bonferronis() -> None:
+    """Assert that the largest of 32 rows passes as rarely as one row does."""
+    assert_close(2 * 32 * stats.t.sf(metrics.threshold(16, 32), 15), metrics.ONE_IN_A_MILLION, rtol=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [4, 16, 64])
+def test_bounds_on_error_bars_have_the_stated_level(repeats: int) -> None:
+    """Assert that without the allowance normal noise leaves the bounds once in a million, and at 4 repeats too."""
+    low, high = (end * by for end, by in zip(metrics.calibration_bounds(repeats), (1.25, 1 / 1.25), strict=True))
+    freedom = repeats - 1
+    outside = stats.chi2.sf(freedom / low**2, freedom) + stats.chi2.cdf(freedom / high**2, freedom)
+    assert_close(outside, metrics.ONE_IN_A_MILLION, rtol=1e-5)
+
+
+def test_noise_is_rejected_at_the_stated_rate() -> None:
+    """Assert, at a level that a simulation can see, that the bias check of many rows errs no more often than stated."""
+    rng, level = np.random.default_rng(0), 0.05
+    values = rng.standard_normal((4000, 16, 8))
+    t = np.abs(values.mean(1)) / (values.std(1, ddof=1) / 4)
+    rate = float((t.max(axis=1) > stats.t.isf(level / 16, 15)).mean())
+    assert 0.03 < rate < 0.06
+
+
+def test_sizes_near_overflow_are_judged() -> None:
+    """Assert that norms, deviations and calibration survive values whose squares overflow (density ratios do)."""
+    truth = np.array([[1e200, 1e200], [1.0, 0.0]])
+    noise = np.random.default_rng(0).standard_normal((16, 2, 2))
+    values = truth * (1 + 0.1 * noise)
+    assert_close(rownorm(truth), np.array([2**0.5 * 1e200, 1.0]))
+    assert_close(metrics.deviation(values)[0] / 1e200, metrics.deviation(values / truth.max())[0])
+    assert abs(metrics.calibration(values, 0.1 * np.abs(truth)[None].repeat(16, 0)) - 1) < 0.3
+    assert np.isfinite(metrics.scaled_bias(values, truth, 0.01 * rownorm(truth))).all()
+    assert abs(metrics.scale(values, truth) - 1) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "problem"),
+    [
+        ("score", "mixture_score", "plane-s0.1"),
+        ("sample", "flow_sample", "line-s0.05"),
+        ("divergence", "exact_divergence", "five-s0.3"),
+    ],
+)
+def test_blocks_of_seeds_are_judged_as_verify_judges_each(task: str, name: str, problem: str) -> None:
+    """Assert that errors and verdicts seed by seed equal those of separate runs."""
+    estimator = CORRECT[task][name]
+    for seed, verdict in fresh.verdicts(estimator, task, problem, range(1, 4)):
+        (alone,) = verify(estimator, task, seed=seed, problems=[problem], orders=False).verdicts
+        assert verdict.holds == alone.holds
+        assert_close(verdict.truth, alone.truth, rtol=1e-9, atol=1e-12)
+        assert_close(verdict.scaled, alone.scaled, rtol=1e-3, atol=1e-6)
+
+
+def test_a_wrong_estimator_is_rejected_on_every_fresh_seed() -> None:
+    """Assert that blocks do not hide faults: rejections, and the check that fails."""
+    fault = FAULTS["doubled_divergence"]
+    found = fresh.count_alarms(fault.estimator, fault.task, "plane-s0.1", range(1, 6))
+    assert found["rejected"] == [1, 2, 3, 4, 5]
+    assert found["checks"] == ["accuracy"]
+    coupled = FAULTS["summed_over_batch"]
+    assert "rows" in fresh.count_alarms(coupled.estimator, coupled.task, "plane-s0.1", range(1, 3))["checks"]
+
+
+def test_the_published_counts_reject_nothing() -> None:
+    """Assert that the committed counts are of 300 seeds of right estimators on chosen problems, without a rejection."""
+    counts = json.loads(fresh.TABLE.read_text())["counts"]
+    assert all(entry["seeds"] == 300 and entry["rejected"] == [] for entry in counts)
+    expected = {(task, e.__name__, p) for task in CORRECT for e in fresh.right(task) for p in fresh.problems(task, e)}
+    assert {(entry["task"], entry["estimator"], entry["problem"]) for entry in counts} <= expected
+
+
+def test_the_published_rejections_are_of_every_fault() -> None:
+    """Assert that each fault has an entry with its task, its mistake and no check beside those expected of it."""
+    entries: dict[str, Any] = {entry["fault"]: entry for entry in json.loads(rejections.TABLE.read_text("utf-8"))}
+    assert set(entries) == set(FAULTS)
+    for name, fault in FAULTS.items():
+        assert (entries[name]["task"], entries[name]["mistake"]) == (fault.task, fault.reason)
+        assert entries[name]["checks"]
+        assert set(entries[name]["checks"]) <= set(fault.checks)

@@ -1,0 +1,42 @@
+"""The README's walkthrough of `studies verify` is true: what it calls wrong falls short, and mended it holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from studies.cli import main
+from studies.verification.faults import FAULTS
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+
+
+def section() -> str:
+    """The section of the walkthrough."""
+    return README.read_text(encoding="utf-8").split("## Verify an estimator of your own")[1].split("\n## ")[0]
+
+
+def test_the_walkthrough_fails_and_holds_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Assert both exit codes and the quoted sentence, by the README's own code and command."""
+    code = re.search(r"<!-- verify-walkthrough -->\n```python\n(.*?)```", section(), re.DOTALL)
+    command = re.search(r"```bash\nstudies (.*?)\n```", section())
+    assert code is not None
+    assert command is not None
+    wrong, ask = code.group(1), command.group(1).replace("mine:", "{}.py:").split()
+    (tmp_path / "wrong.py").write_text(wrong)
+    (tmp_path / "mended.py").write_text(wrong.replace("anchor=anchor", "anchor=problem.anchor"))
+    monkeypatch.chdir(tmp_path)
+    short = [*ask, "--problem", "plane-s0.1"]
+    assert main([word.format("wrong") for word in short]) == 1
+    assert re.search(r"`(Observed order.*?)`", section()).group(1) in capsys.readouterr().out  # type: ignore[union-attr]
+    assert main([word.format("mended") for word in short]) == 0
+    assert "Observed order in steps on plane-s0.1: 4.0" in capsys.readouterr().out
+
+
+def test_the_readme_counts_the_planted_faults() -> None:
+    """Assert that the number of wrong estimators is that of the package."""
+    assert f"{len(FAULTS)} wrong estimators" in section()
