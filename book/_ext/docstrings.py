@@ -19,7 +19,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note):\s*(.*)$")
+SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note)\b([^:]*):+\s*(.*)$")
 WIDTH = 88
 ITEM = re.compile(r"^([\w*.,/ ’'()-]{1,60}?):\s+(.*)$")
 
@@ -35,7 +35,7 @@ def markdown(docstring: str) -> list[str]:
             code = False
         if heading:
             inside = heading[1]
-            found += ["", f"**{inside}** {heading[2]}".rstrip(), ""]
+            found += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), ""]
         elif line.lstrip().startswith(">>>") and not code:
             found += ["", "```python", line.strip()]
             code = True
