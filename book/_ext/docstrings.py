@@ -20,6 +20,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note)\b([^:]*):+\s*(.*)$")
+RULE = re.compile(r"^\s*=+( +=+)+\s*$")
 WIDTH = 88
 ITEM = re.compile(r"^([\w*.,/ ’'()-]{1,60}?):\s+(.*)$")
 
@@ -33,14 +34,17 @@ def markdown(docstring: str) -> list[str]:
         if code and not line.strip():
             found.append("```")
             code = False
+        if RULE.match(line) and not code:  # a table drawn in characters stays as it is
+            found += ["", "```text"]
+            code = True
         if heading:
             inside = heading[1]
-            found += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), ""]
+            found += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), *([] if heading[3] else [""])]
         elif line.lstrip().startswith(">>>") and not code:
             found += ["", "```python", line.strip()]
             code = True
         elif code:
-            found.append(line.strip())
+            found.append(line.removeprefix("    "))
         else:
             found += _text(line, inside)
             inside = inside if not line or line.startswith(" ") else ""

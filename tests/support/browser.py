@@ -108,11 +108,15 @@ class Page:
 
     def open(self, page: Path, *, width: int = 1000, height: int = 900, query: str = "") -> None:
         """Load a page from its file, in a window of the given size, and wait until it is typeset."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.resize(width, height)
         self.console.clear()
         self.call("Page.navigate", url=page.resolve().as_uri() + query)
         self.evaluate(READY)
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Give the window another size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def look(self) -> Visit:
         """Measure the page that is open."""
