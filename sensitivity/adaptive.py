@@ -23,6 +23,14 @@ class Adaptive:
 
     Attributes:
         rtol, atol: relative and absolute tolerance of a step in the rms norm over the batch, as torchdiffeq has them.
+
+    Example:
+        >>> from sensitivity import GaussianAnchor
+        >>> law = GaussianAnchor(torch.zeros(1).double(), 1.0)
+        >>> latents = torch.tensor([[20.0]], dtype=torch.float64)
+        >>> chosen = Adaptive(rtol=1e-4, atol=1e-4).accepted(law.score, latents, Grid(20.0, 0.1, 5))
+        >>> bool(chosen.steps > 5)  # its own levels between the ends
+        True
     """
 
     rtol: float = 1e-6

@@ -85,6 +85,14 @@ def train_ratio_classifier(
         RuntimeError: where the loss is not finite.
 
     Source: as ``RatioClassifier``.
+
+    Example:
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> base, new = torch.randn(64, 2, generator=draws), 1 + torch.randn(64, 2, generator=draws)
+        >>> network = RatioNetwork((2,), width=16, depth=1)
+        >>> trained = train_ratio_classifier(network, base, new, sigma_min=0.1, sigma_max=10.0, steps=3, batch=8)
+        >>> trained.losses.shape
+        torch.Size([3])
     """
     _check(network, base, new, sigma_min, sigma_max, steps, batch)
     generator = torch.Generator(device=base.device).manual_seed(seed)

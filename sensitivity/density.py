@@ -85,7 +85,7 @@ def log_density(
         tolerance: stop the formula, state by state, at this standard error in nats.
         data: points ``(N, *shape)`` of the kernel estimate.
         chunk_size: states followed at once by the flow, or in one network call of the formula.
-        differentiable: keep the graph to the network's parameters and to ``x``.
+        differentiable: keep the graph to the network's parameters and to ``x`` (not to ``sigma`` with "flow").
 
     Returns:
         value and standard error, both ``(batch,)``. The standard error covers the random part: 0 for the exact trace,

@@ -55,6 +55,14 @@ class Formula:
         replicates: independent repetitions, from which the standard error comes.
         scales: ``(a, b)`` of the placement in time (module :mod:`sensitivity.nodes`); None takes ``a = σ_0`` and for
             ``b`` the largest deviation of the anchor.
+
+    Example:
+        >>> from sensitivity import GaussianAnchor, log_density
+        >>> law = GaussianAnchor(torch.zeros(2).double(), 1.0)
+        >>> x, way = torch.zeros(1, 2, dtype=torch.float64), Formula(replicates=4)
+        >>> found = log_density(law.score, x, 1.0, anchor=law, method="formula", formula=way, seed=0)
+        >>> print(f"{float(found.value):.4f} ± {float(found.standard_error):.1g}")  # its own law is the reference
+        -2.5310 ± 0
     """
 
     reference: Any = "anchor"

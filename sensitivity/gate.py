@@ -13,6 +13,7 @@ cancellation that the problem itself has is left.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -60,18 +61,25 @@ def gate(
         logs.append(value if known else value - _needed(log_density))
         directions.append(gradient if known else gradient - score)
     signed = torch.stack(weights)
-    sizes = signed.abs().log() + torch.stack(logs)
-    top = _log_sum(sizes, signed > 0)
-    excess = _log_sum(sizes, signed < 0) - top
-    gates = signed.sign() * (sizes - top).exp() / -torch.expm1(excess)
+    ratios = torch.stack(logs)
+    top = _log_sum(signed, ratios)
+    excess = _log_sum(-signed, ratios) - top
+    largest = (
+        math.log(torch.finfo(ratios.dtype).max) - 1
+    )  # a ratio may overflow where no mass moves; there the gate is 0
+    gates = signed * (ratios - top).clamp(max=largest).exp() / -torch.expm1(excess)
     total = score
     for g, direction in zip(gates[1:], directions, strict=True):
         total = total + per_sample(g, x) * direction
     return total, excess
 
 
-def _log_sum(sizes: Tensor, chosen: Tensor) -> Tensor:
-    return torch.logsumexp(torch.where(chosen, sizes, float("-inf")), 0)
+def _log_sum(masses: Tensor, logs: Tensor) -> Tensor:
+    """log Σ w_j e^{l_j} over the positive masses; without any, a constant −∞, whose derivatives are 0 and not NaN."""
+    chosen = masses > 0
+    terms = torch.where(chosen, torch.where(chosen, masses, 1.0).log() + logs, float("-inf"))
+    some = chosen.any(0)
+    return torch.where(some, torch.logsumexp(torch.where(some, terms, 0.0), 0), float("-inf"))
 
 
 def _needed(log_density: Tensor | None) -> Tensor:

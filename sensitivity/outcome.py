@@ -14,7 +14,12 @@ from torch import Tensor
 
 
 class Outcome(Enum):
-    """How one sample ended; `sentence` says it in words, `halts` whether the sample stopped there."""
+    """How one sample ended; `sentence` says it in words, `halts` whether the sample stopped there.
+
+    Example:
+        >>> Outcome.FINISHED.sentence, Outcome.FINISHED.halts
+        ('finished', False)
+    """
 
     FINISHED = 0
     NONFINITE_SCORE = 1
@@ -52,6 +57,11 @@ class Outcomes:
     Attributes:
         codes: (batch,) values of `Outcome`.
         levels: (batch,) noise level σ of the first bad step; NaN where finished.
+
+    Example:
+        >>> found = Outcomes(torch.tensor([0, 3]), torch.tensor([float("nan"), 0.5]))
+        >>> found.finished.tolist(), found[1].name
+        ([True, False], 'STEP_TOO_COARSE')
     """
 
     codes: Tensor

@@ -39,7 +39,14 @@ class Terms(NamedTuple):
 
 
 class Perturbation(ABC):
-    """A direction χ in the space of measures; see the module for symbols."""
+    """A direction χ in the space of measures; see the module for symbols.
+
+    Example (sums and multiples are directions too):
+        >>> from sensitivity import Points, Remove, Toward
+        >>> one, other = (Points(torch.full((1, 2), value)) for value in (0.0, 1.0))
+        >>> (Toward(one) + 2 * Remove(other)).needs_density
+        True
+    """
 
     @property
     @abstractmethod

@@ -37,7 +37,7 @@ class Points:
     """The measure ``Σ_j c_j N(y_j, b² I)`` on data points, noised to any level.
 
     Args:
-        data: the points y, shape ``(N, *shape)``, floating.
+        data: the points y, shape ``(N, *shape)``, floating; constants, which no derivative reaches: `Move` moves them.
         weights: the weights c, shape ``(N,)``, ≥ 0, normalised to sum 1; equal when ``None``.
         bandwidth: the standard deviation b ≥ 0 of a Gaussian put on every point; it adds b² to σ².
         block: rows of data handled at once (memory only; results do not depend on it beyond rounding).

@@ -12,6 +12,7 @@ model is the reference and only the difference of the scores is integrated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ def log_density_ratio(
     solver: str = "rk4",
     products: str = "auto",
     evaluations: int = 2048,
+    differentiable: bool = False,
 ) -> Estimate:
     """``log p′_σ(x) − log p_σ(x)`` in nats of a new and a base model, both known by their scores.
 
@@ -73,8 +75,8 @@ def log_density_ratio(
         sigma: noise level, one number.
         new_anchor, anchor: their log densities at ``σ_max``.
         method: "flow" or "formula".
-        grid, trace, probes, generator, seed, solver, products, evaluations: as in `log_density`; ``evaluations`` counts
-            calls of each of the two networks.
+        grid, trace, probes, generator, seed, solver, products, evaluations, differentiable: as in `log_density`;
+            ``evaluations`` counts calls of each of the two networks.
 
     Raises:
         ValueError: as `log_density`.
@@ -96,13 +98,13 @@ def log_density_ratio(
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
-    with torch.no_grad():
+    with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_ratio(
                 new, _Model(base, anchor), x, level, anchor=new_anchor, sigma_max=grid.sigma_max, noise=noise,
                 evaluations=evaluations,
             )  # fmt: skip
-        pair = tuple(Products(score, products).choose(x, level) for score in (base, new))
+        pair = tuple(Products(score, products, differentiable).choose(x, level) for score in (base, new))
         way = Trace.resolve(trace, probes, x[0].numel())
         return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver)
 

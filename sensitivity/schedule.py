@@ -25,6 +25,18 @@ class Schedule(ABC):
     Attributes:
         start: the time at which sampling starts, at level ``sigma_max``.
         stop: the time at which it stops, at level ``sigma_min``.
+
+    Example (a process of one's own, ``z = cos(t) x + sin(t) ε``):
+        >>> class Turning(Schedule):
+        ...     start, stop = 1.5, 0.01
+        ...     def time(self, sigma):
+        ...         return torch.atan(sigma)
+        ...     def coefficients(self, t):
+        ...         return torch.cos(t), torch.sin(t)
+        ...     def rates(self, t):
+        ...         return -torch.sin(t), torch.cos(t)
+        >>> print(f"{float(Turning().sigma_max):.2f}")  # tan 1.5
+        14.10
     """
 
     start: float

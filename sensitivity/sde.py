@@ -45,6 +45,14 @@ class SDE:
         correction: make Itô's log density of order 1 in the step.
         refinement: draw the Brownian path on the grid refined so many times and sum it, so that runs on a grid with
             refinement f and on `grid.refined(f)` share their noise.
+
+    Example:
+        >>> from sensitivity import GaussianAnchor, Grid, Points, Toward, sample_sensitivity
+        >>> law, grid = GaussianAnchor(torch.zeros(2), 1.0), Grid(10.0, 0.1, 20)
+        >>> new, latents = Toward(Points(torch.ones(1, 2))), torch.tensor([[3.0, -5.0]])
+        >>> found = sample_sensitivity(law.score, latents, new, grid, anchor=law, solver=SDE(kappa=0.5), seed=0)
+        >>> found.outcome.sentence
+        '1 of 1 samples finished.'
     """
 
     kappa: float = 1.0

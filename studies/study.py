@@ -48,6 +48,7 @@ STUDIES: dict[str, str] = {
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
 }
+NOWHERE = Path()
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,20 @@ class Context:
 
     config: Any
     device: str = "cpu"
-    folder: Path = Path(".")
+    folder: Path = NOWHERE
     level: str = "quick"
 
     @property
     def cache(self) -> Cache:
-        """Trained networks and arrays kept between runs, shared by all configurations of the study."""
+        """Trained networks and arrays kept between runs, shared by all configurations of the study.
+
+        Raises:
+            StudyError: the context has no folder, and the current one would be littered.
+        """
         from studies.cache import Cache
 
+        if self.folder == NOWHERE:
+            raise StudyError("this context has no folder to keep networks in; give Context(config, folder=...).")
         return Cache(self.folder.parent / "cache")
 
 
@@ -143,10 +150,10 @@ def available() -> list[str]:
 
 
 def load(name: str) -> Study:
-    """The study of that name; a name with a dot is taken as a module of the user's own.
+    """The study of that name, or a module of the user's own.
 
     Args:
-        name: a registered name, or `package.module` importable from the current folder.
+        name: a registered name, `package.module` importable from the current folder, or a module in it.
 
     Raises:
         StudyError: unknown name (near ones are suggested), or a module that is not a study.
@@ -159,7 +166,7 @@ def load(name: str) -> Study:
 
 
 def _own(name: str) -> Any:
-    if "." not in name:
+    if "." not in name and not Path(f"{name}.py").is_file():
         raise StudyError(f"there is no study {name!r}; {suggestion(name, available())}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

@@ -1,5 +1,7 @@
 """Run every gate of the project in order, stopping at the first that fails: lint, types, tests, doctests, strict book.
 
+What a gate leaves beside the files of the project fails it too: tests write into temporary folders only.
+
 ``python tests/check.py`` is what the README and continuous integration call; name gates to run only those:
 ``python tests/check.py lint tests``.
 """
@@ -26,6 +28,12 @@ GATES: dict[str, list[list[str]]] = {
 }
 
 
+def untracked() -> set[str]:
+    """Files that git neither keeps nor ignores; none where this is no clone."""
+    run = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {line for line in run.stdout.splitlines() if line.startswith("??")}
+
+
 def main(names: list[str]) -> int:
     """Run the gates named (all by default); the exit status is that of the first that fails."""
     unknown = [name for name in names if name not in GATES]
@@ -41,6 +49,7 @@ def main(names: list[str]) -> int:
     if not names and shutil.which("chromium") is None:
         print("[browser] not run: Chromium is not installed (Debian: apt-get install chromium)", flush=True)
         names = [name for name in GATES if name != "browser"]
+    before = untracked()
     for name in names or GATES:
         for command in GATES[name]:
             start = time.perf_counter()
@@ -48,6 +57,9 @@ def main(names: list[str]) -> int:
             print(f"[{name}] exit {code} after {time.perf_counter() - start:.0f} s", flush=True)
             if code:
                 return code
+        if left := untracked() - before:
+            print(f"[{name}] left files behind: {' '.join(sorted(line[3:] for line in left))}", flush=True)
+            return 1
     return 0
 
 

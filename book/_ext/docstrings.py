@@ -1,4 +1,4 @@
-"""The directive `{docstrings} module …`: public names of modules with signatures and docstrings, read as Markdown.
+"""The directives `{docstrings} module …`, public names of modules with signatures and docstrings, and `{publicnames}`.
 
 Docstrings of this project are plain text with unicode formulas; as Markdown they read well, while reStructuredText
 would take `|x|` for a substitution. Sections of the form `Args:` become lists, doctests become code blocks.
@@ -6,9 +6,11 @@ would take `|x|` for a substitution. Sections of the form `Args:` become lists, 
 
 from __future__ import annotations
 
+import enum
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,9 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note):\s*(.*)$")
+SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note)\b([^:]*):+\s*(.*)$")
+RULE = re.compile(r"^\s*=+( +=+)+\s*$")
+WIDTH = 88
 ITEM = re.compile(r"^([\w*.,/ ’'()-]{1,60}?):\s+(.*)$")
 
 
@@ -30,14 +34,17 @@ def markdown(docstring: str) -> list[str]:
         if code and not line.strip():
             found.append("```")
             code = False
+        if RULE.match(line) and not code:  # a table drawn in characters stays as it is
+            found += ["", "```text"]
+            code = True
         if heading:
             inside = heading[1]
-            found += ["", f"**{inside}** {heading[2]}".rstrip(), ""]
+            found += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), *([] if heading[3] else [""])]
         elif line.lstrip().startswith(">>>") and not code:
             found += ["", "```python", line.strip()]
             code = True
         elif code:
-            found.append(line.strip())
+            found.append(line.removeprefix("    "))
         else:
             found += _text(line, inside)
             inside = inside if not line or line.startswith(" ") else ""
@@ -73,7 +80,7 @@ def members(value: type) -> Iterator[tuple[str, Any]]:
 
 
 def signature(name: str, value: Any) -> str:
-    """Name and parameters without annotations, which the text states in words."""
+    """Name and parameters without annotations, which the text states in words; broken where it is long."""
     if isinstance(value, property):
         return name
     try:
@@ -81,41 +88,81 @@ def signature(name: str, value: Any) -> str:
     except (TypeError, ValueError):
         return name
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in parameters if p.name not in ("self", "cls")]
-    return name + str(inspect.Signature(plain))
+    text = name + str(inspect.Signature(plain))
+    return "\n".join(textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_long_words=False))
 
 
-def entry(name: str, value: Any, depth: int) -> list[str]:
-    """One name: its signature and text, methods indented below."""
-    quote = "> " * depth
+def entry(name: str, value: Any) -> list[str]:
+    """The signature and text of one name; its methods and properties follow, each under its signature."""
     lines = ["", "```python", signature(name, value), "```", *markdown(value.__doc__ or "")]
-    if inspect.isclass(value):
+    if inspect.isclass(value) and not issubclass(value, enum.Enum):
         for method, target in members(value):
-            lines += entry(method, target, 1)
-    return [quote + line for line in lines] if depth else lines
+            head = " ".join(signature(method, target).split())
+            lines += ["", f"`.{head}`", "", *("> " + line for line in markdown(target.__doc__ or ""))]
+    return lines
+
+
+def address(module: str, name: str) -> str:
+    """The anchor of a name."""
+    return nodes.make_id(f"{module}.{name}")
+
+
+def summary(value: Any) -> str:
+    """The first sentence of a docstring, safe in a table."""
+    return " ".join(inspect.cleandoc(value.__doc__ or "").split("\n\n")[0].split()).replace("|", "\\|")
 
 
 class Docstrings(Directive):
-    """`{docstrings} module …`."""
+    """`{docstrings} module …`: a section for each module, and in it one for each of its public names."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
-        """A section for each module."""
-        found: list[nodes.Node] = []
-        for name in self.arguments[0].split():
-            module = importlib.import_module(name)
-            section = nodes.section(ids=[nodes.make_id(name)], names=[name])
-            section += nodes.title(text=name)
-            lines = markdown(module.__doc__ or "")
-            for title, value in public(module):
-                lines += entry(title, value, 0)
-            self.state.nested_parse(StringList(lines, source=name), 0, section)
-            found.append(section)
-        return found
+        return [self.chapter(importlib.import_module(name)) for name in self.arguments[0].split()]
+
+    def chapter(self, module: ModuleType) -> nodes.section:
+        """What a module says of itself and of its names."""
+        name = module.__name__
+        chapter = self.section(nodes.make_id(name), name, markdown(module.__doc__ or ""))
+        seen = self.state.document.settings.env.temp_data.setdefault("docstrings", set())
+        for title, value in public(module):
+            anchor = address(value.__module__, title)
+            if anchor not in seen:  # a name that several modules offer has one entry
+                chapter += self.section(anchor, title, entry(title, value))
+            seen.add(anchor)
+        return chapter
+
+    def section(self, anchor: str, title: str, lines: list[str]) -> nodes.section:
+        """A titled section of Markdown."""
+        section = nodes.section(ids=[anchor], names=[anchor])
+        section += nodes.title(text=title)
+        self.state.nested_parse(StringList(lines, source=anchor), 0, section)
+        return section
+
+
+class PublicNames(Directive):
+    """`{publicnames} PACKAGE PAGE`: the package's `__all__`, a line for each name, linked to its entry on the page."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        package, page = importlib.import_module(self.arguments[0]), self.arguments[1]
+        lines = ["| name | what it is |", "|---|---|"]
+        for name in sorted(package.__all__, key=str.lower):
+            value = getattr(package, name)
+            if not (inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value)):
+                continue
+            home = value.__name__ if inspect.ismodule(value) else value.__module__
+            anchor = nodes.make_id(home) if inspect.ismodule(value) else address(home, name)
+            lines.append(f'| <a href="{page}.html#{anchor}"><code>{name}</code></a> | {summary(value)} |')
+        holder = nodes.container()
+        self.state.nested_parse(StringList(lines, source=package.__name__), 0, holder)
+        return holder.children
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.add_directive("docstrings", Docstrings)
+    app.add_directive("publicnames", PublicNames)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,13 +1,19 @@
 """The built book: nothing external is loaded, links lead somewhere, and every page reads well in a real browser."""
 
 import importlib.util
+import inspect
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from support.browser import visit
+from support.browser import browsing
 
+import oracles
+import sensitivity
+import studies.verification
+
+UNLISTED = ("genindex.html", "search.html")
+ROOMS = ("oracles", "engine", "studies")
 BOOK = Path(__file__).resolve().parents[2] / "book"
 PAGES = BOOK / "_build" / "html"
 
@@ -49,45 +55,112 @@ def test_the_builder_accepts_a_page_that_stands_alone(tmp_path):
     assert list(builder().outside(page)) == []
 
 
-def beside(folder):
-    """A copy of the book in which pages can be instrumented."""
-    copy = folder / "book"
-    shutil.copytree(PAGES, copy)
-    return copy
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    """A browser for all tests of the built book."""
+    if not pages():
+        pytest.skip("the book is not built: run python book/build.py first")
+    with browsing(tmp_path_factory.mktemp("browser")) as page:
+        yield page
 
 
 @pytest.mark.browser
-def test_every_page_of_the_book_reads_well_in_a_browser(tmp_path):
+def test_every_page_of_the_book_reads_well_in_a_browser(tab):
     """Assert no console errors, rendered formulas, figures with text alternatives, no sideways scroll on a phone."""
-    found = pages()
-    if not found:
-        pytest.skip("the book is not built: run python book/build.py first")
-    copy = beside(tmp_path)
-    for page in found:
-        place = copy / page.relative_to(PAGES)
-        text = place.read_text(encoding="utf-8")
-        for width in (1200, 400):
-            seen = visit(place, place.parent, width=width)
-            assert not [line for line in seen.console if "ERROR" in line], (page, seen.console)
-            assert seen.width <= max(seen.view, 500) + 1, (page, width, seen.width)
+    for page in pages():
+        tab.open(page, width=1100)
+        seen = tab.look()
+        assert not seen.console, (page, seen.console)
         assert all(image["alt"] for image in seen.images), page
         assert all(image["natural"][0] > 0 for image in seen.images), page
-        formulas = len(re.findall(r'class="math notranslate', text))
-        assert not formulas or "\\(" not in seen.text.replace("\\(\\)", ""), page
+        assert seen.typeset >= seen.formulas, page
+        assert not seen.broken, page
+        assert "\\(" not in seen.text, page
+        assert seen.width <= seen.view, (page, seen.width)
+        tab.resize(400)
+        assert (narrow := tab.look()).width <= narrow.view, (page, narrow.width)
+
+
+FOCUS = """(() => { const e = document.activeElement, style = getComputedStyle(e);
+  return {text: (e.innerText || e.getAttribute('aria-label') || e.title || '').trim(), tag: e.tagName,
+          seen: style.outlineStyle !== 'none', inside: !!e.closest('main article'),
+          menu: !!e.closest('.bd-sidebar-primary nav')}; })()"""
+
+
+@pytest.mark.browser
+def test_the_keyboard_reaches_everything(tab):
+    """Assert the tab order: skip link, search, menu, page; each stop is named and visible, and the way ends."""
+    tab.open(PAGES / "index.html", width=1200)
+    stops = []
+    for _ in range(200):
+        tab.press("Tab")
+        if (stop := tab.evaluate(FOCUS))["tag"] == "BODY":
+            break
+        stops.append(stop)
+    assert len(stops) < 200
+    assert stops[0]["text"] == "Skip to main content"
+    kinds = ["search" if s["text"].startswith("Search") else "menu" if s["menu"] else "page" for s in stops[1:]]
+    assert kinds.index("search") < kinds.index("menu") < len(kinds) - kinds[::-1].index("page")
+    assert all(stop["text"] for stop in stops)
+    assert [stop["text"] for stop in stops if not stop["seen"]] == []
+    assert sum(stop["menu"] for stop in stops) == len(pages()) - len(UNLISTED)
+
+
+@pytest.mark.browser
+def test_the_skip_link_leads_past_the_menu(tab):
+    """Assert that after it the next stop is in the main part."""
+    tab.open(PAGES / "index.html", width=1200)
+    tab.press("Tab")
+    tab.press("Enter")
+    tab.until("location.hash === '#main-content'")
+    tab.press("Tab")
+    assert tab.evaluate("!!document.activeElement.closest('main')")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("resample", "reference/engine.html"),
+        ("anchor", "reference/glossary.html"),
+        ("hutchinson", "theory/densities.html"),
+        ("slurm", "howto/cluster.html"),
+    ],
+)
+def test_search_works_by_keyboard_and_from_a_file(tab, words, page):
+    """Assert that Ctrl-K, words and Enter list the page that has them, without an error."""
+    tab.open(PAGES / "index.html", width=1200)
+    tab.press("k", control=True)
+    tab.until("document.activeElement.name === 'q'")
+    tab.write(words)
+    tab.press("Enter")
+    tab.until("location.pathname.endsWith('search.html') && !!document.querySelector('#search-results li a')")
+    tab.until("/finished|fulfilled/i.test(document.querySelector('#search-results').innerText)")
+    found = tab.evaluate("[...document.querySelectorAll('#search-results li a')].map(a => a.getAttribute('href'))")
+    assert page in [address.split("#")[0].split("?")[0] for address in found]
+    assert not tab.console
 
 
 @pytest.mark.browser
 def test_internal_links_of_the_book_lead_somewhere():
     """Assert that every relative link names a page that exists and an anchor on it."""
     broken = []
+    anchors = {page.resolve(): set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8"))) for page in pages()}
     for page in pages():
         for file, anchor in re.findall(r'<a [^>]*href="([^"#?:]*)(?:#([^"]*))?"', page.read_text(encoding="utf-8")):
-            goal = (page.parent / file).resolve() if file else page
-            if not goal.is_file() or (anchor and not has_anchor(goal, anchor)):
+            goal = (page.parent / file).resolve() if file else page.resolve()
+            if not goal.is_file() or (anchor and goal in anchors and anchor not in anchors[goal]):
                 broken.append((page.name, file, anchor))
     assert not broken
 
 
-def has_anchor(page, anchor):
-    """Whether a page has an element of that id; other files have no anchors to miss."""
-    return page.suffix != ".html" or f'id="{anchor}"' in page.read_text(encoding="utf-8")
+@pytest.mark.browser
+def test_every_public_name_has_an_entry_with_its_signature():
+    """Assert that each name of the frozen surface is an anchor of the reference."""
+    text = "".join((PAGES / "reference" / f"{room}.html").read_text(encoding="utf-8") for room in ROOMS)
+    known = set(re.findall(r'\bid="([^"]+)"', text))
+    for room in (oracles, sensitivity, studies.verification):
+        for name in room.__all__:
+            value = getattr(room, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                assert re.sub(r"[^a-z0-9]+", "-", f"{value.__module__}.{name}".lower()).strip("-") in known, name

@@ -9,7 +9,7 @@ from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case
 
 from oracles import AdditivePerturbation, flow
-from sensitivity import Grid, Outcome, Points, Remove, Toward, resample, sample_sensitivity
+from sensitivity import GaussianAnchor, Grid, Outcome, Points, Remove, Toward, resample, sample_sensitivity
 from studies.bridge import ExactLaw, engine_measure
 
 FINE = Grid(SIGMA_MAX, SIGMA_MIN, 48, spacing="log")
@@ -129,3 +129,28 @@ def test_gradients_pass_through_a_finite_change_when_asked():
         for h in (1e-5, -1e-5)
     ]
     assert_close(slope.sum(1), (ends[0] - ends[1]) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+def test_the_derivative_in_the_mass_at_zero_is_the_sensitivity():
+    """Assert that both modes of torch, at η = 0, give exactly what `sample_sensitivity` gives."""
+    problem = case("d2_k3_s0", samples=2)
+    latents, change, anchor = problem.latents, problem.change, {"anchor": problem.exact}
+    expected = sample_sensitivity(problem.score, latents, change, COARSE, **anchor).sensitivity
+
+    def samples(eta):
+        return resample(problem.score, latents, change, eta, COARSE, differentiable=True, **anchor).samples
+
+    zero = torch.zeros((), dtype=torch.float64)
+    assert_close(torch.func.jvp(samples, (zero,), (zero + 1,))[1], expected, rtol=1e-9)
+    assert_close(torch.autograd.functional.jacobian(samples, zero), expected, rtol=1e-9)
+
+
+def test_a_ratio_beyond_the_floating_range_does_no_harm_where_no_mass_moves():
+    """Assert that η = 0 returns the samples, although the ratio of a point on the path overflows float32."""
+    law, latents = GaussianAnchor(torch.zeros(64), 1.0), 10 * torch.ones(1, 64)
+    grid, options = Grid(10.0, 0.01, 8), {"anchor": law, "probes": 2, "seed": 0}
+    away = Toward(Points(100 * torch.ones(1, 64)))
+    plain = resample(law.score, latents, away, 0.0, grid, **options).samples
+    here = Points(plain)
+    assert float(here.log_density(plain, 0.01) - law.log_density(plain, 0.01)) > 89
+    assert_close(resample(law.score, latents, Toward(here), 0.0, grid, **options).samples, plain, rtol=0, atol=0)

@@ -113,7 +113,7 @@ def test_the_smoke_study_runs_and_its_control_holds(tmp_path: Path) -> None:
     """Assert that rows, claims and figures come out of the smallest configuration, and the exact score ranks right."""
     config = attribution.Config.smoke()
     (cell,) = attribution.cells(config)
-    rows = pd.DataFrame(attribution.run_cell(cell, Context(config, folder=tmp_path / "x")))
+    rows = pd.DataFrame(attribution.run_cell(cell, Context(config, folder=tmp_path / "run")))
     assert {"analytic influence", EXACT, OURS, "TracIn"} <= set(rows["method"])
     assert rows[rows["method"] == "analytic influence"]["truth"].min() > 0.999999
     claims = attribution.claims(rows, config)
