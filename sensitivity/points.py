@@ -25,7 +25,7 @@ from sensitivity._checks import (
     check_weights,
     full_precision,
 )
-from sensitivity._distances import squared_distances, squared_lengths, wide
+from sensitivity._distances import LEADING, squared_distances, squared_lengths, wide
 
 __all__ = ["Points", "whole"]
 
@@ -174,6 +174,7 @@ class Points:
         first = 0
         for log_terms, rows in self._log_terms(state, tau2, weighted=False):
             along = cotangent @ self._centred(rows).T / tau2_column - fixed
+            along = _nearest_again(along, log_terms, rows, (state, tau2_column, score.flatten(1), cotangent))
             out[:, first : first + rows.shape[0]].add_((log_terms + offset).exp().to(out.dtype) * along)
             first += rows.shape[0]
 
@@ -257,6 +258,14 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
     first = p @ rows - p.sum(1, keepdim=True) * origin
     second = q @ rows - q.sum(1, keepdim=True) * origin
     return first, second, q.sum(1, keepdim=True)
+
+
+def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[Tensor, ...]) -> Tensor:
+    """``(s_i − s)·λ`` of the nearest points anew in double precision: at low noise the terms cancel and r_i is large."""
+    state, tau2, score, cotangent = (part.to(wide(along)) for part in stage)
+    near = log_terms.topk(min(LEADING, len(rows)), dim=1).indices
+    own = (rows[near].to(state.dtype) - state[:, None]) / tau2[..., None] - score[:, None]
+    return along.scatter(1, near, (own * cotangent[:, None]).sum(-1).to(along.dtype))
 
 
 def _column(value: Tensor, state: Tensor) -> Tensor:
