@@ -78,7 +78,7 @@ def log_density(
         generator, seed: source of the noise; give one of them at most.
         solver: tableau of the flow: "euler", "heun", "rk4", "dopri5", "exponential". At equal cost RK4 leaves about a
             hundredth of Heun's error in the log density.
-        products: how Jacobian products are taken (see `Products`); with "reverse" the trace costs one backward pass.
+        products: how Jacobian products are taken (see `Products`); by default a probe costs one backward pass.
         control: a Gaussian whose divergence is known; random probes then see only the difference from it.
         formula: options of the density formula.
         evaluations: network calls for each state that the formula may spend.
@@ -127,7 +127,7 @@ def log_density(
                 score, x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise, options=formula,
                 evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
-        chosen = Products(score, products, differentiable).choose(x, level)
+        chosen = Products(score, products, differentiable).choose(x, level, tangents=False)
         way = Trace.resolve(trace, probes, x[0].numel(), control=control)
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
 

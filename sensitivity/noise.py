@@ -12,7 +12,7 @@ on any device, and an adjoint pass sees what the forward pass saw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod, sqrt
 
 import torch
@@ -24,19 +24,29 @@ _SECOND = 0x94D049BB133111EB - 2**64
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift (torch's shift is arithmetic)."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    """Logical right shift (torch's shift is arithmetic), as a new tensor."""
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+    x = _stirred(x)
+    return _shifted(x, 31).bitwise_xor_(x)
+
+
+def _stirred(x: Tensor) -> Tensor:
+    """`_mix` without its last exclusive or, which leaves the upper 31 bits as they are."""
+    # In place where it can be: temporaries of every element would cost more than the arithmetic.
+    x = _shifted(x, 30).bitwise_xor_(x).mul_(_FIRST)
+    return _shifted(x, 27).bitwise_xor_(x).mul_(_SECOND)
+
+
+def _advanced(state: Tensor, counter: Tensor | int) -> Tensor:
+    increment = _wrapped((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA
+    return state + increment
 
 
 def _absorb(state: Tensor, counter: Tensor | int) -> Tensor:
-    increment = _wrapped((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA
-    return _mix(state + increment)
+    return _mix(_advanced(state, counter))
 
 
 def _wrapped(number: int) -> int:
@@ -61,6 +71,7 @@ class Noise:
     """
 
     keys: Tensor
+    _streams: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def draw(
@@ -98,10 +109,16 @@ class Noise:
         self, shape: tuple[int, ...], *, step: int, stage: int = 0, probes: int = 1, stream: int = 0, first: int = 0
     ) -> Tensor:
         """64 random bits as int64, for probes ``first, ..., first + probes − 1``."""
+        return _mix(self._elements(shape, step, stage, probes, stream, first)).reshape(probes, -1, *shape)
+
+    def _elements(self, shape: tuple[int, ...], step: int, stage: int, probes: int, stream: int, first: int) -> Tensor:
+        """What the last mixing is applied to, (probes, batch, elements)."""
         device = self.keys.device
-        state = _absorb(_absorb(_absorb(_mix(self.keys), stream), step), stage)
+        if stream not in self._streams:
+            self._streams[stream] = _absorb(_mix(self.keys), stream)
+        state = _absorb(_absorb(self._streams[stream], step), stage)
         state = _absorb(state, torch.arange(first, first + probes, device=device)[:, None])
-        return _absorb(state[..., None], torch.arange(prod(shape), device=device)).reshape(probes, -1, *shape)
+        return _advanced(state[..., None], torch.arange(prod(shape), device=device))
 
     def rademacher(
         self,
@@ -115,8 +132,9 @@ class Noise:
         first: int = 0,
     ) -> Tensor:
         """Signs ±1 with probability ½ each."""
-        bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
-        return (1 - 2 * _shifted(bits, 63)).to(dtype)
+        # The sign bit decides; the arithmetic shift makes −1 or 0 of it.
+        bits = _stirred(self._elements(shape, step, stage, probes, stream, first))
+        return (bits >> 63).bitwise_or_(1).to(dtype).reshape(probes, -1, *shape)
 
     def uniform(
         self,

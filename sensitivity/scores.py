@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,7 @@ class NetworkScore:
     parametrization: str
     schedule: Schedule | None = None
     verified: bool = field(default=False, repr=False)
+    trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `Products.choose`
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``s(x, σ)``, like ``x``."""

@@ -189,13 +189,7 @@ def _guided_laws(
 
 def _chooser(options: Options, x: Tensor, sigma: Tensor, tangents: bool) -> Callable[[Score], Products]:
     def choose(score: Score) -> Products:
-        if options.products == "auto" and not tangents:
-            # v·Jv and Jᵀμ need reverse mode only, which is cheaper than forward mode and more often available.
-            try:
-                return Products(score, "reverse", options.differentiable).choose(x, sigma)
-            except ValueError:
-                pass
-        return Products(score, options.products, options.differentiable).choose(x, sigma)
+        return Products(score, options.products, options.differentiable).choose(x, sigma, tangents=tangents)
 
     return choose
 

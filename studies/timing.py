@@ -2,7 +2,8 @@
 
 Only ratios within a round mean something on a shared machine: seconds of one forward pass were seen to vary
 seventeenfold with load. A ratio is therefore the median over rounds of the quotient of neighbouring times, with a
-distribution-free interval.
+distribution-free interval. On a CPU the clock is that of the process: with one thread it agrees with the wall on an
+idle machine, and leaves out the time in which other processes run on a busy one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from studies.statistics._checks import Floats
 __all__ = ["Counter", "alternate", "peak_memory", "ratio"]
 
 LEAST_SECONDS = 0.01  # of one timing; faster alternatives are repeated within it
+SLOW = 0.5  # seconds of a call of which the first one tells enough
+LEAST_ROUNDS = 7  # fewer give a median no interval at 95 %
 
 
 class Counter:
@@ -49,18 +52,20 @@ def alternate(
     alternatives: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
+    seconds: float = math.inf,
     seed: int = 0,
     device: str = "cpu",
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, Floats]:
     """Time alternatives in turn.
 
     Args:
         alternatives: functions without arguments, by name; each is called once beforehand.
-        rounds: how often each is timed.
+        rounds: how often each is timed, at most.
+        seconds: fewer rounds, but at least `LEAST_ROUNDS`, if all of them would take longer than this.
         seed: of the orders.
         device: where they run; a GPU is waited for.
-        clock: seconds.
+        clock: seconds; by default the processor time of this process on a CPU, the wall's on other devices.
 
     Returns:
         Seconds of one call, (rounds,), by name.
@@ -75,7 +80,13 @@ def alternate(
     """
     if not alternatives or rounds < 1:
         raise ValueError(f"{len(alternatives)} alternatives in rounds={rounds}; give at least one of each.")
-    repeats = {name: _repeats(run, device, clock) for name, run in alternatives.items()}
+    clock = clock or (time.process_time if device == "cpu" else time.perf_counter)
+    repeats, expected = {}, 0.0
+    for name, run in alternatives.items():
+        repeats[name], one = _repeats(run, device, clock)
+        expected += repeats[name] * one
+    if rounds > LEAST_ROUNDS and math.isfinite(seconds):
+        rounds = min(rounds, max(LEAST_ROUNDS, int(seconds / expected)))
     names, rng = list(alternatives), np.random.default_rng(seed)
     times: dict[str, Floats] = {name: np.empty(rounds) for name in names}
     with _no_garbage_collection():
@@ -86,9 +97,12 @@ def alternate(
     return times
 
 
-def _repeats(run: Callable[[], object], device: str, clock: Callable[[], float]) -> int:
-    _seconds(run, 1, device, clock)  # the first call loads and allocates
-    return max(1, math.ceil(LEAST_SECONDS / max(_seconds(run, 1, device, clock), 1e-9)))
+def _repeats(run: Callable[[], object], device: str, clock: Callable[[], float]) -> tuple[int, float]:
+    """Calls within one timing, and the seconds of one."""
+    one = _seconds(run, 1, device, clock)  # the first call loads and allocates
+    if one < SLOW:
+        one = max(_seconds(run, 1, device, clock), 1e-9)
+    return max(1, math.ceil(LEAST_SECONDS / one)), one
 
 
 def _seconds(run: Callable[[], object], repeats: int, device: str, clock: Callable[[], float]) -> float:

@@ -6,7 +6,10 @@ A benchmark module defines
 - `SIZES`: problem sizes by level, `{"smoke": [{...}], "quick": [...], "full": [...]}`, each a dictionary of JSON-able
   parameters (levels may be left out: the benchmark then does not run at them);
 - `prepare(parameters, device, seed) -> Setup`: the alternatives, ready to be called;
-- `EXPECTED`: bounds on ratios of time that the study claims, a tuple of `Bound`.
+- `EXPECTED`: bounds on ratios of time that the study claims, a tuple of `Bound`;
+- optionally `figures(table) -> {name: Figure}` from the benchmark's rows, in place of the common one.
+
+Modules whose names begin with an underscore are shared by benchmarks.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
+
+from torch import Tensor
 
 from studies.timing import Counter
 
@@ -27,28 +32,40 @@ class Setup:
     """Alternatives to be timed against each other.
 
     Args:
-        alternatives: two or more functions without arguments; the first is the baseline.
+        alternatives: two or more functions without arguments; the first is the baseline, unless there are references.
         counter: wraps the network that they all call, if there is one.
         bytes_per_call: parameters, inputs and outputs of one network call.
+        references: alternatives of which the fastest is the baseline.
+        errors: relative errors of an alternative's result, (batch,), for those that have one to be held against.
     """
 
     alternatives: Mapping[str, Callable[[], object]]
     counter: Counter | None = None
     bytes_per_call: int = 0
+    references: tuple[str, ...] = ()
+    errors: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """`alternative` takes at most `ratio` times as long as `against`.
+    """`alternative` takes at most `ratio` times as long as `against`, or as the fastest of several.
 
     Args:
         source: where the bound comes from.
+        error: the median relative error that `alternative` may have for the claim to hold; None asks for none.
+        kind: the `kind` of the sizes that it is meant for; None for all.
     """
 
     alternative: str
-    against: str
+    against: str | tuple[str, ...]
     ratio: float
     source: str
+    error: float | None = None
+    kind: str | None = None
+
+    def rivals(self) -> tuple[str, ...]:
+        """`against` as a tuple."""
+        return (self.against,) if isinstance(self.against, str) else self.against
 
 
 class Benchmark(Protocol):

@@ -46,6 +46,14 @@ def test_bits_match_python_integers(seed: int, counters: tuple[int, int, int]) -
         assert int(bits[probe, sample, element]) & MASK == state
 
 
+def test_signs_are_the_highest_bit() -> None:
+    """Assert that the shorter mixing of the signs decides as the full one does."""
+    noise = Noise.draw(4, seed=3)
+    signs = noise.rademacher((50,), step=2, stage=1, probes=3)
+    bits = noise.bits((50,), step=2, stage=1, probes=3)
+    assert_close(signs, torch.where(bits < 0, -1.0, 1.0).double())
+
+
 def test_noise_is_the_same_for_any_batch_probe_block_and_shape_split() -> None:
     """Assert that slicing keys or probes slices the noise."""
     noise = Noise.draw(7, seed=3)

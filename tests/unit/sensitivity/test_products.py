@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oracles import GaussianMixture
+from sensitivity import as_score
 from sensitivity.products import Products
 from studies.bridge import exact_score
 
@@ -60,6 +61,61 @@ def test_cotangent_products_are_transposed(method: str) -> None:
     dense = torch.func.vmap(torch.func.jacrev(lambda y: asymmetric(y, SIGMA)))(x)
     _, product = Products(asymmetric, method).vjp(x, SIGMA, u)
     assert_close(product, torch.einsum("bij,kbi->kbj", dense, u), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("cures", [(), ("serial",)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_ordinary_graph_and_the_transform_give_the_same_cotangents(count: int, cures: tuple[str, ...]) -> None:
+    """Assert that reverse mode is one map whether or not its graph is kept, and leaves none where it is not."""
+    x = states().requires_grad_()
+    u = directions(count, x)
+    products = Products(asymmetric, "reverse", cures=cures)
+    value, images = products.vjp(x, SIGMA, u)
+    kept_value, kept_images = replace(products, differentiable=True).vjp(x, SIGMA, u)
+    assert not value.requires_grad
+    assert not images.requires_grad
+    assert kept_images.requires_grad
+    assert_close(value, kept_value.detach(), rtol=1e-14)
+    assert_close(images, kept_images.detach(), rtol=1e-13)
+
+
+def test_a_score_that_does_not_depend_on_the_state_has_no_cotangents() -> None:
+    """Assert zeros, not an error, for a constant field."""
+    x = states()
+    _, images = Products(lambda y, sigma: torch.ones_like(y), "reverse").vjp(x, SIGMA, directions(2, x))
+    assert_close(images, torch.zeros(2, *x.shape, dtype=x.dtype))
+
+
+def test_the_fastest_method_is_exact_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Assert that an exact method is taken, named with the times, and right."""
+    x = states()
+    with caplog.at_level(logging.INFO, logger="sensitivity"):
+        chosen = Products(SCORE, "fastest").choose(x, SIGMA)
+    assert chosen.method in EXACT
+    assert "the fastest of: forward" in chosen.message
+    assert chosen.message in caplog.text
+    t = directions(2, x)
+    assert_close(chosen.jvp(x, SIGMA, t)[1], torch.einsum("bij,kbj->kbi", jacobian(x), t), rtol=1e-10, atol=1e-12)
+    assert Products(SCORE, "fastest").choose(x, SIGMA, tangents=False).method in (*EXACT, "reverse")
+
+
+def test_a_network_is_tried_once_for_each_kind_of_state() -> None:
+    """Assert that a second run asks the network nothing, and that another dtype is another trial."""
+    calls = []
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(x.dtype)
+        return x / (1 + sigma[:, None] ** 2)
+
+    score = as_score(denoiser, "denoiser")
+    x = states()
+    first = Products(score).choose(x, SIGMA)
+    count = len(calls)
+    assert Products(score).choose(x, SIGMA) == first
+    assert len(calls) == count > 0
+    Products(score).choose(x.float(), SIGMA.float())
+    assert len(calls) > count
+    assert Products(score).choose(x, SIGMA, tangents=False).method == "reverse"
 
 
 @pytest.mark.parametrize("method", EXACT)

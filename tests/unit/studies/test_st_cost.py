@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.close import assert_close
 
+from sensitivity import GaussianAnchor, as_score, log_density
 from studies import benchmarks, cost, floors, timing
-from studies.benchmarks import Bound, Setup
+from studies.benchmarks import Bound, Setup, _public, density
+from studies.benchmarks._problem import SIGMA_MAX, SIGMA_MIN, Problem
 from studies.runner import run
+from studies.sampling import sample
 from studies.study import Context
 
 
@@ -116,7 +121,63 @@ def test_every_benchmark_is_complete(name: str) -> None:
     setup = benchmark.prepare(benchmark.SIZES["smoke"][0], "cpu", 0)
     assert len(setup.alternatives) >= 2
     for bound in benchmark.EXPECTED:
-        assert {bound.alternative, bound.against} <= set(setup.alternatives)
+        assert {bound.alternative, *bound.rivals()} <= set(setup.alternatives)
+    assert {*setup.references, *setup.errors} <= set(setup.alternatives)
+
+
+def test_slow_alternatives_take_fewer_rounds_but_enough_for_an_interval() -> None:
+    """Assert that the time given bounds the rounds from above, and that seven are the least."""
+    machine = Machine(lambda now: 1.0)
+    alternatives = {"one": machine.work("one", 1.0), "two": machine.work("two", 2.0)}
+    assert len(timing.alternate(alternatives, rounds=40, seconds=30, clock=machine.clock)["one"]) == 10
+    assert len(timing.alternate(alternatives, rounds=40, seconds=1, clock=machine.clock)["one"]) == 7
+    assert len(timing.alternate(alternatives, rounds=5, seconds=1, clock=machine.clock)["one"]) == 5
+
+
+TINY = {"kind": "mlp", "width": 16, "depth": 2, "data": "digits", "side": 4, "training": 5, "batch": 3, "steps": 7}
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """A small network in float64, for the packages' numbers."""
+    found = Problem.of(TINY, "cpu", 0)
+    network = copy.deepcopy(found.counter.network).double()
+    anchor = GaussianAnchor(found.anchor.mean.double(), 0.5)
+    top = torch.tensor(SIGMA_MAX, dtype=torch.float64)
+    found.counter, found.score, found.anchor = timing.Counter(network), as_score(network, "denoiser"), anchor
+    found.path = _public.Path(network, (1, 4, 4), found.grid, lambda x: anchor.log_density(x, top))
+    found.latents = found.latents.double()
+    return found
+
+
+def test_packages_and_engine_take_the_same_path_to_the_same_number(problem: Problem) -> None:
+    """Assert equal samples and equal exact log densities to rounding; zuko's own solver only comes near."""
+    samples = problem.samples()
+    assert_close(_public.torchdiffeq_sample(problem.path, problem.latents), samples, rtol=1e-10)
+    assert_close(sample(problem.score, problem.latents, problem.grid), samples, rtol=1e-10)
+    own = log_density(
+        problem.score, samples, SIGMA_MIN, anchor=problem.anchor, grid=problem.grid, trace="exact", solver="heun"
+    ).value
+    for name, likelihood in _public.LIKELIHOODS.items():
+        rtol = 3e-2 if name == _public.ZUKO else 1e-9
+        assert_close(likelihood(problem.path, samples, True), own, rtol=rtol)
+
+
+def test_one_probe_gives_the_same_number_where_it_is_the_same_probe() -> None:
+    """Assert that the engine's log density with flow_matching's signs is its, in float32: there is no other for it."""
+    problem = Problem.of(TINY, "cpu", 0)
+    assert float(density._same_probe(problem, problem.samples(), 3).max()) < 1e-5
+
+
+def test_public_packages_get_the_same_number_of_network_calls() -> None:
+    """Assert two evaluations an interval for all, so that nobody is timed at more work."""
+    benchmark = benchmarks.load("density")
+    setup = benchmark.prepare(benchmark.SIZES["smoke"][0], "cpu", 0)
+    assert setup.counter is not None
+    for name in setup.references:
+        before = setup.counter.calls
+        setup.alternatives[name]()
+        assert setup.counter.calls - before == 14
 
 
 def test_sampling_costs_two_network_calls_a_step_and_a_sensitivity_no_more() -> None:
@@ -172,6 +233,23 @@ def test_a_benchmark_that_is_too_slow_fails_its_claim(monkeypatch: pytest.Monkey
     assert float(claims[0].measured) > 3
     (figure,) = cost.figures(rows, config).values()
     assert "five" in figure.alt  # type: ignore[attr-defined]
+
+
+def test_a_claim_is_against_the_fastest_rival_and_needs_its_accuracy() -> None:
+    """Assert that the slower rival does not help, and that an error beyond the bound fails the claim."""
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        {"alternative": ["own", "fast", "slow"], "round_seconds": [[1.0] * 7, [0.5] * 7, [9.0] * 7], "error": 0.02}
+    ).assign(benchmark="planted", size="kind=mlp")
+    bounds = [Bound("own", ("slow", "fast"), 1.5, "planted"), Bound("own", "slow", 1.0, "planted", error=1e-2)]
+    bounds += [Bound("own", "slow", 1.0, "planted", error=0.1), Bound("own", "slow", 1.0, "planted", kind="unet")]
+    planted = types.SimpleNamespace(EXPECTED=tuple(bounds))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "load", lambda name: planted)
+        claims = cost.claims(rows, cost.Config.smoke())
+    assert [claim.holds for claim in claims] == [False, False, True]
+    assert float(claims[0].measured) == 2.0
 
 
 def test_bad_timing_input_is_refused() -> None:
