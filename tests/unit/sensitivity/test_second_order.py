@@ -148,4 +148,5 @@ def test_networks_without_a_second_forward_derivative_take_the_reverse_route(met
         ahead, behind = (products.jvp(x + h * t, sigma, v)[1] for h in (1e-5, -1e-5))
     assert_close(value, score(x, sigma).detach(), rtol=1e-12)
     assert_close(moved, products.jvp(x, sigma, v)[1].detach(), rtol=1e-12)
+    assert not any(each.requires_grad for each in (value, moved, second))
     assert_close(second, ((ahead - behind) / 2e-5).detach(), rtol=1e-7, atol=1e-9)
