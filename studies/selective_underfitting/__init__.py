@@ -85,9 +85,10 @@ N = 64 and 1024, U-Net at 1024; freedom: transformer at ratios 1 and 25, U-Net w
 - *Data.* Each ladder has its own N. *Many*: 1024 images, where as in the paper networks underfit inside too and
   memorise nothing. *Few*: 64 digits, which the longest training memorises.
   Mixtures: 100 as in the paper's toy, and 1000.
-- *Lengths.* *base* is four to five times as many steps as before (image MLPs 6400, toys 10 000, transformer 3200, U-Net
-  2400 and, new on mnist14, 1200; batch 32 but for image MLPs), *short* and *shorter* a quarter and a sixteenth. Freedom: 1000 (U-Net) and 2000 steps (transformer, which had not learned its targets in 1000), ratios
-  1, 2, 4, 8, 25, thickness 2 and 8. At least 256 points are held out; errors use at most 512 training points.
+- *Lengths.* *base* is four to five times as many steps as before (image MLPs 6400, toys 10 000, transformer 3200,
+  U-Net 2400 and, new on mnist14, 1200; batch 32 but for image MLPs), *short* and *shorter* a quarter and a sixteenth.
+  Freedom: 1000 (U-Net) and 2000 steps (transformer, which had not learned its targets in 1000), batch 32, ratios 1, 2,
+  4, 8, 25, thickness 2 and 8. At least 256 points are held out; errors use at most 512 training points.
 - *Which states.* The outside change is claimed on the reference's trajectories (as before) **and** on each network's
   own, which is the paper's reading; and along a third axis, *late training*: *short* → *base*.
 - *Parts.* About a point c, the clean image of a held-out state (mixtures: the population's denoiser), the error is
