@@ -23,7 +23,7 @@ from studies.training import Objective, Recipe, Trained, excess_loss, train_many
 Row = dict[str, Any]
 OBJECTIVE = Objective()
 SHOWN = 8
-DRAWS = 512  # training states: at most, for errors; at least, for the excess loss
+DRAWS = 256  # training states: at most, for errors; at least, for the excess loss
 
 
 def recipe(ladder: Ladder, rung: Rung, objective: Objective = OBJECTIVE) -> Recipe:

@@ -58,7 +58,9 @@ def selective(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
 def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     """Whether generalising perfectly would raise the outside error at all, from where the ladder starts."""
     start = rows[(rows.kind == "level") & (rows.sigma <= config.low) & (rows.rung == "shorter")]
-    found = mean_of((np.log(start.heldout_gap.astype(float)) - np.log(start.heldout_empirical.astype(float))).dropna())
+    gap, error = (np.asarray(start[c], dtype=float) for c in ("heldout_gap", "heldout_empirical"))
+    ratios = np.log(gap) - np.log(error)
+    found = mean_of(ratios[np.isfinite(ratios)])
     return Claim(
         f"{ladder.name}: on held-out states a perfect denoiser has a smaller error to the empirical score than the "
         "shortest training (mean log ratio)",
