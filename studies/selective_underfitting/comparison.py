@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from studies.selective_underfitting.claims import first_of_sets
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.summaries import memorised_counts
+from studies.statistics import share_interval
 
 SETTING = "ImageNet latents, SiT S to XL; ours: "
 Line = tuple[str, str, str, str]
+ERRORS = {"D_score": "inside_errors", "D_region": "region_errors", "held-out": "heldout_errors"}
 
 
 def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -24,6 +27,28 @@ def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
         differs = f"{config.score_size} digits in D_score, {f.steps} steps, threshold ours"
         lines.append((f"memorised share (ratio), {f.kind}", paper.get(f.kind, ""), ours, differs))
     return pd.DataFrame(lines, columns=["quantity", "paper", "ours", "what differs"])
+
+
+def regions(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """One line a kind of network and region: memorised share, errors to the targets over the low levels (geometric
+    means) on D_score, on D_region and on held-out states, and the median r⋆ of the paths at the lowest level."""
+    found = []
+    for f in config.freedoms:
+        for ratio, thickness in [(r, 1.0) for r in f.ratios] + [(1, k) for k in f.thickness]:
+            own = rows[(rows.kind == "freedom") & (rows.network == f.kind)]
+            own = own[(own.ratio == ratio) & (own.thickness == thickness)]
+            share = share_interval(*memorised_counts(rows, f.kind, ratio, thickness))
+            line = {"network": f.kind, "ratio": ratio, "thickness": thickness}
+            line |= {"memorised": f"{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]"}
+            line |= {f"error, {n}": typical(own[c]) for n, c in ERRORS.items()}
+            found.append(line | {"r⋆ of paths": float(np.mean([v[-1] for v in own.path_deviation]))})
+    return pd.DataFrame(found)
+
+
+def typical(errors: pd.Series) -> float:
+    """The geometric mean over networks and levels that have an error."""
+    logs = np.log(np.asarray([list(v) for v in errors], dtype=float))
+    return float(np.exp(np.nanmean(logs)))
 
 
 def shells(rows: pd.DataFrame, ladder: Ladder) -> list[Line]:

@@ -11,6 +11,12 @@ from studies.study import Claim
 
 PAPER = "arXiv 2510.01378"
 AXES = {"training": ("shorter",), "late training": ("short",), "capacity": ("narrow", "shallow")}
+STATES = {
+    "inside": "inside",
+    "heldout": "held-out",
+    "trajectory": "reference's trajectories",
+    "own": "own trajectories",
+}
 OUTSIDE = {"trajectory": "the reference's trajectories", "own": "its own trajectories"}
 
 
@@ -53,6 +59,18 @@ def selective(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
         "weak sense, ours",
         bool(found.high < 0),
     )
+
+
+def table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Mean changes of the log errors with intervals: a line a ladder and axis, a column a kind of state."""
+    found = []
+    for ladder in config.ladders:
+        own = rows[rows.ladder == ladder.name]
+        for axis in AXES if ladder.capacity else list(AXES)[:2]:
+            cells = {c: mean_of(changes(own, config, AXES[axis], f"{c}_empirical")) for c in STATES}
+            texts = {c: f"{v.estimate:+.2f} [{v.low:+.2f}, {v.high:+.2f}]" for c, v in cells.items()}
+            found.append({"ladder": ladder.name, "more": axis} | texts)
+    return pd.DataFrame(found).rename(columns=STATES)
 
 
 def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:

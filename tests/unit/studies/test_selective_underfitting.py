@@ -31,16 +31,17 @@ from studies.selective_underfitting.claims import (
     memoriser,
     perception,
     quality,
+    reach,
     returning,
     toy,
 )
-from studies.selective_underfitting.comparison import against_paper
+from studies.selective_underfitting.comparison import against_paper, regions
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.features import RandomFeatures, quadrature
 from studies.selective_underfitting.lengths import excesses, parts_of
 from studies.selective_underfitting.measures import energy_distance, errors, mean_error, parts
 from studies.selective_underfitting.paths import noised, path
-from studies.selective_underfitting.signs import few_and_many, pulled, selective, sign
+from studies.selective_underfitting.signs import few_and_many, perfect, pulled, selective, sign, table
 from studies.selective_underfitting.summaries import changes, difference, spearman
 from studies.study import Context
 from studies.training import Objective, Recipe, train
@@ -252,6 +253,23 @@ def test_the_weak_sense_fails_where_the_outside_error_falls_more():
     assert not selective(level_rows(0.8, 0.5), LADDER, CONFIG3).holds
 
 
+def test_a_perfect_denoiser_above_the_start_is_reported():
+    """Assert that the claim fails where the gap exceeds the error of the shortest training."""
+    rows = level_rows(1, 1)
+    for gap, expected in ((0.8, True), (1.2, False)):
+        assert perfect(rows.assign(heldout_gap=gap), LADDER, CONFIG3).holds is expected
+
+
+def test_the_rank_claim_on_regions_can_fail():
+    """Assert that memorised shares that rise with the held-out error are reported."""
+    for sign_of, expected in ((-1, True), (1, False)):
+        rows = [
+            {"kind": "freedom", "network": "unet", "heldout_errors": [k, float("nan")], "memorised": [k**sign_of] * 7}
+            for k in range(1, 11)
+        ]
+        assert reach(pd.DataFrame(rows), "unet").holds is expected
+
+
 def test_few_points_must_pull_more_than_many():
     """Assert that ladders are paired by size and that an equal pull is not taken for a difference."""
     many = replace(LADDER, size=64)
@@ -419,6 +437,8 @@ def test_smoke_runs_every_cell_claim_and_figure(tmp_path):
     assert all(figure.alt for figure in study.figures(rows, config).values())
     assert len(quality(rows)) == 2
     assert against_paper(rows, config).ours.str.len().min() > 0
+    assert len(regions(rows, config)) == 3
+    assert len(table(rows, config)) == 5
     assert len(excesses(rows, config)) == sum(len(ladder.rungs()) for ladder in config.ladders)
 
 
