@@ -11,6 +11,7 @@ from studies.selective_underfitting.config import SHORT, Config
 from studies.selective_underfitting.pictures import MARKS, panels
 
 Rows = pd.DataFrame
+RATIOS = (0.1, 0.2, 0.5, 1, 2)
 LENGTHS = (*SHORT, "base")
 SETS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory", "own": "own trajectory"}
 
@@ -38,7 +39,11 @@ def lengths(rows: Rows, config: Config) -> Figure:
         own = table[(table.ladder == ladder.name) & table.rung.isin(LENGTHS)].sort_values("steps")
         axis.loglog(own.steps, own.excess, "k--", marker=".", label="excess loss")
         axis.axhline(1, color="0.6", linewidth=0.6)
-        axis.set(xlabel="steps")
+        axis.set_xticks(own.steps, [f"{int(steps)}" for steps in own.steps])
+        axis.set_yticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+        axis.set_xticks([], minor=True)
+        axis.set_yticks([], minor=True)
+        axis.set(xlabel="steps", ylim=(0.1, 2.0))
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("error, relative to the shortest")
     axes[0].legend(fontsize=6)
