@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from studies.selective_underfitting.claims import first_of_problems
+from studies.selective_underfitting.claims import first_of_sets
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.summaries import memorised_counts
+from studies.statistics import share_interval
 
 SETTING = "ImageNet latents, SiT S to XL; ours: "
 Line = tuple[str, str, str, str]
+ERRORS = {"D_score": "inside_errors", "D_region": "region_errors", "held-out": "heldout_errors"}
 
 
 def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     """One line a published number: quantity, paper (Song et al. 2025, arXiv 2510.01378), ours, what differs."""
-    lines = [line for ladder in first_of_problems(config) for line in shells(rows, ladder)]
+    lines = [line for ladder in first_of_sets(config) for line in shells(rows, ladder)]
     lines += [line for ladder in config.ladders for line in errors(rows, ladder, config)]
     lines += [returned(rows, ladder) for ladder in config.ladders]
     for f in config.freedoms:
@@ -26,6 +29,28 @@ def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["quantity", "paper", "ours", "what differs"])
 
 
+def regions(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """One line a kind of network and region: memorised share, errors to the targets over the low levels (geometric
+    means) on D_score, on D_region and on held-out states, and the median r⋆ of the paths at the lowest level."""
+    found = []
+    for f in config.freedoms:
+        for ratio, thickness in [(r, 1.0) for r in f.ratios] + [(1, k) for k in f.thickness]:
+            own = rows[(rows.kind == "freedom") & (rows.network == f.kind)]
+            own = own[(own.ratio == ratio) & (own.thickness == thickness)]
+            share = share_interval(*memorised_counts(rows, f.kind, ratio, thickness))
+            line = {"network": f.kind, "ratio": ratio, "thickness": thickness}
+            line |= {"memorised": f"{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]"}
+            line |= {f"error, {n}": typical(own[c]) for n, c in ERRORS.items()}
+            found.append(line | {"r⋆ of paths": float(np.mean([v[-1] for v in own.path_deviation]))})
+    return pd.DataFrame(found)
+
+
+def typical(errors: pd.Series) -> float:
+    """The geometric mean over networks and levels that have an error."""
+    logs = np.log(np.asarray([list(v) for v in errors], dtype=float))
+    return float(np.exp(np.nanmean(logs)))
+
+
 def shells(rows: pd.DataFrame, ladder: Ladder) -> list[Line]:
     """r⋆ of trajectories and held-out states, at the highest and the lowest level."""
     own = rows[(rows.ladder == ladder.name) & (rows.kind == "deviation")]
@@ -35,7 +60,7 @@ def shells(rows: pd.DataFrame, ladder: Ladder) -> list[Line]:
         ours = ", ".join(
             f"{pd.Series(v).median():.2g} (σ = {s:g})" for s, v in zip(part.sigma, part.deviation, strict=True)
         )
-        found.append((f"median r⋆, {states}, {ladder.problem}", paper, ours, "levels in σ, other data and dimension"))
+        found.append((f"median r⋆, {states}, {ladder.data}", paper, ours, "levels in σ, other data and dimension"))
     return found
 
 
@@ -43,8 +68,12 @@ def errors(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Line]:
     """Errors to the empirical score (and the population's), *shorter* → *base*, mean over low levels and seeds."""
     own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
     means = own.groupby("rung").mean(numeric_only=True)
-    lines: dict[str, str] = {"inside_empirical": ".1884→.1834", "trajectory_empirical": ".5334→.5359"}
-    differs = f"{SETTING}{ladder.name}, {config.images} images, training length"
+    lines: dict[str, str] = {
+        "inside_empirical": ".1884→.1834",
+        "trajectory_empirical": ".5334→.5359",
+        "own_empirical": ".5334→.5359",
+    }
+    differs = f"{SETTING}{ladder.name} ({ladder.size} points), training length"
     if ladder.problem == "gaussian20":
         lines = {"inside_empirical": ".98→.17", "inside_population": "plateau .34", "heldout_population": ".56→.08"}
         differs = f"MLP 10×1000, 20 000 steps; ours {ladder.depth}×{ladder.width}, {ladder.steps}; levels"

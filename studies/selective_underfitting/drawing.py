@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from studies.figures import colour, described, figure
 from studies.selective_underfitting.config import RUNGS, Config
+from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
-from studies.selective_underfitting.pictures import MARKS, features, guidance, images, perception, pictured
+from studies.selective_underfitting.pictures import MARKS, features, guidance, images, panels, perception, pictured
 from studies.selective_underfitting.summaries import AT, memorised_counts, networks
 from studies.statistics import share_interval
 
@@ -21,7 +20,7 @@ SETS = {
     "trajectory": "trajectories",
     "memoriser": "memoriser",
 }
-COLUMNS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory"}
+COLUMNS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory", "own": "own trajectory"}
 TICKS = (1, 2, 4, 8)
 Rows = pd.DataFrame
 
@@ -31,6 +30,8 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     found = {
         "deviation": deviation(rows),
         "errors": errors(rows, config),
+        "lengths": lengths(rows, config),
+        "parts": held_out_parts(rows, config),
         "levels": by_level(rows, config),
         "return": returning(rows, config),
         "freedom": freedom(rows, config),
@@ -43,23 +44,14 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     return found | {f"images-{name}": images(rows, name) for name in pictured(rows)}
 
 
-def panels(count: int) -> tuple[Figure, Any]:
-    """A figure of `count` panels, at most four in a row; what is left of the last row stays empty."""
-    columns = min(count, 4)
-    drawing, axes = figure(-(-count // columns), columns, panel=(2.7, 2.5))
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return drawing, axes
-
-
 def deviation(rows: Rows) -> Figure:
     """r⋆ against σ for every problem and kind of state."""
-    own = rows[rows.kind == "deviation"].drop_duplicates(["problem", "states", "sigma"])
-    names = list(own.problem.unique())
-    drawing, axes = figure(1, len(names), panel=(3.1, 2.9))
-    for axis, name in zip(axes, names, strict=True):
+    own = rows[rows.kind == "deviation"].drop_duplicates(["data", "states", "sigma"])
+    names = list(own.data.unique())
+    drawing, axes = panels(len(names))
+    for axis, name in zip(axes, names, strict=False):
         for index, (states, label) in enumerate(SETS.items()):
-            part = own[(own.problem == name) & (own.states == states)].sort_values("sigma")
+            part = own[(own.data == name) & (own.states == states)].sort_values("sigma")
             middle = [float(np.median(v)) for v in part.deviation]
             axis.loglog(part.sigma, middle, marker=MARKS[index], markersize=4, color=colour(index), label=label)
         axis.axhline(1, color="0.6", linewidth=0.6)
@@ -80,15 +72,15 @@ def deviation(rows: Rows) -> Figure:
 def errors(rows: Rows, config: Config) -> Figure:
     """Change of the log errors from each smaller rung to the base, by kind of state."""
     drawing, axes = panels(len(config.ladders))
-    smaller = [rung for rung in RUNGS if rung != "base"]
     for axis, ladder in zip(axes, config.ladders, strict=False):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
         own = own[own.rung.isin(RUNGS)]
+        smaller = [rung for rung in RUNGS if rung != "base" and rung in set(own.rung)]
         for index, (column, label) in enumerate(COLUMNS.items()):
-            logs = np.log(own.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"])
+            logs = np.log(own.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"].astype(float))
             for place, rung in enumerate(smaller):
                 change = np.asarray((logs["base"] - logs[rung]).groupby("seed").mean(), dtype=float)
-                spots = np.full(len(change), place + 0.2 * (index - 1))
+                spots = np.full(len(change), place + 0.18 * (index - 1.5))
                 shown = label if place == 0 else None
                 axis.plot(spots, change, MARKS[index], markersize=5, color=colour(index), label=shown)
         axis.axhline(0, color="0.4", linewidth=0.8)
@@ -98,8 +90,9 @@ def errors(rows: Rows, config: Config) -> Figure:
     axes[0].legend(fontsize=7)
     return described(
         drawing,
-        "Change of the logarithm of the error to the empirical score from each smaller network to the base network, "
-        "one point a seed, one panel a ladder: below zero the base network is closer to the empirical score.",
+        "Change of the logarithm of the error to the empirical score from each smaller network to the base network, on "
+        "four kinds of states, one point a seed, one panel a ladder: below zero the base network is closer to "
+        "the empirical score.",
     )
 
 
@@ -194,6 +187,7 @@ def thresholds(rows: Rows, config: Config) -> Figure:
                 THRESHOLDS, shares, style, marker=MARKS[index], color=colour(index), label=f"{f.kind}, ratio {ratio}"
             )
     real = rows[(rows.kind == "network") & (rows.rung == "held-out") & (rows.problem == "digits")]
+    real = real.sort_values("size")
     if len(real):
         axes[0].semilogx(THRESHOLDS, list(real.iloc[0].memorised), "k--", label="real held-out digits")
     axes[0].axvline(THRESHOLDS[AT], color="0.6", linewidth=0.8)

@@ -36,13 +36,14 @@ def run_freedom(freedom: Freedom, ratio: int, thickness: float, context: Context
     weights[: config.score_size * ratio] = 1.0
     objective = Distilled(thickness=thickness, data=score_set)
     steps, architecture = freedom.steps, Architecture(freedom.kind, width=freedom.width, depth=freedom.depth)  # type: ignore[arg-type]  # JSON text
-    recipe = Recipe(architecture, objective, steps, 64, warmup=min(100, steps // 4), halflife=steps / 20)
+    recipe = Recipe(architecture, objective, steps, freedom.batch, warmup=min(100, steps // 4), halflife=steps / 20)
     every, seeds = [weights] * freedom.seeds, list(range(freedom.seeds))
     networks = train_many(recipe, data.train, weights=every, seeds=seeds, cache=context.cache, device=context.device)
     shared = {"kind": "freedom", "network": freedom.kind, "ratio": ratio, "thickness": thickness}
-    found = zip(seeds, networks, strict=True)
+    region_set = data.train[: config.score_size * ratio]
     return [
-        shared | {"seed": k, "loss": float(n.history[-1])} | measured(n.network, score_set, config) for k, n in found
+        shared | {"seed": k, "loss": float(n.history[-1])} | measured(n.network, score_set, region_set, config)
+        for k, n in zip(seeds, networks, strict=True)
     ]
 
 
@@ -51,21 +52,24 @@ def run_exact(context: Context) -> list[Row]:
     config: Config = context.config
     score_set = problem(PROBLEM, largest(config)).train[: config.score_size]
     shared = {"kind": "freedom", "network": "memoriser", "ratio": 1, "thickness": 1.0, "seed": 0, "loss": 0.0}
-    return [shared | measured(Empirical(score_set), score_set, config)]
+    return [shared | measured(Empirical(score_set), score_set, score_set, config)]
 
 
-def measured(denoiser: Any, score_set: torch.Tensor, config: Config) -> Row:
+def measured(denoiser: Any, score_set: torch.Tensor, region_set: torch.Tensor, config: Config) -> Row:
     """Samples and errors of one network."""
     held_out, target = problem(PROBLEM, largest(config)).held_out, Empirical(score_set)
     paths = sampled(denoiser, score_of(denoiser), score_set, config.levels, config.latents, config.substeps)
     low = [sigma for sigma in config.levels if sigma <= config.low]
     shells = Shells(score_set)
     inside = [measures.mean_error(denoiser, target, noised(score_set, s), s, None) for s in low]
+    region = [measures.mean_error(denoiser, target, noised(region_set, s), s, None) for s in low]
     outside = [measures.mean_error(denoiser, target, noised(held_out, s), s, shells) for s in low]
     return {
         "samples": len(paths.samples),
         "memorised": memorised_share(paths.samples, score_set),
         "inside_errors": inside,
+        "region_errors": region,
+        "path_deviation": [float(shells.deviation(paths.at[s], s).median()) for s in config.levels],
         "heldout_errors": outside,
         "energy": measures.energy_distance(paths.samples, held_out),
         **shown(paths.samples),

@@ -23,6 +23,7 @@ from studies.training import Objective, Recipe, Trained, excess_loss, train_many
 Row = dict[str, Any]
 OBJECTIVE = Objective()
 SHOWN = 8
+DRAWS = 256  # training states: at most, for errors; at least, for the excess loss
 
 
 def recipe(ladder: Ladder, rung: Rung, objective: Objective = OBJECTIVE) -> Recipe:
@@ -42,8 +43,7 @@ class Bench:
     @cached_property
     def problem(self) -> Problem:
         """Its data."""
-        toy = self.ladder.problem.endswith("20")
-        return problem(self.ladder.problem, self.config.points if toy else self.config.images)
+        return problem(self.ladder.problem, self.ladder.size)
 
     @cached_property
     def memoriser(self) -> Empirical:
@@ -78,6 +78,11 @@ class Bench:
         return self.paths(self.trained(self.ladder.rungs()[0])[0].network)
 
 
+def identity(ladder: Ladder) -> Row:
+    """What names a ladder in every row."""
+    return {"ladder": ladder.name, "problem": ladder.problem, "data": ladder.data, "size": ladder.size}
+
+
 def score_of(denoiser: Any) -> Any:
     """The score of a network or of a memoriser."""
     return denoiser.score if isinstance(denoiser, Empirical) else as_score(denoiser, "denoiser")
@@ -87,7 +92,7 @@ def run_rung(bench: Bench, rung: Rung) -> list[Row]:
     """Rows of all seeds: one of the network and one of each level."""
     rows: list[Row] = []
     for seed, trained in enumerate(bench.trained(rung)):
-        shared: Row = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "network": bench.ladder.kind}
+        shared: Row = identity(bench.ladder) | {"network": bench.ladder.kind}
         shared |= {"rung": rung.name, "width": rung.width, "depth": rung.depth, "steps": rung.steps, "seed": seed}
         paths = bench.paths(trained.network)
         row = shared | {"kind": "network"} | quality(bench, paths.samples) | excess(bench, trained)
@@ -98,7 +103,7 @@ def run_rung(bench: Bench, rung: Rung) -> list[Row]:
 
 def run_memoriser(bench: Bench) -> list[Row]:
     """The control: the exact empirical score in place of a network, and the held-out points in place of samples."""
-    shared = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "network": "memoriser", "rung": "memoriser"}
+    shared = identity(bench.ladder) | {"network": "memoriser", "rung": "memoriser"}
     paths = bench.paths(bench.memoriser)
     real: Row = shared | {"kind": "network", "network": "held-out", "rung": "held-out"}
     rows = [shared | {"kind": "network"} | quality(bench, paths.samples) | shown(paths.samples)]
@@ -125,15 +130,24 @@ def by_level(bench: Bench, denoiser: Any, paths: Paths) -> list[Row]:
             row |= {
                 f"{name}_{t}": measures.mean_error(denoiser, truth, x, sigma, shells) for t, truth in truths.items()
             }
-        rows.append(row)
+        rows.append(row | outside_parts(bench, denoiser, sets["heldout"], sigma))
     return rows
+
+
+def outside_parts(bench: Bench, denoiser: Any, x: Tensor, sigma: float) -> Row:
+    """The held-out error taken apart about the population's denoiser, or about the clean images where none is known."""
+    data = bench.problem
+    kept = ~bench.shells.contains(x, sigma)
+    centre = data.held_out if data.population is None else data.population.denoiser(x, torch.tensor(sigma))
+    found = measures.parts(denoiser, bench.memoriser, centre[kept].to(x.dtype), x[kept], sigma)
+    return dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), found, strict=True))
 
 
 def states(bench: Bench, sigma: float) -> dict[str, Tensor]:
     """The states that all networks of the ladder share at a level."""
     data = bench.problem
     return {
-        "inside": noised(data.train, sigma),
+        "inside": noised(data.train[:DRAWS], sigma),
         "heldout": noised(data.held_out, sigma),
         "trajectory": bench.reference.at[sigma],
     }
@@ -161,7 +175,7 @@ def shown(samples: Tensor | None) -> Row:
 def excess(bench: Bench, trained: Trained) -> Row:
     """The denoising loss on the training set, its least possible value, and the difference; the held-out loss."""
     data = bench.problem
-    many = data.train.repeat(4, *[1] * (data.train.ndim - 1))
+    many = data.train.repeat(-(-DRAWS // len(data.train)), *[1] * (data.train.ndim - 1))
     found = excess_loss(trained.network, OBJECTIVE, many, bench.memoriser, seed=3)
     other = excess_loss(trained.network, OBJECTIVE, data.held_out, bench.memoriser, seed=3)
     return {"loss": found.loss, "optimum": found.optimum, "excess": found.excess, "held_out_loss": other.loss}
@@ -174,7 +188,7 @@ def deviations(bench: Bench, memorised: Paths) -> list[Row]:
         sets = states(bench, sigma) | {"memoriser": memorised.at[sigma]}
         for name, x in sets.items():
             deviation, nearest = bench.shells.deviation(x, sigma), bench.shells.nearest(x, sigma)
-            row: Row = {"ladder": bench.ladder.name, "problem": bench.ladder.problem, "kind": "deviation"}
+            row: Row = identity(bench.ladder) | {"kind": "deviation"}
             row |= {
                 "states": name,
                 "sigma": sigma,

@@ -35,6 +35,30 @@ def mean_error(first: Denoiser, second: Denoiser, x: Tensor, sigma: float, shell
     return float(errors(first, second, kept, sigma).mean()) if len(kept) >= ENOUGH else NAN
 
 
+def parts(denoiser: Denoiser, target: Denoiser, centre: Tensor, x: Tensor, sigma: float) -> tuple[float, float, float]:
+    """The error taken apart about a point c: own = `|D − c|²`, gap = `|D⋆ − c|²`, both over σ² d, and the pull.
+
+    The pull `Σ (D − c)·(D⋆ − c) / Σ |D⋆ − c|²` (sums over states) is how far D goes from c toward the empirical
+    denoiser: 0 for D = c, 1 for D⋆. The mean error to D⋆ is own + gap (1 − 2 pull), exactly.
+
+    Args:
+        denoiser, target: D, D⋆. centre: c, like x (batch, *shape).
+
+    Example:
+        >>> x = torch.zeros(8, 2)
+        >>> parts(lambda x, s: x + 0.25, lambda x, s: x + 1, x, x, 1.0)
+        (0.0625, 1.0, 0.25)
+    """
+    if len(x) < ENOUGH:
+        return NAN, NAN, NAN
+    level = torch.tensor(sigma, dtype=x.dtype)
+    with torch.no_grad():
+        own, gap = ((each(x, level) - centre).flatten(1) for each in (denoiser, target))
+    scale = gap.square().sum()
+    pull = float((own * gap).sum() / scale) if scale > 0 else NAN
+    return float(own.square().mean()) / sigma**2, float(gap.square().mean()) / sigma**2, pull
+
+
 def returned(denoiser: Denoiser, score: Score, train: Tensor, sigma: float, substeps: int) -> float:
     """The share of training points (at most 64), noised to σ, that the flow takes back to themselves."""
     start = noised(train[:64], sigma, seed=7)

@@ -15,6 +15,15 @@ MARKS = "osD^vPX"
 Rows = pd.DataFrame
 
 
+def panels(count: int) -> tuple[Figure, Any]:
+    """A figure of `count` panels, at most four in a row; what is left of the last row stays empty."""
+    columns = min(count, 4)
+    drawing, axes = figure(-(-count // columns), columns, panel=(2.7, 2.5))
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return drawing, axes
+
+
 def guidance(rows: Rows) -> Figure:
     """Gaps of conditional and unconditional denoisers, and accuracy with and without guidance."""
     drawing, axes = figure(1, 2, panel=(3.8, 3.0))
@@ -95,13 +104,18 @@ def pictured(rows: Rows) -> list[str]:
     return list(own.problem.unique())
 
 
+def label(row: pd.Series) -> str:
+    """Of a strip of images: the network, or what stands in for it, and the number of training images."""
+    return f"{row.network}, N = {int(row['size'])}"
+
+
 def images(rows: Rows, name: str) -> Figure:
     """Samples of the base networks and of the memoriser."""
     own = rows[(rows.kind == "network") & (rows.problem == name) & rows.shown.notna()]
     sets: dict[str, Any] = {}
     for _, row in own.iterrows():
         side = round((len(row.shown) / 8) ** 0.5)
-        sets.setdefault(str(row.network), np.asarray(row.shown).reshape(8, side, side))
+        sets.setdefault(label(row), np.asarray(row.shown).reshape(8, side, side))
     return described(
         image_strip(sets),
         f"{name}: eight samples each of the base networks, of the exact memoriser, and held-out images.",

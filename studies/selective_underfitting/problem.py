@@ -33,12 +33,12 @@ class Problem:
 
 @lru_cache(maxsize=8)
 def problem(name: str, size: int) -> Problem:
-    """The problem of that name with `size` training points and at most as many held out, at least 64."""
+    """The problem of that name with `size` training points and at most as many held out, or 256."""
     if name.endswith("20"):
         return _toy(name, size)
     images = data.load(name)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    train, other = images.subset(order[:size]), images.subset(order[size : size + max(size, 64)])
+    train, other = images.subset(order[:size]), images.subset(order[size : size + max(size, 256)])
     return Problem(name, train.images, other.images, train.labels, other.labels, None)
 
 

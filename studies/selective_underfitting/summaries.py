@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +18,18 @@ AT = THRESHOLDS.index(THRESHOLD)
 EMPTY = Interval(float("nan"), float("nan"), float("nan"))
 
 
-def changes(rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str) -> np.ndarray:
-    """log error of *base* minus that of the smaller rungs, one value a rung, seed and low level."""
-    levels = rows[(rows.kind == "level") & (rows.sigma <= config.low)].set_index(["rung", "seed", "sigma"])[column]
-    values = [np.log(levels["base"]) - np.log(levels[rung]) for rung in smaller]
-    return np.concatenate([np.asarray(v.dropna(), dtype=float) for v in values])
+def changes(
+    rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str, scale: Callable[[Any], Any] = np.log
+) -> pd.Series:
+    """log error (or another scale) of *base* minus that of the smaller rungs, by rung, seed and low level."""
+    levels = rows[(rows.kind == "level") & (rows.sigma <= config.low) & rows.rung.isin(("base", *smaller))]
+    levels = scale(levels.set_index(["rung", "seed", "sigma"])[column].astype(float))
+    return pd.concat({rung: levels["base"] - levels[rung] for rung in smaller}).dropna()
 
 
-def mean_of(values: np.ndarray) -> Interval:
+def mean_of(values: pd.Series | np.ndarray) -> Interval:
     """Mean with a bootstrap interval; empty without values."""
-    return bootstrap(values) if len(values) else EMPTY
+    return bootstrap(np.asarray(values, dtype=float)) if len(values) else EMPTY
 
 
 def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
@@ -50,9 +54,10 @@ def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a trained image network: its quality and the geometric mean of its errors over the levels."""
+    """One row a network trained on the most images: its quality, and geometric means of its errors over the levels."""
     keys = ["ladder", "rung", "seed"]
     images = rows[rows.problem.isin(["digits", "mnist14"]) & rows.seed.notna()]
+    images = images[images["size"] == images.groupby("problem")["size"].transform("max")]
     levels = images[images.kind == "level"]
     columns = ["inside_empirical", "trajectory_empirical", "heldout_empirical", "own_empirical"]
     logs = levels.set_index(keys)[columns].astype(float).apply(np.log)

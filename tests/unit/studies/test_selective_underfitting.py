@@ -31,21 +31,23 @@ from studies.selective_underfitting.claims import (
     memoriser,
     perception,
     quality,
+    reach,
     returning,
-    sign,
     toy,
 )
-from studies.selective_underfitting.comparison import against_paper
+from studies.selective_underfitting.comparison import against_paper, regions
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.features import RandomFeatures, quadrature
-from studies.selective_underfitting.measures import energy_distance, mean_error
+from studies.selective_underfitting.lengths import excesses, parts_of
+from studies.selective_underfitting.measures import energy_distance, errors, mean_error, parts
 from studies.selective_underfitting.paths import noised, path
-from studies.selective_underfitting.summaries import difference, spearman
+from studies.selective_underfitting.signs import few_and_many, perfect, pulled, selective, sign, table
+from studies.selective_underfitting.summaries import changes, difference, spearman
 from studies.study import Context
 from studies.training import Objective, Recipe, train
 from studies.training.batches import Batches, Draw
 
-LADDER = Ladder("digits", "mlp", 16, 2, 16)
+LADDER = Ladder("digits", "mlp", 16, 2, 16, 32)
 CONFIG = replace(Config.smoke(), ladders=(LADDER,))
 
 
@@ -215,30 +217,102 @@ def test_quadrature_integrates_the_noise_exactly():
     assert weights @ ((states - origin) ** 4)[:, 0] == pytest.approx(3 * 0.5**4)
 
 
-def level_rows(inside: float, trajectory: float, returned: tuple[float, float] = (1.0, 0.0)) -> pd.DataFrame:
+def level_rows(
+    inside: float, trajectory: float, returned: tuple[float, float] = (1.0, 0.0), pull: float = 0.0
+) -> pd.DataFrame:
     """Rows of a ladder whose errors change by the given factors from the smaller networks to the base."""
     rng, rows = np.random.default_rng(0), []
-    for rung in ("base", "narrow", "shallow", "shorter"):
+    for rung in ("base", "narrow", "shallow", "short", "shorter"):
         for seed in range(3):
             for sigma in (0.8, 0.4, 0.1):
                 power = 1.0 if rung == "base" else 0.0
                 noise = np.exp(0.02 * rng.standard_normal(2))
-                row = {"ladder": "digits-mlp", "kind": "level", "rung": rung, "seed": seed, "sigma": sigma}
+                row = {"ladder": LADDER.name, "kind": "level", "rung": rung, "seed": seed, "sigma": sigma}
                 row |= {"inside_empirical": inside**power * noise[0], "returned": returned[int(sigma == 0.8)]}
-                rows.append(row | {"trajectory_empirical": trajectory**power * noise[1]})
+                row |= {"heldout_pull": pull * power + 0.01 * noise[0]}
+                outside = ("trajectory_empirical", "own_empirical", "heldout_empirical")
+                rows.append(row | dict.fromkeys(outside, trajectory**power * noise[1]))
     return pd.DataFrame(rows)
 
 
 CONFIG3 = replace(CONFIG, levels=(0.8, 0.4, 0.1))
 
 
-@pytest.mark.parametrize("axis", ["training", "capacity"])
+@pytest.mark.parametrize("axis", ["training", "late training", "capacity"])
 def test_the_sign_pattern_is_found_and_its_opposite_refused(axis):
     """Assert that the claim holds on planted selective underfitting, and fails when signs are turned."""
     good, bad = level_rows(0.8, 1.2), level_rows(1.2, 0.8)
-    for column in ("inside", "trajectory"):
+    for column in ("inside", "trajectory", "own"):
         assert sign(good, LADDER, CONFIG3, axis, column).holds
         assert not sign(bad, LADDER, CONFIG3, axis, column).holds
+
+
+def test_the_weak_sense_fails_where_the_outside_error_falls_more():
+    """Assert that inside errors must fall by more than held-out ones."""
+    assert selective(level_rows(0.5, 0.8), LADDER, CONFIG3).holds
+    assert not selective(level_rows(0.8, 0.5), LADDER, CONFIG3).holds
+
+
+def test_a_perfect_denoiser_above_the_start_is_reported():
+    """Assert that the claim fails where the gap exceeds the error of the shortest training."""
+    rows = level_rows(1, 1)
+    for gap, expected in ((0.8, True), (1.2, False)):
+        assert perfect(rows.assign(heldout_gap=gap), LADDER, CONFIG3).holds is expected
+
+
+def test_the_rank_claim_on_regions_can_fail():
+    """Assert that memorised shares that rise with the held-out error are reported."""
+    for sign_of, expected in ((-1, True), (1, False)):
+        rows = [
+            {"kind": "freedom", "network": "unet", "heldout_errors": [k, float("nan")], "memorised": [k**sign_of] * 7}
+            for k in range(1, 11)
+        ]
+        assert reach(pd.DataFrame(rows), "unet").holds is expected
+
+
+def test_few_points_must_pull_more_than_many():
+    """Assert that ladders are paired by size and that an equal pull is not taken for a difference."""
+    many = replace(LADDER, size=64)
+    config = replace(CONFIG3, ladders=(LADDER, many, replace(many, kind="unet")))
+    assert few_and_many(config) == [(LADDER, many)]
+    for pulls, expected in (((0.5, 0.1), True), ((0.1, 0.1), False), ((0.1, 0.5), False)):
+        each = [level_rows(1, 1, pull=p).assign(ladder=own.name) for p, own in zip(pulls, (LADDER, many), strict=True)]
+        assert pulled(pd.concat(each), LADDER, many, config).holds is expected
+
+
+def test_changes_are_those_of_a_loop():
+    """Assert that changes of the logarithm are paired by seed and level, and that missing levels drop out."""
+    rows = level_rows(0.5, 2.0)
+    rows.loc[(rows.rung == "base") & (rows.sigma == 0.4), "inside_empirical"] = np.nan
+    found = changes(rows, CONFIG3, ("narrow", "shallow"), "inside_empirical")
+    assert len(found) == 2 * 3 * 2
+    value = {rung: rows[(rows.rung == rung) & (rows.seed == 1) & (rows.sigma == 0.1)] for rung in ("base", "shallow")}
+    expected = np.log(value["base"].inside_empirical.iloc[0] / value["shallow"].inside_empirical.iloc[0])
+    assert found["shallow", 1, 0.1] == pytest.approx(expected)
+
+
+def test_parts_add_up_to_the_error(points):
+    """Assert own + gap (1 − 2 pull) = error for any centre, the pull at both ends, and NaN for too few states."""
+    x = points + 0.3
+    centre, network = points * 0.9, lambda y, sigma: 0.8 * y + 0.1
+    own, gap, pull = parts(network, Empirical(points), centre, x, 0.5)
+    error = float(errors(network, Empirical(points), x, 0.5).mean())
+    assert own + gap * (1 - 2 * pull) == pytest.approx(error, rel=1e-12)
+    ends = [parts(d, Empirical(points), centre, x, 0.5)[2] for d in (lambda y, s: centre, Empirical(points))]
+    assert ends == pytest.approx([0.0, 1.0])
+    assert np.isnan(parts(network, Empirical(points), centre[:3], x[:3], 0.5)).all()
+
+
+def test_parts_of_a_ladder_add_up_to_the_change():
+    """Assert that the two bars of a level sum to the relative change of the held-out error."""
+    shared = {"kind": "level", "sigma": 0.1, "seed": 0}
+    short = shared | {"rung": "shorter", "heldout_own": 1.0, "heldout_gap": 10.0, "heldout_pull": 0.1}
+    base = shared | {"rung": "base", "heldout_own": 0.5, "heldout_gap": 10.0, "heldout_pull": 0.3}
+    found = parts_of(pd.DataFrame([short, base]), CONFIG3).iloc[0]
+    before, after = 1 + 10 * (1 - 0.2), 0.5 + 10 * (1 - 0.6)
+    assert found.own + found.pull == pytest.approx(after / before - 1)
+    assert found.own < 0
+    assert found.pull < 0
 
 
 def test_return_claims_fail_for_a_network_that_never_or_always_returns():
@@ -319,7 +393,7 @@ def test_toy_claims_fail_for_a_network_that_never_learns():
         rows = []
         for rung, seed, sigma in product(("base", "shorter"), range(3), (0.4, 0.1)):
             values = [f if rung == "base" else 1.0 for f in factors] * np.exp(0.02 * rng.standard_normal(3))
-            shared = {"ladder": "gaussian20-mlp", "kind": "level", "rung": rung, "seed": seed, "sigma": sigma}
+            shared = {"problem": "gaussian20", "kind": "level", "rung": rung, "seed": seed, "sigma": sigma}
             rows.append(shared | dict(zip(columns, values, strict=True)))
         assert [claim.holds for claim in toy(pd.DataFrame(rows), config)] == expected
 
@@ -341,7 +415,7 @@ def test_quality_claims_fail_when_errors_and_quality_are_unrelated():
     for power, expected in ((-1, [True, True]), (1, [True, False])):
         rows = []
         for k in range(1, 13):
-            shared = {"ladder": "digits-mlp", "problem": "digits", "rung": str(k), "seed": 0.0}
+            shared = {"ladder": "digits-mlp-9", "problem": "digits", "size": 9, "rung": str(k), "seed": 0.0}
             row = {"energy": float(k), "confidence": 0.5, "loss": 1.0, "excess": 0.1, "optimum": 0.5}
             rows.append(shared | {"kind": "network"} | row)
             errors = {f"{name}_empirical": float(k) ** power for name in ("trajectory", "heldout", "own")}
@@ -363,6 +437,9 @@ def test_smoke_runs_every_cell_claim_and_figure(tmp_path):
     assert all(figure.alt for figure in study.figures(rows, config).values())
     assert len(quality(rows)) == 2
     assert against_paper(rows, config).ours.str.len().min() > 0
+    assert len(regions(rows, config)) == 3
+    assert len(table(rows, config)) == 5
+    assert len(excesses(rows, config)) == sum(len(ladder.rungs()) for ladder in config.ladders)
 
 
 def test_every_level_has_uniquely_named_cells():
