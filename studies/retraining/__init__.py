@@ -21,7 +21,7 @@ Fixed before any result, but for the amendments below.
   parameters, with the same order and noise wherever their data agree; both sample from the same latents; the changes
   of P pairs are averaged. *scratch*: all steps on the changed data. *finetune*: both go on from the base network for a
   quarter of the steps, the control on the base data.
-- 128 latents, seed 0, at σ_max = 20; 40 Heun steps (Karras spacing) to σ_min = .05; every latent and every cell is
+- 128 latents (64 where images or networks are dear), seed 0, at σ_max = 20; 40 Heun steps (Karras spacing) to σ_min = .05; every latent and every cell is
   reported.
 - Predictors, all from the base networks alone and averaged over the same P: `flow` (log density along the flow, exact
   trace in d = 64, eight random probes above), `probes` (eight probes), `finite` (the path under the finite mass),
@@ -68,8 +68,8 @@ After the results of version 2 (digits .786 and .932; MNIST 14×14 .446 and .812
 4. New: U-Net, Fashion-MNIST, the known mixture, blur, a second single image, two seeds for random halves, gradient
    attribution, the density formula, the design, the causes of failure, the repeated fine-tuning.
 5. Sizes, to fit the hour: the other classes, masses, removals, edits and single images moved from width 256 and 3 000
-   steps to width 128 and 1 500 steps, still three pairs; larger images are trained for 800 to 2 000 steps with two to
-   four pairs; the U-Net has 64 latents. Digits with class 3 at η = .1 are as before.
+   steps to width 64 and 1 000 steps, still three pairs; larger images are trained for 600 to 1 500 steps with two or
+   three pairs, the dearest with 64 latents. Digits with class 3 at η = .1 are as before.
 """
 
 from studies.retraining.cells import cells, run_cell

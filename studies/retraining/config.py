@@ -116,20 +116,20 @@ class Config:
         """One class on every data set; every class, mass, removal and edit on small networks, to fit the hour."""
         digits = Regime("digits-mlp", "digits", causes=True)
         others = (
-            Regime("gaussian-digits-mlp", "gaussian-digits", steps=2000, pairs=3),
-            Regime("mnist14-mlp", "mnist14", steps=2000, pairs=4),
-            Regime("fashion14-mlp", "fashion14", count=4500, steps=2000, pairs=3),
-            Regime("mnist28-mlp", "mnist", steps=1500, pairs=2),
-            Regime("faces-mlp", "faces", steps=1000, pairs=2, changes=FACES, compared=()),
-            Regime("mnist14-unet", "mnist14", kind="unet", width=16, depth=2, steps=800, batch=64, pairs=2, latents=64),
+            Regime("gaussian-digits-mlp", "gaussian-digits", width=128, steps=1500, pairs=3),
+            Regime("mnist14-mlp", "mnist14", steps=1500, pairs=3),
+            Regime("fashion14-mlp", "fashion14", count=4500, steps=1000, pairs=2),
+            Regime("faces-mlp", "faces", steps=600, pairs=2, changes=FACES, compared=(), latents=64),
+            Regime("mnist28-mlp", "mnist", steps=1000, pairs=2, latents=64),
+            Regime("mnist14-unet", "mnist14", kind="unet", width=8, depth=2, steps=600, batch=64, pairs=2, latents=64),
         )
         small = Regime(
-            "digits-small", "digits", width=128, steps=1500, pairs=3, changes=(*CLASSES, *SWEEP, *EDITS, *SINGLE),
+            "digits-small", "digits", width=64, steps=1000, pairs=3, changes=(*CLASSES, *SWEEP, *EDITS, *SINGLE),
             compared=(), halves=24, factor="reference",
         )  # fmt: skip
         levels: dict[str, tuple[float, ...]] = {
-            "steps": (375, 750, 6000),
-            "width": (32, 64, 256),
+            "steps": (250, 500, 4000),
+            "width": (32, 128, 256),
             "count": (200, 400, 800),
             "sigma_min": (0.02, 0.1, 0.2),
         }
@@ -148,11 +148,11 @@ class Config:
         ]
         faces = replace(shared, name="faces-mlp", images="faces", changes=FACES, compared=(), halves=0, causes=False)
         small = replace(
-            shared, name="digits-small", width=128, steps=1500, compared=(), causes=False, factor="reference",
+            shared, name="digits-small", width=64, steps=1000, compared=(), causes=False, factor="reference",
         )  # fmt: skip
         levels: dict[str, tuple[float, ...]] = {
-            "steps": (375, 750, 3000, 6000, 24_000),
-            "width": (32, 64, 256, 512),
+            "steps": (250, 500, 4000, 16_000),
+            "width": (32, 128, 256, 512),
             "count": (200, 400, 800),
             "sigma_min": (0.02, 0.1, 0.2),
         }

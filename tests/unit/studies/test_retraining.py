@@ -9,7 +9,8 @@ from support.close import assert_close
 
 from sensitivity import Points
 from studies import data
-from studies.retraining import bench, cells, changes, halves, measures, predictors, reading, synthetic
+from studies.retraining import bench, changes, halves, measures, predictors, reading, synthetic
+from studies.retraining.cells import cells, run_cell
 from studies.retraining.claims import BASELINES, claims
 from studies.retraining.config import MAIN, Config, Regime
 from studies.runner import run
@@ -95,14 +96,14 @@ def test_the_interval_of_the_ceiling_covers_it():
 
 def test_the_share_of_the_ceiling_is_one_for_the_signal_itself():
     """Assert that a predictor that knows the signal reaches its ceiling, and half of it with independent errors."""
-    signal = RNG.standard_normal((300, 64))
-    noisy = signal + 1.5 * RNG.standard_normal((4, 300, 64))
+    signal = RNG.standard_normal((300, 256))  # many pixels: a median of correlations errs by about 1/pixels
+    noisy = signal + 1.5 * RNG.standard_normal((4, 300, 256))
     between = measures.between_pairs(noisy)
     right = measures.share_of_ceiling(measures.pearson(signal, noisy.mean(0)), between, 4)
     wrong = signal + np.sqrt(3) * RNG.standard_normal(signal.shape)
     poor = measures.share_of_ceiling(measures.pearson(wrong, noisy.mean(0)), between, 4)
     assert right.low < 1 < right.high
-    assert poor.low < 0.5 < poor.high
+    assert poor.estimate == pytest.approx(0.5, abs=0.02)
 
 
 def test_seed_noise_explains_all_of_what_the_signal_leaves_unexplained():
@@ -155,7 +156,7 @@ def test_data_that_are_not_installed_are_skipped_with_the_reason(monkeypatch, tm
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
     config = Config((Regime("fashion14-mlp", "fashion14", count=100),))
     context = Context(config, folder=tmp_path / "x")
-    rows = [row for cell in cells.cells(config) for row in cells.run_cell(cell, context)]
+    rows = [row for cell in cells(config) for row in run_cell(cell, context)]
     assert {row["kind"] for row in rows} == {"skipped"}
     assert "dataset-fashion-mnist" in rows[0]["reason"]
     assert claims(pd.DataFrame(rows), config) == []
