@@ -21,8 +21,8 @@ Fixed before any result, but for the amendments below.
   parameters, with the same order and noise wherever their data agree; both sample from the same latents; the changes
   of P pairs are averaged. *scratch*: all steps on the changed data. *finetune*: both go on from the base network for a
   quarter of the steps, the control on the base data.
-- 128 latents (64 where images or networks are dear), seed 0, at σ_max = 20; 40 Heun steps (Karras spacing) to σ_min = .05; every latent and every cell is
-  reported.
+- 128 latents (64 where images or networks are dear), seed 0, at σ_max = 20; 40 Heun steps (Karras spacing) to
+  σ_min = .05; every latent and every cell is reported.
 - Predictors, all from the base networks alone and averaged over the same P: `flow` (log density along the flow, exact
   trace in d = 64, eight random probes above), `probes` (eight probes), `finite` (the path under the finite mass),
   `kernel` (log-ratio of two kernel densities), `classifier` (noise-conditional density-ratio classifier). Bandwidths
