@@ -119,28 +119,27 @@ def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Inte
 def explained(response: Array, causes: dict[str, Array]) -> dict[str, tuple[Interval, Interval]]:
     """By cause, the share of the response's variance, in ranks, that it explains alone and that it adds to all others;
     and under "all" the share of all together (twice). Least squares; bootstrap intervals over latents."""
-    design = np.stack([stats.rankdata(values) for values in causes.values()], axis=1)
-    target, draws = stats.rankdata(response), _draws(len(response))
-    table = np.array([_shares(target[rows], design[rows]) for rows in [np.arange(len(target)), *draws]])
-    columns = [_interval(float(column[0]), column[1:]) for column in table.T]
-    count = len(causes)
-    found = {name: (columns[k], columns[count + k]) for k, name in enumerate(causes)}
-    return found | {"all": (columns[-1], columns[-1])}
+    table = np.stack([stats.rankdata(values) for values in (response, *causes.values())], axis=1)
+    draws = np.concatenate([np.arange(len(table))[None], _draws(len(table))])
+    centred = table[draws] - table[draws].mean(axis=1, keepdims=True)
+    products = centred.transpose(0, 2, 1) @ centred
+    everything = list(range(1, 1 + len(causes)))
+    whole = _r2(products, everything)
+    found: dict[str, tuple[Interval, Interval]] = {}
+    for k, name in enumerate(causes, start=1):
+        alone, rest = _r2(products, [k]), _r2(products, [other for other in everything if other != k])
+        added = whole - rest
+        found[name] = _interval(float(alone[0]), alone[1:]), _interval(float(added[0]), added[1:])
+    together = _interval(float(whole[0]), whole[1:])
+    return found | {"all": (together, together)}
 
 
-def _shares(target: Array, design: Array) -> list[float]:
-    """R² of each column alone, what each adds to the others, and R² of all."""
-    count = design.shape[1]
-    whole = _r2(target, design)
-    alone = [_r2(target, design[:, [k]]) for k in range(count)]
-    return [*alone, *(whole - _r2(target, np.delete(design, k, axis=1)) for k in range(count)), whole]
-
-
-def _r2(target: Array, design: Array) -> float:
-    centred = design - design.mean(axis=0)
-    y = target - target.mean()
-    fitted = centred @ np.linalg.lstsq(centred, y, rcond=None)[0]
-    return float((fitted @ y) / max(y @ y, 1e-300))
+def _r2(products: Array, chosen: list[int]) -> Array:
+    """R² of the first column on the chosen ones, from centred products (draws, columns, columns), (draws,)."""
+    moments = products[:, chosen, 0]
+    inverse = np.linalg.pinv(products[np.ix_(range(len(products)), chosen, chosen)], hermitian=True)
+    fitted = np.einsum("di,dij,dj->d", moments, inverse, moments)
+    return np.asarray(fitted / np.maximum(products[:, 0, 0], 1e-300))
 
 
 def quartile_gap(values: Array, by: Array) -> Interval:
