@@ -82,6 +82,7 @@ def _model(bench: Bench) -> dict[str, Any]:
             for name, law in laws.items()
         },
         "bandwidth": bench.bandwidth,
+        "pixels": train.images[0].numel(),
         "samples": short(bench.samples(bench.base[:1])[0][:SHOWN].ravel(), 2),
         "data": short(train.images[:SHOWN].cpu().numpy().ravel(), 2),
     }

@@ -29,7 +29,7 @@ def models(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
     for lines, regime in zip(grid, regimes, strict=True):
         row = of(rows, kind="model", regime=regime.name).iloc[0]
         for line, column, label in zip(lines, ("data", "samples"), (f"{regime.name}\ndata", "samples"), strict=True):
-            pictures = _stack(row[column], 8)
+            pictures = _stack(row[column], len(row[column]) // int(row["pixels"]))
             for axis, picture in zip(line, pictures, strict=False):
                 _show(axis, picture)
             for axis in line[len(pictures) :]:
