@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sensitivity import GaussianAnchor, Points
 from studies import data
@@ -70,25 +72,32 @@ def _model(bench: Bench) -> dict[str, Any]:
         "gaussian": bench.anchor,
         "kernel": Points(train.images, bandwidth=bench.bandwidth),
     }
-    losses = np.array([[bench.loss(n, images.images[:LOSS_IMAGES]) for images in (train, held_out)] for n in networks])
+    shown, other = (spread(part.images, LOSS_IMAGES) for part in (train, held_out))
+    losses = np.array([[bench.loss(n, images) for images in (shown, other)] for n in networks])
     return {
         "kind": "model",
         "regime": bench.regime.name,
         "count": len(train),
         "train_loss": float(losses[:, 0].mean()),
         "held_out_loss": float(losses[:, 1].mean()),
-        **{
-            f"{name}_loss": bench.loss(LawDenoiser(law, networks[0].scale), held_out.images[:LOSS_IMAGES])
-            for name, law in laws.items()
-        },
+        **{f"{name}_loss": bench.loss(LawDenoiser(law, networks[0].scale), other) for name, law in laws.items()},
         "bandwidth": bench.bandwidth,
         "pixels": train.images[0].numel(),
         "samples": short(bench.samples(bench.base[:1])[0][:SHOWN].ravel(), 2),
-        "data": short(train.images[:SHOWN].cpu().numpy().ravel(), 2),
+        "data": short(spread(train.images, SHOWN).cpu().numpy().ravel(), 2),
     }
 
 
 LOSS_IMAGES = 500
+
+
+def spread(images: Tensor, count: int) -> Tensor:
+    """So many images at even distances: some data sets are sorted by class.
+
+    >>> spread(torch.arange(10.0), 4).tolist()
+    [0.0, 3.0, 6.0, 9.0]
+    """
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()]
 
 
 def run_change(bench: Bench, change: Change) -> Rows:
