@@ -7,6 +7,7 @@
 | mnist14 | the same, averaged over 2×2 pixels to 14×14 | |
 | faces | 100 × 25×25, no classes | `skimage.data.lfw_subset` |
 | fashion | 60 000 × 28×28, ten classes | Debian package `dataset-fashion-mnist` (optional) |
+| fashion14 | the same, averaged over 2×2 pixels to 14×14 | |
 
 An image is (1, height, width), float32, ink or light high: pixel p of a range [0, P] becomes 2p/P − 1. Distances and
 noise levels are in these units: the sides of the range are 2 apart and digits have a standard deviation of about 0.7
@@ -38,7 +39,9 @@ class Images:
     def of_class(self, label: int) -> Tensor:
         """The mask (N,) of one class."""
         if self.labels is None:
-            raise ValueError(f"images {self.name!r} have no classes: choose digits, mnist, mnist14 or fashion.")
+            raise ValueError(
+                f"images {self.name!r} have no classes: choose digits, mnist, mnist14, fashion or fashion14."
+            )
         mask = self.labels == label
         if not bool(mask.any()):
             raise ValueError(
@@ -115,7 +118,10 @@ def _mnist() -> Raw:
 
 
 def _mnist14() -> Raw:
-    pixels, labels, top = _mnist()
+    return _halved(*_mnist())
+
+
+def _halved(pixels: np.ndarray, labels: np.ndarray | None, top: float) -> Raw:
     return pixels.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)), labels, top
 
 
@@ -139,6 +145,10 @@ def _fashion() -> Raw:
     )
 
 
+def _fashion14() -> Raw:
+    return _halved(*_fashion())
+
+
 def _idx(path: Path, header: int) -> np.ndarray:
     with gzip.open(path) as stream:
         return np.frombuffer(stream.read()[header:], dtype=np.uint8)
@@ -150,4 +160,5 @@ LOADERS: dict[str, Callable[[], Raw]] = {
     "mnist14": _mnist14,
     "faces": _faces,
     "fashion": _fashion,
+    "fashion14": _fashion14,
 }

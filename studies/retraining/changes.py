@@ -4,17 +4,20 @@
 |---|---|
 | `class:3@0.1` | ρ → (1 − η) ρ + η ν, ν uniform on class 3, η = .1 |
 | `drop-class:3` | class 3 is removed |
-| `drop-image:0`, `add-image:0@0.02` | the first image of class 3 (of all, where there are no classes) is removed, or
-gains mass |
-| `edit-class:3@0.3` | the contrast of class 3 is lowered by η: x → x + η (background − x) |
+| `drop-image:0`, `add-image:0@0.02` | image 0 of class 3 (of all, without classes) is removed, or gains mass |
+| `contrast-class:3@0.3` | the contrast of class 3 is lowered by η: x → x + η (background − x) |
+| `blur-class:3@0.5` | class 3 is blurred: x → x + η (blur(x) − x), blur the binomial filter (1 2 1)/4 |
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sensitivity import Move, Perturbation, Points, Remove, Toward
 from studies.data import Images
@@ -50,7 +53,14 @@ def parse(name: str, train: Images, bandwidth: float) -> Change:
     """
     kind, _, rest = name.partition(":")
     which, _, mass = rest.partition("@")
-    makers = {"class": _more, "drop-class": _less, "add-image": _more, "drop-image": _less, "edit-class": _edited}
+    makers: dict[str, Callable[..., Change]] = {
+        "class": _more,
+        "drop-class": _less,
+        "add-image": _more,
+        "drop-image": _less,
+        "contrast-class": partial(_edited, edit=faded),
+        "blur-class": partial(_edited, edit=blurred),
+    }
     if kind not in makers or not which.isdigit():
         raise ValueError(f"change {name!r} is not known: write one of {', '.join(f'{k}:INDEX' for k in makers)}.")
     mask = _mask(kind, int(which), train)
@@ -60,8 +70,9 @@ def parse(name: str, train: Images, bandwidth: float) -> Change:
 def _mask(kind: str, which: int, train: Images) -> Tensor:
     if kind.endswith("class"):
         return train.of_class(which)
-    members = torch.arange(len(train)) if train.labels is None else train.of_class(IMAGE_CLASS).nonzero()[:, 0]
-    return torch.arange(len(train)) == members[which]
+    everything = torch.arange(len(train), device=train.images.device)
+    members = everything if train.labels is None else train.of_class(IMAGE_CLASS).nonzero()[:, 0]
+    return everything == members[which]
 
 
 def _more(name: str, images: Tensor, mask: Tensor, eta: float, bandwidth: float) -> Change:
@@ -76,9 +87,28 @@ def _less(name: str, images: Tensor, mask: Tensor, eta: float, bandwidth: float)
     return Change(name, perturbation.mass(len(images)), images[mask], kept / kept.sum(), None, perturbation)
 
 
-def _edited(name: str, images: Tensor, mask: Tensor, eta: float, bandwidth: float) -> Change:
-    fade = BACKGROUND - images[mask]
+def _edited(
+    name: str, images: Tensor, mask: Tensor, eta: float, bandwidth: float, *, edit: Callable[[Tensor], Tensor]
+) -> Change:
+    displacement = edit(images[mask]) - images[mask]
     edited = images.clone()
-    edited[mask] += eta * fade
+    edited[mask] += eta * displacement
     share = float(mask.double().mean())
-    return Change(name, eta, edited[mask], None, edited, share * Move(Points(images[mask], bandwidth=bandwidth), fade))
+    move = Move(Points(images[mask], bandwidth=bandwidth), displacement)
+    return Change(name, eta, edited[mask], None, edited, share * move)
+
+
+def faded(images: Tensor) -> Tensor:
+    """Images without any contrast: background everywhere."""
+    return torch.full_like(images, BACKGROUND)
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Images (N, 1, height, width) under the binomial filter (1 2 1)/4 along both sides; background outside.
+
+    >>> blurred(torch.full((1, 1, 4, 4), -1.0)).unique()
+    tensor([-1.])
+    """
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=images.dtype, device=images.device)
+    ink = functional.pad(images - BACKGROUND, (1, 1, 1, 1))
+    return functional.conv2d(ink, torch.outer(line, line)[None, None]) + BACKGROUND

@@ -9,10 +9,11 @@ import ot
 import torch
 from torch import Tensor
 
-from sensitivity import Points, Toward, resample, sample_sensitivity
+from sensitivity import Grid, Points, Toward, log_density, resample, sample_sensitivity
 from sensitivity.classifier_training import RatioNetwork, train_ratio_classifier
 from sensitivity.measures import Ratio
-from studies.retraining.bench import SIGMA_MAX, SIGMA_MIN, Bench
+from studies.retraining import synthetic
+from studies.retraining.bench import SIGMA_MAX, Bench
 from studies.retraining.changes import Change
 from studies.training import Trained
 from studies.training.loop import digest
@@ -53,12 +54,13 @@ def random_trace(bench: Bench) -> dict[str, Any]:
 
 
 def use_exact(bench: Bench) -> bool:
-    """Whether the exact trace is affordable."""
-    return bench.latents[0].numel() <= EXACT_UP_TO
+    """Whether the exact trace is affordable; the design's many small networks do without."""
+    return bench.latents[0].numel() <= EXACT_UP_TO and not bench.regime.factor
 
 
 def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> np.ndarray | None:
-    """Samples under the finite mass minus the base samples; None where no gate exists (moved points)."""
+    """Samples under the finite mass minus the base samples; None where no gate exists (moved points); 0 where the
+    network's density contradicts a removal."""
     if change.perturbation.masses is None:
         return None
     options = random_trace(bench)
@@ -72,7 +74,8 @@ def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> 
             anchor=bench.anchor,
             **options,
         )
-    return found.samples.flatten(1).double().cpu().numpy() - base
+    moved = found.samples.flatten(1).double().cpu().numpy() - base
+    return np.where(found.outcome.finished.cpu().numpy()[:, None] & np.isfinite(moved), moved, 0.0)
 
 
 class KernelRatio(Ratio):
@@ -108,9 +111,51 @@ def classifier(bench: Bench, change: Change) -> Ratio:
         network = RatioNetwork(tuple(bench.train.images.shape[1:]), scale=float(bench.train.images.std()), width=256)
     steps = bench.context.config.classifier_steps
     found = train_ratio_classifier(
-        network, bench.train.images, change.added, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, steps=steps
+        network.to(bench.context.device),
+        bench.train.images,
+        change.added,
+        sigma_min=bench.regime.sigma_min,
+        sigma_max=SIGMA_MAX,
+        steps=steps,
     )
     return found.classifier
+
+
+class FormulaRatio(Ratio):
+    """log r = log ν_σ − log p_σ with the network's density by the density formula.
+
+    Attributes:
+        errors: median standard error of log p_σ in nats, (σ, error) for every evaluation so far.
+    """
+
+    def __init__(self, bench: Bench, trained: Trained, change: Change) -> None:
+        self.new, self.score_of, self.bench = (
+            Points(change.added, bandwidth=bench.bandwidth),
+            bench.score(trained),
+            bench,
+        )
+        self.errors: list[tuple[float, float]] = []
+
+    def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """log r (batch,) and ∇ log r, like x."""
+        found = log_density(
+            self.score_of,
+            x,
+            sigma,
+            anchor=self.bench.anchor,
+            method="formula",
+            grid=Grid(SIGMA_MAX * 1.001, 0.01, 1),
+            seed=0,
+            evaluations=self.bench.context.config.formula,
+        )
+        level = torch.as_tensor(sigma, dtype=x.dtype).expand(len(x))
+        self.errors.append((float(level[0]), float(found.standard_error.median())))
+        log_new, new = self.new.log_density_and_score(x, sigma)
+        return log_new - found.value, new - self.score_of(x, level)
+
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """log ν_σ − log p_σ, (batch,)."""
+        return self.log_density_and_score(x, sigma)[0]
 
 
 def by_ratio(bench: Bench, trained: Trained, change: Change, ratio: Ratio) -> np.ndarray:
@@ -129,9 +174,21 @@ def empirical(bench: Bench, change: Change) -> np.ndarray:
     return change.eta * found.sensitivity.flatten(1).double().cpu().numpy()
 
 
+def population(bench: Bench, change: Change) -> np.ndarray | None:
+    """η δ of the law that the data were drawn from; None where it is not known, or the change is not a class's mass."""
+    kind, _, rest = change.name.partition(":")
+    if bench.regime.images != synthetic.NAME or kind != "class":
+        return None
+    device, label = bench.context.device, int(rest.partition("@")[0])
+    law, toward = synthetic.law().to(device), Toward(synthetic.law((label,)).to(device))
+    with torch.no_grad():
+        found = sample_sensitivity(law.score, bench.latents, toward, bench.grid, anchor=law, trace="exact")
+    return change.eta * found.sensitivity.flatten(1).double().cpu().numpy()
+
+
 def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
     """Toward (removal: away from) the nearest image of the mass that moves."""
-    members = change.added.flatten(1).double().numpy()
+    members = change.added.flatten(1).double().cpu().numpy()
     distances = ((samples[:, None] - members[None]) ** 2).sum(-1)
     return np.sign(change.eta) * (members[distances.argmin(1)] - samples)
 

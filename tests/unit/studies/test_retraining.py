@@ -4,14 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage, stats
 from support.close import assert_close
 
 from sensitivity import Points
 from studies import data
-from studies.retraining import changes, measures, predictors
+from studies.retraining import bench, changes, halves, measures, predictors, reading, synthetic
+from studies.retraining.cells import cells, run_cell
 from studies.retraining.claims import BASELINES, claims
 from studies.retraining.config import MAIN, Config, Regime
 from studies.runner import run
+from studies.study import Context
 
 RNG = np.random.default_rng(0)
 
@@ -35,9 +38,22 @@ def test_weights_of_retraining_and_perturbation_of_the_engine_are_the_same_chang
 
 def test_an_edit_moves_the_images_along_the_displacement_that_the_engine_sees(digits):
     """Assert that edited images are x + η v, v the displacement of the move, and all others unchanged."""
-    change = changes.parse("edit-class:3@0.3", digits, 0.2)
+    change = changes.parse("contrast-class:3@0.3", digits, 0.2)
     mask = digits.of_class(3)
     assert_close(change.edited[mask], digits.images[mask] + 0.3 * (-1.0 - digits.images[mask]), rtol=1e-6)
+    assert_close(change.edited[~mask], digits.images[~mask])
+
+
+def test_a_blur_keeps_the_ink_and_moves_along_the_displacement_that_the_engine_sees(digits):
+    """Assert SciPy's filter on the edited class, with background outside the image."""
+    change = changes.parse("blur-class:3@0.5", digits, 0.2)
+    mask = digits.of_class(3)
+    line = np.array([0.25, 0.5, 0.25])
+    whole = ndimage.convolve(
+        digits.images[mask][:, 0].numpy(), np.outer(line, line)[None], mode="constant", cval=changes.BACKGROUND
+    )
+    half = 0.5 * (digits.images[mask][:, 0].numpy() + whole)
+    assert_close(change.edited[mask][:, 0], torch.from_numpy(half), rtol=1e-5)
     assert_close(change.edited[~mask], digits.images[~mask])
 
 
@@ -67,6 +83,92 @@ def test_the_ceiling_is_what_a_perfect_predictor_of_the_mean_change_attains():
     assert np.median(measures.pearson(signal, noisy[0])) == pytest.approx(floor["ceiling_one"], abs=0.02)
 
 
+def test_the_interval_of_the_ceiling_covers_it():
+    """Assert on simulated pairs that the interval holds the ceiling of infinitely many latents in most repetitions."""
+    truth = np.sqrt(3 * 0.4 / (1 + 2 * 0.4))
+    inside = []
+    for _ in range(40):
+        between = np.clip(0.4 + 0.1 * RNG.standard_normal(100), -1, 1)
+        found = measures.ceiling(between, 3)
+        inside.append(found.low <= truth <= found.high)
+    assert np.mean(inside) >= 0.85
+
+
+def test_the_share_of_the_ceiling_is_one_for_the_signal_itself():
+    """Assert that a predictor that knows the signal reaches its ceiling, and half of it with independent errors."""
+    signal = RNG.standard_normal((300, 256))  # many pixels: a median of correlations errs by about 1/pixels
+    noisy = signal + 1.5 * RNG.standard_normal((4, 300, 256))
+    between = measures.between_pairs(noisy)
+    right = measures.share_of_ceiling(measures.pearson(signal, noisy.mean(0)), between, 4)
+    wrong = signal + np.sqrt(3) * RNG.standard_normal(signal.shape)
+    poor = measures.share_of_ceiling(measures.pearson(wrong, noisy.mean(0)), between, 4)
+    assert right.low < 1 < right.high
+    assert poor.estimate == pytest.approx(0.5, abs=0.02)
+
+
+def test_seed_noise_explains_all_of_what_the_signal_leaves_unexplained():
+    """Assert a share of 1 for a predictor that knows the signal."""
+    signal = RNG.standard_normal((300, 64))
+    noisy = signal + 1.5 * RNG.standard_normal((4, 300, 64))
+    found = measures.unexplained_by_noise(measures.pearson(signal, noisy.mean(0)), measures.between_pairs(noisy), 4)
+    assert found.low < 1 < found.high
+
+
+def test_causes_that_explain_are_told_from_causes_that_do_not():
+    """Assert R² of ranks: large alone for the cause and its copy, nothing to add beside each other, none for noise."""
+    cause, other = RNG.standard_normal((2, 400))
+    response = cause + 0.5 * RNG.standard_normal(400)
+    copy = cause + 1e-3 * RNG.standard_normal(400)
+    found = measures.explained(response, {"cause": cause, "copy": copy, "other": other})
+    assert found["cause"][0].estimate == pytest.approx(stats.spearmanr(cause, response).statistic ** 2, abs=1e-9)
+    assert found["cause"][1].estimate < 0.02
+    assert found["other"][0].high < 0.1
+    assert measures.quartile_gap(response, cause).low > 0
+
+
+def test_the_lds_is_spearmans_correlation_over_halves():
+    """Assert SciPy's value latent by latent, and 0 for a constant."""
+    predicted, actual = RNG.standard_normal((2, 12, 5))
+    expected = [stats.spearmanr(predicted[:, k], actual[:, k]).statistic for k in range(5)]
+    assert_close(halves.lds(predicted, actual), np.array(expected), rtol=1e-9)
+    assert_close(halves.lds(np.zeros((12, 5)), actual), np.zeros(5))
+
+
+def test_the_known_mixture_has_the_moments_of_its_draws():
+    """Assert mean and covariance of many draws of one class, and that the law's score is that of its components."""
+    drawn = synthetic.draw(20_000, seed=1)
+    _, means, covariances = synthetic.components()
+    members = drawn.images[drawn.of_class(3)].flatten(1).double()
+    assert_close(members.mean(0), means[3].flatten(), atol=0.1, rtol=0.0)
+    assert_close(torch.cov(members.T), covariances[3], atol=0.15, rtol=0.0)
+    x = drawn.images[:4]
+    assert_close(
+        synthetic.law((3,)).log_density(x, 0.5),
+        torch.distributions.MultivariateNormal(means[3].flatten(), covariances[3] + 0.25 * torch.eye(64))
+        .log_prob(x.flatten(1).double())
+        .float(),
+        rtol=1e-4,
+    )
+
+
+def test_data_that_are_not_installed_are_skipped_with_the_reason(monkeypatch, tmp_path):
+    """Assert one row that names the package, and no claims or figures of that regime."""
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
+    config = Config((Regime("fashion14-mlp", "fashion14", count=100),))
+    context = Context(config, folder=tmp_path / "x")
+    rows = [row for cell in cells(config) for row in run_cell(cell, context)]
+    assert {row["kind"] for row in rows} == {"skipped"}
+    assert "dataset-fashion-mnist" in rows[0]["reason"]
+    assert claims(pd.DataFrame(rows), config) == []
+
+
+def test_more_images_than_there_are_is_an_error(tmp_path):
+    """Assert the sentence."""
+    config = Config((Regime("r", "digits", count=5000),))
+    with pytest.raises(ValueError, match="exceeds the 1617 training images"):
+        _ = bench.Bench(config.regimes[0], Context(config, folder=tmp_path / "x")).train
+
+
 def test_the_kernel_ratio_is_the_difference_of_two_kernel_densities():
     """Assert log r and its gradient by automatic differentiation."""
     points = torch.from_numpy(RNG.standard_normal((12, 3)))
@@ -83,19 +185,20 @@ def test_transport_of_a_translated_cloud_is_the_translation():
     assert np.median(moved, axis=0) == pytest.approx([0.3, -0.2], abs=0.15)
 
 
-def synthetic(quality: float) -> pd.DataFrame:
+def made_up(quality: float) -> pd.DataFrame:
     """Rows of a made-up study in which `flow` predicts with the given sign and strength."""
     truth = RNG.standard_normal((60, 64))
-    rows = [
-        {"kind": "floor", "regime": "r", "change": MAIN, "truth": t, "ceiling": 0.9, "pairs": 8}
-        for t in ("scratch", "finetune")
-    ]
+    pairs = truth + 0.3 * RNG.standard_normal((8, *truth.shape))
+    rows = []
     for t in ("scratch", "finetune"):
+        head = {"regime": "r", "change": MAIN, "truth": t}
+        rows.append(head | {"kind": "floor", "pairs": 8} | measures.noise_floor(pairs))
         for name in ("flow", *BASELINES):
             strength = quality if name == "flow" else 0.0
-            predicted = strength * truth + 0.3 * RNG.standard_normal(truth.shape)
-            shared = {"kind": "agreement", "regime": "r", "change": MAIN, "truth": t, "predictor": name, "pairs": 8}
-            rows.append(shared | measures.agreement(predicted, truth))
+            # Large where the truth is large, so that norms agree; noise with norms of its own for the baselines.
+            predicted = strength * truth + (0.1 if name == "flow" else 1.0) * RNG.standard_normal(truth.shape)
+            shared = head | {"kind": "agreement", "predictor": name, "pairs": 8}
+            rows.append(shared | measures.agreement(predicted, pairs.mean(0)))
     return pd.DataFrame(rows)
 
 
@@ -103,15 +206,29 @@ CONFIG = Config((Regime("r", "digits"),))
 
 
 def test_claims_hold_for_a_good_predictor_and_fail_for_a_wrong_sign():
-    """Assert that a sensitivity of the wrong sign makes every claim fail."""
-    assert all(claim.holds for claim in claims(synthetic(1.0), CONFIG))
-    assert not any(claim.holds for claim in claims(synthetic(-1.0), CONFIG))
+    """Assert that a sensitivity of the wrong sign makes every claim fail but that of norms, which have no sign."""
+    assert all(claim.holds for claim in claims(made_up(1.0), CONFIG))
+    failing = claims(made_up(-1.0), CONFIG)
+    assert [
+        claim.statement for claim in failing if claim.holds and "rank correlation of norms" not in claim.statement
+    ] == []
+
+
+def test_the_aims_of_the_digits_are_claimed_for_digits_with_eight_pairs_only():
+    """Assert that other regimes are held against their ceilings alone, and that all stay in the table."""
+    rows = made_up(1.0)
+    for regime in (Regime("r", "digits", pairs=3), Regime("r", "mnist14")):
+        statements = [claim.expected for claim in claims(rows, Config((regime,)))]
+        assert "≥ 0.75" not in statements
+        assert "≥ 0.95" in statements
+    assert len(reading.agreement_table(rows)) == 2
 
 
 def test_the_study_runs_from_end_to_end(tmp_path):
     """Assert that the smoke configuration gives rows of every kind, claims, figures and finite numbers."""
     result = run("retraining", "smoke", out=tmp_path, workers=0)
     assert not result.failures
-    assert set(result.rows.kind) == {"model", "floor", "agreement", "shown", "lds", "influential"}
+    kinds = {"model", "floor", "agreement", "shown", "formula", "causes", "matched", "repeated", "lds", "influential"}
+    assert set(result.rows.kind) == kinds
     assert np.isfinite(np.concatenate([np.asarray(c) for c in result.rows.correlation.dropna()])).all()
-    assert len(list((result.folder / "figures").glob("*.png"))) == 4
+    assert len(list((result.folder / "figures").glob("*.png"))) == 12

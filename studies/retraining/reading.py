@@ -1,0 +1,94 @@
+"""Rows of the study as arrays, and the tables of the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from studies.retraining.config import MAIN
+from studies.retraining.measures import share_of_ceiling
+from studies.statistics import Interval, median_interval
+
+Array = np.ndarray
+
+
+def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """The rows whose columns have the given values."""
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def correlations(rows: pd.DataFrame, predictor: str, truth: str, change: str = MAIN) -> Array:
+    """Per-latent correlations of a predictor with the mean change of all pairs, (n,)."""
+    chosen = of(rows, kind="agreement", predictor=predictor, truth=truth, change=change).sort_values("pairs")
+    return np.asarray(chosen.iloc[-1].correlation, dtype=float)
+
+
+def floor(rows: pd.DataFrame, truth: str, change: str = MAIN) -> pd.Series:
+    """The noise floor of one truth."""
+    found: pd.Series = of(rows, kind="floor", truth=truth, change=change).iloc[0]
+    return found
+
+
+def share(rows: pd.DataFrame, truth: str, change: str = MAIN, predictor: str = "flow") -> Interval:
+    """Median correlation over the ceiling, with its interval."""
+    noise = floor(rows, truth, change)
+    return share_of_ceiling(
+        correlations(rows, predictor, truth, change), np.asarray(noise.reliabilities, dtype=float), int(noise.pairs)
+    )
+
+
+def judged(rows: pd.DataFrame, truth: str, change: str = MAIN) -> bool:
+    """Whether retraining moves samples reproducibly enough to judge a prediction: the ceiling's interval is above 0."""
+    return bool(floor(rows, truth, change).ceiling_low > 0)
+
+
+def changes_of(rows: pd.DataFrame) -> list[str]:
+    """The changes that were measured, in order."""
+    return list(dict.fromkeys(rows[rows.kind == "floor"].change))
+
+
+def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a regime, change and truth: the predictions of `flow` beside their ceilings, all that was measured."""
+    lines = []
+    for _, noise in rows[rows.kind == "floor"].iterrows():
+        own = rows[rows.regime == noise.regime]
+        values = correlations(own, "flow", noise.truth, noise.change)
+        chosen = of(own, kind="agreement", predictor="flow", truth=noise.truth, change=noise.change).iloc[-1]
+        middle, part = median_interval(values), share(own, noise.truth, noise.change)
+        lines.append(
+            {
+                "regime": noise.regime,
+                "change": noise.change,
+                "truth": noise.truth,
+                "pairs": int(noise.pairs),
+                "median": _written(middle),
+                "quartiles": f"{np.quantile(values, 0.25):.2f} … {np.quantile(values, 0.75):.2f}",
+                "ceiling": _written(Interval(noise.ceiling, noise.ceiling_low, noise.ceiling_high)),
+                "share": _written(part),
+                "cosine": f"{np.median(np.asarray(chosen.cosine, dtype=float)):.2f}",
+                "norms, rank": _written(Interval(chosen.norm_rank, chosen.norm_rank_low, chosen.norm_rank_high)),
+                "slope": _written(Interval(chosen.calibration, chosen.calibration_low, chosen.calibration_high)),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def predictor_table(rows: pd.DataFrame, truth: str) -> pd.DataFrame:
+    """Median correlations of every predictor and baseline, one column a regime."""
+    wide = of(rows, kind="agreement", truth=truth, change=MAIN)
+    wide = wide[wide.pairs == wide.groupby("regime").pairs.transform("max")]
+    wide = wide.assign(median=[float(np.median(np.asarray(c, dtype=float))) for c in wide.correlation])
+    full = wide[wide.regime.isin(wide.regime[wide.predictor == "transport"])]
+    return full.pivot(index="predictor", columns="regime", values="median")[list(dict.fromkeys(full.regime))].round(3)
+
+
+def model_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Denoising losses of the base networks and of two laws on held-out images."""
+    columns = ["regime", "count", "bandwidth", "train_loss", "held_out_loss", "kernel_loss", "gaussian_loss"]
+    return rows[rows.kind == "model"][columns].round(4).reset_index(drop=True)
+
+
+def _written(value: Interval) -> str:
+    return f"{value.estimate:.2f} [{value.low:.2f}, {value.high:.2f}]"
