@@ -91,7 +91,7 @@ class Row(NamedTuple):
 
 
 def _density(method: str, s: Setting) -> Tensor:
-    options = {"grid": GRID, "evaluations": 64, "data": s.points, "seed": 0, "differentiable": True}
+    options: dict[str, Any] = {"grid": GRID, "evaluations": 64, "data": s.points, "seed": 0, "differentiable": True}
     return log_density(s.score, s.states, s.level, anchor=s.anchor, method=method, **options).value
 
 

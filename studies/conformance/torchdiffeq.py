@@ -108,7 +108,7 @@ def likelihood(where: tuple[str, tuple[int, ...]] | None, size: int, seed: int, 
         if exactly:
             score = network.score(state[0], one, sigma)
             return -(sigma**2) * score, sigma**2 * network.torch.noised(sigma).score_divergence(_rows(state[0]))
-        score, product = torch.func.jvp(lambda z: network.score(z, one, sigma), (state[0],), (signs,))
+        score, product, *_ = torch.func.jvp(lambda z: network.score(z, one, sigma), (state[0],), (signs,))
         return -(sigma**2) * score, sigma**2 * _rows(product * signs).sum(1)
 
     path = odeint(slope, (x, torch.zeros(len(x), dtype=x.dtype)), ends().flip(0), rtol=1e-6, atol=1e-7)

@@ -63,7 +63,8 @@ def call(
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    answer, failure, start = None, {}, time.perf_counter()
+    answer, start = None, time.perf_counter()
+    failure: dict[str, Any] = {}
     with peak_since() as peak:
         before = peak()
         try:
@@ -74,7 +75,7 @@ def call(
             failure = {"error": _said(error), "check": "runs", "trace": traceback.format_exc()}
         megabytes = (peak() - before) / 1e6
     spent = time.perf_counter() - start
-    cost = {"calls": meter.calls, "rows": meter.rows, "seconds": spent, "megabytes": megabytes}
+    cost: dict[str, Any] = {"calls": meter.calls, "rows": meter.rows, "seconds": spent, "megabytes": megabytes}
     return Run(**failure, **cost) if failure else _read(answer, shape, cost)
 
 
