@@ -135,7 +135,7 @@ def _work(setup: Setup, run: Callable[[], object]) -> tuple[floors.Work, int]:
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     found = []
     for (name, size), table in rows.groupby(["benchmark", "size"], sort=False):
-        seconds = {row.alternative: np.asarray(row.round_seconds) for row in table.itertuples()}
+        seconds = {str(row.alternative): np.asarray(row.round_seconds) for row in table.itertuples()}
         for bound in benchmarks.load(str(name)).EXPECTED:
             rivals = [name for name in bound.rivals() if name in seconds]
             meant = bound.kind is None or f"kind={bound.kind}," in f"{size},"

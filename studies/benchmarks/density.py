@@ -46,7 +46,7 @@ def compared(problem: Problem, x: Tensor, trace: str, errors: Mapping[str, Any])
     """The packages and the engine, at states x of level σ_min; the fastest package is the baseline."""
     exact = trace == "exact"
     public = {
-        name: lambda run=run: run(problem.path, x, exact)  # type: ignore[misc]  # the default binds the loop's value
+        name: lambda run=run: run(problem.path, x, exact)  # the default binds the loop's value
         for name, run in _public.LIKELIHOODS.items()
     }
 

@@ -70,5 +70,6 @@ def _sensitivity(score: Any, problem: Problem, change: Points, method: str) -> T
 
 def _in_double(problem: Problem, change: Points) -> Tensor:
     """The sensitivity in double precision with exact products and the same noise."""
-    network = copy.deepcopy(problem.counter.network).double()
+    network: Any = copy.deepcopy(problem.counter.network)
+    network.double()
     return _sensitivity(as_score(network, "denoiser"), problem, change.to(torch.float64), "auto")
