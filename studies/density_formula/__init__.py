@@ -18,7 +18,8 @@ state, a Jacobian product counted as one more; points of the kernel estimate are
    reference (`mixture`); the probability flow with the exact trace (`flow`), with random probes (`hutchinson`, with a
    Gaussian's trace taken out: `hutchinson, control`; `hutch++`); `ito` (Itô's sum over eight forward-noised paths from
    the state, Gaussian control variate; its mean is the discrete evidence bound); `kernel`. The flow is integrated by
-   RK4; an estimator that cannot take two steps within a budget is left out there. Reported: rms error, mean error, rms
+   RK4 in at most 64 steps, Hutch++ with at most 32 products; an estimator that cannot take two steps within a budget is
+   left out there. Reported: rms error, mean error, rms
    standard deviation over repetitions, reported standard error, seconds, and what the error does to the source of a
    sensitivity, ṡ = r(s^ν − s), r = ν/p̂: median and mean of exp(−error) − 1 against exp(sd²/2) − 1. `flow` and
    `formula` once more with the exact law at σ_max (`exact end`).
@@ -27,7 +28,7 @@ state, a Jacobian product counted as one more; points of the kernel estimate are
    *Errors along paths* (near laws, d = 2, 10, 100): the sensitivity δ is linear in its source, so that errors e_k of
    log p̂ at the nodes of a path give δ̂ = Σ_k e^{−e_k} c_k with known c_k; estimates at equal evaluations a node, with
    noise of their own at each node, with one noise, or carried along the path; planted errors as control.
-2. *Estimators, trained networks.* The near laws of d = 2, 10, 50 and 100, a denoiser trained on fresh draws; the same
+2. *Estimators, trained networks.* The near laws of d = 2, 10 and 100, a denoiser trained on fresh draws; the same
    estimators; errors against the exact law, against the network's own flow with the exact trace, and against what an
    estimator itself converges to.
 3. *Over-estimate of a wrong score.* For the two networks, for the exact score plus a rotation field, and for the score
@@ -47,7 +48,7 @@ state, a Jacobian product counted as one more; points of the kernel estimate are
    widths depend on h; a denoiser conditioned on h is trained, briefly and four times longer. Per-token weighted
    diffusion loss against the negative log-likelihood of the noised conditional law; sequences of 16 tokens; the
    unweighted loss as control, and the exact score as check. The same with scales of the tokens that range over factors
-   of e^{±w}, w = .75, 1.5; and with the network's score in one band of levels at a time.
+   of e^{±w}, w = .75, 1.5; and for w = 0 with the network's score in one band of levels at a time.
 8. (d) *Generator.* G_θ: a two-component mixture in the plane, shifted and scaled by θ (three numbers); a denoiser
    conditioned on θ is trained on draws of G_θ, θ uniform in a box. The weighted score-matching regulariser with the
    generator's own score against E_data[−log p_G] and its gradient in θ; minimisers; the unweighted term as control and
@@ -93,8 +94,8 @@ Amendments of version 2 (known: the results of version 1; before any result of v
 2. The classifier on clean 8×8 digits is replaced by MNIST 14×14 with noise and few evaluations.
 3. Tokens: a longer training, ranges of scale and bands of levels are added to find out why; the claims of version 1
    stand, for the longest-trained network.
-4. All estimators are run at all budgets; two are added (`flat`, `antithetic`), and a control for probes; networks in
-   d = 50 and 100; errors along paths; MNIST 28×28 with the exact trace as reference.
+4. All estimators are run at all budgets; two are added (`flat`, `antithetic`), and a control for probes; a network in
+   d = 100; errors along paths; MNIST 28×28 with the exact trace as reference.
 5. Sizes grew; seeds are those of version 1. The code of the paths was tried on four states of its own before.
 """
 

@@ -79,7 +79,7 @@ def _refined(rows: pd.DataFrame) -> Claim:
 def _biases(rows: pd.DataFrame) -> list[Claim]:
     """Mean error over many estimates: against the deviation of one (matched end), and tests of it (exact end)."""
     own = chosen(rows, part="bias")
-    found = [_small_bias(group) for _, group in chosen(own, end="matched", family="far").groupby("dimension")]
+    found = [_small_bias(group) for _, group in chosen(own, end="matched").groupby("dimension")]
     return [*found, _no_bias(chosen(own, end="exact"))]
 
 
@@ -106,7 +106,7 @@ def _no_bias(own: Any) -> Claim:
     return Claim(
         f"exact law at σ_max: smallest p-value of the tests for a mean error, over {len(own)} laws and budgets, of "
         f"means over states and of single states (Holm; largest mean: {worst.bias / worst.bias_error:.2g} standard "
-        f"errors, {worst.family} d = {int(worst.dimension)})",
+        f"errors, d = {int(worst.dimension)})",
         adjusted,
         None,
         "≥ .05",
@@ -134,7 +134,7 @@ def _paths(rows: pd.DataFrame) -> list[Claim]:
     planted = chosen(own, estimator="planted, common")
     gap = float((planted.relative - abs(np.expm1(-PLANTED))).abs().max())
     last = own[own.budget == own.budget.max()]
-    fresh, one = (_by_state(last, name, "states") for name in ("formula", "formula, one noise"))
+    fresh, one = (_by_state(last, name, "state_errors") for name in ("formula", "formula, one noise"))
     ratio = bootstrap(np.log(fresh / one))
     carried, own_noise = (_by_state(last, name, "state_shares") for name in ("hutchinson", "formula"))
     shares = bootstrap(carried - own_noise)

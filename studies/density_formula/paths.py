@@ -157,7 +157,7 @@ def propagated(track: Track, errors: np.ndarray) -> dict[str, Any]:
     return {
         "relative": float(np.median(relative)),
         "relative_high": float(np.quantile(relative, 0.9, method="inverted_cdf")),
-        "states": np.median(relative, axis=0).tolist(),
+        "state_errors": np.median(relative, axis=0).tolist(),
         "share": float(np.median(shares)),
         "state_shares": np.median(shares, axis=0).tolist(),
         "log_rms": float(np.sqrt((errors**2 * weights).sum(1).mean())),

@@ -118,7 +118,7 @@ def run(cell: Cell, context: Context) -> Rows:
     for steps in config.token_steps:
         network = _trained(steps, wide, context).score
         rows.append(shared | {"score": "network", "steps": steps} | measured(network, y, h, budget, wide))
-        for band in pairwise(BANDS):
+        for band in pairwise(BANDS if wide == 0 else ()):
             row = measured(banded(network, exact, band), y, h, budget, wide)
             rows.append(shared | {"score": "network in a band", "steps": steps, "low": band[0], "high": band[1]} | row)
     return rows
