@@ -42,7 +42,7 @@ state, a Jacobian product counted as one more; points of the kernel estimate are
 6. (b) *Diffusion classifier.* Four classes of two-component mixtures in d = 10 that differ in covariance too: the
    weighted sum (the formula), the unweighted heuristic (E over uniform VP time of |ε̂ − ε|²; Li et al. 2023,
    arXiv 2303.16203) at the same budget and noise shared by the classes, and Bayes' rule. MNIST 14×14: one network for
-   each class, held-out images with noise of levels .05, 1 and 2.5, at which both rules start; few evaluations; against
+   each class, held-out images with noise of levels 1 and 2.5, at which both rules start; few evaluations; against
    the choice of the flow's likelihood and against the labels.
 7. (c) *Autoregressive tokens.* Scalar tokens, X_t | X_{t−1} = h a two-component mixture whose weights, means and
    widths depend on h; a denoiser conditioned on h is trained, briefly and four times longer. Per-token weighted
