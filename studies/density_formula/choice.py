@@ -106,6 +106,16 @@ def _equal(first: Any, second: Any) -> bool:
     return bool(found.low <= 0 <= found.high)
 
 
+def at_a_glance(rows: pd.DataFrame) -> pd.DataFrame:
+    """Names only: one row for each score and dimension, one column for each budget; "a or b" where they are equal."""
+    table = choose(rows)
+    pairs = zip(table.estimator, table["next"], table.equal, strict=True)
+    named: Any = table.assign(name=[f"{best} or {other}" if equal else best for best, other, equal in pairs])
+    found = named.pivot(index=["score", "d"], columns="budget", values="name").fillna("")
+    found.columns = [f"{budget:,} evaluations".replace(",", " ") for budget in found.columns]
+    return cast(pd.DataFrame, found.reset_index())
+
+
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """The table as the book prints it: two digits, and "equal" said with the runner-up."""
     table = choose(rows)

@@ -264,6 +264,30 @@ def test_the_choice_covers_every_kind_of_score(result):
     assert all(choice.kind(a) != choice.kind(b) for a, b in zip(table.estimator, table["next"], strict=True) if b)
     assert not set(table.estimator) & set(choice.LEFT_OUT)
     assert len(choice.shown(result.rows)) == len(table)
+    glance = choice.at_a_glance(result.rows)
+    assert list(glance.columns) == ["score", "d", "128 evaluations"]
+    assert len(glance) == 3
+
+
+def test_the_choice_is_the_least_error_and_says_what_is_equal():
+    """Assert best, runner-up of another kind and ties on errors that are known."""
+
+    rng = np.random.default_rng(4)
+
+    def row(estimator, budget, size):
+        squares = list(size**2 * rng.uniform(0.8, 1.2, 12))
+        shared = {"part": "exact", "family": "far", "dimension": 3, "bias": 0.0, "sd": size, "seconds": 1e-3}
+        own = {"estimator": estimator, "budget": budget, "evaluations": budget, "rms": size, "state_squares": squares}
+        return shared | own
+
+    sizes = {"formula": 1.0, "control": 1.02, "hutchinson": 3.0, "ito": 9.0, "mixture": 0.1, "flow, exact end": 0.01}
+    rows = [row(name, 100, size) for name, size in sizes.items()] + [row("hutchinson", 200, 0.99)]
+    empty = ["own_rms", "own_bias", "own_state_squares", "images"]
+    table = choice.choose(pd.DataFrame(rows).assign(**dict.fromkeys(empty, np.nan))).set_index("budget")
+    assert list(table.estimator) == ["formula", "hutchinson"]
+    assert list(table["next"]) == ["hutchinson", "formula"]
+    assert list(table.equal) == [False, True]
+    assert table.calls[200] == 200
 
 
 def test_every_configuration_names_its_cells_once():
