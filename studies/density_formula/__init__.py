@@ -98,8 +98,8 @@ Amendments of version 2 (known: the results of version 1; before any result of v
    d = 100; errors along paths; MNIST 28×28 with the exact trace as reference.
 5. Sizes grew; seeds are those of version 1. The code of the paths was tried on four states of its own before.
 6. When thirteen short cells of a larger configuration had been seen (coverage; mean errors and paths up to d = 10;
-   evidence; excess of planted scores; classifier on mixtures; exact tokens with w = .75), the sizes of `full()` were cut
-   once more for want of time; no threshold, estimator or control was touched.
+   evidence; excess of planted scores; classifier on mixtures; exact tokens with w = .75), the sizes of `full()` were
+   cut once more for want of time; no threshold, estimator or control was touched.
 """
 
 from studies.density_formula.cells import cells, run_cell
