@@ -1,5 +1,8 @@
 """Implication (b): the diffusion classifier. Classes are ranked by the weighted sum (the density formula), by the
-unweighted heuristic, and by the truth; all classes see the same noise."""
+unweighted heuristic, and by the truth; all classes see the same noise.
+
+On clean images every rule is right, which shows nothing. Images are therefore given with noise of level σ_1: the rules
+start there (`log p_{σ_1}(x | c)`, and the heuristic's process with σ_1 as its beginning), and classes overlap."""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ CLASSES, DIMENSION = 4, 10
 
 
 def cells(config: Config) -> list[Cell]:
-    """Mixtures and digits."""
-    del config
-    parts = ("classifier-digits", "classifier-mixtures")
-    return [Cell(part, {"part": part}, seed=6) for part in parts]
+    """Mixtures, and images at each level of their noise."""
+    shared = {"part": "classifier-images", "images": config.class_images}
+    found = [Cell(f"classifier-images-sigma={s:g}", shared | {"sigma": s}, seed=6) for s in config.class_levels]
+    return [*found, Cell("classifier-mixtures", {"part": "classifier-mixtures"}, seed=6)]
 
 
 def class_laws() -> list[GaussianMixture]:
@@ -44,14 +47,16 @@ def class_laws() -> list[GaussianMixture]:
     return laws
 
 
-def unweighted(score: Score, x: Tensor, budget: int, seed: int, *, differentiable: bool = False) -> Tensor:
+def unweighted(
+    score: Score, x: Tensor, budget: int, seed: int, *, sigma: float = SIGMA, differentiable: bool = False
+) -> Tensor:
     """`E|ε̂ − ε|²` over t uniform in the variance-preserving process, `t = τ²/(1 + τ²)`, ε̂ = −τ s; (count,).
 
     Stratified times; each state has noise of its own, common to the classes, as the heuristic is used (Li et al. 2023,
     arXiv 2303.16203, section 3).
     """
     generator = torch.Generator().manual_seed(seed)
-    last = (SIGMA_MAX**2 - SIGMA**2) / (1 + SIGMA_MAX**2 - SIGMA**2)
+    last = (SIGMA_MAX**2 - sigma**2) / (1 + SIGMA_MAX**2 - sigma**2)
     t = last * (torch.arange(budget) + torch.rand(budget, generator=generator, dtype=torch.float64)) / budget
     tau = (t / (1 - t)).sqrt().to(x)
     total = torch.zeros(len(x), dtype=x.dtype)
@@ -60,7 +65,7 @@ def unweighted(score: Score, x: Tensor, budget: int, seed: int, *, differentiabl
         z = torch.randn((len(part), *x.shape), generator=generator, dtype=x.dtype)
         spread = part.reshape(-1, *[1] * x.ndim)
         y = (x + spread * z).flatten(0, 1)
-        levels = (SIGMA**2 + part.square()).sqrt().repeat_interleave(len(x))
+        levels = (sigma**2 + part.square()).sqrt().repeat_interleave(len(x))
         with torch.set_grad_enabled(differentiable):
             own = score(y, levels).reshape(len(part), *x.shape)
         total = total + (spread * own + z).square().flatten(2).sum((0, 2))
@@ -84,31 +89,33 @@ def run_mixtures(cell: Cell, config: Config) -> Rows:
     return [*rows, {"part": "classifier-mixtures", "budget": 0, "rule": "Bayes"} | bayes]
 
 
-def run_digits(cell: Cell, context: Context) -> Rows:
+def run_images(cell: Cell, context: Context) -> Rows:
     """One network for each class; the flow's likelihood (random probes) stands for the truth."""
-    config = context.config
-    train_set, held_out = data.load("digits").split(0.1, seed=0)
+    config, name, sigma = context.config, cell.parameters["images"], cell.parameters["sigma"]
+    train_set, held_out = data.load(name).split(0.1, seed=0)
     labels = train_set.labels if train_set.labels is not None else torch.zeros(0)
     weights = [(labels == k).double() / (labels == k).sum() for k in range(10)]
-    training = recipe(config.digit_width, config.digit_steps)
+    training = recipe(config.class_width, config.class_steps)
     networks = train_many(training, train_set.images, weights=weights, seeds=range(10), cache=context.cache)
     pool = train_set.images.double()
     setups = [Setup(as_score(t.network.double(), "denoiser"), pool) for t in networks]
-    x = held_out.images[: config.digit_states].double()
-    x = x + SIGMA * torch.randn(x.shape, generator=torch.Generator().manual_seed(62), dtype=x.dtype)
-    shown = held_out.labels[: config.digit_states] if held_out.labels is not None else torch.zeros(0)
-    flows = [estimate("hutchinson", each, x, config.digit_flow, 63) for each in setups]
+    x = held_out.images[: config.class_states].double()
+    x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(62), dtype=x.dtype)
+    shown = held_out.labels[: config.class_states] if held_out.labels is not None else torch.zeros(0)
+    flows = [estimate("hutchinson, control", each, x, config.class_flow, 63, sigma) for each in setups]
     likelihood = torch.stack([each.value for each in flows if each is not None])
-    shared = {"part": "classifier-digits", "budget": config.digit_budget}
-    found = rankings(setups, x, config.digit_budget, seed=64)
-    rows = [shared | {"rule": rule} | judged(values, likelihood, shown) for rule, values in found.items()]
-    return [*rows, shared | {"rule": "flow"} | judged(likelihood, likelihood, shown)]
+    shared = {"part": "classifier-images", "images": name, "sigma": sigma}
+    rows = [shared | {"rule": "flow", "budget": config.class_flow} | judged(likelihood, likelihood, shown)]
+    for budget in config.class_budgets:
+        for rule, values in rankings(setups, x, budget, seed=64, sigma=sigma).items():
+            rows.append(shared | {"rule": rule, "budget": budget} | judged(values, likelihood, shown))
+    return rows
 
 
-def rankings(setups: list[Setup], x: Tensor, budget: int, seed: int) -> dict[str, Tensor]:
+def rankings(setups: list[Setup], x: Tensor, budget: int, seed: int, sigma: float = SIGMA) -> dict[str, Tensor]:
     """Scores of all classes (classes, count), larger is likelier, by rule."""
-    weighted = [estimate("formula", each, x, budget, seed) for each in setups]
-    plain = [-unweighted(each.score, x, budget, seed) for each in setups]
+    weighted = [estimate("formula", each, x, budget, seed, sigma) for each in setups]
+    plain = [-unweighted(each.score, x, budget, seed, sigma=sigma) for each in setups]
     return {
         "weighted": torch.stack([each.value for each in weighted if each is not None]),
         "unweighted": torch.stack(plain),

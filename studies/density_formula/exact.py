@@ -1,4 +1,4 @@
-"""Part 1: every estimator on exact scores at equal evaluations, and the coverage of the formula's intervals."""
+"""Part 1: every estimator on exact scores at equal evaluations, the mean error of the formula, and its coverage."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from sensitivity import Estimate
 from studies.density_formula.config import Config
-from studies.density_formula.estimators import NAMES, estimate
-from studies.density_formula.problems import LAWS, exact_setup, noisy_states, truth
+from studies.density_formula.estimators import NAMES, estimate, timed
+from studies.density_formula.problems import LAWS, Setup, exact_setup, noisy_states, truth
+from studies.statistics import holm
 from studies.study import Cell
 
 Rows = list[dict[str, Any]]
-FAMILY = ("published", "control", "formula", "mixture")
-LIMIT = 10_000  # evaluations beyond which only the formula is run
 
 
 def cells(config: Config) -> list[Cell]:
-    """One cell for each law: all estimators and budgets."""
-    laws = [("far", d) for d in config.far] + [("near", d) for d in config.near]
+    """A cell for each law with all estimators and budgets; on far laws the mean error and the coverage."""
+    laws = [("far", d) for d in reversed(config.far)] + [("near", d) for d in reversed(config.near)]
     found = [Cell(f"exact-{f}-d={d}", {"part": "exact", "family": f, "dimension": d}, seed=1) for f, d in laws]
+    found += [Cell(f"bias-d={d}", {"part": "bias", "dimension": d}, seed=14) for d in reversed(config.far)]
     return [*found, *(Cell(f"coverage-d={d}", {"part": "coverage", "dimension": d}, seed=2) for d in config.far)]
 
 
@@ -31,17 +32,67 @@ def run(cell: Cell, config: Config) -> Rows:
     family, dimension = cell.parameters["family"], cell.parameters["dimension"]
     law = LAWS[family](dimension)
     setup, x = exact_setup(law), noisy_states(law, config.states, cell.seed)
+    shared = {"part": "exact", "family": family, "dimension": dimension}
+    found = gathered(setup, x, config.budgets, config.repeats, NAMES)
+    known = exact_setup(law, exact_anchor=True)
+    ends = gathered(known, x, config.budgets[-1:], config.repeats[-1:], ("flow", "formula"))
+    found += [(row | {"estimator": f"{row['estimator']}, exact end"}, each) for row, each in ends]
+    exact = truth(law, x)
+    return [shared | row | quality(each, exact) for row, each in found]
+
+
+Runs = list[tuple[dict[str, Any], list[Estimate]]]
+
+
+def gathered(
+    setup: Setup, x: Tensor, budgets: tuple[int, ...], repeats: tuple[int, ...], names: tuple[str, ...]
+) -> Runs:
+    """Estimates of every estimator at every budget that it can use; what is not random runs once."""
+    found: Runs = []
+    for budget, count in zip(budgets, repeats, strict=True):
+        for name in names:
+            runs = [timed(name, setup, x, budget, 100 + k) for k in range(1 if name == "flow" else count)]
+            kept = [each for each, _ in runs if each is not None]
+            seconds = float(np.median([spent for _, spent in runs]))
+            if kept:
+                found.append(({"estimator": name, "budget": budget, "seconds": seconds}, kept))
+    return found
+
+
+def run_bias(cell: Cell, config: Config) -> Rows:
+    """Mean error of the formula over many independent estimates at fixed states, with either end of the integral.
+
+    `mean_p` tests the mean over states, `state_p` is the smallest p-value of the states' own t-tests after Holm's
+    correction: errors of both signs cannot hide in a mean.
+    """
+    law = LAWS["far"](cell.parameters["dimension"])
+    x = noisy_states(law, config.bias_states, cell.seed)
     exact, rows = truth(law, x), []
-    for budget, repeats in zip(config.budgets, config.repeats, strict=True):
-        for name in NAMES:
-            count = 1 if name == "flow" else repeats
-            if budget > LIMIT and name not in FAMILY:
-                continue
-            found = [estimate(name, setup, x, budget, 100 + k) for k in range(count)]
-            if found[0] is not None:
-                shared = {"part": "exact", "family": family, "dimension": dimension, "estimator": name}
-                rows.append(shared | {"budget": budget} | quality([f for f in found if f is not None], exact))
+    for end in ("exact", "matched"):
+        setup = exact_setup(law, exact_anchor=end == "exact")
+        for budget, repeats in zip(config.bias_budgets, config.bias_repeats, strict=True):
+            found = [estimate("formula", setup, x, budget, 14_000 + k) for k in range(repeats)]
+            errors = torch.stack([each.value for each in found if each is not None]) - exact
+            shared = {"part": "bias", "dimension": law.dimension, "end": end, "budget": budget}
+            rows.append(shared | mean_error(errors.numpy()))
     return rows
+
+
+def mean_error(errors: np.ndarray) -> dict[str, Any]:
+    """Tests of a mean error from independent errors (repeats, states) at fixed states."""
+    repeats, count = errors.shape
+    variances = errors.var(0, ddof=1)
+    bias, deviation = float(errors.mean()), float(np.sqrt(variances.mean()))
+    error = deviation / float(np.sqrt(repeats * count))
+    single = stats.ttest_1samp(errors, 0.0, axis=0).pvalue
+    return {
+        "bias": bias,
+        "bias_error": error,
+        "sd": deviation,
+        "mean_p": float(2 * stats.t.sf(abs(bias) / error, count * (repeats - 1))),
+        "state_p": float(holm(single).min()),
+        "estimates": repeats * count,
+    }
 
 
 def run_coverage(cell: Cell, config: Config) -> Rows:
@@ -71,7 +122,8 @@ def quality(found: list[Estimate], exact: Tensor) -> dict[str, Any]:
     """Error of repetitions (R) at states (n): one row's numbers.
 
     `bias` is the mean error with `bias_error`, `persistent` the rms over states of the error that repetitions share
-    (its noise subtracted), `sd` the rms deviation within a state, `reported` the rms of reported standard errors.
+    (its noise subtracted), `sd` the rms deviation within a state, `reported` the rms of reported standard errors,
+    `state_squares` the mean square error of each state.
     """
     errors = torch.stack([each.value for each in found]) - exact
     repeats, count = errors.shape
@@ -84,6 +136,7 @@ def quality(found: list[Estimate], exact: Tensor) -> dict[str, Any]:
     return {
         "evaluations": int(cost if isinstance(cost, int) else cost.max()),
         "rms": float(errors.square().mean().sqrt()),
+        "state_squares": errors.square().mean(0).tolist(),
         "bias": float(means.mean()),
         "bias_error": float((variance.mean() / (repeats * count)).sqrt()),
         "persistent": persistent,

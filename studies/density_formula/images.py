@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from sensitivity import Estimate, as_score
+from sensitivity import Estimate, Grid, as_score, log_density
 from studies import data
 from studies.data import Images
 from studies.density_formula.config import Config
-from studies.density_formula.estimators import IMAGE_NAMES, STAGES, estimate, flow
+from studies.density_formula.estimators import IMAGE_NAMES
+from studies.density_formula.exact import gathered, quality
 from studies.density_formula.learned import recipe
-from studies.density_formula.problems import SIGMA, Setup
+from studies.density_formula.problems import SIGMA, SIGMA_MAX, Setup
 from studies.study import Cell, Context
 from studies.training import train
 
@@ -37,57 +39,52 @@ def dequantised(images: Tensor, width: float, seed: int) -> Tensor:
 
 
 def run(cell: Cell, context: Context) -> Rows:
-    """Rows: one for each estimator."""
+    """Rows: one for each estimator and budget, after that of the reference, the flow with the exact trace."""
     name, config = cell.parameters["images"], context.config
     train_set, held_out = data.load(name).split(0.1, seed=0)
-    setup = _setup(name, train_set, context)
     small = train_set.images[0].numel() <= EXACT_UP_TO
-    count, budget = (config.image_states, config.image_budget)
-    if not small:
-        count, budget = max(count // 2, 4), max(budget // 4, 128)
+    setup = _setup(name, train_set, context)
+    count = config.image_states if small else config.large_states
     upright = dequantised(held_out.images[:count], BINS[name], 31)
     x = torch.cat([upright, upright.flip(-2)]).double()
     x = x + SIGMA * torch.randn(x.shape, generator=torch.Generator().manual_seed(32), dtype=x.dtype)
-    reference = _reference(setup, x, small)
-    shared = {"part": "images", "images": name, "budget": budget, "states": count}
-    rows = [shared | {"estimator": "flow" if small else "hutchinson, 16 probes"} | _row(reference, reference, name)]
-    for estimator in IMAGE_NAMES:
-        found = estimate(estimator, setup, x, budget, 41)
-        if found is not None:
-            rows.append(shared | {"estimator": estimator} | _row(found, reference, name))
+    steps = config.image_steps_of_flow if small else config.large_steps_of_flow
+    reference, coarse = (exact_flow(setup, x, n) for n in (steps, steps // 2))
+    shared = {"part": "images", "images": name, "states": count}
+    first = {"estimator": "flow, reference", "budget": 0, "coarse": float((coarse.value - reference.value).abs().max())}
+    rows = [shared | first | _row([reference], reference, name)]
+    budgets, repeats = config.image_budgets, config.image_repeats
+    for row, found in gathered(setup, x, budgets, repeats, IMAGE_NAMES):
+        rows.append(shared | row | _row(found, reference, name))
     return rows
 
 
+def exact_flow(setup: Setup, x: Tensor, steps: int) -> Estimate:
+    """The flow with the exact trace on a grid of so many steps."""
+    grid = Grid(SIGMA_MAX, SIGMA, steps, spacing="log")
+    return log_density(
+        setup.score, x, SIGMA, anchor=setup.anchor, grid=grid, trace="exact", products="reverse", chunk_size=8
+    )
+
+
 def _setup(name: str, train_set: Images, context: Context) -> Setup:
-    """A network trained on dequantised images."""
-    copies = COPIES if train_set.images[0].numel() <= EXACT_UP_TO else 1
+    """A network trained on dequantised images; large images have twice the width and four times the steps."""
+    small = train_set.images[0].numel() <= EXACT_UP_TO
+    copies, config = COPIES if small else 1, context.config
     pool = torch.cat([dequantised(train_set.images, BINS[name], 50 + k) for k in range(copies)])
-    config = context.config
-    trained = train(recipe(config.image_width, config.image_steps), pool, cache=context.cache, device=context.device)
+    width, steps = config.image_width * (1 if small else 2), config.image_steps * (1 if small else 4)
+    trained = train(recipe(width, steps), pool, cache=context.cache, device=context.device)
     return Setup(as_score(trained.network.cpu().double(), "denoiser"), pool.double())
 
 
-def _reference(setup: Setup, x: Tensor, small: bool) -> Estimate:
-    """Exact trace where the dimension allows, else sixteen probes."""
-    budget = 16 * STAGES * (1 + x[0].numel()) if small else 32 * STAGES * 17
-    found = flow(setup, x, budget, 0) if small else estimate("hutchinson", setup, x, budget, 77)
-    if found is None:
-        raise RuntimeError("the reference flow has no steps: give it a larger budget.")
-    return found
-
-
-def _row(found: Estimate, reference: Estimate, name: str) -> dict[str, Any]:
+def _row(found: list[Estimate], reference: Estimate, name: str) -> dict[str, Any]:
     """Numbers of one estimator; the first half of the states is upright, the second upside down."""
-    half, dimension = len(found.value) // 2, DIMENSIONS[name]
-    gap = found.value - reference.value
-    cost = found.evaluations
-    return {
-        "evaluations": int(cost if isinstance(cost, int) else cost.max()),
-        "log_density": float(found.value[:half].mean()),
-        "bits": float(found.bits_per_dimension(dimension, BINS[name]).value[:half].mean()),
-        "reported": float(found.standard_error.square().mean().sqrt()),
-        "rms": float(gap.square().mean().sqrt()),
-        "bias": float(gap.mean()),
-        "rank": float(spearmanr(found.value.numpy(), reference.value.numpy())[0]),
-        "upright": float((found.value[:half] > found.value[half:]).double().mean()),
+    first, dimension = found[0], DIMENSIONS[name]
+    half = len(first.value) // 2
+    ranks = [spearmanr(each.value.numpy(), reference.value.numpy())[0] for each in found]
+    return quality(found, reference.value) | {
+        "log_density": float(first.value[:half].mean()),
+        "bits": float(first.bits_per_dimension(dimension, BINS[name]).value[:half].mean()),
+        "rank": float(np.mean(ranks)),
+        "upright": float((first.value[:half] > first.value[half:]).double().mean()),
     }

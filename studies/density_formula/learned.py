@@ -13,8 +13,8 @@ from oracles import GaussianMixture
 from sensitivity import Score, as_score
 from studies.bridge import engine_measure
 from studies.density_formula.config import Config
-from studies.density_formula.estimators import ESTIMATORS, NAMES, estimate, flow
-from studies.density_formula.exact import quality
+from studies.density_formula.estimators import ESTIMATORS, FORMULAS, NAMES, estimate
+from studies.density_formula.exact import gathered, quality
 from studies.density_formula.problems import SIGMA, SIGMA_MAX, Setup, exact_setup, far, near, noisy_states, truth
 from studies.networks import Architecture
 from studies.study import Cell, Context
@@ -23,6 +23,7 @@ from studies.training import Objective, Recipe, train
 Rows = list[dict[str, Any]]
 OBJECTIVE = Objective(mean=-0.3, spread=1.6)
 ROTATION = 0.3
+WIDE = 20  # dimension from which networks have twice the width
 
 
 def cells(config: Config) -> list[Cell]:
@@ -37,22 +38,41 @@ def recipe(width: int, steps: int) -> Recipe:
 
 
 def run(cell: Cell, context: Context) -> Rows:
-    """Rows of a trained network: all estimators, and its over-estimate."""
+    """Rows of a trained network: all estimators, what formula and flow converge to, and the over-estimate.
+
+    `rms` and `bias` are errors against the exact law, which no estimator can undo. The flow's limit is its exact trace
+    on a fine grid, the formula's a run at many evaluations: with a wrong score they differ (`limits`). `own_*` are
+    errors against the flow's limit, the density of what the network's flow samples, `limit_*` those of an estimator
+    against what it converges to itself.
+    """
     config, law = context.config, near(cell.parameters["dimension"])
-    pool = torch.from_numpy(np.asarray(law.sample(20_000, 8))).float()
-    trained = train(recipe(config.network_width, config.network_steps), pool, cache=context.cache)
-    setup = Setup(as_score(trained.network.double(), "denoiser"), exact_setup(law).data)
+    setup = trained_setup(law, context)
     x = noisy_states(law, config.network_states, cell.seed)
-    shared = {"dimension": law.dimension, "budget": config.network_budget}
-    own = flow(setup, x, 4 * config.network_budget, 0)
-    rows = []
-    for name in NAMES:
-        found = [estimate(name, setup, x, config.network_budget, 100 + k) for k in range(1 if name == "flow" else 3)]
-        kept = [each for each in found if each is not None]
-        if kept and own is not None:
-            row = quality(kept, truth(law, x)) | {"own_rms": quality(kept, own.value)["rms"]}
-            rows.append({"part": "network", "estimator": name} | shared | row)
-    return [*rows, excess(f"network, d = {law.dimension}", setup, law, config.excess_states)]
+    limits = {name: estimate(name, setup, x, config.network_limit, 9000) for name in ("flow", "formula")}
+    flow, formula = (each.value for each in limits.values() if each is not None)
+    exact, rows = truth(law, x), []
+    for row, found in gathered(setup, x, config.network_budgets, config.network_repeats, NAMES):
+        own = _named("own", quality(found, flow))
+        limit = _named("limit", quality(found, formula if row["estimator"] in FORMULAS else flow))
+        rows.append({"part": "network", "dimension": law.dimension} | row | quality(found, exact) | own | limit)
+    gap = formula - flow
+    sizes = {"gap": float(gap.mean()), "gap_rms": float(gap.square().mean().sqrt())}
+    limit_row = {"part": "limits", "dimension": law.dimension} | sizes
+    return [*rows, limit_row, excess(f"network, d = {law.dimension}", setup, law, config.excess_states)]
+
+
+def _named(prefix: str, row: dict[str, Any]) -> dict[str, Any]:
+    kept = ("rms", "bias", "bias_error", "state_squares")
+    return {f"{prefix}_{key}": row[key] for key in kept}
+
+
+def trained_setup(law: GaussianMixture, context: Context) -> Setup:
+    """A denoiser trained on fresh draws of the law."""
+    config = context.config
+    pool = torch.from_numpy(np.asarray(law.sample(20_000, 8))).float()
+    width = config.network_width * (2 if law.dimension > WIDE else 1)
+    trained = train(recipe(width, config.network_steps), pool, cache=context.cache)
+    return Setup(as_score(trained.network.double(), "denoiser"), exact_setup(law).data)
 
 
 def run_excess(config: Config) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,17 @@ class Setup:
 
     Attributes:
         score: s(x, σ). data: draws (N, *shape) of the law, float64.
+        law: log density at SIGMA_MAX by an exact law, as a control; None takes the moment-matched Gaussian.
     """
 
     score: Score
     data: Tensor
+    law: Any = None
+
+    @property
+    def end(self) -> Any:
+        """What gives the log density at SIGMA_MAX."""
+        return self.anchor if self.law is None else self.law
 
     @cached_property
     def anchor(self) -> GaussianAnchor:
@@ -73,9 +81,11 @@ class Setup:
         return Grid(SIGMA_MAX, SIGMA, 1)
 
 
-def exact_setup(law: GaussianMixture, seed: int = 5) -> Setup:
+def exact_setup(law: GaussianMixture, seed: int = 5, *, exact_anchor: bool = False) -> Setup:
     """The engine's own mixture as score (it shares no code with the oracle that gives the truth)."""
-    return Setup(engine_measure(law).score, torch.from_numpy(np.asarray(law.sample(DRAWS, seed))))
+    measure = engine_measure(law)
+    draws = torch.from_numpy(np.asarray(law.sample(DRAWS, seed)))
+    return Setup(measure.score, draws, measure if exact_anchor else None)
 
 
 def noisy_states(law: GaussianMixture, count: int, seed: int) -> Tensor:

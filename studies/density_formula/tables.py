@@ -1,52 +1,45 @@
-"""Tables of the study for the book: which estimator, when; implications; images."""
+"""Tables of the study for the book: estimators, mean errors, paths, images."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
-
-EVERY_CASE = ["family", "dimension", "budget"]
-
-
-def which(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each law and budget the estimator of least rms error, the next one, and what the error does to a source.
-
-    An estimator that was not run at a budget stands there with its last result below it. The mixture fitted to draws
-    is left out: it knows that the law is a mixture of three components.
-    """
-    exact: Any = rows[(rows.part == "exact") & (rows.estimator != "mixture")]
-    found = []
-    for family, dimension, budget in exact.groupby(EVERY_CASE, sort=True).groups:
-        own = exact[(exact.family == family) & (exact.dimension == dimension) & (exact.budget <= budget)]
-        last = own.sort_values("budget").drop_duplicates("estimator", keep="last")
-        order = last.sort_values("rms")
-        best, second = order.iloc[0], order.iloc[1]
-        found.append(
-            {
-                "laws": family,
-                "d": int(dimension),
-                "evaluations": int(budget),
-                "least rms error": f"{best.estimator} ({best.rms:.2g})",
-                "next": f"{second.estimator} ({second.rms:.2g})",
-                "relative error of ṡ": f"{best.source_error:.2g}",
-                "published formula": f"{order[order.estimator == 'published'].rms.iloc[0]:.2g}",
-            }
-        )
-    return pd.DataFrame(found)
 
 
 def estimators(rows: pd.DataFrame, part: str = "exact") -> pd.DataFrame:
-    """Every estimator: rms error, mean error, deviation, reported standard error (nats) and cost."""
+    """Every estimator: rms error, mean error, deviation, reported standard error (nats) and cost.
+
+    For networks `own` is against the density of the network's flow and `limit` against what the estimator converges to.
+    """
     own: Any = rows[rows.part == part]
-    columns = ["dimension", "budget", "estimator", "evaluations", "rms", "bias", "bias_error", "persistent", "sd"]
+    columns = ["dimension", "budget", "estimator", "evaluations", "milliseconds", "rms", "bias", "bias_error", "sd"]
     columns = (["family"] if part == "exact" else []) + columns + ["reported", "source_error"]
-    columns += ["own_rms"] if part == "network" else []
+    columns += ["own_rms", "own_bias", "limit_rms"] if part == "network" else []
+    own = own.assign(milliseconds=1e3 * own.seconds)
     return own[columns].reset_index(drop=True).round(5)
 
 
+def mean_errors(rows: pd.DataFrame) -> pd.DataFrame:
+    """The formula's mean error over many estimates, with the exact law and with the matched Gaussian at σ_max."""
+    own: Any = rows[rows.part == "bias"].sort_values(["dimension", "budget", "end"])
+    shown = own[["dimension", "budget", "end", "estimates", "bias", "bias_error", "sd", "mean_p", "state_p"]]
+    return shown.rename(columns={"end": "at σ_max"}).reset_index(drop=True)
+
+
+def paths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Errors of log p along a path and of the sensitivity at its end, at each budget."""
+    own: Any = rows[rows.part == "path"]
+    shown = own.assign(evaluations=own.budget * own.nodes)
+    names = {"log_rms": "rms error of log p", "relative": "relative error of δ", "relative_high": "its 90 %"}
+    columns = ["dimension", "estimator", "evaluations", *names, "share"]
+    return shown[columns].rename(columns=names).sort_values(["dimension", "evaluations"]).reset_index(drop=True)
+
+
 def images(rows: pd.DataFrame) -> pd.DataFrame:
-    """Estimators on real images; the first row of each set is the reference."""
+    """Estimators on real images; the reference of each set has budget 0, and `coarse` is its own error of step."""
     own: Any = rows[rows.part == "images"]
-    columns = ["images", "estimator", "evaluations", "bits", "reported", "rms", "bias", "rank", "upright"]
-    return own[columns].reset_index(drop=True).round(4)
+    columns = ["images", "budget", "estimator", "evaluations", "milliseconds", "bits", "reported", "rms", "bias", "sd"]
+    own = own.assign(milliseconds=1e3 * own.get("seconds", pd.Series(np.nan, own.index)))
+    return own[[*columns, "rank", "upright", "coarse"]].reset_index(drop=True).round(4)

@@ -1,0 +1,256 @@
+"""Claims about the four implications, with the thresholds of the protocol; every one can fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from studies.density_formula.asserting import PAPER, Z, chosen
+from studies.statistics import Interval, bootstrap, fit_slope, paired, share_interval
+from studies.study import Claim
+
+LOW = 0.25  # levels below which most of a sequence's excess is expected
+
+
+def implications(rows: pd.DataFrame) -> list[Claim]:
+    """(a) to (d)."""
+    return [*_evidence(rows), *_mixtures(rows), *_images(rows), *_tokens(rows), *_generator(rows)]
+
+
+def _evidence(rows: pd.DataFrame) -> list[Claim]:
+    own = chosen(rows, part="evidence").sort_values("steps")
+    slope = fit_slope(own.steps.astype(float), own.gap)
+    half = Z * slope.standard_error
+    ratio = float(own.gap.iloc[-1] / own.gap.iloc[0])
+    first, last = int(own.steps.iloc[0]), int(own.steps.iloc[-1])
+    return [
+        Claim(
+            "(a) distance of the evidence bound's maximiser from the likelihood's falls with their number (order)",
+            slope.slope,
+            (slope.slope - half, slope.slope + half),
+            "−1 ± .15",
+            f"{PAPER}, evidence lower bound",
+            abs(slope.slope + 1) <= 0.15,
+        ),
+        Claim(
+            f"(a) distance at {last} steps over that at {first} (it is {own.gap.iloc[-1]:.2g})",
+            ratio,
+            None,
+            "< .01",
+            f"{PAPER}, evidence lower bound",
+            ratio < 0.01,
+        ),
+    ]
+
+
+def _mixtures(rows: pd.DataFrame) -> list[Claim]:
+    own = chosen(rows, part="classifier-mixtures")
+    last = chosen(own, budget=own.budget.max()).set_index("rule")
+    weighted, plain = (np.asarray(last.agrees[rule], dtype=float) for rule in ("weighted", "unweighted"))
+    share = share_interval(int(weighted.sum()), len(weighted))
+    gap = bootstrap(weighted - plain)
+    return [
+        Claim(
+            "(b) mixtures: the weighted sum chooses as Bayes' rule does",
+            share.estimate,
+            share.bounds,
+            "≥ .95",
+            f"{PAPER}, diffusion classifier",
+            share.estimate >= 0.95,
+        ),
+        Claim(
+            "(b) mixtures: agreement with Bayes' rule, weighted minus unweighted",
+            gap.estimate,
+            gap.bounds,
+            "> 0",
+            f"{PAPER}; heuristic of arXiv 2303.16203",
+            gap.low > 0,
+        ),
+    ]
+
+
+def _images(rows: pd.DataFrame) -> list[Claim]:
+    """One claim for each level of noise, at the largest budget."""
+    own = chosen(rows, part="classifier-images")
+    found = []
+    for sigma, group in own.groupby("sigma"):
+        last = chosen(group[group.rule != "flow"], budget=group[group.rule != "flow"].budget.max()).set_index("rule")
+        flow = float(group[group.rule == "flow"].accuracy.iloc[0])
+        gap, right = (_between_rules(last, column) for column in ("agrees", "right"))
+        found.append(
+            Claim(
+                f"(b) {group.images.iloc[0]} with noise {sigma:g}, {int(last.budget.iloc[0])} evaluations a class: "
+                f"agreement with the flow's likelihood, weighted minus unweighted (agreement "
+                f"{last.agreement['weighted']:.2f} and {last.agreement['unweighted']:.2f}; accuracy "
+                f"{last.accuracy['weighted']:.2f} and {last.accuracy['unweighted']:.2f}, difference "
+                f"[{right.low:.2f}, {right.high:.2f}]; flow {flow:.2f})",
+                gap.estimate,
+                gap.bounds,
+                "> 0",
+                f"{PAPER}, diffusion classifier",
+                gap.low > 0,
+            )
+        )
+    return found
+
+
+def _between_rules(table: Any, column: str) -> Interval:
+    """Weighted minus unweighted, paired over images."""
+    weighted, plain = (np.asarray(table[column][rule], dtype=float) for rule in ("weighted", "unweighted"))
+    return bootstrap(weighted - plain)
+
+
+def _tokens(rows: pd.DataFrame) -> list[Claim]:
+    own = chosen(rows, part="tokens")
+    networks = chosen(own, score="network")
+    longest = chosen(networks, wide=0.0, steps=networks.steps.max()).iloc[0]
+    weighted, _, exact = _losses(longest)
+    best = _rank_interval(weighted, exact)
+    return [
+        Claim(
+            f"(c) tokens, network of {int(longest.steps)} steps: a sequence's weighted diffusion loss ranks as its "
+            "negative log-likelihood (Spearman)",
+            *best,
+            "≥ .95",
+            f"{PAPER}, autoregressive models",
+            best[0] >= 0.95,
+        ),
+        _above_unweighted(longest),
+        *_wide(own),
+        *(_token_excess(row) for _, row in networks.iterrows()),
+        _low_bands(own),
+    ]
+
+
+def _losses(row: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    weighted, plain, exact = (np.asarray(row[name], dtype=float) for name in ("weighted", "unweighted", "exact"))
+    return weighted, plain, exact
+
+
+def _above_unweighted(row: Any) -> Claim:
+    difference = _rank_difference(*_losses(row))
+    who = "exact score" if row.score == "exact" else f"network of {int(row.steps)} steps"
+    return Claim(
+        f"(c) tokens, range w = {row.wide:g}, {who}: rank correlation of the weighted loss ({row['rank']:.3f}) minus "
+        f"the unweighted's ({row.unweighted_rank:.3f})",
+        *difference,
+        "> 0",
+        "control",
+        difference[1][0] > 0,
+    )
+
+
+def _wide(own: Any) -> list[Claim]:
+    """Exact score and longest-trained network where the scales range most."""
+    last = chosen(own, wide=own.wide.max())
+    if last.wide.max() == 0:
+        return []
+    networks = chosen(last, score="network").sort_values("steps")
+    return [_above_unweighted(chosen(last, score="exact").iloc[0]), _above_unweighted(networks.iloc[-1])]
+
+
+def _token_excess(row: Any) -> Claim:
+    gap, error = row.excess - row.theory, float(np.hypot(row.excess_error, row.theory_error))
+    return Claim(
+        f"(c) tokens, w = {row.wide:g}, {int(row.steps)} steps: mean excess of the loss over the negative "
+        f"log-likelihood ({row.excess:.4f} nats a token) minus ½∫E|s_θ−s|²dv ({row.theory:.4f})",
+        gap,
+        (gap - Z * error, gap + Z * error),
+        "0",
+        f"{PAPER}",
+        bool(abs(gap) <= Z * error),
+    )
+
+
+def band_variances(own: Any, wide: float, steps: int) -> list[tuple[float, float]]:
+    """Lower edge of a band, and the variance over sequences of what the network's score there adds to the loss."""
+    exact = np.asarray(chosen(own, wide=wide, score="exact").iloc[0].weighted, dtype=float)
+    bands = chosen(own, wide=wide, steps=steps, score="network in a band").sort_values("low")
+    added = [np.asarray(values, dtype=float) - exact for values in bands.weighted]
+    return [(float(low), float(np.var(each))) for low, each in zip(bands.low, added, strict=True)]
+
+
+def _low_bands(own: Any) -> Claim:
+    bands = chosen(own, wide=0.0, score="network in a band")
+    variances = band_variances(own, 0.0, int(bands.steps.min()))
+    total = sum(value for _, value in variances)
+    share = sum(value for low, value in variances if low < LOW) / total
+    each = ", ".join(f"from σ = {low:g}: {value / total:.2f}" for low, value in variances)
+    return Claim(
+        f"(c) tokens: share of the variance of a sequence's excess that comes from levels below {LOW} ({each})",
+        share,
+        None,
+        "> .5",
+        "analysis of the unweighted loss's rank",
+        share > 0.5,
+    )
+
+
+def _resampled(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, count, (1000, count))
+
+
+def _rank(a: np.ndarray, b: np.ndarray) -> float:
+    first, second = (np.argsort(np.argsort(v)) for v in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _rank_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
+    values = [_rank(a[k], b[k]) for k in _resampled(len(a))]
+    return _rank(a, b), (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+
+
+def _rank_difference(a: np.ndarray, other: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
+    values = [_rank(a[k], b[k]) - _rank(other[k], b[k]) for k in _resampled(len(a))]
+    bounds = (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+    return _rank(a, b) - _rank(other, b), bounds
+
+
+def _generator(rows: pd.DataFrame) -> list[Claim]:
+    own = chosen(rows, part="gradient")
+    cosines = {name: group.cosine.to_numpy(dtype=float) for name, group in own.groupby("score")}
+    median = float(np.median(cosines["network"]))
+    low, high = np.quantile(cosines["network"], [0.1, 0.9])
+    gap = paired(cosines["network"], cosines["unweighted"]).difference
+    ends = chosen(rows, part="minimiser").set_index("score")
+    split = chosen(rows, part="decomposition")
+    inside = int((split.gap.abs() <= Z * split.gap_error + 1e-3).sum())
+    share = share_interval(inside, len(split))
+    return [
+        Claim(
+            f"(d) generator: with its exact score the weighted term is −log p_G (share of parameters whose 95 % "
+            f"interval holds 0; largest difference {split.gap.abs().max():.4f} nats)",
+            share.estimate,
+            share.bounds,
+            "≥ .9",
+            f"{PAPER}, generative adversarial networks",
+            share.estimate >= 0.9,
+        ),
+        Claim(
+            "(d) generator: cosine of the trained score's regulariser gradient with the likelihood's (median; 10–90 %)",
+            median,
+            (float(low), float(high)),
+            "≥ .95",
+            f"{PAPER}, generative adversarial networks",
+            median >= 0.95,
+        ),
+        Claim(
+            "(d) generator: the same minus the unweighted term's (paired median difference)",
+            gap.estimate,
+            gap.bounds,
+            "> 0",
+            "control",
+            gap.low > 0,
+        ),
+        Claim(
+            f"(d) generator: distance of the regulariser's minimiser from the likelihood's "
+            f"(unweighted: {ends.distance['unweighted']:.3f})",
+            float(ends.distance["network"]),
+            None,
+            "< .1",
+            f"{PAPER}, generative adversarial networks",
+            bool(ends.distance["network"] < 0.1),
+        ),
+    ]
