@@ -189,6 +189,8 @@ def _line(axis: Axes, points: list[tuple[float, pd.DataFrame, str]], label: str)
         x = [level for level, _, _ in points]
         axis.errorbar(x, y, yerr=errors, marker=marker, color=colour(2 * index), capsize=2, label=name)
     axis.set_xscale("log")
+    axis.set_xticks([], minor=True)
+    axis.set_xticks(x, [f"{level:g}" for level in x])
     axis.set(xlabel=label, ylim=(-0.1, 1.05))
 
 
