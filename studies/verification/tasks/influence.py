@@ -23,7 +23,7 @@ CASES = (
     Case("line", 0.2, sigma_max=10.0, steps=64, count=16, points=12),
     Case("plane", 0.3, sigma_max=10.0, steps=64, count=12, points=6),
     Case("five", 0.4, sigma_max=10.0, steps=64, count=8, points=4),
-    Case("training", 0.3, sigma_max=10.0, steps=64, count=8, points=6, tags=("ρ empirical",)),
+    Case("training", 0.3, sigma_max=10.0, steps=128, count=8, points=6, tags=("ρ empirical",)),
     Case("ten", 0.5, sigma_max=10.0, steps=64, count=8, points=4, suite="full"),
 )
 
