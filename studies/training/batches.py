@@ -81,7 +81,8 @@ class Batches:
                 f"batch={batch} and a pool of shape {tuple(pool.shape)}: need batch ≥ 1 and data (N, *shape)."
             )
         self.pool, self.batch, self.seeds = pool, batch, tuple(seeds)
-        self.laws = [Law(w, len(pool)) for w in weights]
+        known = {id(w): Law(w, len(pool)) for w in {id(w): w for w in weights}.values()}
+        self.laws = [known[id(w)] for w in weights]  # networks on the same data share their law
         self.generator = torch.Generator()
         self.orders: dict[tuple[int, int], Tensor] = {}
 
