@@ -88,7 +88,7 @@ def _means(rows: pd.DataFrame) -> list[Claim]:
     found = mean_interval(logs)
     statement = f"N = 10, {own['level'].max():g}τ, all but blind: log of the networks' data part over that of the data"
     source = "σ²(s_A − s_B) → mean_A − mean_B, error O(1/σ²)"
-    good = -0.1 < found.low and found.high < 0.1
+    good = found.low > -0.1 and found.high < 0.1
     return [Claim(statement, found.estimate, found.bounds, "within ±0.1", source, good)]
 
 
