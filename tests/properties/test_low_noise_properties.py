@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,9 @@ def difference(a: np.ndarray, b: np.ndarray, x: np.ndarray, sigma: float) -> np.
 def score(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
     """The empirical score at one state."""
     return np.asarray(GaussianMixture.empirical(points).noised(sigma).score(x))
+
+
+empirical_score = score  # faults are planted in `score`
 
 
 def weights(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
@@ -158,3 +163,61 @@ def test_the_denoiser_keeps_the_normal_share_that_the_law_predicts(case):
     d = np.asarray(law.denoiser(x, sigma))
     across, x_across = (z - plane @ (plane.T @ z) for z in (d, x))
     np.testing.assert_allclose(across, x_across * v / (v + sigma**2), atol=1e-8)
+
+
+def halved_sharpness(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
+    """A planted fault: the weights of σ√2, so that the exponent's factor ½ is lost."""
+    w = weights(points, x, sigma * 2**0.5)
+    return (w @ points - x) / sigma**2
+
+
+def without_the_last(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
+    """A planted fault: one point is forgotten."""
+    return empirical_score(points[:-1] if len(points) > 1 else points, x, sigma)
+
+
+def shrunk(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
+    """A planted fault: a denoiser one part in a hundred too short."""
+    return (0.99 * (x + sigma**2 * empirical_score(points, x, sigma)) - x) / sigma**2
+
+
+def of_another_power(points: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
+    """A planted fault: σ for σ²."""
+    return sigma * empirical_score(points, x, sigma)
+
+
+CASE = (np.array([[0.0, 0.1], [1.0, -0.5], [0.3, 2.0]]), np.array([[2.0, 1.0], [0.5, 0.4]]), np.array([0.4, 0.2]))
+LOW, HIGH, ORDER = (
+    test_at_low_noise_scores_of_disjoint_sets_differ_by_their_nearest_neighbours,
+    test_at_high_noise_scores_of_disjoint_sets_differ_by_their_means,
+    test_the_order_of_the_high_noise_error_is_exactly_one_over_sigma_squared,
+)
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen_by"),
+    [
+        (halved_sharpness, (LOW, ORDER)),
+        (without_the_last, (LOW, HIGH, ORDER)),
+        (shrunk, (LOW, HIGH, ORDER)),
+        (of_another_power, (LOW, HIGH, ORDER)),
+    ],
+)
+def test_a_planted_fault_in_the_score_breaks_the_properties(fault, seen_by, monkeypatch):
+    """Assert that on one plain case every named property fails for the faulty score, and holds for the right one."""
+    for check in seen_by:
+        assert not fails(check)
+        with monkeypatch.context() as patched:
+            patched.setitem(globals(), "score", fault)
+            assert fails(check)
+
+
+def fails(check: Any) -> bool:
+    """Whether a property fails on `CASE` at some of three noise levels, where it takes one."""
+    inner = check.hypothesis.inner_test
+    for level in ((0.01,), (0.1,), (1.0,), (1000.0,)) if check is not ORDER else ((),):
+        try:
+            inner(CASE, *level)
+        except AssertionError:
+            return True
+    return False
