@@ -10,7 +10,7 @@ from oracles import GaussianMixture
 from oracles.empirical import EmpiricalLaw
 from studies import data as images
 from studies.bridge import ExactLaw
-from studies.low_noise import Config, cells, figures, measures, run_cell
+from studies.low_noise import Config, cells, figures, measures, reading, run_cell
 from studies.low_noise.claims import claims
 from studies.low_noise.comparison import shares
 from studies.low_noise.config import GEOMETRIES, IMAGES, LARGEST, LEVELS, OBJECTIVES, Part
@@ -276,3 +276,25 @@ def test_the_smoke_run_ends_with_claims_and_figures(tmp_path):
         "prediction",
     }
     assert all(len(drawing.alt) > 60 for drawing in drawn.values())
+    tables = (
+        "judged",
+        "scaling_laws",
+        "crossings",
+        "training",
+        "ladder",
+        "by_states",
+        "dynamics",
+        "predictions",
+        "paths",
+    )
+    assert all(len(getattr(reading, name)(result.rows)) for name in tables if name != "ladder")
+
+
+def test_the_ladder_pairs_the_usual_length_with_the_longer_one():
+    """Assert a line for each length at the N that were trained longer, and a claim that sees the gain."""
+    usual = made_up()
+    longer = usual[(usual["N"] == 1000) & (usual["objective"] == "edm")].assign(length=4)
+    longer["within"] = longer["within"] / 3
+    rows = pd.concat([usual, longer])
+    assert reading.ladder(rows)["times the steps"].tolist() == [1, 4]
+    assert [claim.holds for claim in claims(rows, Config.quick()) if "4 times as long" in claim.statement] == [True]
