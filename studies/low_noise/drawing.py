@@ -15,7 +15,7 @@ from studies.low_noise.onset import DELTA, Onset, table, usual
 from studies.low_noise.verdicts import EFFECT, verdicts
 
 Draw = Callable[[Axes, pd.DataFrame], None]
-SMALL = 7  # points, of legends
+SMALL, TITLE = 7, 9  # points, of legends and titles
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: s
         each.set_visible(False)
     for index, (each, (g, o)) in enumerate(zip(axes, there, strict=False)):
         draw(each, _of(rows, g, o))
-        each.set(xscale="log", xlabel="σ/τ", title=f"{g}, {o}")
+        each.set(xscale="log", xlabel="σ/τ")
+        each.set_title(f"{g}, {o}", fontsize=TITLE)
         if index % columns:
             each.set_ylabel("")
     _legend(axes[0])
@@ -158,7 +159,9 @@ def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
             _crossings(each, {n: x.crossings for n, x in found.items()}, index, o)
             if o == "edm":
                 _crossings(each, {n: x.empirical for n, x in found.items()}, None, "exact, empirical")
-        each.set(xscale="log", yscale="log", xlabel="N", title=g, ylabel="" if place % columns else "onset σ/τ")
+        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % columns else "onset σ/τ")
+        each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
+        each.set_title(g, fontsize=TITLE)
     _legend(axes[0])
     return described(
         drawing,
