@@ -28,6 +28,13 @@ def test_pooled_mnist_keeps_the_mean_ink():
     assert abs(float(data.load("mnist").images.mean() - data.load("mnist14").images.mean())) < 1e-6
 
 
+def test_pooled_faces_are_averages_of_four_pixels():
+    """Assert it of 12×12 faces, whose last row and column of 25 are left out."""
+    whole, pooled = data.load("faces").images[..., :24, :24], data.load("faces12").images
+    assert pooled.shape == (100, 1, 12, 12)
+    assert torch.allclose(torch.nn.functional.avg_pool2d(whole, 2), pooled, atol=1e-6)
+
+
 def test_a_split_is_a_partition_and_a_function_of_the_seed():
     """Assert that no image is in both parts or lost."""
     digits = data.load("digits")
