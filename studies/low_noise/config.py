@@ -15,8 +15,7 @@ LOW = (0.03, 0.01, 0.003)
 LARGEST = {"digits": 800, "mnist14": 2000, "faces12": 40, "fashion14": 10_000}
 TOP = {"blind": 3.0}  # the highest training level, in τ, of an objective whose loss is not weighted
 HIGHEST = 30.0  # of the others
-COARSE, FINE, MOST = "10,100,1000", "1,10,100,1000,10000", "1,10,100,1000,10000,100000"
-WHOLE = ("spiral", "uniform", "thin")  # with N = 10⁵ in `full()`
+COARSE, FINE, MOST = "10,100,1000,10000", "1,10,100,1000,10000", "1,10,100,1000,10000,100000"
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class Config:
     @classmethod
     def full(cls) -> Config:
         """The cross of the grid and a coarser set of N elsewhere, see the cut rule of the protocol."""
-        grid = [f"{g}/edm/{MOST if g in WHOLE else FINE}" for g in GEOMETRIES]
-        grid += [f"{g}/edm/{_ends(g, COARSE)}" for g in IMAGES]
+        grid = [f"{g}/edm/{MOST if g == 'spiral' else FINE}" for g in GEOMETRIES]
+        grid += ["digits/edm/10,100,800", "mnist14/edm/100,2000", "faces12/edm/10,40", "fashion14/edm/100,10000"]
         for objective in ("denoising", "blind"):
-            grid += [f"{g}/{objective}/{FINE if g == 'spiral' else COARSE}" for g in GEOMETRIES]
-            grid.append(f"digits/{objective}/10,800")
-        grid += [f"spiral/sliced/{COARSE}", *(f"{g}/sliced/100,1000" for g in GEOMETRIES if g != "spiral")]
-        return cls((*grid, "digits/sliced/10,800", "spiral/edm/1000,10000/4"), replicates=3)
+            grid += [f"{g}/{objective}/{COARSE if g == 'spiral' else '100,1000'}" for g in GEOMETRIES]
+            grid.append(f"digits/{objective}/100,800")
+        grid += [f"{g}/sliced/{'10,100,1000' if g == 'spiral' else '100'}" for g in (*GEOMETRIES, "digits")]
+        return cls((*grid, "spiral/edm/1000/4"), replicates=3)
 
     @classmethod
     def paper(cls) -> Config:
@@ -118,4 +117,4 @@ def _ends(geometry: str, counts: str) -> str:
     most = LARGEST.get(geometry)
     if most is None:
         return counts
-    return ",".join([n for n in counts.split(",") if int(n) < most and (int(n) < 1000 or counts == MOST)] + [str(most)])
+    return ",".join([n for n in counts.split(",") if int(n) < most] + [str(most)])
