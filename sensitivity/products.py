@@ -233,7 +233,7 @@ def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) 
 
 
 def _double(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    value, forward = _linearised(products._at(sigma), x)
+    value, forward = linearised(products._at(sigma), x)
     return value, products._map(forward, tangents)
 
 
@@ -242,7 +242,7 @@ def _pulled(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ca
     return pair[0], lambda cotangent: pair[1](cotangent)[0]
 
 
-def _linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """``function(x)`` and its forward derivative, taken as the derivative of the reverse one."""
     value, pullback = _pulled(function, x)
     return value, _pulled(pullback, torch.zeros_like(value))[1]
@@ -301,9 +301,9 @@ def _second_forward(products: Products, x: Tensor, sigma: Tensor, tangent: Tenso
 
 def _second_double(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     def along(y: Tensor) -> Tensor:
-        return _linearised(products._at(sigma), y)[1](tangent)
+        return linearised(products._at(sigma), y)[1](tangent)
 
-    product, forward = _linearised(along, x)
+    product, forward = linearised(along, x)
     return products._at(sigma)(x), product, forward(tangent)
 
 

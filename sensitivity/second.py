@@ -22,7 +22,7 @@ from .laws import Laws, Local, density_part, dot
 from .outcome import Watch
 from .path import mark_log_error
 from .perturbations import Perturbation
-from .products import Products, norms, step_length
+from .products import Products, linearised, norms, step_length
 from .step import Rate, Slope, State, required
 from .tableau import Step
 
@@ -140,11 +140,20 @@ def along(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s, J v_k and D²s[v_k, t] for directions (K, batch, *shape) and one tangent t.
 
-    Products are differentiated once more in forward mode; where they are finite differences, so is this.
+    Products are differentiated once more in forward mode, or by double-VJP where an operation (SiLU) has no second
+    forward derivative; where they are finite differences, so is this.
     """
     if products.exact:
-        both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
-        return *both[0], both[1][1]
+        known = getattr(products.score, "trials", {})
+        if known.get("second") != "double-vjp":
+            try:
+                both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
+                return *both[0], both[1][1]
+            except NotImplementedError:
+                known["second"] = "double-vjp"
+        recorded = replace(products, differentiable=True)
+        moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
+        return products.value(x, sigma), moved, onward(tangent)
     length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
     score, moved = products.jvp(x, sigma, directions)
     ahead = products.jvp(x + length * tangent, sigma, directions)[1]

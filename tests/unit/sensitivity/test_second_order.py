@@ -9,7 +9,20 @@ from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case
 
 from oracles.transport import QuantileOracle
-from sensitivity import SDE, GaussianAnchor, Grid, PerBranch, Points, Toward, guided, resample, sample_sensitivity
+from sensitivity import (
+    SDE,
+    GaussianAnchor,
+    Grid,
+    PerBranch,
+    Points,
+    Toward,
+    as_score,
+    guided,
+    resample,
+    sample_sensitivity,
+)
+from sensitivity.products import Products
+from sensitivity.second import along
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 10)
 
@@ -119,3 +132,20 @@ def test_a_first_order_result_has_no_trust_radius():
     with pytest.raises(ValueError, match="order=2"):
         result.trust_radius()
     assert_close(result.predict(0.1), result.samples + 0.1 * result.sensitivity)
+
+
+@pytest.mark.parametrize("method", ["forward", "double-vjp"])
+def test_networks_without_a_second_forward_derivative_take_the_reverse_route(method: str) -> None:
+    """Assert D²s[v, t] of a SiLU network, whose derivative has no forward mode, against differences of its products."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.SiLU(), torch.nn.Linear(8, 3)).double()
+    score = as_score(lambda x, sigma: network(x), "score")
+    x, t, v = (torch.randn(n, 3, dtype=torch.float64) for n in (4, 4, 8))
+    sigma, v = torch.tensor(1.0, dtype=torch.float64), v.reshape(2, 4, 3)
+    products = Products(score, method)
+    with torch.no_grad():
+        value, moved, second = along(products, x, sigma, v, t)
+        ahead, behind = (products.jvp(x + h * t, sigma, v)[1] for h in (1e-5, -1e-5))
+    assert_close(value, score(x, sigma).detach(), rtol=1e-12)
+    assert_close(moved, products.jvp(x, sigma, v)[1].detach(), rtol=1e-12)
+    assert_close(second, ((ahead - behind) / 2e-5).detach(), rtol=1e-7, atol=1e-9)
