@@ -5,8 +5,9 @@ each alternative is timed once, in random order; a ratio is the median over roun
 round, with a distribution-free interval at 95 %. A cell takes as many rounds as fit in `seconds`, at most `rounds` and
 at least seven. Against public packages the baseline is the one of least median time; all of them are reported. Network
 calls are counted, memory is the growth of the process's peak (of the allocator's, on a GPU) in one call, errors are
-relative and of the same call's result. Claims are bounds on ratios, stated in the benchmarks before they were measured (the
-sizes were settled after first results, where ratios of densities overflowed or runs took too long), with an error bound where a product of derivatives is inexact.
+relative and of the same call's result. Claims are bounds on ratios, stated in the benchmarks before they were measured,
+with an error bound where a product of derivatives is inexact; sizes were settled after first results, where ratios of
+densities overflowed or runs took too long.
 """
 
 from __future__ import annotations
