@@ -262,6 +262,8 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
 
 def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[Tensor, ...]) -> Tensor:
     """``(s_i − s)·λ`` of the nearest points anew in double precision: at low noise terms cancel while r_i is large."""
+    if along.dtype == wide(along):
+        return along
     state, tau2, score, cotangent = (part.to(wide(along)) for part in stage)
     near = log_terms.topk(min(LEADING, len(rows)), dim=1).indices
     own = (rows[near].to(state.dtype) - state[:, None]) / tau2[..., None] - score[:, None]
