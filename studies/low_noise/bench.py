@@ -11,17 +11,18 @@ from torch import Tensor
 
 from sensitivity import Grid
 from studies.bridge import ExactLaw
-from studies.low_noise.config import Config
+from studies.low_noise.config import Config, Part
 from studies.low_noise.problem import Problem
 from studies.low_noise.references import Function, Memory, optimum
 from studies.networks import Denoiser, stack
 from studies.sampling import sample
 from studies.study import Context
-from studies.training import Objective, train_many
+from studies.training import Objective, Recipe, train_many
 
 WHO = (("A", 0), ("A", 1), ("B", 0), ("B", 1))
 KINDS = ("on", "off", "train", "path")
-PART = 6  # sampler steps between neighbouring levels
+PART = 4  # sampler steps between neighbouring levels
+MANY = 1000  # above this N the data are only compared with on the states `on`, and nothing is predicted
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,26 @@ class Bench:
     """One geometry and objective.
 
     Attributes:
-        geometry, objective: their names. context: of the cell.
+        part: geometry, objective, N and training length. context: of the cell.
     """
 
-    geometry: str
-    objective: str
+    part: Part
     context: Context
+
+    @property
+    def geometry(self) -> str:
+        """Its name."""
+        return self.part.geometry
+
+    @property
+    def objective(self) -> str:
+        """Its name."""
+        return self.part.objective
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """N, ascending."""
+        return self.part.counts
 
     @cached_property
     def config(self) -> Config:
@@ -42,9 +57,9 @@ class Bench:
         return self.context.config
 
     @cached_property
-    def counts(self) -> tuple[int, ...]:
-        """N, ascending."""
-        return self.config.counts_of(self.geometry)
+    def levels(self) -> tuple[float, ...]:
+        """σ/τ, descending."""
+        return self.config.levels_of(self.objective)
 
     @cached_property
     def problem(self) -> Problem:
@@ -61,10 +76,11 @@ class Bench:
         """(N, replicate) → the four networks as one stack, float64."""
         places = [(n, r) for n in self.counts for r in range(self.config.replicates)]
         members = [(n, r, name, seed) for n, r in places for name, seed in WHO]
+        weights = {(n, r, name): self.problem.weights(r, name, n) for n, r, name, _ in members}
         trained = train_many(
-            self.config.recipe(self.objective, self.scale),
+            self.recipe,
             self.problem.pool.float(),
-            weights=[self.problem.weights(r, name, n) for n, r, name, _ in members],
+            weights=[weights[n, r, name] for n, r, name, _ in members],
             seeds=[2 * r + seed for _, r, _, seed in members],
             cache=self.context.cache,
             device=self.context.device,
@@ -73,9 +89,14 @@ class Bench:
         return {p: stack([t.network.double() for t in four]) for p, four in zip(places, fours, strict=True)}
 
     @cached_property
+    def recipe(self) -> Recipe:
+        """How the networks are trained."""
+        return self.config.recipe(self.objective, self.scale, self.part.length)
+
+    @property
     def noise(self) -> Objective:
         """The objective with its noise law."""
-        return self.config.recipe(self.objective, self.scale).objective
+        return self.recipe.objective
 
     @cached_property
     def population(self) -> Function | None:
@@ -94,7 +115,7 @@ class Bench:
 
     def states(self, count: int, replicate: int, paths: list[Tensor], index: int) -> dict[str, Tensor]:
         """States of every kind at a level, by kind; `paths` of the four networks, see `trajectories`."""
-        sigma, size = self.config.levels[index] * self.scale, self.config.states
+        sigma, size = self.levels[index] * self.scale, self.config.states
         clean = self.problem.fresh(replicate, size)
         noise = self.gaussian(replicate, index, clean)
         on = clean + sigma * noise
@@ -114,7 +135,7 @@ class Bench:
 
     def trajectories(self, networks: Denoiser, replicate: int) -> list[Tensor]:
         """States (4, n, d) of the four networks at every level, from common latents at the first."""
-        levels = [level * self.scale for level in self.config.levels]
+        levels = [level * self.scale for level in self.levels]
         clean = self.problem.fresh(replicate, self.config.states)
         x = (clean + levels[0] * self.gaussian(replicate, 99, clean)).expand(len(WHO), *clean.shape)
         found = [x]

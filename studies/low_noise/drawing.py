@@ -1,136 +1,203 @@
-"""Figures: disagreement against its control, onset against N, place between population and memorising."""
+"""Figures: disagreement against its control, the data's part, onset, verdicts, place, accuracy, predictions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from studies.figures import colour, described, figure
-from studies.low_noise.config import Config
-from studies.low_noise.onset import DELTA, table
+from studies.figures import MARKERS, colour, described, figure
+from studies.low_noise.config import GEOMETRIES, IMAGES, OBJECTIVES, Config
+from studies.low_noise.onset import DELTA, Onset, table, usual
+from studies.low_noise.verdicts import EFFECT, verdicts
 
-SHOWN = 3  # N in a panel of disagreement
+Draw = Callable[[Axes, pd.DataFrame], None]
+SMALL, TITLE = 7, 9  # points, of legends and titles
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
-    """Figures by name."""
-    return {
-        "disagreement": _disagreement(rows, config),
-        "onset": _onset(rows, config),
-        "place": _curves(rows, config, "place", "place of A", _PLACE, limits=(-0.5, 1.5)),
-        "accuracy": _curves(rows, config, "to_population", "|f − D| / σ√d", _ACCURACY, logarithmic=True),
-        "prediction": _prediction(rows, config),
+    """Figures by name; those that need what the run has not are left out."""
+    del config  # the rows say what there is
+    level = usual(rows)
+    level = level[(level["kind"] == "level") & (level["states"] == "on")]
+    edm = [(g, "edm") for g in GEOMETRIES]
+    found = {
+        "disagreement": _panels(level, edm, _disagreement, _DISAGREEMENT),
+        "images": _panels(level, [(g, "edm") for g in IMAGES], _disagreement, _DISAGREEMENT),
+        "objectives": _panels(level, [("spiral", o) for o in OBJECTIVES], _disagreement, _DISAGREEMENT),
+        "data-part": _panels(level, edm, _data_part, _DATA_PART),
+        "onset": _onset(table(rows)),
+        "verdicts": _verdicts(rows),
+        "place": _panels(level, edm, _place, _PLACE),
+        "accuracy": _panels(level, edm, _accuracy, _ACCURACY),
+        "prediction": _panels(level[level["N"] == _middle(level)], edm, _prediction, _PREDICTION),
     }
+    return {name: drawing for name, drawing in found.items() if drawing is not None}
 
 
-_PLACE = "Place of network A between the exact population denoiser and its own empirical one against σ, a line per N."
-_ACCURACY = "Distance of network A to the exact denoiser of the noised law against σ, one line for each N."
+_DISAGREEMENT = (
+    "Distance of denoisers relative to the residual against the noise level: solid for networks on disjoint data, "
+    "dashed for the control on the same data with another seed, a colour for each N; bands span the replicates."
+)
+_DATA_PART = (
+    "The data's part e of the disagreement against the noise level, a colour for each N: solid for networks, dotted "
+    "for the exact empirical denoisers of the same data; the grey line is the threshold of the onset."
+)
+_PLACE = (
+    "Place of network A between the exact population denoiser (0) and its own empirical one (1) against the noise "
+    "level, a line for each N; bands span the replicates."
+)
+_ACCURACY = (
+    "Distance of network A to the exact denoiser of the noised law, relative to the exact residual, against the noise "
+    "level, a line for each N; bands span the replicates."
+)
+_PREDICTION = (
+    "Cosine between the predicted and the observed difference of networks B and A against the noise level: solid for "
+    "B's data, dashed for data of another replicate; black: the most that seed noise allows."
+)
 
 
-def _panels(count: int) -> tuple[Any, np.ndarray]:
-    columns = min(count, 4)
-    drawing, axes = figure(-(-count // columns), columns, panel=(3.1, 2.6))
-    for each in axes[count:]:
+def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: str) -> Any:
+    """One panel for each pair that there is; the legend in the first."""
+    there = [(g, o) for g, o in pairs if len(_of(rows, g, o))]
+    if not there:
+        return None
+    columns = min(len(there), 3 if len(there) != 4 else 2)
+    drawing, axes = figure(-(-len(there) // columns), columns, panel=(2.9, 2.3))
+    for each in axes[len(there) :]:
         each.set_visible(False)
-    return drawing, axes
-
-
-def _on(rows: pd.DataFrame, pair: str) -> pd.DataFrame:
-    geometry, objective = pair.split("/")
-    own = rows[(rows["kind"] == "level") & (rows["states"] == "on")]
-    return own[(own["geometry"] == geometry) & (own["objective"] == objective)]
-
-
-def _band(axes: Axes, rows: pd.DataFrame, name: str, index: int, label: str, style: str = "-") -> None:
-    """Mean over replicates, and their range."""
-    groups = rows.groupby("level")[name]
-    middle, low, high = groups.mean(), groups.min(), groups.max()
-    axes.plot(middle.index, middle, style, color=colour(index), label=label, linewidth=1.3)
-    axes.fill_between(middle.index, low, high, color=colour(index), alpha=0.15, linewidth=0)
-
-
-def _disagreement(rows: pd.DataFrame, config: Config) -> Any:
-    drawing, axes = _panels(len(config.grid))
-    for each, pair in zip(axes, config.grid, strict=False):
-        own, counts = _on(rows, pair), config.counts_of(pair.split("/")[0])
-        for index, n in enumerate(counts[-SHOWN:]):
-            part = own[own["N"] == n]
-            _band(each, part, "cross", index, f"N = {n}")
-            _band(each, part, "within", index, "", "--")
-        each.set(xscale="log", yscale="log", xlabel="σ/τ", ylabel="|f − f′| / |f − y|", title=pair)
-        each.legend(fontsize=6)
-    return described(
-        drawing,
-        "Relative distance of denoisers against σ, one panel for each geometry and objective: solid for networks on "
-        "disjoint data, dashed for the control on the same data with another seed; bands span the replicates.",
-    )
-
-
-def _onset(rows: pd.DataFrame, config: Config) -> Any:
-    onsets = table(rows)
-    drawing, axes = _panels(len(config.grid))
-    for each, pair in zip(axes, config.grid, strict=False):
-        geometry, objective = pair.split("/")
-        counts = config.counts_of(geometry)
-        for index, (name, label) in enumerate((("crossings", "networks"), ("empirical", "empirical, exact"))):
-            values = [getattr(onsets[geometry, objective, n], name) for n in counts]
-            _scatter(each, counts, values, index, label, config.levels[0])
-        each.set(xscale="log", yscale="log", xlabel="N", ylabel=f"σ/τ where e = {DELTA}", title=pair)
-        each.legend(fontsize=6)
-    return described(
-        drawing,
-        "Noise level at which the data's part of the disagreement reaches a tenth of the residual, against N: one "
-        "point a replicate, for networks and for exact empirical denoisers; triangles lie above the highest level.",
-    )
-
-
-def _scatter(axes: Axes, counts: tuple[int, ...], values: list[Any], index: int, label: str, top: float) -> None:
-    x = np.repeat(np.asarray(counts, dtype=float), [len(v) for v in values])
-    y = np.concatenate(values)
-    finite, above = np.isfinite(y), np.isinf(y)
-    axes.plot(x[finite], y[finite], "o" if index == 0 else "s", color=colour(index), markersize=3.5, label=label)
-    axes.plot(x[above], np.full(above.sum(), top), "^", color=colour(index), markersize=4, alpha=0.6)
-
-
-def _curves(
-    rows: pd.DataFrame,
-    config: Config,
-    name: str,
-    label: str,
-    alt: str,
-    *,
-    limits: tuple[float, float] | None = None,
-    logarithmic: bool = False,
-) -> Any:
-    shown = [pair for pair in config.grid if name in rows and _on(rows, pair)[name].notna().any()]
-    drawing, axes = _panels(len(shown))
-    for each, pair in zip(axes, shown, strict=False):
-        own = _on(rows, pair)
-        for index, n in enumerate(sorted(own["N"].unique())):
-            _band(each, own[own["N"] == n], name, index, f"N = {n}")
-        each.set(xscale="log", xlabel="σ/τ", ylabel=label, title=pair, yscale="log" if logarithmic else "linear")
-        if limits is not None:
-            each.set_ylim(*limits)
-        each.legend(fontsize=6)
+    for index, (each, (g, o)) in enumerate(zip(axes, there, strict=False)):
+        draw(each, _of(rows, g, o))
+        each.set(xscale="log", xlabel="σ/τ")
+        each.set_title(f"{g}, {o}", fontsize=TITLE)
+        if index % columns:
+            each.set_ylabel("")
+    _legend(axes[0])
     return described(drawing, alt)
 
 
-def _prediction(rows: pd.DataFrame, config: Config) -> Any:
-    shown = [pair for pair in config.grid if not pair.endswith("blind")]
-    drawing, axes = _panels(len(shown))
-    for each, pair in zip(axes, shown, strict=False):
-        own, counts = _on(rows, pair), config.counts_of(pair.split("/")[0])
-        for index, n in enumerate(counts[-SHOWN:]):
-            part = own[own["N"] == n]
-            _band(each, part, "finite_cosine", index, f"N = {n}")
-            _band(each, part, "finite_cosine_wrong", index, "", "--")
-        each.set(xscale="log", xlabel="σ/τ", ylabel="cosine", title=pair, ylim=(-0.6, 1.05))
-        each.legend(fontsize=6)
+def _of(rows: pd.DataFrame, geometry: str, objective: str) -> pd.DataFrame:
+    return rows[(rows["geometry"] == geometry) & (rows["objective"] == objective)]
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(fontsize=SMALL, handlelength=1.4, framealpha=0.7)
+
+
+def _middle(rows: pd.DataFrame) -> int:
+    return max((int(n) for n in rows["N"].unique() if n <= 100), default=0)
+
+
+def _band(axes: Axes, rows: pd.DataFrame, name: str, index: int, label: str = "", style: str = "-") -> None:
+    """Mean over replicates, and their range."""
+    groups = rows.groupby("level")[name]
+    middle, low, high = groups.mean(), groups.min(), groups.max()
+    axes.plot(middle.index, middle, style, color=colour(index), label=label or None, linewidth=1.3)
+    axes.fill_between(middle.index, low, high, color=colour(index), alpha=0.12, linewidth=0)
+
+
+def _counts(rows: pd.DataFrame, most: int = 6) -> list[tuple[int, int]]:
+    """(colour, N): at most so many, the ends among them; N has the same colour in every panel."""
+    counts = sorted(int(n) for n in rows["N"].unique())
+    kept = sorted({counts[round(k)] for k in np.linspace(0, len(counts) - 1, most)})
+    return [(round(np.log10(n)), n) for n in kept]
+
+
+def _disagreement(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, n in _counts(rows, 3):
+        part = rows[rows["N"] == n]
+        _band(axes, part, "cross", index, f"N = {n}")
+        _band(axes, part, "within", index, "", "--")
+    axes.set(yscale="log", ylabel="|f − f′| / |f − y|")
+
+
+def _data_part(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, n in _counts(rows):
+        part = rows[rows["N"] == n]
+        squares = part.groupby("level")["data_square"].mean()
+        shown = squares[squares > 0]
+        axes.plot(shown.index, np.sqrt(shown), color=colour(index), label=f"N = {n}", linewidth=1.3)
+        exact = part.groupby("level")["empirical"].mean()
+        axes.plot(exact.index, exact, ":", color=colour(index), linewidth=1.1)
+    axes.axhline(DELTA, color="0.5", linewidth=0.8)
+    axes.set(yscale="log", ylabel="data part e", ylim=(0.003, 2))
+
+
+def _place(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, n in _counts(rows):
+        _band(axes, rows[rows["N"] == n], "place", index, f"N = {n}")
+    axes.set(ylabel="place of A", ylim=(-0.5, 1.5))
+
+
+def _accuracy(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, n in _counts(rows):
+        _band(axes, rows[rows["N"] == n], "relative_error", index, f"N = {n}")
+    axes.set(yscale="log", ylabel="|f − D| / |D − x|")
+
+
+def _prediction(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, (name, label) in enumerate((("finite", "data"), ("smooth", "data smoothed"))):
+        _band(axes, rows, f"{name}_cosine", index, label)
+        _band(axes, rows, f"{name}_cosine_wrong", index, "", "--")
+    most = rows.groupby("level")["reproduced"].mean()
+    axes.plot(most.index, np.sqrt(np.maximum(most, 0)), ":", color="black", label="attainable", linewidth=1.2)
+    axes.set(ylabel="cosine", ylim=(-0.6, 1.05))
+
+
+def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
+    there = [g for g in (*GEOMETRIES, *IMAGES) if any(h == g for h, _, _ in onsets)]
+    columns = min(len(there), 4)
+    drawing, axes = figure(-(-len(there) // columns), columns, panel=(2.4, 2.3))
+    for each in axes[len(there) :]:
+        each.set_visible(False)
+    for place, (each, g) in enumerate(zip(axes, there, strict=False)):
+        for index, o in enumerate(OBJECTIVES):
+            found = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
+            _crossings(each, {n: x.crossings for n, x in found.items()}, index, o)
+            if o == "edm":
+                _crossings(each, {n: x.empirical for n, x in found.items()}, None, "exact, empirical")
+        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % columns else "onset σ/τ")
+        each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
+        each.set_title(g, fontsize=TITLE)
+    _legend(axes[0])
     return described(
         drawing,
-        "Cosine between the change that the sensitivity to B's data predicts and the observed difference of networks "
-        "B and A, against σ: solid for the right data, dashed for the control with data of another replicate.",
+        "Noise level at which the data's part of the disagreement reaches a tenth of the residual against N: geometric "
+        "means over replicates, where all of them cross, for each objective; in black: exact empirical denoisers.",
+    )
+
+
+def _crossings(axes: Axes, values: dict[int, Any], index: int | None, label: str) -> None:
+    kept = {n: np.exp(np.mean(np.log(v))) for n, v in sorted(values.items()) if np.isfinite(v).all()}
+    if kept:
+        look: dict[str, Any] = {"color": "black", "linestyle": ":"} if index is None else {"color": colour(index)}
+        marker = "x" if index is None else MARKERS[index]
+        axes.plot(list(kept), list(kept.values()), marker=marker, markersize=3.5, linewidth=1, label=label, **look)
+
+
+def _verdicts(rows: pd.DataFrame) -> Any:
+    judged = verdicts(rows)
+    pairs = list(dict.fromkeys((g, o) for g, o, _ in judged))
+    drawing, axes = figure(1, 1, panel=(6.4, 0.6 + 0.19 * len(pairs)))
+    for row, (g, o) in enumerate(reversed(pairs)):
+        counts = sorted(n for h, p, n in judged if (h, p) == (g, o))
+        few = max((n for n in counts if n <= 100), default=counts[0])
+        for index, n in ((0, few), (1, counts[-1])):
+            found = judged[g, o, n].ratio
+            y = row + 0.15 - 0.3 * index
+            axes[0].plot([found.low, found.high], [y, y], color=colour(index), linewidth=1)
+            axes[0].plot(found.estimate, y, MARKERS[index], color=colour(index), markersize=3.5)
+    axes[0].axvline(float(np.log(EFFECT)), color="0.4", linewidth=0.9, linestyle="--")
+    axes[0].set_yticks(range(len(pairs)), [f"{g}, {o}" for g, o in reversed(pairs)])
+    axes[0].set(xlabel="mean log |f_A − f_B| / |f_A − f_A′| at low noise", xlim=(-0.3, 1.5), ylim=(-0.7, len(pairs)))
+    axes[0].plot([], [], MARKERS[0], color=colour(0), markersize=3.5, label="the largest N up to 100")
+    axes[0].plot([], [], MARKERS[1], color=colour(1), markersize=3.5, label="the largest N")
+    _legend(axes[0])
+    return described(
+        drawing,
+        "How much farther apart networks on other data are than networks of another seed at low noise, as a mean log "
+        "ratio with one-sided 95 percent bounds, for each geometry and objective at two N; dashed: the least effect.",
     )

@@ -53,9 +53,21 @@ def halfway(f: Tensor, empirical: Tensor, log_ratio: Tensor) -> Tensor:
     return torch.sigmoid(log_ratio).unsqueeze(-1) * (empirical - f)
 
 
-def data_part(cross: float, within: float, size: float) -> float:
-    """`√max(0, cross² − within²)/size`: what data, and not seeds, do to the disagreement."""
-    return math.sqrt(max(0.0, cross**2 - within**2)) / size
+def scale(observed: Tensor, predicted: Tensor) -> float:
+    """`⟨observed, predicted⟩/|predicted|²`: the factor that fits best, below 1 where the prediction overshoots."""
+    return float((observed * predicted).sum() / predicted.square().sum().clamp(min=1e-300))
+
+
+def shared(first: Tensor, second: Tensor) -> float:
+    """The mean over states of `⟨first, second⟩` for two differences that only the data have in common.
+
+    With `first = f_A − f_B` under one seed and `second` under another, what seeds do averages out and the expectation
+    is `|E f_A − E f_B|²`, E over seeds: that of `|f_A − f_B|² − |f_A − f_A′|²`, with less noise. May be negative.
+
+    >>> shared(torch.ones(2, 2), torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+    1.0
+    """
+    return float((first * second).sum(-1).mean())
 
 
 def distinct(points: Tensor, tolerance: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from studies.statistics import Interval, slope_of_medians
+from studies.statistics import Interval
 
 DELTA = 0.1
 FEWEST = 3  # N of a scaling law
@@ -63,7 +64,7 @@ class Onset:
         level: the highest level that passes the test, in τ; NaN if none does. inf: the first level passes.
         crossings: of δ for each replicate (R,). interval: of their geometric mean (NaN unless all are finite).
         empirical: crossings of the exact empirical denoisers (R,). levels: σ/τ. bounds: lower t bounds of the log
-        ratio (levels,). parts: mean data part (levels,).
+        ratio (levels,). parts: data part from the mean over replicates of its square (levels,).
     """
 
     level: float
@@ -79,18 +80,18 @@ def onset(rows: pd.DataFrame) -> Onset:
     """The onset from the rows of one geometry, objective and N on the states `on`."""
     wide = {
         name: rows.pivot_table(index="level", columns="replicate", values=name).sort_index(ascending=False)
-        for name in ("cross", "within", "data_part", "empirical")
+        for name in ("cross", "within", "data_square", "data_part", "empirical")
     }
     levels = wide["cross"].index.to_numpy(dtype=float)
     ratios = np.log(wide["cross"].to_numpy() / wide["within"].to_numpy())
     bounds = np.array([mean_interval(each, tail=0.05).low for each in ratios])
-    parts = wide["data_part"].to_numpy()
-    passed = (bounds > 0) & (parts.mean(1) >= DELTA)
+    parts = np.sqrt(np.maximum(0.0, wide["data_square"].to_numpy().mean(1)))
+    passed = (bounds > 0) & (parts >= DELTA)
     lasting = passed & np.append(passed[1:], True)
     level = float("nan") if not lasting.any() else float("inf") if lasting[0] else float(levels[lasting.argmax()])
-    own = np.array([crossing(levels, column) for column in parts.T])
+    own = np.array([crossing(levels, column) for column in wide["data_part"].to_numpy().T])
     exact = np.array([crossing(levels, column) for column in wide["empirical"].to_numpy().T])
-    return Onset(level, own, _interval(own), exact, levels, bounds, parts.mean(1))
+    return Onset(level, own, _interval(own), exact, levels, bounds, parts)
 
 
 def _interval(crossings: Floats) -> tuple[float, float]:
@@ -100,25 +101,44 @@ def _interval(crossings: Floats) -> tuple[float, float]:
     return float(np.exp(found.low)), float(np.exp(found.high))
 
 
-def scaling(crossings: dict[int, Floats]) -> tuple[Interval, list[int]] | None:
-    """Slope of log crossing on log N over the N that all replicates cross, and those N; None below three of them.
+@dataclass(frozen=True)
+class Law:
+    """`log σ_onset = a + b log N` over the N that all replicates cross.
+
+    Attributes:
+        slope: b, the mean of the replicates' own slopes with its t interval. used: those N.
+        slopes: of the replicates (R,).
+    """
+
+    slope: Interval
+    used: tuple[int, ...]
+    slopes: Floats
+
+
+def scaling(crossings: dict[int, Floats], among: Iterable[int] | None = None) -> Law | None:
+    """The scaling law, each replicate fitted by itself; None below three N that all replicates cross.
 
     Args:
-        crossings: N → (R,).
+        crossings: N → (R,). among: N to which the fit is confined.
 
-    >>> found = scaling({n: np.full(2, n**-0.5) for n in (1, 10, 100)})
-    >>> round(found[0].estimate, 9), found[1]
-    (-0.5, [1, 10, 100])
+    >>> found = scaling({n: np.array([1.0, 2.0]) * n**-0.5 for n in (1, 10, 100)})
+    >>> round(found.slope.estimate, 9), found.used
+    (-0.5, (1, 10, 100))
     """
-    used = sorted(n for n, values in crossings.items() if np.isfinite(values).all())
+    allowed = set(crossings if among is None else among)
+    used = sorted(n for n, values in crossings.items() if n in allowed and np.isfinite(values).all())
     if len(used) < FEWEST:
         return None
-    return slope_of_medians(np.array(used, dtype=float), np.stack([crossings[n] for n in used])), used
+    u = np.log(np.array(used, dtype=float))
+    centred = u - u.mean()
+    slopes = centred @ np.log(np.stack([crossings[n] for n in used])) / (centred @ centred)
+    return Law(mean_interval(slopes), tuple(used), slopes)
 
 
 def table(rows: pd.DataFrame) -> dict[tuple[str, str, int], Onset]:
     """The onset of every geometry, objective and N."""
-    chosen = rows[(rows["kind"] == "level") & (rows["states"] == "on")]
+    chosen = usual(rows)
+    chosen = chosen[(chosen["kind"] == "level") & (chosen["states"] == "on")]
     keys = chosen[["geometry", "objective", "N"]].drop_duplicates()
     found = {}
     for g, o, n in zip(*(keys[name].tolist() for name in keys), strict=True):
@@ -127,15 +147,14 @@ def table(rows: pd.DataFrame) -> dict[tuple[str, str, int], Onset]:
     return found
 
 
-def between(few: Floats, many: Floats, ratio: float) -> Interval | None:
-    """Slope of log crossing on log N between two N, replicate by replicate; None unless all are crossed in range.
+def laws(onsets: dict[tuple[str, str, int], Onset], geometry: str, objective: str) -> tuple[Law | None, Law | None]:
+    """The scaling laws of the networks and, over the same N, of the exact empirical denoisers."""
+    own = {n: each for (g, o, n), each in onsets.items() if (g, o) == (geometry, objective)}
+    networks = scaling({n: each.crossings for n, each in own.items()})
+    exact = {n: each.empirical for n, each in own.items()}
+    return networks, scaling(exact, None if networks is None else networks.used)
 
-    Args:
-        few, many: crossings (R,) at N and at `ratio`·N.
 
-    >>> print(between(np.array([1.0, 1.1]), np.array([0.1, 0.11]), 10.0))
-    -1 [-1, -1]
-    """
-    if not (np.isfinite(few).all() and np.isfinite(many).all()):
-        return None
-    return mean_interval(np.log(many / few) / np.log(ratio))
+def usual(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the usual training length, without notes on what was skipped."""
+    return rows[(rows["length"] == 1) & (rows["kind"] != "skipped")]
