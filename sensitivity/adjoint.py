@@ -57,7 +57,7 @@ def _recording(laws: Laws, entries: list[State], watch: Watch) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
         entries.append(state)
         local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
-        mark_log_error(watch, laws.summary(state.logs)[1], step.table.levels[stage])
+        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
         return laws.rate(local, local.drift)
 
     return slope
@@ -65,7 +65,7 @@ def _recording(laws: Laws, entries: list[State], watch: Watch) -> Slope:
 
 def _record(laws: Laws, step: Step, stage: int, entry: State, start: State, running: Tensor) -> Record:
     safe = entry.where(running, start)
-    return Record(safe.x, step.sigmas[stage], laws.summary(safe.logs)[0], running)
+    return Record(safe.x, step.sigmas[stage], laws.means(safe.logs), running)
 
 
 def pull_back(

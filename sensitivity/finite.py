@@ -144,8 +144,8 @@ def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> 
     def slope(step: Step, stage: int, state: State) -> Rate:
         sigma, level = step.sigmas[stage], step.table.levels[stage]
         local = laws.values(state.x, sigma, None, step=step.index, stage=stage)
-        mean, error = laws.summary(state.logs)
-        mark_log_error(watch, error, level)
+        mean = laws.means(state.logs)
+        mark_log_error(watch, laws, state.logs, level)
         drift = torch.zeros_like(state.x)
         for b, law in enumerate(laws.laws):
             moved = local.scores[b]

@@ -160,9 +160,9 @@ def tangent_slope(laws: Laws, versions: int = 1, watch: Watch | None = None) -> 
     def slope(step: Step, stage: int, state: State) -> Rate:
         sigma = step.sigmas[stage]
         local = laws.values(state.x, sigma, state.tangent, step=step.index, stage=stage)
-        mean, error = laws.summary(state.logs)
+        mean = laws.means(state.logs)
         if watch is not None:
-            mark_log_error(watch, error, step.table.levels[stage])
+            mark_log_error(watch, laws, state.logs, step.table.levels[stage])
         logs = None if mean is None else mean[None]
         if logs is not None and versions > 1:
             logs = torch.cat([logs, left_out(required(state.logs)).movedim(1, 0)])

@@ -106,15 +106,20 @@ class Laws:
         score, along, moved = products.forms_and_tangents(x, sigma, directions, tangents)
         return score, trace.combine(directions, along, sigma), moved
 
+    def means(self, logs: Tensor | None) -> Tensor | None:
+        """Mean over groups, (laws, batch)."""
+        return None if logs is None else logs[:, 0] if logs.shape[1] == 1 else logs.mean(1)
+
     def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""
-        if logs is None:
+        mean = self.means(logs)
+        if logs is None or mean is None:
             return None, None
         count = logs.shape[1]
         if count == 1:
             known = self.trace is None or self.trace.exact
-            return logs[:, 0], torch.full_like(logs[:, 0], 0.0 if known else float("nan"))
-        return logs.mean(1), logs.std(1) / count**0.5
+            return mean, torch.full_like(mean, 0.0 if known else float("nan"))
+        return mean, logs.std(1) / count**0.5
 
     def shared(self, terms: Sequence[Tensor]) -> Tensor:
         """Σ_b c_b t_b."""

@@ -1,8 +1,9 @@
 """Counter-based noise: every number is a pure function of (key, stream, step, stage, probe, element).
 
-A latent owns one 64-bit key ``k``. The number with counters ``(c_1, ..., c_5)`` is
+A latent owns one 64-bit key ``k``. The number with the counters ``stream, step, stage, probe, element`` is
 
-    h = mix(... mix(mix(k) + γ (c_1 + 1)) ... + γ (c_5 + 1)),      γ = 0x9E3779B97F4A7C15,
+    h = absorb(absorb(absorb(k, c), probe), element),      c = absorb(absorb(absorb(0, stream), step), stage),
+    absorb(h, c) = mix(h + γ (c + 1)),                      γ = 0x9E3779B97F4A7C15,
 
 with ``mix`` the finaliser of SplitMix64 (Steele, Lea, Flood, *Fast splittable pseudorandom number generators*,
 OOPSLA 2014, figure 17), evaluated in wrapping 64-bit integers. Along the last counter (the element) this is the
@@ -13,6 +14,7 @@ on any device, and an adjoint pass sees what the forward pass saw.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod, sqrt
 
 import torch
@@ -28,28 +30,27 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = _stirred(x)
+def _absorb(state: Tensor, counter: Tensor | int) -> Tensor:
+    x = state + (_signed((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA)
+    # In place where it can be: temporaries of every element would cost more than the arithmetic.
+    x = _shifted(x, 30).bitwise_xor_(x).mul_(_FIRST)
+    x = _shifted(x, 27).bitwise_xor_(x).mul_(_SECOND)
     return _shifted(x, 31).bitwise_xor_(x)
 
 
-def _stirred(x: Tensor) -> Tensor:
-    """`_mix` without its last exclusive or, which leaves the upper 31 bits as they are."""
-    # In place where it can be: temporaries of every element would cost more than the arithmetic.
-    x = _shifted(x, 30).bitwise_xor_(x).mul_(_FIRST)
-    return _shifted(x, 27).bitwise_xor_(x).mul_(_SECOND)
+@lru_cache(maxsize=1 << 12)
+def _hashed(*counters: int) -> int:
+    """The counters that all numbers of a draw share, absorbed by 0 in Python's integers: no work for a device."""
+    x = 0
+    for counter in counters:
+        x = (x + (counter + 1) * _GAMMA) % 2**64
+        x = ((x ^ (x >> 30)) * _FIRST) % 2**64
+        x = ((x ^ (x >> 27)) * _SECOND) % 2**64
+        x = x ^ (x >> 31)
+    return x
 
 
-def _advanced(state: Tensor, counter: Tensor | int) -> Tensor:
-    increment = _wrapped((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA
-    return state + increment
-
-
-def _absorb(state: Tensor, counter: Tensor | int) -> Tensor:
-    return _mix(_advanced(state, counter))
-
-
-def _wrapped(number: int) -> int:
+def _signed(number: int) -> int:
     """``number`` modulo 2⁶⁴ as a signed 64-bit integer."""
     return (number + 2**63) % 2**64 - 2**63
 
@@ -71,7 +72,7 @@ class Noise:
     """
 
     keys: Tensor
-    _streams: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _signs: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def draw(
@@ -93,7 +94,7 @@ class Noise:
         if generator is not None and seed is not None:
             raise ValueError("generator and seed both fix the noise: give one of them.")
         root = _root(generator, seed).to(device or "cpu")
-        return cls(_absorb(_mix(root), torch.arange(batch, device=root.device)))
+        return cls(_absorb(root, torch.arange(batch, device=root.device)))
 
     @property
     def batch(self) -> int:
@@ -109,16 +110,9 @@ class Noise:
         self, shape: tuple[int, ...], *, step: int, stage: int = 0, probes: int = 1, stream: int = 0, first: int = 0
     ) -> Tensor:
         """64 random bits as int64, for probes ``first, ..., first + probes − 1``."""
-        return _mix(self._elements(shape, step, stage, probes, stream, first)).reshape(probes, -1, *shape)
-
-    def _elements(self, shape: tuple[int, ...], step: int, stage: int, probes: int, stream: int, first: int) -> Tensor:
-        """What the last mixing is applied to, (probes, batch, elements)."""
-        device = self.keys.device
-        if stream not in self._streams:
-            self._streams[stream] = _absorb(_mix(self.keys), stream)
-        state = _absorb(_absorb(self._streams[stream], step), stage)
-        state = _absorb(state, torch.arange(first, first + probes, device=device)[:, None])
-        return _advanced(state[..., None], torch.arange(prod(shape), device=device))
+        device, state = self.keys.device, _absorb(self.keys, _hashed(stream, step, stage))
+        state = _absorb(state, first if probes == 1 else torch.arange(first, first + probes, device=device)[:, None])
+        return _absorb(state[..., None], torch.arange(prod(shape), device=device)).reshape(probes, -1, *shape)
 
     def rademacher(
         self,
@@ -131,10 +125,20 @@ class Noise:
         stream: int = 0,
         first: int = 0,
     ) -> Tensor:
-        """Signs ±1 with probability ½ each."""
-        # The sign bit decides; the arithmetic shift makes −1 or 0 of it.
-        bits = _stirred(self._elements(shape, step, stage, probes, stream, first))
-        return (bits >> 63).bitwise_or_(1).to(dtype).reshape(probes, -1, *shape)
+        """Signs ±1 with probability ½ each: element e takes bit e mod 64 of the bits of element ⌊e/64⌋."""
+        count = prod(shape)
+        words = self.bits((-(-count // 64),), step=step, stage=stage, probes=probes, stream=stream, first=first)
+        octets = words.view(torch.uint8)[..., : -(-count // 8)]
+        signs = self._signs_of_octets(dtype).index_select(0, octets.reshape(-1).int())
+        return signs.reshape(probes, -1, 8 * octets.shape[-1])[..., :count].reshape(probes, -1, *shape)
+
+    def _signs_of_octets(self, dtype: torch.dtype) -> Tensor:
+        """The eight signs of every octet, (256, 8): looked up, since single bits cost more than whole rows."""
+        if dtype not in self._signs:
+            device = self.keys.device
+            bits = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device)
+            self._signs[dtype] = (2 * bits.bitwise_and_(1) - 1).to(dtype)
+        return self._signs[dtype]
 
     def uniform(
         self,
@@ -173,6 +177,6 @@ class Noise:
 
 def _root(generator: torch.Generator | None, seed: int | None) -> Tensor:
     if seed is not None:
-        return torch.tensor(_wrapped(int(seed)), dtype=torch.int64)
+        return torch.tensor(_signed(int(seed)), dtype=torch.int64)
     device = "cpu" if generator is None else generator.device
     return torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=device, dtype=torch.int64)

@@ -12,7 +12,7 @@ from .laws import Laws
 from .noise import Noise
 from .outcome import Outcome, Watch
 from .products import Products
-from .step import Advance, Rate, Slope, State, advance
+from .step import Advance, Rate, Slope, State, advance, finite, required
 from .tableau import Step, Tableau, find, steps
 from .traces import Trace
 
@@ -52,7 +52,7 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = a
         return rate
 
     after = move(step, state, seen)
-    watch.mark(~torch.isfinite(after.x).flatten(1).all(1), Outcome.NONFINITE_SCORE, step.start)
+    watch.mark(~finite(after.x), Outcome.NONFINITE_SCORE, step.start)
     watch.mark(~after.finite(), Outcome.NONFINITE_DERIVATIVE, step.start)
     if len(step.table.levels) > 1 and step.end > 0:
         watch.mark(_coarse(step, state.x, after.x, first[0]), Outcome.STEP_TOO_COARSE, step.start)
@@ -76,9 +76,10 @@ def sampling(laws: Laws) -> Slope:
     return slope
 
 
-def mark_log_error(watch: Watch, error: Tensor | None, level: float) -> None:
-    """Mark samples whose log density, (laws, batch), has too large a standard error."""
-    if error is not None:
+def mark_log_error(watch: Watch, laws: Laws, logs: Tensor | None, level: float) -> None:
+    """Mark samples one of whose log densities has too large a standard error; one group has none to judge by."""
+    if logs is not None and logs.shape[1] > 1:
+        error = required(laws.summary(logs)[1])
         watch.mark((error > LOG_RATIO_ERROR_LIMIT).any(0), Outcome.LOG_RATIO_ERROR, level)
 
 

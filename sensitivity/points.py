@@ -97,7 +97,7 @@ class Points:
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
             running.add(log_terms)
-        return self._normalised(running, tau2).to(x.dtype)
+        return self._normalised(running.log_sum(), tau2).to(x.dtype)
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``s^ν(x) = ∇ log ν_σ(x)``, shape of ``x``."""
@@ -107,12 +107,19 @@ class Points:
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """Both in one pass over the data: shapes ``(batch,)`` and that of ``x``."""
         state, tau2 = self._enter(x, sigma)
+        log_sum, mean = self._posterior(state, tau2)
+        score = (mean - state) / _column(tau2, state)
+        return self._normalised(log_sum, tau2).to(x.dtype), score.to(x.dtype).reshape(x.shape)
+
+    def _posterior(self, state: Tensor, tau2: Tensor) -> tuple[Tensor, Tensor]:
+        """``logsumexp_j`` of the log terms and the posterior mean; one block needs no running sums."""
+        if len(self) <= self.block:
+            ((log_terms, rows),) = self._log_terms(state, tau2)
+            return log_terms.logsumexp(1), self._centre + log_terms.softmax(1).to(rows.dtype) @ self._centred(rows)
         running = _Running.start(state, values=1)
         for log_terms, rows in self._log_terms(state, tau2):
             running.add(log_terms, lambda p, rows=rows: (p.to(rows.dtype) @ self._centred(rows),))
-        mean = self._centre + running.average(0)
-        score = (mean - state) / _column(tau2, state)
-        return self._normalised(running, tau2).to(x.dtype), score.to(x.dtype).reshape(x.shape)
+        return running.log_sum(), self._centre + running.average(0)
 
     @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
@@ -203,8 +210,8 @@ class Points:
     def _centred(self, rows: Tensor) -> Tensor:
         return rows - self._centre if self._centre.ndim else rows
 
-    def _normalised(self, running: _Running, tau2: Tensor) -> Tensor:
-        return running.log_sum() - (0.5 * self.dimension) * (2 * math.pi * tau2).log()
+    def _normalised(self, log_sum: Tensor, tau2: Tensor) -> Tensor:
+        return log_sum - (0.5 * self.dimension) * (2 * math.pi * tau2).log()
 
 
 @dataclass

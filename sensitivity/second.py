@@ -31,8 +31,8 @@ def curvature_slope(laws: Laws, watch: Watch) -> Slope:
     """Slope (s, div s, Jδ + ṡ, Jζ + D²s[δ,δ] + 2∇ṡδ + s̈) with the tangent of the log densities' rates."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
-        mean, error = laws.summary(state.logs)
-        mark_log_error(watch, error, step.table.levels[stage])
+        mean = laws.means(state.logs)
+        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
         probes = laws.probes(state.x, step.index, stage)
         lines = [_line(laws, step.sigmas[stage], state, mean, k, probes) for k in range(len(required(state.tangent)))]
         return _rate(laws, step.sigmas[stage], lines, probes)

@@ -51,16 +51,11 @@ class State:
         )
 
     def finite(self) -> Tensor:
-        """(batch,) whether everything carried is finite."""
-        good = torch.isfinite(self.x).flatten(1).all(1)
-        if self.logs is not None:
-            good = good & torch.isfinite(self.logs).all(0).all(0)
-        if self.tangent is not None:
-            good = good & torch.isfinite(self.tangent).flatten(2).all(2).all(0)
-        if self.curvature is not None:
-            good = good & torch.isfinite(self.curvature).flatten(2).all(2).all(0)
-        if self.log_tangent is not None:
-            good = good & torch.isfinite(self.log_tangent).flatten(0, 2).all(0)
+        """(batch,) whether everything carried beside x is finite."""
+        good = torch.ones(self.x.shape[0], dtype=torch.bool, device=self.x.device)
+        for carried, leading in ((self.logs, 2), (self.tangent, 1), (self.curvature, 1), (self.log_tangent, 3)):
+            if carried is not None:
+                good = good & finite(carried, leading)
         return good
 
     def where(self, running: Tensor, other: State) -> State:
@@ -133,6 +128,13 @@ def combine_optional(base: Tensor | None, weights: Sequence[float], terms: Seque
     if base is None:
         return None
     return combine(base, weights, [term for term in terms if term is not None])
+
+
+def finite(values: Tensor, leading: int = 0) -> Tensor:
+    """(batch,) whether all entries of (*leading, batch, …) are finite: NaN and infinity reach the extremes."""
+    low, high = torch.aminmax(values.detach().unsqueeze(-1).flatten(leading + 1), dim=-1)
+    good = torch.isfinite(low) & torch.isfinite(high)
+    return good.flatten(0, leading - 1).all(0) if leading else good
 
 
 def required(value: Tensor | None) -> Tensor:

@@ -40,18 +40,27 @@ def test_bits_match_python_integers(seed: int, counters: tuple[int, int, int]) -
     stream, step, stage = counters
     bits = Noise.draw(2, seed=seed).bits((3,), step=step, stage=stage, stream=stream, probes=2)
     for probe, sample, element in [(0, 0, 0), (1, 1, 2)]:
-        state = mix(absorb(mix(seed & MASK), sample))
-        for counter in (stream, step, stage, probe, element):
-            state = absorb(state, counter)
-        assert int(bits[probe, sample, element]) & MASK == state
+        shared = absorb(absorb(absorb(0, stream), step), stage)
+        expected = absorb(absorb(absorb(absorb(seed & MASK, sample), shared), probe), element)
+        assert int(bits[probe, sample, element]) & MASK == expected
 
 
-def test_signs_are_the_highest_bit() -> None:
-    """Assert that the shorter mixing of the signs decides as the full one does."""
+@pytest.mark.parametrize("count", [1, 8, 50, 64, 200])
+def test_signs_are_the_bits_of_words(count: int) -> None:
+    """Assert that 64 signs share a word of random bits, lowest bit first, and that a longer draw extends a shorter."""
     noise = Noise.draw(4, seed=3)
-    signs = noise.rademacher((50,), step=2, stage=1, probes=3)
-    bits = noise.bits((50,), step=2, stage=1, probes=3)
-    assert_close(signs, torch.where(bits < 0, -1.0, 1.0).double())
+    signs = noise.rademacher((count,), step=2, stage=1, probes=3)
+    words = noise.bits((-(-count // 64),), step=2, stage=1, probes=3)
+    bits = (words[..., None] >> torch.arange(64)).bitwise_and(1).flatten(2)[..., :count]
+    assert_close(signs, 2.0 * bits.double() - 1)
+    assert torch.equal(noise.rademacher((200,), step=2, stage=1, probes=3)[..., :count], signs)
+
+
+def test_signs_of_one_word_are_independent_of_each_other() -> None:
+    """Assert that no pair of the 64 signs of a word is correlated over many words."""
+    signs = Noise.draw(20000, seed=11).rademacher((64,), step=0)[0]
+    covariance = signs.T @ signs / len(signs)
+    assert float((covariance - torch.eye(64, dtype=signs.dtype)).abs().max()) < 5 / math.sqrt(len(signs))
 
 
 def test_noise_is_the_same_for_any_batch_probe_block_and_shape_split() -> None:
