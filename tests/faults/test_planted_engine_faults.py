@@ -47,10 +47,7 @@ def _doubled_divergence(patch):
 def _missing_mean(patch):
     """The sum over probes instead of their mean."""
 
-    def summary(self, logs):
-        return (None, None) if logs is None else (logs.sum(1), logs.std(1))
-
-    patch.setattr(Laws, "summary", summary)
+    patch.setattr(Laws, "means", lambda self, logs: None if logs is None else logs.sum(1))
 
 
 @pytest.mark.parametrize("plant", [_drop_sigma, _wrong_sign, _doubled_divergence, _missing_mean])
