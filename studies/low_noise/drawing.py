@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
     edm = [(g, "edm") for g in GEOMETRIES]
     found = {
         "disagreement": _panels(level, edm, _disagreement, _DISAGREEMENT),
-        "images": _panels(level, [(g, "edm") for g in IMAGES], _disagreement, _DISAGREEMENT),
+        "images": _panels(level, [(g, "edm") for g in IMAGES], _disagreement, _DISAGREEMENT, shared=False),
         "objectives": _panels(level, [("spiral", o) for o in OBJECTIVES], _disagreement, _DISAGREEMENT),
         "data-part": _panels(level, edm, _data_part, _DATA_PART),
         "onset": _onset(table(rows)),
@@ -60,8 +60,8 @@ _PREDICTION = (
 )
 
 
-def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: str) -> Any:
-    """One panel for each pair that there is; the legend in the first."""
+def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: str, shared: bool = True) -> Any:
+    """One panel for each pair that there is; the legend of all in the first, or each with its own."""
     there = [(g, o) for g, o in pairs if len(_of(rows, g, o))]
     if not there:
         return None
@@ -75,7 +75,8 @@ def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: s
         each.set_title(f"{g}, {o}", fontsize=TITLE)
         if index % columns:
             each.set_ylabel("")
-    _legend(axes[0])
+    for each in axes[: 1 if shared else len(there)]:
+        _legend(each, axes[: len(there)] if shared else [each])
     return described(drawing, alt)
 
 
@@ -83,8 +84,11 @@ def _of(rows: pd.DataFrame, geometry: str, objective: str) -> pd.DataFrame:
     return rows[(rows["geometry"] == geometry) & (rows["objective"] == objective)]
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(fontsize=SMALL, handlelength=1.4, framealpha=0.7)
+def _legend(axes: Axes, panels: Sequence[Axes], **place: Any) -> None:
+    """What any of the panels shows, numbers in ascending order."""
+    known = {label: handle for each in panels for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    labels = sorted(known, key=lambda label: int(label.removeprefix("N = ")) if label.startswith("N = ") else 0)
+    axes.legend([known[each] for each in labels], labels, fontsize=SMALL, handlelength=1.4, framealpha=0.7, **place)
 
 
 def _middle(rows: pd.DataFrame) -> int:
@@ -152,7 +156,7 @@ def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
     columns = min(len(there), 4)
     drawing, axes = figure(-(-len(there) // columns), columns, panel=(2.4, 2.3))
     for each in axes[len(there) :]:
-        each.set_visible(False)
+        each.set_axis_off()
     for place, (each, g) in enumerate(zip(axes, there, strict=False)):
         for index, o in enumerate(OBJECTIVES):
             found = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
@@ -162,7 +166,8 @@ def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
         each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % columns else "onset σ/τ")
         each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
         each.set_title(g, fontsize=TITLE)
-    _legend(axes[0])
+    free = axes[len(there) :]
+    _legend(free[0] if len(free) else axes[0], axes[: len(there)], loc="upper left" if len(free) else "best")
     return described(
         drawing,
         "Noise level at which the data's part of the disagreement reaches a tenth of the residual against N: geometric "
@@ -195,7 +200,7 @@ def _verdicts(rows: pd.DataFrame) -> Any:
     axes[0].set(xlabel="mean log |f_A − f_B| / |f_A − f_A′| at low noise", xlim=(-0.3, 1.5), ylim=(-0.7, len(pairs)))
     axes[0].plot([], [], MARKERS[0], color=colour(0), markersize=3.5, label="the largest N up to 100")
     axes[0].plot([], [], MARKERS[1], color=colour(1), markersize=3.5, label="the largest N")
-    _legend(axes[0])
+    _legend(axes[0], axes)
     return described(
         drawing,
         "How much farther apart networks on other data are than networks of another seed at low noise, as a mean log "
