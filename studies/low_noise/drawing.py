@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ def _of(rows: pd.DataFrame, geometry: str, objective: str) -> pd.DataFrame:
     return rows[(rows["geometry"] == geometry) & (rows["objective"] == objective)]
 
 
-def _legend(axes: Axes, panels: Sequence[Axes], **place: Any) -> None:
+def _legend(axes: Axes, panels: Iterable[Axes], **place: Any) -> None:
     """What any of the panels shows, numbers in ascending order."""
     known = {label: handle for each in panels for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
     labels = sorted(known, key=lambda label: int(label.removeprefix("N = ")) if label.startswith("N = ") else 0)
