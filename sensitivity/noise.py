@@ -2,13 +2,14 @@
 
 A latent owns one 64-bit key ``k``. The number with the counters ``stream, step, stage, probe, element`` is
 
-    h = absorb(absorb(absorb(k, c), probe), element),      c = absorb(absorb(absorb(0, stream), step), stage),
-    absorb(h, c) = mix(h + γ (c + 1)),                      γ = 0x9E3779B97F4A7C15,
+    h = absorb(absorb(absorb(absorb(k, c), step), probe), element),     c = absorb(absorb(0, stream), stage),
+    absorb(h, c) = mix(h + γ (c + 1)),                                   γ = 0x9E3779B97F4A7C15,
 
 with ``mix`` the finaliser of SplitMix64 (Steele, Lea, Flood, *Fast splittable pseudorandom number generators*,
 OOPSLA 2014, figure 17), evaluated in wrapping 64-bit integers. Along the last counter (the element) this is the
-SplitMix64 generator itself. Nothing is stored: noise can be recomputed in any order, batch, chunk or dtype and
-on any device, and an adjoint pass sees what the forward pass saw.
+SplitMix64 generator itself. Nothing needs to be stored: noise can be recomputed in any order, batch, chunk or dtype and
+on any device, and an adjoint pass sees what the forward pass saw. (Signs of some steps are drawn at once and kept until
+others are asked for: the work is that of many small operations, not of their elements.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from torch import Tensor
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64  # the golden-ratio increment, as a signed 64-bit integer
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+
+
+# Steps whose signs are drawn at once, and the words that they may take.
+_BLOCK, _WORDS = 16, 1 << 15
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -73,6 +78,7 @@ class Noise:
 
     keys: Tensor
     _signs: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _drawn: dict[object, tuple[int, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def draw(
@@ -110,9 +116,18 @@ class Noise:
         self, shape: tuple[int, ...], *, step: int, stage: int = 0, probes: int = 1, stream: int = 0, first: int = 0
     ) -> Tensor:
         """64 random bits as int64, for probes ``first, ..., first + probes − 1``."""
-        device, state = self.keys.device, _absorb(self.keys, _hashed(stream, step, stage))
-        state = _absorb(state, first if probes == 1 else torch.arange(first, first + probes, device=device)[:, None])
-        return _absorb(state[..., None], torch.arange(prod(shape), device=device)).reshape(probes, -1, *shape)
+        steps, numbers = range(step, step + 1), range(first, first + probes)
+        return self._words(prod(shape), steps, stage, numbers, stream).reshape(probes, -1, *shape)
+
+    def _words(self, count: int, steps: range, stage: int, probes: range, stream: int) -> Tensor:
+        """64 bits for each element, (steps, probes, batch, count)."""
+        state = _absorb(self.keys, _hashed(stream, stage))
+        state = _absorb(state, self._counters(steps)[:, None, None])
+        state = _absorb(state, self._counters(probes)[:, None])
+        return _absorb(state[..., None], self._counters(range(count)))
+
+    def _counters(self, numbers: range) -> Tensor:
+        return torch.arange(numbers.start, numbers.stop, device=self.keys.device)
 
     def rademacher(
         self,
@@ -127,10 +142,20 @@ class Noise:
     ) -> Tensor:
         """Signs ±1 with probability ½ each: element e takes bit e mod 64 of the bits of element ⌊e/64⌋."""
         count = prod(shape)
-        words = self.bits((-(-count // 64),), step=step, stage=stage, probes=probes, stream=stream, first=first)
-        octets = words.view(torch.uint8)[..., : -(-count // 8)]
-        signs = self._signs_of_octets(dtype).index_select(0, octets.reshape(-1).int())
-        return signs.reshape(probes, -1, 8 * octets.shape[-1])[..., :count].reshape(probes, -1, *shape)
+        octets = self._octets(-(-count // 8), step, stage, range(first, first + probes), stream)
+        signs = self._signs_of_octets(dtype).index_select(0, octets).reshape(probes, self.batch, -1)
+        return (signs if signs.shape[-1] == count else signs[..., :count]).reshape(probes, -1, *shape)
+
+    def _octets(self, count: int, step: int, stage: int, probes: range, stream: int) -> Tensor:
+        """So many bytes for each probe and latent, in one row, from a block of steps that is drawn at once."""
+        words = -(-count // 8)
+        block = max(1, min(_BLOCK, _WORDS // max(1, len(probes) * self.batch * words)))
+        use, first = (count, stage, probes, stream), step - step % block
+        known = self._drawn.get(use)
+        if known is None or known[0] != first:
+            drawn = self._words(words, range(first, first + block), stage, probes, stream).view(torch.uint8)
+            known = self._drawn[use] = (first, drawn[..., :count].int().flatten(1))
+        return known[1][step - first]
 
     def _signs_of_octets(self, dtype: torch.dtype) -> Tensor:
         """The eight signs of every octet, (256, 8): looked up, since single bits cost more than whole rows."""

@@ -37,7 +37,7 @@ perceptrons that is mostly "double-vjp", on convolutions "forward".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,10 +177,14 @@ class Products:
         parts = [route(self, x, sigma, part) for part in directions.split(size)]
         return parts[0][0], torch.cat([product for _, product in parts])
 
+    def _context(self) -> AbstractContextManager[object]:
+        recording: AbstractContextManager[object] = nullcontext() if self.differentiable else torch.no_grad()
+        return self._cured(recording) if self.cures else recording
+
     @contextmanager
-    def _context(self) -> Iterator[None]:
+    def _cured(self, recording: AbstractContextManager[object]) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(nullcontext() if self.differentiable else torch.no_grad())
+            stack.enter_context(recording)
             if "math" in self.cures:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if "contiguous" in self.cures:
@@ -224,12 +228,14 @@ def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) 
     if len(cotangents) > 1 and "serial" not in products.cures:
         (images,) = torch.autograd.grad(value, state, cotangents, is_grads_batched=True, materialize_grads=True)
         return value.detach(), images
+    if len(cotangents) == 1:
+        return value.detach(), torch.autograd.grad(value, state, cotangents[0], materialize_grads=True)[0][None]
     last = len(cotangents) - 1
     rows = [
         torch.autograd.grad(value, state, u, retain_graph=k < last, materialize_grads=True)[0]
         for k, u in enumerate(cotangents)
     ]
-    return value.detach(), rows[0][None] if last == 0 else torch.stack(rows)
+    return value.detach(), torch.stack(rows)
 
 
 def _double(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:

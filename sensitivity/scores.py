@@ -125,7 +125,7 @@ class NetworkScore:
         if self.parametrization == "score":
             return alpha * output
         if self.parametrization == "denoiser":
-            return (output - x) / level**2
+            return (output - x) * level**-2
         if self.parametrization == "noise":
             return -output / level
         if self.parametrization == "velocity":
@@ -150,7 +150,7 @@ def _own_coordinates(parametrization: str, output: Tensor, x: Tensor, sigma: Ten
     if parametrization == "score":
         return output
     if parametrization == "denoiser":
-        return (output - x) / sigma**2
+        return (output - x) * sigma**-2  # a product: quotients of whole states cost more
     if parametrization == "v":
         # α = (1 + σ²)^{-1/2}, σ′ = ασ: ε = (v + ασ x)/(α (1 + σ²)).
         root = (1 + sigma**2).sqrt()

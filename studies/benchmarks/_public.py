@@ -61,7 +61,8 @@ class Path:
         """dx/dt at flat states."""
         sigma = (self.grid.sigma_max + t * self.slope).to(x)
         state = x.unflatten(1, self.shape)
-        return (self.slope / sigma) * (state - self.network(state, sigma)).flatten(1)
+        levels = sigma.expand(len(x))  # networks take a level for each sample, as the engine gives them
+        return (self.slope / sigma) * (state - self.network(state, levels)).flatten(1)
 
     def source(self, x: Tensor) -> Tensor:
         """log p at σ_max of flat states."""

@@ -40,8 +40,10 @@ def test_bits_match_python_integers(seed: int, counters: tuple[int, int, int]) -
     stream, step, stage = counters
     bits = Noise.draw(2, seed=seed).bits((3,), step=step, stage=stage, stream=stream, probes=2)
     for probe, sample, element in [(0, 0, 0), (1, 1, 2)]:
-        shared = absorb(absorb(absorb(0, stream), step), stage)
-        expected = absorb(absorb(absorb(absorb(seed & MASK, sample), shared), probe), element)
+        shared = absorb(absorb(0, stream), stage)
+        expected = absorb(seed & MASK, sample)
+        for counter in (shared, step, probe, element):
+            expected = absorb(expected, counter)
         assert int(bits[probe, sample, element]) & MASK == expected
 
 
@@ -54,6 +56,17 @@ def test_signs_are_the_bits_of_words(count: int) -> None:
     bits = (words[..., None] >> torch.arange(64)).bitwise_and(1).flatten(2)[..., :count]
     assert_close(signs, 2.0 * bits.double() - 1)
     assert torch.equal(noise.rademacher((200,), step=2, stage=1, probes=3)[..., :count], signs)
+
+
+def test_signs_do_not_depend_on_the_order_of_the_steps() -> None:
+    """Assert that steps and stages asked for forwards, backwards or alone have the same signs, each its own."""
+    noise = Noise.draw(3, seed=12)
+    asked = [(step, stage) for step in range(40) for stage in range(2)]
+    forwards = {each: noise.rademacher((70,), step=each[0], stage=each[1]) for each in asked}
+    for each in reversed(asked):
+        assert torch.equal(noise.rademacher((70,), step=each[0], stage=each[1]), forwards[each])
+        assert torch.equal(Noise(noise.keys).rademacher((70,), step=each[0], stage=each[1]), forwards[each])
+    assert len({tuple(signs.flatten().tolist()) for signs in forwards.values()}) == len(asked)
 
 
 def test_signs_of_one_word_are_independent_of_each_other() -> None:
