@@ -23,6 +23,19 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(lines.values()))
 
 
+def tally(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many geometries have each verdict, by objective, at the largest N up to 100 and at the largest N above."""
+    table: dict[str, dict[str, int]] = {}
+    found = verdicts(rows)
+    for g, o in dict.fromkeys((g, o) for g, o, _ in found):
+        counts = [n for h, p, n in found if (h, p) == (g, o)]
+        line = table.setdefault(o, {f"N {w} 100: {v}": 0 for w in ("≤", ">") for v in ("data", "open", "seed")})
+        for where, those in (("≤", [n for n in counts if n <= 100]), (">", [n for n in counts if n > 100])):
+            if those:
+                line[f"N {where} 100: {found[g, o, max(those)].what}"] += 1
+    return pd.DataFrame([{"objective": o} | line for o, line in table.items()])
+
+
 def scaling_laws(rows: pd.DataFrame) -> pd.DataFrame:
     """The exponents of σ_onset ∝ N^b, of networks and of exact empirical denoisers over the same N."""
     onsets, found = table(rows), []
