@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ._distances import wide
+from ._distances import kernel, wide
 from .measures import Points
 
 # Rows (stages × batch) handled at once: with a block of points they make matrix products that stay near the cache.
@@ -32,12 +32,12 @@ SELECTED = 0.02
 
 
 class Block:
-    """Some of the points, with what a block needs once."""
+    """Some of the points, with what a block needs once: `squares` are |y|², (rows,)."""
 
-    def __init__(self, rows: Tensor, bandwidth: float) -> None:
+    def __init__(self, rows: Tensor, bandwidth: float, squares: Tensor) -> None:
         self.data, self.bandwidth = rows, bandwidth
         self.flat = rows.flatten(1)
-        self.squares = self.flat.square().sum(1)
+        self.squares = squares.to(rows.dtype)
         self._points: Points | None = None
 
     def __len__(self) -> int:
@@ -165,7 +165,7 @@ class _Group:
         )
 
     def _expanded(self, block: Block) -> Tensor:
-        return self._along(block).mul_(self._exponents(block).exp_())
+        return self._along(block).mul_(kernel(self._exponents(block)))
 
     def _direct(self, block: Block) -> Tensor:
         shape = (-1, *self.shape[1:])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._checks import check_finite, check_like, check_log_density, full_precision
+from sensitivity._distances import kernel
 from sensitivity.perturbation import Perturbation, Terms
 from sensitivity.points import Points, whole
 
@@ -119,7 +120,7 @@ class Move(Perturbation):
         offset = check_log_density(log_density, x)
         state, moves = x.flatten(1), self._moves.split(self.points.block)
         for (log_normal, rows, variance), v in zip(self.points.normals(x, sigma), moves, strict=True):
-            ratio = (log_normal - offset[:, None]).exp().to(x.dtype)
+            ratio = kernel(log_normal - offset[:, None]).to(x.dtype)
             variance = variance.to(x.dtype)
             slope = (state @ v.T - (rows * v).sum(1)) / variance
             yield _Block(ratio, slope, rows, v, state, variance)

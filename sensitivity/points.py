@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from sensitivity._checks import (
     check_weights,
     full_precision,
 )
-from sensitivity._distances import LEADING, squared_distances, squared_lengths, wide
+from sensitivity._distances import LEADING, kernel, squared_distances, squared_lengths, wide
 
 __all__ = ["Points", "whole"]
 
@@ -76,6 +77,15 @@ class Points:
     def __len__(self) -> int:
         return self.data.shape[0]
 
+    @cached_property
+    def squares(self) -> Tensor:
+        """``|y_j|²``, shape ``(N,)``, in double precision: computed once, since it is a pass over all data."""
+        if not self._centre.ndim:
+            return self._lengths
+        return torch.cat(
+            [squared_lengths(rows, torch.zeros_like(self._centre)) for rows in self._rows.split(self.block)]
+        )
+
     @property
     def dimension(self) -> int:
         """The number d of entries of one point."""
@@ -115,7 +125,11 @@ class Points:
         """``logsumexp_j`` of the log terms and the posterior mean; one block needs no running sums."""
         if len(self) <= self.block:
             ((log_terms, rows),) = self._log_terms(state, tau2)
-            return log_terms.logsumexp(1), self._centre + log_terms.softmax(1).to(rows.dtype) @ self._centred(rows)
+            top = log_terms.detach().amax(1, keepdim=True)
+            terms = kernel(log_terms - top)
+            total = terms.sum(1, keepdim=True)
+            mean = (terms / total).to(rows.dtype) @ self._centred(rows)
+            return (top + total.log()).squeeze(1), self._centre + mean
         running = _Running.start(state, values=1)
         for log_terms, rows in self._log_terms(state, tau2):
             running.add(log_terms, lambda p, rows=rows: (p.to(rows.dtype) @ self._centred(rows),))
@@ -182,7 +196,7 @@ class Points:
         for log_terms, rows in self._log_terms(state, tau2, weighted=False):
             along = cotangent @ self._centred(rows).T / tau2_column - fixed
             along = _nearest_again(along, log_terms, rows, (state, tau2_column, score.flatten(1), cotangent))
-            out[:, first : first + rows.shape[0]].add_((log_terms + offset).exp().to(out.dtype) * along)
+            out[:, first : first + rows.shape[0]].add_(kernel(log_terms + offset).to(out.dtype) * along)
             first += rows.shape[0]
 
     def normals(self, x: Tensor, sigma: Tensor | float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -236,7 +250,7 @@ class _Running:
         # A block of zero weights has top = −∞ and contributes nothing.
         anchor = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
         shrink = (self.top - anchor).exp()
-        terms = (log_terms - anchor).exp()
+        terms = kernel(log_terms - anchor)
         self.total = self.total * shrink + terms.sum(1, keepdim=True)
         if values is not None:
             new = values(terms)

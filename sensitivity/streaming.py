@@ -32,14 +32,15 @@ def paired(
     """Values (F, batch, N), or the k largest with their indices."""
     laws.cost.sources += len(pairings) * len(laws.laws)
     stages = [_stages(b, pairings) for b in range(laws.samplers)]
-    farthest = _farthest(points)
+    farthest = float(points.squares.max()) ** 0.5
     for one in stages:
         one.settle(points.bandwidth, farthest)
     found: list[Tensor] = []
     best: tuple[Tensor, Tensor] | None = None
     first = 0
     for rows in points.data.detach().split(points.block):
-        block, here = Block(rows, points.bandwidth), slice(first, first + len(rows))
+        here = slice(first, first + len(rows))
+        block = Block(rows, points.bandwidth, points.squares[here])
         total = rows.new_zeros(stages[0].functionals, stages[0].batch, len(rows))
         for law, one, rate in zip(laws.laws, stages, rates, strict=False):
             values = one.against(block)
@@ -50,11 +51,6 @@ def paired(
             best = _merged(best, total, first, top_k)
         first = here.stop
     return best if best is not None else (torch.cat(found, -1), None)
-
-
-def _farthest(points: Points) -> float:
-    """max |y_j|."""
-    return max(float(rows.flatten(1).square().sum(1).max()) for rows in points.data.detach().split(points.block)) ** 0.5
 
 
 def _merged(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:

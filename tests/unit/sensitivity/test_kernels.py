@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from support.close import assert_close
 
 from sensitivity import Points
 from sensitivity import kernels as ways
+from sensitivity._distances import kernel
 from sensitivity.kernels import Block, Stages
 
 LEVELS = [20.0, 2.0, 0.3, 0.05, 0.01, 0.002]
@@ -66,7 +69,7 @@ def _size(stages, points):
 
 def _found(stages, points, levels=None):
     stages.settle(points.bandwidth, float(points.data.norm(dim=1).max()))
-    return stages.against(Block(points.data.to(stages.x.dtype), points.bandwidth))
+    return stages.against(Block(points.data.to(stages.x.dtype), points.bandwidth, points.squares))
 
 
 def test_double_precision_is_exact_in_every_way():
@@ -119,7 +122,7 @@ def test_a_point_far_from_every_state_receives_nothing_and_no_nan():
     """Assert exact zeros where all kernels underflow."""
     single = _single(_problem()[0])
     single.settle(0.0, 1e4)
-    far = Block(torch.full((3, 30), 1e3), 0.0)
+    far = Block(torch.full((3, 30), 1e3), 0.0, torch.full((3,), 3e7))
     assert_close(single.against(far), torch.zeros(2, 4, 3))
 
 
@@ -137,3 +140,14 @@ def test_a_bandwidth_widens_the_kernel():
     wide = Points(points.data, bandwidth=0.4)
     wanted = _wanted(stages, wide)
     assert_close(_found(stages, wide), wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(("dtype", "lowest"), [(torch.float64, -708.0), (torch.float32, -87.0)])
+def test_kernels_below_all_normal_numbers_are_zero(dtype, lowest):
+    """Assert that values and derivatives are those of the exponential down to there, and zero below."""
+    exponents = torch.linspace(lowest + 0.01, 0.0, 50, dtype=dtype).requires_grad_()
+    assert torch.equal(kernel(exponents), exponents.exp())
+    assert torch.equal(torch.autograd.grad(kernel(exponents).sum(), exponents)[0], exponents.exp())
+    below = torch.tensor([lowest - 1e-3, lowest - 20.0, -1e30, -math.inf], dtype=dtype)
+    assert torch.equal(kernel(below), torch.zeros(4, dtype=dtype))
+    assert torch.isnan(kernel(torch.tensor([math.nan], dtype=dtype))).all()
