@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import venv
 from pathlib import Path
 
@@ -72,14 +71,16 @@ def strangers_way(folder: Path) -> None:
 
 def lowest(folder: Path) -> None:
     """Install the lowest versions that pyproject.toml allows and run the tests."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(line for extra in PINNED for line in extras[extra])]
-    pins = folder / "lowest.txt"
-    pins.write_text("\n".join(line.replace(">=", "==") for line in wanted), encoding="utf-8")
-    programs = environment(folder / "env")
-    run([programs / "pip", "install", "-q", "-c", pins, "-e", f"{ROOT}[test]"], folder)
-    run([programs / "pip", "freeze"], folder)
+    programs, pins = environment(folder / "env"), folder / "lowest.txt"
+    run([programs / "pip", "install", "-q", "uv"], folder)  # pip has no way to prefer the lowest versions
+    extras = [part for extra in PINNED for part in ("--extra", extra)]
+    wanted = [ROOT / "pyproject.toml", *extras, "-q", "-o", pins]
+    run([programs / "uv", "pip", "compile", "--resolution", "lowest-direct", *wanted], folder)
+    run(
+        [programs / "uv", "pip", "install", "-q", "--python", programs / "python", "-c", pins, "-e", f"{ROOT}[test]"],
+        folder,
+    )
+    run([programs / "uv", "pip", "freeze", "--python", programs / "python"], folder)
     run([programs / "python", "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", *LENIENT, "tests"], ROOT)
 
 
