@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from studies import benchmarks, floors
 from studies.benchmarks import Setup
+from studies.benchmarks._drawing import ratios
 from studies.statistics import Interval, median_interval
 from studies.study import Cell, Claim, Context
 from studies.timing import alternate, peak_memory, ratio
@@ -165,40 +166,7 @@ def _claim(name: str, size: str, bound: benchmarks.Bound, against: str, relative
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for name, table in rows.groupby("benchmark", sort=False):
-        draw = getattr(benchmarks.load(str(name)), "figures", None)
-        found |= {str(name): _figure(str(name), table)} if draw is None else draw(table)
+        benchmark = benchmarks.load(str(name))
+        draw = getattr(benchmark, "figures", None)
+        found |= {str(name): ratios(str(name), table, benchmark.EXPECTED)} if draw is None else draw(table)
     return found
-
-
-def _figure(name: str, table: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(7, 1.3 + 0.45 * len(table)), layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(table))[::-1]
-    axes.errorbar(
-        table["seconds"],
-        places,
-        xerr=_whiskers(table),
-        fmt="o",
-        color="#4477aa",
-        capsize=3,
-        label="median, 95 % interval",
-    )
-    axes.plot(table["floor_seconds"], places, "|", color="#bb3344", markersize=14, label="the machine's floor")
-    axes.set_yticks(places, [f"{row.alternative}\n{row.size}" for row in table.itertuples()], fontsize=7)
-    for place, row in zip(places, table.itertuples(), strict=True):
-        axes.annotate(f"×{row.ratio:.2f}", (row.seconds, place), (0, 6), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.15)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("seconds a call; × is the ratio to the baseline of the same size")
-    figure.legend(fontsize=7, loc="outside upper center", ncols=2)
-    best = ", ".join(f"{row.alternative} ×{row.ratio:.2f} ({row.size})" for row in table.itertuples())
-    figure.alt = f"Time of each alternative of the benchmark {name}: {best}"  # type: ignore[attr-defined]
-    return figure
-
-
-def _whiskers(table: pd.DataFrame) -> np.ndarray:
-    """Lengths of the interval's arms; an infinite end (too few rounds) is not drawn."""
-    low = np.where(np.isfinite(table["seconds_low"]), table["seconds"] - table["seconds_low"], 0.0)
-    high = np.where(np.isfinite(table["seconds_high"]), table["seconds_high"] - table["seconds"], 0.0)
-    return np.stack([low, high])

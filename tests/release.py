@@ -80,8 +80,8 @@ def lowest(folder: Path) -> None:
         [programs / "uv", "pip", "install", "-q", "--python", programs / "python", "-c", pins, "-e", f"{ROOT}[test]"],
         folder,
     )
-    run([programs / "uv", "pip", "freeze", "--python", programs / "python"], folder)
-    run([programs / "python", "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", *LENIENT, "tests"], ROOT)
+    run([programs / "uv", "pip", "freeze", "--python", python], folder)
+    run([python, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", *LENIENT, "tests"], ROOT)
 
 
 def main() -> None:

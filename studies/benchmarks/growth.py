@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from sensitivity import Points
 from studies.benchmarks import Bound, Setup
 from studies.benchmarks._problem import Problem
 from studies.benchmarks.influence import MLP, OWN, PARTS, SMALL, own, parts
-from studies.figures import described, figure
+from studies.figures import colour, described, figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,18 +51,20 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
     """Time and memory against each quantity."""
     sizes = [dict(part.split("=") for part in size.split(", ")) for size in table["size"]]
     table = table.assign(**{key: [int(size[key]) for size in sizes] for key in CURVES})
-    drawing, axes = figure(1, len(CURVES), panel=(2.6, 2.4))
-    for axis, key in zip(axes.flat, CURVES, strict=True):
+    drawing, axes = figure(2, len(CURVES), panel=(2.4, 2.0))
+    for column, key in enumerate(CURVES):
         others = [other for other in CURVES if other != key]
         middle = table[(table[others] == table[others].mode().iloc[0]).all(axis=1)].sort_values(key)
-        own_rows, part_rows = (middle[middle["alternative"] == name] for name in (OWN, PARTS))
-        axis.plot(own_rows[key], own_rows["seconds"], "o-", color="#4477aa", label="influence")
-        axis.plot(part_rows[key], part_rows["seconds"], "s--", color="#999999", label="its bare parts")
-        memory = axis.twinx()
-        memory.plot(own_rows[key], own_rows["peak_bytes"] / 2**20, "^:", color="#bb3344", label="memory")
-        memory.set(yscale="log")
-        memory.grid(False)
-        axis.set(xscale="log", yscale="log", xlabel=key, ylabel="seconds" if key == "points" else "")
-        memory.set_ylabel("MB (triangles)" if key == "batch" else "")
-    axes.flat[0].legend(fontsize=7)
+        _curves(axes[column], middle, key, "seconds", middle["seconds"])
+        _curves(axes[column + len(CURVES)], middle, key, "MB", middle["peak_bytes"] / 2**20)
+    axes[0].legend(fontsize=7)
     return {"growth": described(drawing, "Seconds and megabytes of an influence against points, steps and samples.")}
+
+
+def _curves(axes: Axes, rows: pd.DataFrame, key: str, label: str, values: pd.Series) -> None:
+    for index, name in enumerate((OWN, PARTS)):
+        own = rows["alternative"] == name
+        axes.plot(rows.loc[own, key], values[own], "os"[index] + "-", color=colour(index), markersize=4, label=name)
+    axes.set(xscale="log", xlabel=key, ylabel=label if key == next(iter(CURVES)) else "", ylim=(0, None))
+    axes.set_xticks(CURVES[key], [f"{value:,}".replace(",", " ") for value in CURVES[key]])
+    axes.xaxis.set_minor_locator(NullLocator())
