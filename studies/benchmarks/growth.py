@@ -57,7 +57,7 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         middle = table[(table[others] == table[others].mode().iloc[0]).all(axis=1)].sort_values(key)
         _curves(axes[column], middle, key, "seconds", middle["seconds"])
         _curves(axes[column + len(CURVES)], middle, key, "MB", middle["peak_bytes"] / 2**20)
-    axes[0].legend(fontsize=7)
+    drawing.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside upper center", ncols=2)
     return {"growth": described(drawing, "Seconds and megabytes of an influence against points, steps and samples.")}
 
 
