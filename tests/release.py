@@ -81,6 +81,8 @@ def lowest(folder: Path) -> None:
     tools = [each for each in _extra("test") if not each.startswith("score-sensitivity")]
     package = f"{ROOT}[{','.join(PINNED)}]"
     run([*uv, "install", "-q", "--python", python, "-c", pins, "-e", package, *tools], folder)
+    # As in the README, without its dependencies.
+    run([*uv, "install", "-q", "--python", python, "--no-deps", "-c", ROOT / "constraints.txt", "azula"], folder)
     run([*uv, "freeze", "--python", python], folder)
     run([python, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", *LENIENT, "tests"], ROOT)
 
