@@ -35,7 +35,7 @@ def kernel(exponents: Tensor) -> Tensor:
     lowest = _LOWEST.get(exponents.dtype)
     if lowest is None:
         return exponents.exp()
-    values = exponents.clamp(min=lowest).exp()
+    values = exponents.clamp(min=lowest).exp_()
     return functional.threshold(values, math.exp(lowest) * (1 + 1e-5), 0.0)
 
 

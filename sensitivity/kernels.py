@@ -155,7 +155,8 @@ class _Group:
     def _exponents(self, block: Block) -> Tensor:
         """log r_i in the expanded form, (rows, points)."""
         own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
-        return torch.addmm(own - (0.5 / self.variance) * block.squares, self.x / self.variance, block.flat.T)
+        lengths = torch.addcmul(own, 1 / self.variance, block.squares, value=-0.5)
+        return lengths.addmm_(self.x / self.variance, block.flat.T)
 
     def _along(self, block: Block) -> Tensor:
         """(s_i − s)·μ, (F, rows, points)."""
