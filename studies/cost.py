@@ -168,5 +168,5 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     for name, table in rows.groupby("benchmark", sort=False):
         benchmark = benchmarks.load(str(name))
         draw = getattr(benchmark, "figures", None)
-        found |= {str(name): ratios(str(name), table, benchmark.EXPECTED)} if draw is None else draw(table)
+        found |= {str(name): ratios(table, benchmark.EXPECTED)} if draw is None else draw(table)
     return found

@@ -19,7 +19,7 @@ SMALL = 7  # points
 WIDE = 6.0  # span of ratios from which their axis is logarithmic
 
 
-def ratios(name: str, table: pd.DataFrame, bounds: Sequence[Bound]) -> Figure:
+def ratios(table: pd.DataFrame, bounds: Sequence[Bound]) -> Figure:
     """Ratio of time of every alternative with its interval, the machine's floor, claimed bounds, and the seconds."""
     sizes = list(table.groupby("size", sort=False))
     most = max(len(part) for _, part in sizes)
@@ -30,8 +30,13 @@ def ratios(name: str, table: pd.DataFrame, bounds: Sequence[Bound]) -> Figure:
     axes[-1].set_xlabel("time relative to the baseline of the same size")
     handles, labels = axes[0].get_legend_handles_labels()
     drawing.legend(handles, labels, fontsize=SMALL, loc="outside upper center", ncols=3)
-    best = "; ".join(f"{row.alternative} ×{row.ratio:.2f} ({row.size})" for row in table.itertuples())
-    return described(drawing, f"Time of each alternative of the benchmark {name} relative to its baseline: {best}.")
+    spans = table.groupby("alternative", sort=False)["ratio"].agg(["min", "max"])
+    spoken = "; ".join(f"{name} {_span(low, high)}" for name, low, high in spans.itertuples())
+    return described(drawing, f"Time relative to the baseline of the same size, a panel for each size: {spoken}.")
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
 
 
 def _panel(axes: Axes, part: pd.DataFrame, bounds: Sequence[Bound]) -> None:
