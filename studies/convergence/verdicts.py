@@ -9,8 +9,18 @@ import numpy as np
 import pandas as pd
 
 from studies.convergence.config import Config
-from studies.statistics import Interval, local_slopes, median_interval, paired, slope_of_medians, spearman_brown
+from studies.statistics import (
+    Interval,
+    local_slopes,
+    median_interval,
+    paired,
+    share_interval,
+    slope_of_medians,
+    spearman_brown,
+)
 from studies.study import Claim
+
+COVERED = 0.936  # of Student's t with 15 degrees of freedom within two standard errors
 
 PAPER = "Scarvelis & Solomon 2025, arXiv 2509.23092"
 ORACLE = "exact law, high-precision flow"
@@ -116,9 +126,10 @@ def _probes(rows: pd.DataFrame) -> Iterator[Claim]:
     yield Claim(text, slope, bounds, -0.5, "Hutchinson 1990", bounds[0] - 0.05 <= -0.5 <= bounds[1] + 0.05)
     best = probes.iloc[-1]
     text = f"two standard errors cover the error of log p, {int(best['probes'])} probes"
-    # Student's t with 15 degrees of freedom puts .936 within two standard errors.
-    holds = abs(best["covered"] - 0.94) <= 0.06
-    yield Claim(text, float(best["covered"]), None, "0.94 ± 0.06", "Student's t", bool(holds))
+    latents = int(best["latents"])
+    found = share_interval(round(best["covered"] * latents), latents)
+    holds = bool(found.bounds[0] <= COVERED <= found.bounds[1])
+    yield Claim(text, found.estimate, found.bounds, f"{COVERED:g} in the 95 % interval", "Student's t", holds)
 
 
 def _anchors(rows: pd.DataFrame) -> Iterator[Claim]:

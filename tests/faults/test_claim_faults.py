@@ -34,13 +34,7 @@ def wrong_sign(patch):
 
 def undivided_probes(patch):
     """The sum over probes in place of their mean."""
-    right = Laws.summary
-
-    def summary(self, logs):
-        mean, error = right(self, logs)
-        return (None if mean is None else mean * logs.shape[1]), error
-
-    patch.setattr(Laws, "summary", summary)
+    patch.setattr(Laws, "means", lambda self, logs: None if logs is None else logs.sum(1))
 
 
 def dropped_sigma(patch):

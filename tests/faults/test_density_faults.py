@@ -43,6 +43,7 @@ def test_unfaulted_estimates_are_sound() -> None:
     assert sound(trace="exact")
     assert sound(trace="hutchinson", probes=8)
     assert sound(method="formula", evaluations=2000)
+    assert sound(method="formula", evaluations=20_000)
 
 
 def doubled(self: Trace, directions: Tensor, products: Tensor, sigma: Tensor | None = None) -> Tensor:
@@ -78,7 +79,7 @@ def test_wrong_rate_of_the_placement_is_caught(monkeypatch: pytest.MonkeyPatch) 
     """Assert that a dropped factor in dτ/du moves the formula out of its bars."""
     times = Placement.times
     monkeypatch.setattr(Placement, "times", lambda self, u: (times(self, u)[0], 0.9 * times(self, u)[1]))
-    assert not sound(method="formula", evaluations=2000)
+    assert not sound(method="formula", evaluations=20_000)
 
 
 def test_score_at_the_wrong_level_is_caught() -> None:
