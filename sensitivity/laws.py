@@ -87,7 +87,7 @@ class Laws:
         scores = tuple(part[0] for part in parts)
         estimates = [part[1] for part in parts if part[1] is not None]
         products = [part[2] for part in parts if part[2] is not None]
-        divergences = torch.stack(estimates) if estimates else None
+        divergences = None if not estimates else estimates[0][None] if len(estimates) == 1 else torch.stack(estimates)
         moved = self.shared(products) if products else None
         return Local(scores, divergences, self.shared(scores), moved)
 

@@ -26,8 +26,9 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
-# Steps whose signs are drawn at once, and the words that they may take.
-_BLOCK, _WORDS = 16, 1 << 15
+# Steps whose signs are drawn at once, the words that they may take (a megabyte of bytes), and how many such blocks are
+# kept: one for each stage of a step.
+_BLOCK, _WORDS, _KEPT = 16, 1 << 15, 8
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
@@ -154,6 +155,8 @@ class Noise:
         known = self._drawn.get(use)
         if known is None or known[0] != first:
             drawn = self._words(words, range(first, first + block), stage, probes, stream).view(torch.uint8)
+            if len(self._drawn) >= _KEPT:
+                self._drawn.pop(next(iter(self._drawn)))
             known = self._drawn[use] = (first, drawn[..., :count].int().flatten(1))
         return known[1][step - first]
 

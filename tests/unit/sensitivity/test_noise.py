@@ -69,6 +69,14 @@ def test_signs_do_not_depend_on_the_order_of_the_steps() -> None:
     assert len({tuple(signs.flatten().tolist()) for signs in forwards.values()}) == len(asked)
 
 
+def test_few_blocks_of_signs_are_kept() -> None:
+    """Assert that asking for ever other probes, as Monte Carlo does, keeps no more than a block for each stage."""
+    noise = Noise.draw(3, seed=13)
+    for first in range(100):
+        noise.rademacher((70,), step=0, first=first)
+    assert len(noise._drawn) <= 8
+
+
 def test_signs_of_one_word_are_independent_of_each_other() -> None:
     """Assert that no pair of the 64 signs of a word is correlated over many words."""
     signs = Noise.draw(20000, seed=11).rademacher((64,), step=0)[0]
