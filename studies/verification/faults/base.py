@@ -21,11 +21,6 @@ def everywhere(case: Case) -> bool:
     return True
 
 
-def nowhere(case: Case) -> bool:
-    """On no case."""
-    return False
-
-
 def tagged(*tags: str) -> Where:
     """The fault shows on the cases with one of these tags, and on no other."""
     return lambda case: bool(set(tags) & set(case.tags))
@@ -41,8 +36,7 @@ class Fault:
         estimator: the wrong function.
         reason: what is wrong, one sentence.
         checks: checks that must fail, and no others.
-        where: the cases on which it must fail; on all others it must hold,
-        either: but for those where the rounding of the processor decides.
+        where: the cases on which it must fail; on all others it must hold.
         says: a part of the report's sentence that names the fault, where the report can see it.
     """
 
@@ -52,15 +46,13 @@ class Fault:
     reason: str
     checks: tuple[str, ...] = ("accuracy",)
     where: Where = everywhere
-    either: Where = nowhere
     says: str = ""
 
     def caught(self, report: Report) -> str:
         """Empty if the report rejects the fault for its own reason; else what is amiss, one sentence."""
         failing = {verdict.case.name for verdict in report.failing}
         expected = {verdict.case.name for verdict in report.judged if self.where(verdict.case)}
-        undecided = {verdict.case.name for verdict in report.judged if self.either(verdict.case)}
-        if failing - undecided != expected:
+        if failing != expected:
             return f"{self.name} fails on {sorted(failing)}, expected {sorted(expected)}."
         if set(report.failed_checks) != set(self.checks):
             return f"{self.name} fails the checks {report.failed_checks}, expected {self.checks}."

@@ -67,7 +67,8 @@ def single_precision_distances(problem: Problem) -> Tensor:
     if problem.law.form not in ("points", "isotropic"):
         return score(problem)
     x, means = problem.x.float(), problem.alpha * problem.law.means.float()
-    squares = x.square().sum(1)[:, None] - 2 * x @ means.T + means.square().sum(1)
+    products = (x[:, None] * means).sum(2)  # a matrix product rounds as the batch does on some processors
+    squares = x.square().sum(1)[:, None] - 2 * products + means.square().sum(1)
     spread = problem.alpha**2 * problem.law.covariances[:, 0, 0] + problem.sigma**2
     d = problem.x.shape[1]
     logs = -0.5 * squares.double() / spread - 0.5 * d * spread.log() + problem.law.weights.log()
@@ -169,7 +170,6 @@ FAULTS = (
         single_precision_distances,
         "squared distances are expanded in float32 and cancel.",
         where=tagged("far from the origin"),
-        either=lambda case: case.name.startswith("ball"),
     ),
     Fault(
         "noise_as_score",
