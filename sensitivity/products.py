@@ -228,14 +228,12 @@ def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) 
     if len(cotangents) > 1 and "serial" not in products.cures:
         (images,) = torch.autograd.grad(value, state, cotangents, is_grads_batched=True, materialize_grads=True)
         return value.detach(), images
-    if len(cotangents) == 1:
-        return value.detach(), torch.autograd.grad(value, state, cotangents[0], materialize_grads=True)[0][None]
     last = len(cotangents) - 1
     rows = [
         torch.autograd.grad(value, state, u, retain_graph=k < last, materialize_grads=True)[0]
         for k, u in enumerate(cotangents)
     ]
-    return value.detach(), torch.stack(rows)
+    return value.detach(), rows[0][None] if last == 0 else torch.stack(rows)
 
 
 def _double(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:

@@ -140,8 +140,7 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
         seconds = {str(row.alternative): np.asarray(row.round_seconds) for row in table.itertuples()}
         for bound in benchmarks.load(str(name)).EXPECTED:
             rivals = [name for name in bound.rivals() if name in seconds]
-            meant = bound.kind is None or f"kind={bound.kind}," in f"{size},"
-            if meant and bound.alternative in seconds and rivals:
+            if bound.meant_for(str(size)) and bound.alternative in seconds and rivals:
                 against = fastest(rivals, seconds)
                 relative = ratio(seconds[bound.alternative], seconds[against])
                 error = float(table.loc[table["alternative"] == bound.alternative, "error"].iloc[0])

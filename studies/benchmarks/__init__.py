@@ -63,6 +63,10 @@ class Bound:
     error: float | None = None
     kind: str | None = None
 
+    def meant_for(self, size: str) -> bool:
+        """Whether it is claimed at a size, as the rows of the study write it: "kind=mlp, width=704, …"."""
+        return self.kind is None or f"kind={self.kind}," in f"{size},"
+
     def rivals(self) -> tuple[str, ...]:
         """`against` as a tuple."""
         return (self.against,) if isinstance(self.against, str) else self.against

@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from studies.benchmarks import Bound
 from studies.figures import colour, described, figure
 
-__all__ = ["plain_ticks", "ratios"]
+__all__ = ["ratios"]
 
 SMALL = 7  # points
 WIDE = 6.0  # span of ratios from which their axis is logarithmic
@@ -58,7 +58,7 @@ def _panel(axes: Axes, part: pd.DataFrame, bounds: Sequence[Bound]) -> None:
         axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), fontsize=SMALL, va="center")
     if part["ratio"].max() > WIDE * part["ratio"].min():
         axes.set_xscale("log")
-        plain_ticks(axes)
+        _plain_ticks(axes)
     else:
         axes.set_xlim(left=0)
 
@@ -68,13 +68,13 @@ def _limits(part: pd.DataFrame, row: int, bounds: Sequence[Bound]) -> list[float
     found = []
     for bound in bounds:
         rivals = part[part["alternative"].isin(bound.rivals())]
-        meant = bound.kind is None or f"kind={bound.kind}," in f"{part['size'].iloc[0]},"
-        if bound.alternative == part["alternative"].iloc[row] and len(rivals) and meant:
+        named = bound.alternative == part["alternative"].iloc[row]
+        if named and len(rivals) and bound.meant_for(str(part["size"].iloc[0])):
             found.append(bound.ratio * float(rivals["ratio"].min()))
     return found
 
 
-def plain_ticks(axes: Axes) -> None:
+def _plain_ticks(axes: Axes) -> None:
     """Plain numbers on a logarithmic axis of x, and none between them."""
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
