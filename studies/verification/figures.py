@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from studies.figures import colour, described, figure
+from studies.verification.findings import Findings
 from studies.verification.judge import Verdict
 from studies.verification.metrics import calibration_bounds
-from studies.verification.report import Report
 
 __all__ = ["figures"]
 
@@ -18,7 +18,7 @@ GOOD, BAD = colour(0), colour(1)
 MARKS = {True: ("o", GOOD), False: ("X", BAD)}
 
 
-def figures(report: Report) -> dict[str, Figure]:
+def figures(report: Findings) -> dict[str, Figure]:
     """`errors` always; `calibration` where standard errors were reported; `orders` where some were observed."""
     drawn = {"errors": _errors(report)}
     if any(np.isfinite(verdict.measures.get("calibration", np.nan)) for verdict in report.judged):
@@ -39,7 +39,7 @@ def _by_problem(verdicts: list[Verdict], label: str) -> tuple[Figure, Any]:
     return drawing, axes[0]
 
 
-def _errors(report: Report) -> Figure:
+def _errors(report: Findings) -> Figure:
     """Scaled errors of all rows by problem; crosses where the problem fails."""
     verdicts = [verdict for verdict in report.judged if verdict.scaled.size]
     drawing, axes = _by_problem(verdicts, "error / limit of each row (1 is just allowed)")
@@ -51,7 +51,7 @@ def _errors(report: Report) -> Figure:
     return described(drawing, f"Error over limit of every row by problem. {report.summary}")
 
 
-def _calibration(report: Report) -> Figure:
+def _calibration(report: Findings) -> Figure:
     """Reported over observed standard deviation by problem, with the accepted band."""
     verdicts = [v for v in report.judged if np.isfinite(v.measures.get("calibration", np.nan))]
     drawing, axes = _by_problem(verdicts, "reported standard error / observed standard deviation")
@@ -63,7 +63,7 @@ def _calibration(report: Report) -> Figure:
     return described(drawing, "Reported over observed standard deviation by problem; the accepted band is shaded.")
 
 
-def _orders(report: Report) -> Figure:
+def _orders(report: Findings) -> Figure:
     """Error or noise against steps, probes or η, with the observed order."""
     drawing, axes = figure(panel=(5.0, 3.2))
     for index, entry in enumerate(report.orders):

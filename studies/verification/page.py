@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.verification.findings import Findings
 from studies.verification.judge import Verdict
-from studies.verification.report import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["page"]
 
@@ -22,7 +26,7 @@ STYLE = (
 )
 
 
-def page(report: Report) -> str:
+def page(report: Findings, drawings: Mapping[str, Figure]) -> str:
     """The page: verdict, table of problems, what fails and how to see it again, orders, figures."""
     state = "holds" if report.holds else "falls"
     name = html.escape(f"{report.estimator} on {report.task.name}")
@@ -36,13 +40,13 @@ def page(report: Report) -> str:
         _table(report),
         _failures(report),
         _orders(report),
-        *[_image(name, figure) for name, figure in report.figures().items()],
+        *[_image(name, figure) for name, figure in drawings.items()],
         "</body></html>\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _table(report: Report) -> str:
+def _table(report: Findings) -> str:
     unit = "absolute" if report.task.absolute else "relative"
     columns = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds", "megabytes")
     titles = ("problem", "verdict", "d", f"{unit}_median", f"{unit}_99 %", "bias, abs.", "sd, abs.", *columns[4:])
@@ -62,7 +66,7 @@ def _number(value: float | None) -> str:
     return "" if value is None or not np.isfinite(value) else f"{value:.3g}"
 
 
-def _failures(report: Report) -> str:
+def _failures(report: Findings) -> str:
     lines = [
         f"<li><b>{html.escape(verdict.case.name)}</b>, {html.escape(check.name)}: {html.escape(check.sentence)}</li>"
         for verdict in report.failing
@@ -76,7 +80,7 @@ def _failures(report: Report) -> str:
     return f"<h2>What fails</h2><ul>{''.join(lines)}</ul><p>The worst problem again:{worst}</p>"
 
 
-def _orders(report: Report) -> str:
+def _orders(report: Findings) -> str:
     lines = [
         f"<li>in {entry['in']} on {html.escape(entry['problem'])}: {_number(entry['order']) or 'at rounding'}</li>"
         for entry in report.orders

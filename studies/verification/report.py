@@ -1,4 +1,4 @@
-"""The report of one estimator on one task: verdict, tables, figures, files."""
+"""The report of one estimator on one task: its findings as tables, figures, files."""
 
 from __future__ import annotations
 
@@ -9,193 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.verification.judge import Verdict
-from studies.verification.metrics import errors
-from studies.verification.tasks.base import Task, rownorm
+from studies.verification.findings import Findings
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
     from rich.table import Table
 
 __all__ = ["Report"]
 
-EXIT_CODES = {"holds": 0, "falls short": 1, "could not run": 2}
-
 
 @dataclass(frozen=True)
-class Report:
-    """What `verify` found.
-
-    Args:
-        task: the task.
-        estimator: what the estimator is called.
-        suite: `quick` or `full`.
-        backend: the array library.
-        seed: 0 for the published suite.
-        verdicts: one per case, in the suite's order.
-        orders: observed orders, see `studies.verification.orders`.
-        seconds: wall time of the whole.
-    """
-
-    task: Task
-    estimator: str
-    suite: str
-    backend: str
-    seed: int
-    verdicts: tuple[Verdict, ...]
-    orders: tuple[dict[str, Any], ...]
-    seconds: float
-
-    @property
-    def judged(self) -> list[Verdict]:
-        """The verdicts of the cases that the estimator did not decline."""
-        return [verdict for verdict in self.verdicts if verdict.applicable]
-
-    @property
-    def status(self) -> str:
-        """`holds`, `falls short`, or `could not run` (no case was answered at all)."""
-        if not self.judged or all(verdict.failed == ("runs",) for verdict in self.judged):
-            return "could not run"
-        return "holds" if all(verdict.holds for verdict in self.judged) else "falls short"
-
-    @property
-    def holds(self) -> bool:
-        """Whether every answered case holds, and at least one was answered."""
-        return self.status == "holds"
-
-    @property
-    def exit_code(self) -> int:
-        """0 holds, 1 falls short, 2 could not run."""
-        return EXIT_CODES[self.status]
-
-    @property
-    def failing(self) -> list[Verdict]:
-        """The verdicts that do not hold."""
-        return [verdict for verdict in self.judged if not verdict.holds]
-
-    @property
-    def failed_checks(self) -> tuple[str, ...]:
-        """Names of the checks that fail anywhere, in order of first appearance."""
-        return tuple(dict.fromkeys(name for verdict in self.failing for name in verdict.failed))
-
-    @property
-    def where(self) -> list[str]:
-        """Tags that tell failing cases from holding ones: every case with the tag fails, none without it does."""
-        failing = {verdict.case.name for verdict in self.failing}
-        tags = sorted({tag for verdict in self.judged for tag in verdict.case.tags})
-        return [tag for tag in tags if failing == {v.case.name for v in self.judged if tag in v.case.tags}]
-
-    @property
-    def summary(self) -> str:
-        """One sentence."""
-        if self.status == "could not run":
-            reason = self.judged[0].checks[0].sentence if self.judged else "it declined every problem."
-            return f"{self.estimator} could not run on task {self.task.name}: {reason.rstrip('.')}."
-        good, total = len(self.judged) - len(self.failing), len(self.judged)
-        if self.holds:
-            declined = len(self.verdicts) - total
-            answered = (
-                f"all {total} problems" if not declined else f"the {total} problems it answered ({declined} declined)"
-            )
-            return f"{self.estimator} holds on {answered} of task {self.task.name}."
-        place = f", exactly where the tag is {' or '.join(map(repr, self.where))}" if self.where else ""
-        return (
-            f"{self.estimator} falls short on {total - good} of {total} problems of task {self.task.name}{place} "
-            f"(checks: {', '.join(self.failed_checks)})."
-        )
-
-    def findings(self) -> list[str]:
-        """What fails, one sentence each; observed orders, the summary, the worst case and how to see it again, cost."""
-        lines = [
-            f"{verdict.case.name}, {check.name}: {check.sentence}"
-            for verdict in self.failing
-            for check in verdict.checks
-            if not check.holds
-        ]
-        known = [entry for entry in self.orders if np.isfinite(entry["order"])]
-        lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
-        return [*lines, self.summary, *self._worst_again(), *self._cost()]
-
-    def _worst_again(self) -> list[str]:
-        if not self.failing:
-            return []
-        command = self.command()
-        again = [f"The worst problem alone: {command}"] if command else []
-        return [*self._worst_row(), *again, f"In Python: {self.reproduce()}"]
-
-    def _worst_row(self) -> list[str]:
-        verdict = self.worst()
-        if verdict is None or not verdict.scaled.size:
-            return []
-        row, name = verdict.worst, verdict.case.name
-        values = np.stack([run.value for run in verdict.runs if run.value is not None])
-        error = float(np.median(errors(values, verdict.truth)[:, row]))
-        size, allowed = float(rownorm(verdict.truth)[row]), error / float(verdict.scaled[row])
-        return [
-            f"Worst row: {name}, row {row}: error {error:.3g}, allowed {allowed:.3g}, size of the truth {size:.3g}."
-        ]
-
-    def _cost(self) -> list[str]:
-        run = [verdict for verdict in self.judged if "seconds" in verdict.measures]
-        if not run:
-            return []
-        most = max(run, key=lambda verdict: verdict.measures["seconds"])
-        calls, seconds, memory = (most.measures[key] for key in ("calls", "seconds", "megabytes"))
-        return [f"Cost, at most: {calls:,.0f} score calls, {seconds:.2g} s and {memory:.0f} MB ({most.case.name})."]
-
-    def worst(self) -> Verdict | None:
-        """The failing verdict with the largest scaled error, or the worst of all if none fails."""
-        from_failing = self.failing or self.judged
-        return max(from_failing, key=lambda v: float(np.max(v.scaled, initial=-1.0)), default=None)
-
-    def reproduce(self) -> str:
-        """Python that poses the worst problem again, with the seed that the estimator's first run had."""
-        verdict = self.worst()
-        if verdict is None:
-            return ""
-        given = f'"{self.task.name}", "{verdict.case.name}", seed={self.seed}, backend="{self.backend}"'
-        return f"from studies.verification import reproduce; problem, truth = reproduce({given})  # row {verdict.worst}"
-
-    def command(self) -> str:
-        """The command line that judges the worst problem alone; empty where the estimator has no name to load it by."""
-        verdict = self.worst()
-        if verdict is None or ":" not in self.estimator or " " in self.estimator:
-            return ""
-        parts = ["studies verify", self.estimator, "--task", self.task.name, "--problem", verdict.case.name]
-        parts += ["--backend", self.backend] if self.backend != "torch" else []
-        return " ".join(parts + (["--seed", str(self.seed)] if self.seed else []))
-
-    def problems(self) -> pd.DataFrame:
-        """One row per case: verdict, error quantiles, bias, deviation, coverage, cost."""
-        import pandas as pd
-
-        return pd.DataFrame([self._summary_row(verdict) for verdict in self.verdicts])
-
-    def _summary_row(self, verdict: Verdict) -> dict[str, Any]:
-        case = verdict.case
-        state = "declined" if not verdict.applicable else "holds" if verdict.holds else "falls short"
-        return {
-            "task": self.task.name,
-            "estimator": self.estimator,
-            "problem": case.name,
-            "verdict": state,
-            "failed": ", ".join(verdict.failed),
-            "sentence": " ".join(check.sentence for check in verdict.checks if not check.holds),
-            "dimension": case.base.dimension,
-            "sigma": case.sigma,
-            "tags": ", ".join(case.tags),
-            "law": case.base.digest,
-            **verdict.measures,
-        }
-
-    def rows(self) -> pd.DataFrame:
-        """One row per case, repeat and row of the value: error, size of the truth, reported standard error."""
-        import pandas as pd
-
-        frames = [frame for verdict in self.judged if (frame := _row_frame(verdict)) is not None]
-        empty = pd.DataFrame(columns=["problem", "repeat", "row", "error", "truth", "standard_error"])
-        return pd.concat(frames, ignore_index=True) if frames else empty
+class Report(Findings):
+    """What `verify` found, with its table, figures, page and files."""
 
     def table(self) -> Table:
         """The verdicts as a Rich table."""
@@ -213,7 +38,7 @@ class Report:
         """The report as one self-contained page."""
         from studies.verification.page import page
 
-        return page(self)
+        return page(self, self.figures())
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the single rows, JSON-able (NaN becomes null)."""
@@ -249,33 +74,6 @@ class Report:
         for name, figure in self.figures().items():
             figure.savefig(path / f"{name}.png", dpi=120)
         return path
-
-
-def _row_frame(verdict: Verdict) -> pd.DataFrame | None:
-    import pandas as pd
-
-    values = [run.value for run in verdict.runs]
-    if verdict.case.judge == "law" or any(value is None for value in values):
-        return None
-    stacked = np.stack([value for value in values if value is not None])
-    repeats, n = stacked.shape[:2]
-    bars = np.concatenate([_row_bar(run.standard_error, n) for run in verdict.runs])
-    return pd.DataFrame(
-        {
-            "problem": verdict.case.name,
-            "repeat": np.repeat(np.arange(repeats), n),
-            "row": np.tile(np.arange(n), repeats),
-            "error": errors(stacked, verdict.truth).ravel(),
-            "truth": np.tile(rownorm(verdict.truth), repeats),
-            "standard_error": bars,
-        }
-    )
-
-
-def _row_bar(bar: np.ndarray | None, n: int) -> np.ndarray:
-    if bar is None:
-        return np.full(n, np.nan)
-    return np.full(n, float(bar)) if bar.ndim == 0 else rownorm(bar)
 
 
 def _clean(value: Any) -> Any:

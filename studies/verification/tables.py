@@ -9,15 +9,15 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from studies.verification.findings import Findings
 from studies.verification.judge import Verdict, two_digits
-from studies.verification.report import Report
 
 __all__ = ["overview", "problem_table"]
 
 STYLES = {"holds": "green", "falls short": "red", "could not run": "red", "no value": "red", "declined": "dim"}
 
 
-def problem_table(report: Report) -> Table:
+def problem_table(report: Findings) -> Table:
     """One line per problem: verdict, median and 99 % error; bias, deviation and coverage where there are any; cost."""
     unit = "absolute" if report.task.absolute else "relative"
     columns = {"median": f"{unit}_median", "99 %": f"{unit}_q99"} | _stochastic(report)
@@ -35,7 +35,7 @@ def problem_table(report: Report) -> Table:
     return table
 
 
-def _stochastic(report: Report) -> dict[str, str]:
+def _stochastic(report: Findings) -> dict[str, str]:
     measures = [verdict.measures for verdict in report.judged]
     found = {"bias": "bias", "sd": "deviation"} if any(m.get("repeats", 1) > 1 for m in measures) else {}
     return found | ({"cover": "coverage"} if any("coverage" in m for m in measures) else {})
@@ -61,13 +61,13 @@ def _state(verdict: Verdict) -> str:
     return "holds" if verdict.holds else "falls short"
 
 
-def _caption(report: Report) -> str:
+def _caption(report: Findings) -> str:
     unit = "absolute errors" if report.task.absolute else "relative errors"
     noisy = "" if report.task.absolute or not _stochastic(report) else "; bias and sd absolute"
     return f"{report.status} ({unit}{noisy})"
 
 
-def overview(reports: Iterable[Report]) -> Table:
+def overview(reports: Iterable[Findings]) -> Table:
     """One line per report."""
     table = Table(title="Estimators against the truth", box=SIMPLE_HEAD, pad_edge=False)
     for title in ("task", "estimator", "verdict", "problems", "error / limit", "s"):
