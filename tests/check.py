@@ -3,12 +3,14 @@
 What a gate leaves beside the files of the project fails it too: tests write into temporary folders only.
 
 ``python tests/check.py`` is what the README and continuous integration call; name gates to run only those:
-``python tests/check.py lint tests``.
+``python tests/check.py lint tests``; ``--list`` names them. ``python tests/check.py near PATH ...`` takes seconds: lint,
+types and doctests of these files, and the tests that are named after them, or else import them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +23,34 @@ ROOMS = ["oracles", "sensitivity", "studies"]
 GATES: dict[str, list[list[str]]] = {
     "lint": [[PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."]],
     "types": [[PYTHON, "-m", "mypy"]],
-    "tests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", "tests"]],
+    "tests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", "--durations", "15", "tests"]],
     "doctests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--doctest-modules", *ROOMS]],
     "book": [[PYTHON, "book/build.py"]],
     "browser": [[PYTHON, "-m", "pytest", "-q", "-m", "browser", "tests"]],
 }
+
+
+def near(paths: list[str]) -> list[list[str]]:
+    """Commands that check a few files: lint, types, doctests and the tests that belong to them."""
+    files = [Path(path).resolve().relative_to(ROOT) for path in paths]
+    sources = [str(f) for f in files if f.parts[0] in ROOMS]
+    names = [str(f) for f in files]
+    commands = [[PYTHON, "-m", "ruff", "check", *names], [PYTHON, "-m", "ruff", "format", "--check", *names]]
+    if sources:
+        commands += [[PYTHON, "-m", "mypy", *sources], [PYTHON, "-m", "pytest", "-q", "--doctest-modules", *sources]]
+    tests = sorted({test for f in files for test in tests_of(f)})
+    return [*commands, [PYTHON, "-m", "pytest", "-q", *tests]] if tests else commands
+
+
+def tests_of(file: Path) -> list[str]:
+    """Test files named after a module, or else those that import it."""
+    if file.parts[0] == "tests":
+        return [str(file)]
+    everywhere = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    named = [str(p) for p in everywhere if p.stem == f"test_{file.stem.lstrip('_')}"]
+    package = re.escape(".".join(file.parts[:-1]))
+    uses = re.compile(rf"{package}\.{file.stem}\b|from {package} import [^\n]*\b{file.stem}\b")
+    return named or [str(p) for p in everywhere if uses.search((ROOT / p).read_text(encoding="utf-8"))]
 
 
 def untracked() -> set[str]:
@@ -36,7 +61,12 @@ def untracked() -> set[str]:
 
 def main(names: list[str]) -> int:
     """Run the gates named (all by default); the exit status is that of the first that fails."""
-    unknown = [name for name in names if name not in GATES]
+    if names == ["--list"]:
+        print("\n".join(GATES))
+        return 0
+    gates = {"near": near(names[1:])} if names[:1] == ["near"] else GATES
+    names = names[:1] if names[:1] == ["near"] else names
+    unknown = [name for name in names if name not in gates]
     if unknown:
         print(f"unknown gate {unknown[0]!r}: choose from {', '.join(GATES)}")
         return 2
@@ -51,7 +81,7 @@ def main(names: list[str]) -> int:
         names = [name for name in GATES if name != "browser"]
     before = untracked()
     for name in names or GATES:
-        for command in GATES[name]:
+        for command in gates[name]:
             start = time.perf_counter()
             code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
             print(f"[{name}] exit {code} after {time.perf_counter() - start:.0f} s", flush=True)
