@@ -18,7 +18,7 @@ import numpy as np
 
 from oracles import _arrays
 from oracles._arrays import Array, namespace
-from oracles._local import Group, total, weighted
+from oracles._mixture.local import Group, total, weighted
 from oracles.mixture import GaussianMixture
 from oracles.parameters import ParameterPerturbation, Rates, _parts, _unweighted
 from oracles.perturbation import Perturbation, check_order

@@ -4,7 +4,7 @@
 under the weights `γ_i ∝ w_i exp(−|x − y_i|²/2σ²)`, the optimum of denoising score matching on a finite training set
 (Vincent, Neural Computation 23, 2011; "empirical score" in Song et al., arXiv 2510.01378).
 
-`GaussianMixture.empirical` is the same law for a few points. This one streams (`oracles._kernel`): its log density in
+`GaussianMixture.empirical` is the same law for a few points. This one streams (`oracles._empirical_sums`): its log density in
 float32 stays within 1e-2 nat of float64 for σ ≥ .002 of the data scale, near-duplicates included.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from oracles import _arrays
 from oracles._arrays import Array, namespace
-from oracles._kernel import Data, Evaluation, evaluations
+from oracles._empirical_sums import Data, Evaluation, evaluations
 from oracles.mixture import GaussianMixture, check_weights
 
 # Points in a block when norms or distances of all of them are taken.

@@ -10,7 +10,7 @@ toward, r = ν_σ/p_σ, ṡ = r (s^ν − s).  In u = log σ, downward from `sig
 with ∇ṡ = r [(s^ν−s)(s^ν−s)ᵀ + ∇s^ν − ∇s] and s̈ = −2 (r − 1) ṡ (Song et al., arXiv 2011.13456, eq. 13, for the flow;
 Scarvelis & Solomon, arXiv 2509.23092, for ṡ and δ).  A finite η needs nothing of this: integrate the law ρ_η itself.
 
-The integrator is DOP853 with the error held in every latent (module `oracles._blocks`).  Blocks of `chunk_size` latents
+The integrator is DOP853 with the error held in every latent (module `oracles._dop853`).  Blocks of `chunk_size` latents
 share their steps.  An error bar is the difference between two tolerances, a factor ten apart.
 
 Everything is computed in NumPy float64; results come back in the library, dtype and device of the latents, as constants
@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from oracles._blocks import SMALLEST_RTOL, Stack, solve
-from oracles._fused import local
+from oracles._dop853 import SMALLEST_RTOL, Stack, solve
 from oracles._numeric import check_levels, numpy_law, numpy_states, restored
+from oracles._pointwise import local
 
 Field = Callable[[float, Stack], Stack]
 

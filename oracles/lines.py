@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, logsumexp
 
-from oracles import _tails as tails
-from oracles._tails import LOG_ROOT_2PI, NODE_WEIGHTS, NODES
+from oracles import _line_tails as tails
+from oracles._line_tails import LOG_ROOT_2PI, NODE_WEIGHTS, NODES
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from oracles import _arrays, _draws, _line, _local, covariance
+from oracles import _arrays
 from oracles._arrays import Array, namespace
-from oracles._local import Group, Local, Piece
-from oracles.covariance import Covariances
+from oracles._mixture import covariance, draws, line, local
+from oracles._mixture.covariance import Covariances
+from oracles._mixture.local import Group, Local, Piece
 
 # Working set of one block of states, in numbers: small enough for a core's cache, large enough to hide call overhead.
 BLOCK = 1 << 16
@@ -161,7 +162,7 @@ class GaussianMixture:
         """Cov[X], shape (d, d)."""
         offsets = self.means - self.mean[None, :]
         between = namespace(offsets).matmul((self.weights[:, None] * offsets).T, offsets)
-        return between + _local.total(g.covariances.average(g.weights[:, None])[0, ...] for g in self.groups)
+        return between + local.total(g.covariances.average(g.weights[:, None])[0, ...] for g in self.groups)
 
     def noised(self, sigma: Any, alpha: Any = 1.0) -> GaussianMixture:
         """The law of `α X + σ ε`, ε ~ N(0, I): means α μ_k, covariances α² Σ_k + σ² I, without a new factorisation.
@@ -191,24 +192,24 @@ class GaussianMixture:
 
     def score_jacobian(self, x: Any) -> Array:
         """∇s(x) = ∇² log p(x), shape (..., d, d), symmetric."""
-        return self._map(_local.jacobian, x)
+        return self._map(local.jacobian, x)
 
     def score_jacobian_product(self, x: Any, v: Any) -> Array:
         """∇s(x) v without forming the matrix; `v` has the shape of `x`."""
-        return self._map(_local.jacobian_product, x, v=v)
+        return self._map(local.jacobian_product, x, v=v)
 
     def score_divergence(self, x: Any) -> Array:
         """div s(x) = Δ log p(x), shape (...)."""
-        return self._map(_local.divergence, x)
+        return self._map(local.divergence, x)
 
     def third_order(self, x: Any, u: Any, v: Any) -> Array:
         """D²s(x)[u, v], the second derivative of the score along u and v, shape (..., d); symmetric in u and v."""
-        return self._map(_local.third_order, x, u=u, v=v)
+        return self._map(local.third_order, x, u=u, v=v)
 
     def denoiser(self, x: Any, sigma: Any) -> Array:
         """D_σ(x) = E[X | X + σ ε = x] = x + σ² s_σ(x), shape (..., d)."""
         sigma = self._number(sigma, "sigma")
-        return self.noised(sigma)._map(lambda at: _local.posterior_mean(self.groups, at, sigma), x)
+        return self.noised(sigma)._map(lambda at: local.posterior_mean(self.groups, at, sigma), x)
 
     def posterior(self, x: Any, sigma: Any) -> tuple[Array, Array]:
         """Mean (..., d) and covariance (..., d, d) of X given X + σ ε = x: `x + σ² s_σ` and `σ² (I + σ² ∇s_σ)`.
@@ -216,24 +217,24 @@ class GaussianMixture:
         They are evaluated from the posteriors of the components, which do not cancel at any σ.
         """
         sigma = self._number(sigma, "sigma")
-        mean, spread = self.noised(sigma)._map_many(lambda at: _local.posterior(self.groups, at, sigma), x)
+        mean, spread = self.noised(sigma)._map_many(lambda at: local.posterior(self.groups, at, sigma), x)
         return mean, spread
 
     def sample(self, n: int, seed: int | np.random.Generator | None = None) -> Array:
         """n independent draws (n, d), the same for one seed in every library; constants for differentiation."""
-        return _draws.sample(self.groups, n, seed)
+        return draws.sample(self.groups, n, seed)
 
     def cdf(self, x: Any) -> Array:
         """F(x) = P(X ≤ x) for d = 1, shape (...) for x of shape (..., 1)."""
-        return _line.cdf(self, self._states(x))
+        return line.cdf(self, self._states(x))
 
     def survival(self, x: Any) -> Array:
         """1 − F(x) for d = 1, without cancellation in the upper tail."""
-        return _line.survival(self, self._states(x))
+        return line.survival(self, self._states(x))
 
     def quantile(self, u: Any, upper: bool = False) -> Array:
         """F⁻¹(u) for d = 1, shape (..., 1) for u of shape (...) in (0, 1); `upper` inverts 1 − F instead."""
-        return _line.quantile(self, u, upper)
+        return line.quantile(self, u, upper)
 
     def constant(self) -> GaussianMixture:
         """The law with parameters that automatic differentiation does not see."""
@@ -272,7 +273,7 @@ class GaussianMixture:
         xp = namespace(*arrays)
         arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
         shape, flat = arrays[0].shape[:-1], [xp.reshape(array, (-1, self.dimension)) for array in arrays]
-        pieces = _local.ready(self.groups, flat[0].shape[0])
+        pieces = local.ready(self.groups, flat[0].shape[0])
         parts = [self._block(function, pieces, [array[rows, :] for array in flat]) for rows in self._rows(flat[0])]
         return tuple(
             xp.reshape(_arrays.joined(list(part)), (*shape, *part[0].shape[1:])) for part in zip(*parts, strict=True)

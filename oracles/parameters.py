@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from oracles import _arrays, covariance
+from oracles import _arrays
 from oracles._arrays import Array, eye, namespace
-from oracles._local import Group, Local, Piece, dot, jacobian_product, ready, total, weighted
+from oracles._mixture import covariance
+from oracles._mixture.local import Group, Local, Piece, dot, jacobian_product, ready, total, weighted
+from oracles._mixture.whitening import Whitening
 from oracles.mixture import GaussianMixture, check_weights
 from oracles.perturbation import Perturbation
-from oracles.whitening import Whitening
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from oracles import _arrays
 from oracles._arrays import Array, namespace
-from oracles._local import Group
+from oracles._mixture.local import Group
 from oracles.mixture import GaussianMixture
 
 

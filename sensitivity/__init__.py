@@ -6,31 +6,35 @@ samples, influences of training points and samples under finite changes, on CPU 
 
 from __future__ import annotations
 
-from . import functionals
-from .adapters import from_azula, from_diffusers, from_edm, from_flow_matching
-from .adaptive import Adaptive
-from .anchors import GaussianAnchor
-from .branches import PerBranch, conditional_mass
-from .classifier import RatioClassifier
-from .classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
-from .density import log_density
-from .estimate import Estimate
-from .finite import Resampled, resample
-from .formula import Formula
-from .forward import sample_sensitivity
-from .grid import Grid
-from .influences import Influence, influence
-from .ito import ito_step_bias
-from .measures import Measure, Mixture, Points
-from .network_measure import NetworkMeasure
-from .outcome import Outcome, Outcomes
-from .perturbations import Move, Perturbation, Remove, Reweight, Toward
-from .ratio import log_density_ratio
-from .results import SampleSensitivity, Trajectory
-from .schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
-from .scores import Score, as_score, guided
-from .sde import SDE
-from .source import score_derivative
+from sensitivity import functionals
+from sensitivity.adapters import from_azula, from_diffusers, from_edm, from_flow_matching
+from sensitivity.densities.estimate import Estimate
+from sensitivity.densities.formula import Formula
+from sensitivity.densities.log_density import log_density
+from sensitivity.densities.network_measure import NetworkMeasure
+from sensitivity.densities.ratio import log_density_ratio
+from sensitivity.grid import Grid
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.measures.classifier import RatioClassifier
+from sensitivity.measures.classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
+from sensitivity.measures.measure import Measure
+from sensitivity.measures.mixture import Mixture
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Remove, Reweight, Toward
+from sensitivity.perturbations.derivative import score_derivative
+from sensitivity.perturbations.displacement import Move
+from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.readings.finite_mass import Resampled, resample
+from sensitivity.readings.first_order import sample_sensitivity
+from sensitivity.readings.influences import Influence, influence
+from sensitivity.readings.ito_bias import ito_step_bias
+from sensitivity.readings.results import SampleSensitivity, Trajectory
+from sensitivity.sampler.adaptive import Adaptive
+from sensitivity.sampler.outcome import Outcome, Outcomes
+from sensitivity.sampler.sde import SDE
+from sensitivity.scores.per_branch import PerBranch, conditional_mass
+from sensitivity.scores.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
+from sensitivity.scores.score import Score, as_score, guided
 
 __all__ = [
     "EDM",

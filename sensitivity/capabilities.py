@@ -34,17 +34,17 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from .anchors import GaussianAnchor
-from .density import log_density
-from .finite import resample
-from .forward import sample_sensitivity
-from .grid import Grid
-from .influences import influence
-from .measures import Points
-from .perturbations import Toward
-from .ratio import log_density_ratio
-from .scores import guided
-from .source import score_derivative
+from sensitivity.densities.log_density import log_density
+from sensitivity.densities.ratio import log_density_ratio
+from sensitivity.grid import Grid
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Toward
+from sensitivity.perturbations.derivative import score_derivative
+from sensitivity.readings.finite_mass import resample
+from sensitivity.readings.first_order import sample_sensitivity
+from sensitivity.readings.influences import influence
+from sensitivity.scores.score import guided
 
 __all__ = ["ARGUMENTS", "RESULTS", "Row", "markdown", "probe", "store", "stored", "table"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_same_home, check_sigma
-from .density import log_density
-from .scores import Score
+from sensitivity._checks import check_same_home, check_sigma
+from sensitivity.densities.log_density import log_density
+from sensitivity.scores.score import Score
 
 Functional = Callable[[Tensor], Tensor]
 

@@ -99,8 +99,8 @@ def run(
 ) -> int:
     """Run studies, or finish interrupted ones: finished cells are kept."""
     import studies.runner
-    from studies.display import show_result
-    from studies.progress import for_console
+    from studies.reports.display import show_result
+    from studies.running.progress import for_console
     from studies.study import load
 
     level = chosen_level(smoke=smoke, quick=quick, full=full, paper=paper)
@@ -150,7 +150,7 @@ def publish_folder(console: Console, folder: Path) -> None:
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")]) -> int:
     """Make the HTML page of a result again, also of an unfinished one."""
-    from studies.upkeep import renew
+    from studies.reports.upkeep import renew
 
     summary = renew(folder)
     Console().print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
@@ -163,9 +163,9 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Read and verify every file.")] = False,
 ) -> int:
     """Say what is stored, what is running, and what is damaged."""
-    from studies.display import show_status
-    from studies.upkeep import folders
-    from studies.upkeep import status as look
+    from studies.reports.display import show_status
+    from studies.reports.upkeep import folders
+    from studies.reports.upkeep import status as look
 
     console = Console()
     found = [look(folder, check=check) for folder in folders(out)]
@@ -182,8 +182,8 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another one of the same study.")],
 ) -> int:
     """Set two results side by side and test their differences (exit code 1 if they differ)."""
-    from studies.compare import compare as contrast
-    from studies.display import show_comparison
+    from studies.reports.compare import compare as contrast
+    from studies.reports.display import show_comparison
 
     comparison = contrast(first, second)
     show_comparison(Console(), comparison)
@@ -198,8 +198,8 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove half-written and damaged files, or with --all everything that is stored."""
-    from studies.upkeep import clean as sweep
-    from studies.upkeep import clean_cache, folders
+    from studies.reports.upkeep import clean as sweep
+    from studies.reports.upkeep import clean_cache, folders
 
     console = Console()
     chosen = [folder for folder in folders(out) if not names or folder.parent.name in names]

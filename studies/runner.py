@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies import execution, provenance
-from studies.dispatch import dispatch
 from studies.errors import StudyError
-from studies.progress import Progress, Silent
-from studies.setting import Setting
-from studies.store import Contents, Store
+from studies.running import execution, provenance
+from studies.running.dispatch import dispatch
+from studies.running.progress import Progress, Silent
+from studies.running.setting import Setting
+from studies.running.store import Contents, Store
+from studies.running.summary import Summary, claims_of, with_folder
+from studies.running.tables import decode, frame, join
 from studies.study import Cell, Claim, Context, Study, load
-from studies.summary import Summary, claims_of, with_folder
-from studies.tables import decode, frame, join
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +144,7 @@ class Session:
                 yield from dispatch(client, module, pending, context)
 
     def _conclude(self, contents: Contents) -> Result:
-        from studies.report import write_report
+        from studies.reports.report import write_report
 
         order = [cell.name for cell in self.cells]
         summary = Summary.of(self.study, self.setting, contents, order, self.store.folder)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from sensitivity import Grid, Score
-from sensitivity.laws import Law, Laws
-from sensitivity.path import run, sampling
-from sensitivity.products import Products
-from sensitivity.step import State
-from sensitivity.tableau import find, of_grid
+from sensitivity.jacobians.products import Products
+from sensitivity.sampler.local_maps import Law, Laws
+from sensitivity.sampler.path import run, sampling
+from sensitivity.sampler.step import State
+from sensitivity.sampler.tableau import find, of_grid
 
 
 def sample(score: Score, latents: Tensor, grid: Grid, *, solver: str = "heun") -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sensitivity.adapters._calling import Conditioned, require
-from sensitivity.schedule import Schedule
-from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.schedule import Schedule
+from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
 
 __all__ = ["AzulaTime", "from_azula"]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sensitivity._checks import check_positive_number
 from sensitivity.adapters._calling import Conditioned, in_dtype_of, require
-from sensitivity.schedule import Schedule
-from sensitivity.schedules import DiscreteDDPM, RectifiedFlow
-from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.schedule import Schedule
+from sensitivity.scores.schedules import DiscreteDDPM, RectifiedFlow
+from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
 
 __all__ = ["ScaledTime", "from_diffusers"]
 

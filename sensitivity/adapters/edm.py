@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sensitivity.adapters._calling import Conditioned, in_dtype_of
-from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
 
 __all__ = ["from_edm"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studies.errors import StudyError
 from studies.files import checksum, make_folder, read_json, write, write_json
+from studies.running.summary import Summary, read_claims, write_claims
+from studies.running.tables import decode, frame, to_bytes
 from studies.study import Claim, suggestion
-from studies.summary import Summary, read_claims, write_claims
-from studies.tables import decode, frame, to_bytes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sensitivity import Points, sample_sensitivity
-from sensitivity.results import Trajectory
+from sensitivity.readings.results import Trajectory
 from studies.retraining import predictors
 from studies.retraining.bench import Bench
 from studies.retraining.changes import Change

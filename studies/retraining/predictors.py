@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sensitivity import Grid, Points, Toward, log_density, resample, sample_sensitivity
-from sensitivity.classifier_training import RatioNetwork, train_ratio_classifier
-from sensitivity.measures import Ratio
+from sensitivity.measures.classifier_training import RatioNetwork, train_ratio_classifier
+from sensitivity.measures.measure import Ratio
 from studies.retraining import synthetic
 from studies.retraining.bench import SIGMA_MAX, Bench
 from studies.retraining.changes import Change

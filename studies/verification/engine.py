@@ -13,8 +13,8 @@ from torch import Tensor
 
 import sensitivity
 import sensitivity.noise
-from sensitivity.products import Products
-from sensitivity.traces import Trace
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import Trace
 from studies.verification.problem import Problem
 from studies.verification.report import Report
 from studies.verification.runs import Estimator

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.memory import peak_since
+from studies.running.memory import peak_since
 from studies.verification.backends import Backend, to_numpy
 from studies.verification.kit import Kit
 from studies.verification.problem import BudgetError, Meter, Problem

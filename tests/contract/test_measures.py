@@ -8,8 +8,8 @@ from support.contracts import MeasureContract
 from support.problems import PROBLEMS
 
 from oracles.mixture import GaussianMixture
-from sensitivity.mixture import Mixture
-from sensitivity.points import Points
+from sensitivity.measures.mixture import Mixture
+from sensitivity.measures.points import Points
 
 RNG = np.random.default_rng(5)
 DATA = RNG.normal(size=(23, 6)) * np.array([0.2, 0.5, 1.0, 1.5, 2.0, 3.0])

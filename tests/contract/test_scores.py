@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from oracles.mixture import GaussianMixture
 from sensitivity.adapters import from_azula, from_edm, from_flow_matching
-from sensitivity.mixture import Mixture
-from sensitivity.schedules import VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
-from sensitivity.scores import as_score, guided
+from sensitivity.measures.mixture import Mixture
+from sensitivity.scores.schedules import VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
+from sensitivity.scores.score import as_score, guided
 
 LAW = PROBLEMS["d3_k4_s0"].base
 EXACT = {
@@ -186,7 +186,7 @@ def test_guidance_mixes_its_branches() -> None:
 
 def test_wrong_divisor_of_sigma_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Assert that a noise network read without the division by σ, a planted fault, fails the contract."""
-    from sensitivity import scores
+    from sensitivity.scores.score import score as scores
 
     monkeypatch.setattr(scores, "_own_coordinates", lambda p, output, x, sigma: -output)
     contract = TestNetworks()

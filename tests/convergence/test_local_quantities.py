@@ -12,8 +12,8 @@ from torch import Tensor
 
 from oracles import AdditivePerturbation, GaussianMixture
 from sensitivity import Toward, score_derivative
-from sensitivity.products import Products
-from sensitivity.traces import Trace
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import Trace
 from studies.bridge import engine_measure
 
 SIZES = [(1, 1), (1, 8), (2, 3), (2, 8), (10, 1), (10, 5), (100, 2), (100, 8)]  # (dimension, components)

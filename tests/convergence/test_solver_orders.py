@@ -11,7 +11,7 @@ from support.engine import assert_order, case, local_orders
 
 from oracles.transport import QuantileOracle
 from sensitivity import Grid, sample_sensitivity
-from sensitivity.tableau import EULER, EXPONENTIAL, HEUN, RK4, Table
+from sensitivity.sampler.tableau import EULER, EXPONENTIAL, HEUN, RK4, Table
 
 TOP, BOTTOM = 5.0, 0.8
 STEPS = {

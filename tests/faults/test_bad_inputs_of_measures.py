@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity.adapters import _calling, from_azula, from_diffusers, from_edm, from_flow_matching
-from sensitivity.classifier import RatioClassifier
-from sensitivity.classifier_training import RatioNetwork, train_ratio_classifier
-from sensitivity.mixture import Mixture
-from sensitivity.network_measure import NetworkMeasure
-from sensitivity.perturbations import Move, Remove, Reweight, Toward
-from sensitivity.points import Points
-from sensitivity.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, VPCosine, VPLinear
-from sensitivity.scores import as_score, guided
+from sensitivity.densities.network_measure import NetworkMeasure
+from sensitivity.measures.classifier import RatioClassifier
+from sensitivity.measures.classifier_training import RatioNetwork, train_ratio_classifier
+from sensitivity.measures.mixture import Mixture
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Remove, Reweight, Toward
+from sensitivity.perturbations.displacement import Move
+from sensitivity.scores.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, VPCosine, VPLinear
+from sensitivity.scores.score import as_score, guided
 
 DATA = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
 X = torch.zeros(4, 2)

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from support import demonstration
 
-from studies import cache, results, upkeep
+from studies import cache, results
 from studies.cli import main
 from studies.errors import StudyError
+from studies.reports import upkeep
 from studies.runner import run
-from studies.setting import Setting
+from studies.running.setting import Setting
 from studies.study import Cell
 
 STUDY = "support.demonstration"
@@ -57,7 +58,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written into the checkout, and no time is spent on drawing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demonstration, "figures", lambda rows, config: {})
-    monkeypatch.setattr("studies.execution.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("studies.running.execution.CONNECT_SECONDS", 1)
     monkeypatch.setattr("studies.study.available", lambda: ["convergence", "cost", "retraining"])
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from sensitivity.laws import Laws
-from sensitivity.tableau import RungeKutta
-from sensitivity.traces import Trace
+from sensitivity.jacobians.traces import Trace
+from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.tableau import RungeKutta
 from studies.convergence import exact, verdicts
 from studies.convergence.config import Config
+from studies.running.tables import decode, encode, frame
 from studies.study import Cell
-from studies.tables import decode, encode, frame
 
 CONFIG = Config(etas=(1e-2, 1e-3, 1e-4))
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from oracles import GaussianMixture
 from sensitivity import Estimate, GaussianAnchor, Grid, log_density
-from sensitivity.formula import Formula
-from sensitivity.nodes import Placement
+from sensitivity.densities.formula import Formula
+from sensitivity.densities.formula_nodes import Placement
+from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
-from sensitivity.traces import Trace
 from studies.bridge import engine_measure
 
 LAW = GaussianMixture(*PROBLEMS["d5_k2_s0"].base)

@@ -17,8 +17,8 @@ import pytest
 from support import demonstration
 
 from studies.errors import StudyError
-from studies.progress import Silent
 from studies.runner import run
+from studies.running.progress import Silent
 
 STUDY = "support.demonstration"
 PATIENCE = 60.0  # seconds for anything to happen on a loaded machine
@@ -180,7 +180,7 @@ def test_a_cell_that_kills_its_workers_is_reported_and_the_others_finish(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Assert that the guilty cell alone fails, with the cause, although it travelled in a group."""
-    monkeypatch.setattr("studies.execution.TRIALS", 0)
+    monkeypatch.setattr("studies.running.execution.TRIALS", 0)
     config = demonstration.Config(repeats=4, deadly="n=100-2")
     monkeypatch.setattr(demonstration.Config, "smoke", lambda: config)
     result = run(STUDY, "smoke", out=out, workers=2)

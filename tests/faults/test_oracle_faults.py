@@ -8,7 +8,8 @@ import torch
 from support.close import assert_close
 from support.exact import Exact
 
-from oracles import AdditivePerturbation, GaussianMixture, _arrays, _local
+from oracles import AdditivePerturbation, GaussianMixture, _arrays
+from oracles._mixture import local
 from oracles.empirical import EmpiricalLaw
 
 WEIGHTS, MEANS = np.array([0.3, 0.7]), np.array([[0.2, -0.4, 1.0], [-0.7, 0.5, 0.1]])
@@ -19,8 +20,8 @@ def test_uncentred_jacobian_is_caught(monkeypatch):
     """Assert that Σ γ (g gᵀ − C⁻¹) − s sᵀ fails the sixty-digit comparison far from the points of an empirical law."""
 
     def uncentred(at):
-        moments = _local.total(
-            _local.second_moment(w, g) - piece.whitening.average(w) for piece, w, g in at.component_scores()
+        moments = local.total(
+            local.second_moment(w, g) - piece.whitening.average(w) for piece, w, g in at.component_scores()
         )
         return moments - at.score[:, :, None] * at.score[:, None, :]
 
@@ -31,7 +32,7 @@ def test_uncentred_jacobian_is_caught(monkeypatch):
     )
     expected = truth.score_jacobian(x)
     assert_close(law.score_jacobian(x), expected, rtol=1e-11, atol=1e-11 / sigma**2)
-    monkeypatch.setattr(_local, "jacobian", uncentred)
+    monkeypatch.setattr(local, "jacobian", uncentred)
     with pytest.raises(AssertionError):
         assert_close(law.score_jacobian(x), expected, rtol=1e-11, atol=1e-11 / sigma**2)
 
@@ -56,7 +57,7 @@ def test_distances_by_products_alone_are_caught(monkeypatch):
     truth = GaussianMixture.empirical(points.astype(float)).noised(sigma).log_density(x.astype(float))
     law = EmpiricalLaw(points).noised(sigma)
     assert np.abs(law.log_density(x) - truth).max() <= 1e-2
-    monkeypatch.setattr("oracles._kernel.TOLERANCE", np.inf)
+    monkeypatch.setattr("oracles._empirical_sums.TOLERANCE", np.inf)
     assert np.abs(law.log_density(x) - truth).max() > 1.0
 
 
@@ -87,6 +88,6 @@ def test_autograd_through_eigenvectors_would_be_wrong(monkeypatch):
     zero = torch.tensor(0.0, dtype=torch.float64)
     slope = (value(zero + 1e-5) - value(zero - 1e-5)) / 2e-5
     assert_close(float(torch.func.grad(value)(zero)), float(slope), rtol=1e-7)
-    monkeypatch.setattr("oracles.covariance.tracked", lambda array: False)
+    monkeypatch.setattr("oracles._mixture.covariance.tracked", lambda array: False)
     with pytest.raises(AssertionError):
         assert_close(float(torch.func.grad(value)(zero)), float(slope), rtol=1e-7)

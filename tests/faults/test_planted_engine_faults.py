@@ -11,10 +11,10 @@ from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case, check_line
 
 from sensitivity import Grid, Points, Toward, influence, resample, sample_sensitivity
-from sensitivity.laws import Laws
-from sensitivity.second import curvature_slope
-from sensitivity.tableau import RungeKutta, Table
-from sensitivity.traces import Trace
+from sensitivity.jacobians.traces import Trace
+from sensitivity.readings.second_order import curvature_slope
+from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.tableau import RungeKutta, Table
 
 PROBES = {"trace": "hutchinson", "probes": 2, "seed": 0}
 
@@ -127,6 +127,6 @@ def test_a_log_density_that_is_not_differentiated_is_caught(monkeypatch):
 
         return without
 
-    monkeypatch.setattr("sensitivity.forward.curvature_slope", frozen)
+    monkeypatch.setattr("sensitivity.readings.first_order.curvature_slope", frozen)
     with pytest.raises(AssertionError):
         _check_second()

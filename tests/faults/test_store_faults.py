@@ -15,11 +15,12 @@ import filelock
 import pytest
 from support import demonstration
 
-from studies import files, upkeep
+from studies import files
 from studies.cli import main
 from studies.errors import StudyError
+from studies.reports import upkeep
 from studies.runner import Result, run
-from studies.store import Store
+from studies.running.store import Store
 
 STUDY = "support.demonstration"
 CELL = "n=10-1"
@@ -276,7 +277,7 @@ def test_clean_removes_damaged_cells_and_leaves_whole_ones(whole: Result) -> Non
 
 def test_store_read_of_nothing_is_empty(tmp_path: Path) -> None:
     """Assert that a folder that does not exist yet holds nothing."""
-    from studies.setting import Setting
+    from studies.running.setting import Setting
 
     setting = Setting.of(demonstration, "smoke")
     contents = Store.below(tmp_path, setting).read(setting.cells(demonstration))

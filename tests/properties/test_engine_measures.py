@@ -11,9 +11,9 @@ from support.strategies import mixture_pairs, mixtures, points, sigmas
 
 from oracles.mixture import GaussianMixture
 from oracles.perturbation import AdditivePerturbation
-from sensitivity.contamination import Toward
-from sensitivity.mixture import Mixture
-from sensitivity.points import Points
+from sensitivity.measures.mixture import Mixture
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Toward
 
 
 def engine(law) -> Mixture:

@@ -7,7 +7,7 @@ from support.close import assert_close
 from support.strategies import Parameters, mixture_pairs, mixtures, points, sigmas
 
 from oracles import AdditivePerturbation, GaussianMixture, flow
-from oracles._fused import local
+from oracles._pointwise import local
 
 
 class Plain:

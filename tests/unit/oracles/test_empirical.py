@@ -109,12 +109,12 @@ def test_results_do_not_depend_on_the_batch_or_the_blocks(monkeypatch):
     law, x = EmpiricalLaw(POINTS.astype(float)).noised(0.5), states(0.5, 7).astype(float)
     whole = law.score(x)
     assert_close(np.stack([law.score(state) for state in x]), whole, rtol=1e-11)
-    monkeypatch.setattr("oracles._kernel.CHUNK", 3)
-    monkeypatch.setattr("oracles._kernel.BLOCK", 200)
+    monkeypatch.setattr("oracles._empirical_sums.CHUNK", 3)
+    monkeypatch.setattr("oracles._empirical_sums.BLOCK", 200)
     assert_close(law.score(x), whole, rtol=1e-11)
     fine = EmpiricalLaw(POINTS.astype(float)).noised(1e-9)
     direct = fine.score(x)
-    monkeypatch.setattr("oracles._kernel.GATHER", 1)
+    monkeypatch.setattr("oracles._empirical_sums.GATHER", 1)
     assert_close(fine.score(x), direct, rtol=1e-12)
 
 

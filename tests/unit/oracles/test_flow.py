@@ -7,7 +7,7 @@ from support.close import assert_close
 from support.problems import PROBLEMS, problem
 
 from oracles import AdditivePerturbation, GaussianMixture, flow
-from oracles._blocks import solve
+from oracles._dop853 import solve
 from oracles.transport import QuantileOracle
 
 

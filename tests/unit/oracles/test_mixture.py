@@ -121,7 +121,7 @@ def test_many_components_are_evaluated_in_pieces(monkeypatch):
     law = GaussianMixture.isotropic(np.full(50, 0.02), RNG.standard_normal((50, 3)), 0.3)
     u, v = RNG.standard_normal((2, 4, 3))
     whole = [law.log_density(STATES), law.score_jacobian(STATES), law.third_order(STATES, u, v)]
-    monkeypatch.setattr("oracles._local.PIECE", 9)
+    monkeypatch.setattr("oracles._mixture.local.PIECE", 9)
     pieces = [law.log_density(STATES), law.score_jacobian(STATES), law.third_order(STATES, u, v)]
     for part, one in zip(pieces, whole, strict=True):
         assert_close(part, one, rtol=1e-12, atol=1e-12)

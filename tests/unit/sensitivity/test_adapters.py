@@ -14,7 +14,7 @@ from support.close import assert_close
 from torch import Tensor, nn
 
 from sensitivity.adapters import from_azula, from_diffusers, from_edm, from_flow_matching
-from sensitivity.scores import NetworkScore, guided
+from sensitivity.scores.score import NetworkScore, guided
 
 diffusers = pytest.importorskip("diffusers", reason="the test extra installs diffusers")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from oracles import GaussianMixture
-from sensitivity.anchors import GaussianAnchor
+from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from studies.bridge import exact_anchor, exact_score
 

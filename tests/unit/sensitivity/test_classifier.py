@@ -12,10 +12,10 @@ from torch import Tensor
 
 from oracles.mixture import GaussianMixture
 from oracles.perturbation import AdditivePerturbation
-from sensitivity.classifier import RatioClassifier
-from sensitivity.classifier_training import RatioNetwork, train_ratio_classifier
-from sensitivity.contamination import Toward
-from sensitivity.mixture import Mixture
+from sensitivity.measures.classifier import RatioClassifier
+from sensitivity.measures.classifier_training import RatioNetwork, train_ratio_classifier
+from sensitivity.measures.mixture import Mixture
+from sensitivity.perturbations.contamination import Toward
 
 PROBLEM = PROBLEMS["d2_k3_s0"]
 BASE, NEW = (Mixture(*(torch.from_numpy(v.copy()) for v in law)) for law in (PROBLEM.base, PROBLEM.toward))

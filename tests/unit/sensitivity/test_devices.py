@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from oracles import GaussianMixture
 from sensitivity import Formula, GaussianAnchor, Grid, Mixture, Points, log_density, log_density_ratio
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
-from sensitivity.products import Products
-from sensitivity.traces import Trace
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no PrivateUse1 Python backend")
 

@@ -6,11 +6,11 @@ import torch
 from support.close import assert_close
 from support.problems import PROBLEMS
 
-from sensitivity.contamination import Toward
+from sensitivity.densities.network_measure import NetworkMeasure
 from sensitivity.grid import Grid
-from sensitivity.mixture import Mixture
-from sensitivity.network_measure import NetworkMeasure
-from sensitivity.scores import as_score
+from sensitivity.measures.mixture import Mixture
+from sensitivity.perturbations.contamination import Toward
+from sensitivity.scores.score import as_score
 
 LAW = Mixture(*(torch.from_numpy(v.copy()) for v in PROBLEMS["d2_k3_s0"].toward))
 BASE = Mixture(*(torch.from_numpy(v.copy()) for v in PROBLEMS["d2_k3_s0"].base))

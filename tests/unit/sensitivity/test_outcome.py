@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sensitivity.outcome import Outcome, Outcomes, Watch
+from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
 
 
 def test_the_first_bad_step_is_kept():

@@ -8,11 +8,11 @@ import torch
 from support.close import assert_close
 
 from oracles.mixture import GaussianMixture
-from sensitivity import _distances
-from sensitivity.contamination import Toward
-from sensitivity.mixture import Mixture
-from sensitivity.move import Move
-from sensitivity.points import Points
+from sensitivity.measures import distances
+from sensitivity.measures.mixture import Mixture
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Toward
+from sensitivity.perturbations.displacement import Move
 
 GENERATOR = torch.Generator().manual_seed(11)
 DATA = torch.randn(40, 7, dtype=torch.float64, generator=GENERATOR)
@@ -110,7 +110,7 @@ def test_naive_distances_break_the_accuracy_rule(monkeypatch: pytest.MonkeyPatch
     def naive(x: torch.Tensor, y: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         return ((x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * x @ y.T).double()
 
-    monkeypatch.setattr("sensitivity.points.squared_distances", naive)
+    monkeypatch.setattr("sensitivity.measures.points.squared_distances", naive)
     with pytest.raises(AssertionError, match="differ"):
         test_float32_log_density_is_within_a_hundredth_of_a_nat(1.0)
 
@@ -120,14 +120,14 @@ def test_large_blocks_match_direct_distances() -> None:
     generator = torch.Generator().manual_seed(4)
     y = torch.randn(3000, 64, dtype=torch.float64, generator=generator)
     x = y[:4] + 1e-3 * torch.randn(4, 64, dtype=torch.float64, generator=generator)
-    assert x.shape[0] * y.numel() > _distances.DIRECT
+    assert x.shape[0] * y.numel() > distances.DIRECT
     centre = y.mean(0)
-    lengths = _distances.squared_lengths(y, centre)
-    streamed = _distances.squared_distances(x, y, centre, lengths)
+    lengths = distances.squared_lengths(y, centre)
+    streamed = distances.squared_distances(x, y, centre, lengths)
     direct = ((x[:, None] - y) ** 2).sum(-1)
     assert_close(streamed, direct, rtol=1e-12)
     tangent = torch.randn(4, 64, dtype=torch.float64, generator=generator)
-    product = torch.func.jvp(lambda s: _distances.squared_distances(s, y, centre, lengths), (x,), (tangent,))[1]
+    product = torch.func.jvp(lambda s: distances.squared_distances(s, y, centre, lengths), (x,), (tangent,))[1]
     assert_close(product, 2 * ((x[:, None] - y) * tangent[:, None]).sum(-1), rtol=1e-9, atol=1e-10)
 
 

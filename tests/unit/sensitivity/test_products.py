@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from oracles import GaussianMixture
 from sensitivity import as_score
-from sensitivity.products import Products
+from sensitivity.jacobians.products import Products
 from studies.bridge import exact_score
 
 EXACT = ("forward", "double-vjp")

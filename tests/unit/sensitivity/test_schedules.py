@@ -11,7 +11,7 @@ from support.close import assert_close
 from sensitivity.adapters.azula import AzulaTime
 from sensitivity.adapters.diffusers import ScaledTime
 from sensitivity.adapters.flow_matching import DataLast
-from sensitivity.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
+from sensitivity.scores.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 
 BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 DDPM = DiscreteDDPM((1 - BETA).cumprod(0))

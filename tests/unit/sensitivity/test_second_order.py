@@ -21,8 +21,8 @@ from sensitivity import (
     resample,
     sample_sensitivity,
 )
-from sensitivity.products import Products
-from sensitivity.second import along
+from sensitivity.jacobians.products import Products
+from sensitivity.readings.second_order import along
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 10)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.close import assert_close
 
 from sensitivity import Grid
-from sensitivity.tableau import DOPRI5, EULER, EXPONENTIAL, HEUN, RK4, find, of_grid
+from sensitivity.sampler.tableau import DOPRI5, EULER, EXPONENTIAL, HEUN, RK4, find, of_grid
 
 RUNGE_KUTTA = [EULER, HEUN, RK4, DOPRI5]
 

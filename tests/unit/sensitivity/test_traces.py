@@ -12,10 +12,10 @@ from support.problems import PROBLEMS
 from torch import Tensor
 
 from oracles import GaussianMixture
-from sensitivity.anchors import GaussianAnchor
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import EXACT_UP_TO, Trace
+from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
-from sensitivity.products import Products
-from sensitivity.traces import EXACT_UP_TO, Trace
 from studies.bridge import exact_score
 
 SIGMA = torch.tensor(0.7, dtype=torch.float64)

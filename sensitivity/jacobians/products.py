@@ -1,0 +1,330 @@
+"""Products with the Jacobian of a score.
+
+Symbols: ``s(x, σ)`` the score at states ``x`` of shape ``(batch, *shape)``, ``J = ∇s`` its Jacobian per sample,
+``t_k`` tangents and ``u_k`` cotangents of shape ``(K, batch, *shape)``.
+
+=============  =====================================  ==============================================
+method         J t                                    needs
+=============  =====================================  ==============================================
+"forward"      forward mode                           a forward-mode rule for every operation
+"double-vjp"   derivative in u of u ↦ (Jᵀu)·t         twice differentiable in reverse mode
+"reverse"      none, only Jᵀu                         once differentiable in reverse mode
+"finite"       central differences (not exact)        nothing
+"one-sided"    forward differences (not exact)        once differentiable in reverse mode
+=============  =====================================  ==============================================
+
+``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on one sample
+(:meth:`Products.choose`), never inside a loop:
+
+- fused attention has no forward mode: the mathematically equal composite kernel is used instead;
+- group normalisation has no forward mode for non-contiguous inputs: they are made contiguous;
+- an operation without a batching rule: directions are taken one after the other;
+- a network that cuts the derivative (``detach``, a hand-written rule that is wrong) disagrees with differences of
+  its own values, and falls to the next method instead of returning zeros.
+
+Central differences use the step ``h = (ε |x| σ²)^{1/3}`` along each direction, which balances the rounding error
+``ε|x|/h`` (ε the unit roundoff) against the truncation ``(h/σ)²``. Forward differences, with ``h = (ε |x| σ)^{1/2}``,
+have the larger truncation ``h/σ`` and cost one network evaluation a direction. The method "one-sided" takes them for
+tangents only: the quadratic forms ``v·Jv`` of a divergence, whose errors a log density would accumulate, are exact by
+reverse mode. It is never chosen unasked.
+
+"auto" takes the first method that works, in a fixed order, so that equal calls give equal bits: "reverse" where only
+``v·Jv`` and ``Jᵀu`` are asked for, else "forward", "double-vjp", "finite". "fastest" times the exact ones that work
+(on up to 16 of the states) and takes the quickest; two runs may then differ in their last digits. On multilayer
+perceptrons that is mostly "double-vjp", on convolutions "forward".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from sensitivity._checks import transformed
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
+DIFFERENCES = ("finite", "one-sided")
+
+
+@dataclass(frozen=True)
+class Products:
+    """Values, tangent and cotangent products of one score, by one method for a whole run.
+
+    ``exact`` is False for finite differences, whose relative error on the trial sample is ``error``. ``chunk_size``
+    bounds the number of directions in one network call. With ``differentiable=False`` nothing is recorded for an
+    outer backward pass.
+
+    Example:
+        >>> products = Products(lambda x, sigma: -x / (1 + sigma**2), "forward")
+        >>> x, sigma = torch.ones(2, 3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+        >>> score, product = products.jvp(x, sigma, torch.ones(4, 2, 3, dtype=torch.float64))
+        >>> product.shape, float(product[0, 0, 0])
+        (torch.Size([4, 2, 3]), -0.5)
+    """
+
+    score: Score
+    method: str = "auto"
+    differentiable: bool = False
+    chunk_size: int | None = None
+    cures: tuple[str, ...] = ()
+    error: float = 0.0
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"products method {self.method!r} is unknown: choose one of {', '.join(METHODS)}.")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size={self.chunk_size} directions cannot be computed: give at least 1, or None.")
+
+    @property
+    def exact(self) -> bool:
+        return self.method not in DIFFERENCES
+
+    def choose(self, x: Tensor, sigma: Tensor, *, tangents: bool = True) -> Products:
+        """Decide the method and the cures by a trial on the first sample; costs a few network calls.
+
+        A score made by `as_score` or an adapter remembers the decision for states of this shape, dtype and device.
+        Without ``tangents`` only ``v·Jv`` and ``Jᵀu`` will be asked for, and reverse mode is a candidate too.
+        """
+        from sensitivity.jacobians.trial import (
+            decide,  # the trial builds Products, so the import waits until it is needed
+        )
+
+        known = getattr(self.score, "trials", None)
+        if known is None:
+            return decide(self, x, sigma, tangents)
+        autocast = torch.is_autocast_enabled(x.device.type)
+        key = (self.method, self.differentiable, tangents, x.shape[1:], x.dtype, x.device, autocast)
+        if key not in known:
+            found = decide(self, x, sigma, tangents)
+            known[key] = {name: getattr(found, name) for name in ("method", "cures", "error", "message")}
+        return replace(self, **known[key])
+
+    def value(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """``s(x, σ)``."""
+        with self._context():
+            return self._at(sigma)(x)
+
+    def jvp(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``(s, J t_k)`` for tangents of shape ``(K, batch, *shape)``."""
+        with self._context():
+            return self._chunked(_TANGENT[self._decided("jvp")], x, sigma, tangents)
+
+    def vjp(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``(s, Jᵀ u_k)`` for cotangents of shape ``(K, batch, *shape)``."""
+        with self._context():
+            return self._chunked(_reverse, x, sigma, cotangents)
+
+    def quadratic(self, x: Tensor, sigma: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """``(s, J v_k or Jᵀ v_k)``, whichever this method takes in one pass: both give the same ``v·Jv``."""
+        reverse = self.method in ("reverse", "one-sided")
+        return self.vjp(x, sigma, directions) if reverse else self.jvp(x, sigma, directions)
+
+    def forms_and_tangents(
+        self, x: Tensor, sigma: Tensor, directions: Tensor, tangents: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``(s, J v_k or Jᵀ v_k, J t_k)``: quadratic forms and tangents, in one call where that is cheapest."""
+        if self.method != "one-sided":
+            value, images = self.jvp(x, sigma, torch.cat([directions, tangents]))
+            return value, images[: len(directions)], images[len(directions) :]
+        value, images = self.vjp(x, sigma, directions)
+        with self._context():
+            return value, images, _ahead(self, x, sigma, tangents, value)
+
+    def second(self, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(s, J t, D²s[t, t])`` for one tangent of shape ``(batch, *shape)``."""
+        with self._context():
+            return _SECOND[self._decided("second")](self, x, sigma, tangent)
+
+    def _decided(self, call: str) -> str:
+        if self.method in ("auto", "fastest"):
+            raise ValueError(
+                f'Products(method="{self.method}").{call} has no method yet: call choose(x, sigma) once and use its '
+                "result."
+            )
+        if self.method == "reverse":
+            raise ValueError(
+                f'method="reverse" has only products with the transposed Jacobian, and {call} needs J t: '
+                'use "forward", "double-vjp" or "finite".'
+            )
+        return self.method
+
+    def _at(self, sigma: Tensor) -> Callable[[Tensor], Tensor]:
+        # Under autocast a network may answer in another dtype than its state has.
+        return lambda y: self.score(y, sigma).to(y.dtype)
+
+    def _map(self, function: Callable[[Tensor], Any], directions: Tensor) -> Any:
+        """``function`` of each direction; one batched call unless the trial found that impossible."""
+        if directions.shape[0] == 1:
+            return tree_map(lambda leaf: leaf[None], function(directions[0]))
+        if "serial" in self.cures:
+            return tree_map(lambda *leaves: torch.stack(leaves), *(function(direction) for direction in directions))
+        return vmap(function)(directions)
+
+    def _chunked(self, route: Any, x: Tensor, sigma: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.chunk_size or directions.shape[0]
+        if directions.shape[0] <= size:
+            return route(self, x, sigma, directions)
+        parts = [route(self, x, sigma, part) for part in directions.split(size)]
+        return parts[0][0], torch.cat([product for _, product in parts])
+
+    def _context(self) -> AbstractContextManager[object]:
+        recording: AbstractContextManager[object] = nullcontext() if self.differentiable else torch.no_grad()
+        return self._cured(recording) if self.cures else recording
+
+    @contextmanager
+    def _cured(self, recording: AbstractContextManager[object]) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(recording)
+            if "math" in self.cures:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if "contiguous" in self.cures:
+                stack.enter_context(_ContiguousGroupNorm())
+            yield
+
+
+class _ContiguousGroupNorm(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (functional.group_norm, torch.group_norm) and args:
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    score = products._at(sigma)
+    x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
+    value, product = products._map(lambda tangent: _pushed(score, x, tangent), tangents)
+    return value[0], product
+
+
+def _pushed(function: Callable[[Tensor], Any], x: Tensor, tangent: Tensor) -> tuple[Any, Any]:
+    pair: Any = jvp(function, (x,), (tangent,))
+    return pair
+
+
+def _reverse(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+    if not (products.differentiable or transformed()):
+        return _backward(products, x, sigma, cotangents)
+    value, pullback = _pulled(products._at(sigma), x)
+    return value, products._map(pullback, cotangents)
+
+
+def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+    """The same on the ordinary graph, which no transform wraps: a fifth less time on a small network."""
+    with torch.enable_grad():
+        state = x.detach().requires_grad_()
+        value = products._at(sigma)(state)
+    if not value.requires_grad:
+        return value.detach(), torch.zeros_like(cotangents)
+    if len(cotangents) > 1 and "serial" not in products.cures:
+        (images,) = torch.autograd.grad(value, state, cotangents, is_grads_batched=True, materialize_grads=True)
+        return value.detach(), images
+    last = len(cotangents) - 1
+    rows = [
+        torch.autograd.grad(value, state, u, retain_graph=k < last, materialize_grads=True)[0]
+        for k, u in enumerate(cotangents)
+    ]
+    return value.detach(), rows[0][None] if last == 0 else torch.stack(rows)
+
+
+def _double(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    value, forward = linearised(products._at(sigma), x)
+    return value, products._map(forward, tangents)
+
+
+def _pulled(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    pair: Any = vjp(function, x)
+    return pair[0], lambda cotangent: pair[1](cotangent)[0]
+
+
+def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``function(x)`` and its forward derivative, taken as the derivative of the reverse one."""
+    value, pullback = _pulled(function, x)
+    return value, _pulled(pullback, torch.zeros_like(value))[1]
+
+
+def _finite(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    return differences(products.score, x, sigma, tangents, step_length(x, sigma) / norms(tangents))
+
+
+def differences(score: Score, x: Tensor, sigma: Tensor, tangents: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """``(s, [s(x + c t_k) − s(x − c t_k)]/2c)`` in one network call, ``c`` of shape ``(K, batch)``."""
+    count, batch = tangents.shape[:2]
+    scale = scale.reshape(count, batch, *[1] * (x.dim() - 1))
+    states = torch.cat([x[None], x + scale * tangents, x - scale * tangents]).flatten(0, 1)
+    levels = sigma if sigma.dim() == 0 else sigma.repeat(2 * count + 1)
+    values = score(states, levels).to(x.dtype).reshape(2 * count + 1, batch, *x.shape[1:])
+    return values[0], (values[1 : count + 1] - values[count + 1 :]) / (2 * scale)
+
+
+def _one_sided(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    value = products._at(sigma)(x)
+    return value, _ahead(products, x, sigma, tangents, value)
+
+
+def _ahead(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor, value: Tensor) -> Tensor:
+    """``[s(x + c t_k) − s(x)]/c``, given ``s(x)``: one evaluation for each tangent, in one call."""
+    count, batch = tangents.shape[:2]
+    scale = (step_length(x, sigma, order=0) / norms(tangents)).reshape(count, batch, *[1] * (x.dim() - 1))
+    levels = sigma if sigma.dim() == 0 else sigma.repeat(count)
+    values = products._at(levels)((x + scale * tangents).flatten(0, 1)).reshape(tangents.shape)
+    return (values - value) / scale
+
+
+def step_length(x: Tensor, sigma: Tensor, order: int = 1) -> Tensor:
+    """Length of a difference step, shape ``(batch,)``: ``h = σ (ε |x|/σ)^{1/(order + 2)}``, at most σ/2.
+
+    ``order`` is that of the derivative for central differences, and 0 for the first derivative by forward ones.
+    """
+    noise = torch.finfo(x.dtype).eps * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
+    return sigma * noise.pow(1 / (order + 2)).clamp(max=0.5)
+
+
+def norms(tangents: Tensor) -> Tensor:
+    """Lengths ``(K, batch)`` of the tangents, 1 where a tangent is zero."""
+    lengths = tangents.flatten(2).norm(dim=2)
+    return torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+
+
+def _second_forward(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def along(y: Tensor) -> tuple[Tensor, Tensor]:
+        return _pushed(products._at(sigma), y, tangent)
+
+    (value, product), (_, curvature) = _pushed(along, x, tangent)
+    return value, product, curvature
+
+
+def _second_double(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def along(y: Tensor) -> Tensor:
+        return linearised(products._at(sigma), y)[1](tangent)
+
+    product, forward = linearised(along, x)
+    return products._at(sigma)(x), product, forward(tangent)
+
+
+def _second_finite(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    value, product = _finite(products, x, sigma, tangent[None])
+    scale = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.dim() - 1))
+    states = torch.cat([x + scale * tangent, x - scale * tangent])
+    ahead, behind = products._at(sigma if sigma.dim() == 0 else sigma.repeat(2))(states).chunk(2)
+    return value, product[0], (ahead - 2 * value + behind) / scale**2
+
+
+_TANGENT = {"forward": _forward, "double-vjp": _double, "finite": _finite, "one-sided": _one_sided}
+_SECOND = {
+    "forward": _second_forward,
+    "double-vjp": _second_double,
+    "finite": _second_finite,
+    "one-sided": _second_finite,
+}

@@ -1,0 +1,96 @@
+"""The transposed sampler: stage inputs kept by the forward pass, stage cotangents made by the backward pass.
+
+For a functional φ of the sample x_0 the cotangent λ starts as ∇φ(x_0) at σ_min and goes back through the transposed
+steps of `retreat`. The forward pass stores its stage inputs, so that nothing is recomputed; forward and backward are
+exact transposes of each other, to rounding. A sample that halted took no further step, forward or backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sensitivity.readings.prepare import Run
+from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.outcome import Watch
+from sensitivity.sampler.path import mark_log_error, take
+from sensitivity.sampler.step import Rate, Slope, State, retreat
+from sensitivity.sampler.tableau import Step
+
+
+@dataclass(frozen=True)
+class Record:
+    """A stage input: where it is, the log densities there, and which samples took the step."""
+
+    x: Tensor
+    sigma: Tensor
+    logs: Tensor | None
+    running: Tensor
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A stage's cotangents μ, (F, batch, *shape), with the scores at its input."""
+
+    record: Record
+    scores: tuple[Tensor, ...]
+    cotangents: Tensor
+
+
+def record_path(work: Run, watch: Watch) -> tuple[State, list[list[Record]], State]:
+    """Sample and keep the stage inputs of every step; also the state at σ_min before any denoising."""
+    state, records = State(work.latents, work.logs), []
+    at_min = state
+    for k, step in enumerate([*work.path, *work.final]):
+        entries: list[State] = []
+        after = take(step, state, _recording(work.laws, entries, watch), watch, work.move)
+        records.append([_record(work.laws, step, j, e, state, watch.running) for j, e in enumerate(entries)])
+        state = after
+        at_min = state if k < len(work.path) else at_min
+    return state, records, at_min
+
+
+def _recording(laws: Laws, entries: list[State], watch: Watch) -> Slope:
+    def slope(step: Step, stage: int, state: State) -> Rate:
+        entries.append(state)
+        local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
+        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
+        return laws.rate(local, local.drift)
+
+    return slope
+
+
+def _record(laws: Laws, step: Step, stage: int, entry: State, start: State, running: Tensor) -> Record:
+    safe = entry.where(running, start)
+    return Record(safe.x, step.sigmas[stage], laws.means(safe.logs), running)
+
+
+def pull_back(
+    laws: Laws, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
+) -> Iterator[Pairing]:
+    """Stage cotangents from the last step to the first, for F cotangents ∇φ of the samples, (F, batch, *shape)."""
+    for step, entries in zip(reversed(path), reversed(records), strict=True):
+        taken = entries[0].running.reshape(-1, *[1] * (cotangents.ndim - 2))
+        pairings: list[Pairing] = []
+
+        def transpose(
+            step: Step,
+            stage: int,
+            mu: Tensor,
+            entries: Sequence[Record] = entries,
+            pairings: list[Pairing] = pairings,
+            taken: Tensor = taken,
+        ) -> Tensor:
+            record = entries[stage]
+            scores, moved = laws.cotangents(record.x, record.sigma, mu)
+            # A halted sample's score may be NaN, which no zero cotangent undoes.
+            scores = tuple(torch.where(taken, score, 0.0) for score in scores)
+            pairings.append(Pairing(record, scores, mu))
+            return torch.where(taken, moved, 0.0)
+
+        passed = retreat(step, torch.where(taken, cotangents, 0.0), transpose)
+        cotangents = torch.where(taken, passed, cotangents)
+        yield from pairings

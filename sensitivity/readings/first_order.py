@@ -1,0 +1,206 @@
+"""Sensitivity of samples: the tangent of the sampler.
+
+With x_η(σ_max) fixed, δ = d x_η(σ_min)/dη at η = 0 solves dδ/dσ = −σ (∇s δ + ṡ), δ(σ_max) = 0, where ṡ is the change of
+the score per unit mass moved and needs log p_σ(x), which is carried along the path (Scarvelis & Solomon 2025,
+arXiv 2509.23092, section 3). The discrete sampler is differentiated, not the equation: δ is the exact derivative of the
+computed sample in the mass, at the carried log density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensitivity.grid import Grid
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.readings.prepare import Options, Run, prepare
+from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
+from sensitivity.readings.second_order import curvature_slope
+from sensitivity.sampler.carried_network import Linked
+from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.outcome import Watch
+from sensitivity.sampler.path import mark_log_error, run
+from sensitivity.sampler.sde import Stochastic
+from sensitivity.sampler.step import Rate, Slope, State, required
+from sensitivity.sampler.tableau import Step
+from sensitivity.scores.score import Score
+
+
+def sample_sensitivity(
+    score: Score,
+    latents: Tensor,
+    perturbation: Any,
+    grid: Grid,
+    *,
+    anchor: Any = None,
+    trace: str = "auto",
+    probes: int | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    solver: Any = "heun",
+    order: int = 1,
+    denoise: bool = False,
+    standard_error: bool = False,
+    trajectory: bool = False,
+    chunk_size: int | None = None,
+    products: str = "auto",
+    control: GaussianAnchor | None = None,
+    differentiable: bool = False,
+) -> SampleSensitivity:
+    """Samples and their sensitivities dx/dη toward a perturbation of the data, for fixed latents.
+
+    Args:
+        score: s(x, σ) in variance-exploding coordinates, see `as_score`; or `guided(...)`.
+        latents: states at σ_max (already scaled), (batch, *shape).
+        perturbation: what changes, per unit mass, such as `Toward(Points(new))`; a sequence shares the network calls;
+            under guidance `PerBranch`.
+        grid: noise levels.
+        anchor: log density at σ_max, such as `GaussianAnchor.from_data(data)`;
+            needed if the perturbation needs a density.
+        trace: how div s is taken, "exact", "hutchinson", "hutch++" or "auto" (exact in small dimension).
+        probes: number of random probes per stage.
+        generator, seed: source of the probes' noise.
+        solver: "euler", "heun", "rk4", "dopri5", "exponential", "adaptive" (its own levels between the grid's ends),
+            "sde" (reverse SDE with common noise), or `Adaptive(...)`, `SDE(...)` with settings.
+        order: 2 adds the second derivative ζ; costs one more derivative of every product.
+        denoise: return D(x(σ_min)) and its sensitivity.
+        standard_error: estimate the error of the sensitivity by the jackknife over probe groups; costs K·groups more
+            tangents in each network call. An exact trace has no error.
+        trajectory: keep states, sensitivities and log ratios of every level, for figures.
+        chunk_size: latents computed at once.
+        control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
+        products: how Jacobian products are taken, see `Products`.
+        differentiable: keep the graph for a derivative in the network's parameters or the latents.
+
+    Raises:
+        ValueError, TypeError: for arguments that do not fit, with the remedy.
+
+    Example:
+        >>> from sensitivity import Mixture, Toward
+        >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> new = Mixture(torch.tensor([1.0]), torch.ones(1, 1), torch.ones(1, 1, 1))
+        >>> latents, grid = torch.tensor([[3.0]]), Grid(10.0, 0.1, 20)
+        >>> result = sample_sensitivity(base.score, latents, Toward(new), grid, anchor=base)
+        >>> result.outcome.sentence
+        '1 of 1 samples finished.'
+    """
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    prepared = prepare(score, latents, perturbation, grid, options)
+    _check_order(order, standard_error, prepared)
+    parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
+    return joined(parts, prepared.single)
+
+
+def _check_order(order: int, standard_error: bool, work: Run) -> None:
+    if order not in (1, 2):
+        raise ValueError(f"order={order!r} is not implemented; give 1 for the sensitivity or 2 for its derivative too.")
+    if order == 1:
+        return
+    if standard_error:
+        raise ValueError("standard_error is known for order=1 only; leave one of the two out.")
+    if work.laws.trace is not None and work.laws.trace.name == "hutch++":
+        raise ValueError("trace='hutch++' has no second order; use trace='exact' or 'hutchinson'.")
+    if isinstance(work.move, Stochastic) and work.move.solver.correction:
+        raise ValueError("SDE(correction=True) has no second order; use SDE(correction=False).")
+
+
+def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> SampleSensitivity:
+    x, laws = work.latents, work.laws
+    groups = laws.trace.groups if standard_error and laws.trace is not None else 1
+    versions = 1 + (groups if groups > 1 else 0)
+    watch = Watch(x.shape[0], x.device)
+    slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
+    kept = [_start(work, order, versions)]
+    end = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)
+    mean, error = laws.summary(end.logs)
+    # A halted sample never reached σ_min, where the log ratio is taken.
+    log_ratio = torch.where(watch.running, log_ratios(work, end.x, mean, work.grid.sigma_min), float("nan"))
+    end = run(end, work.final, slope, watch)
+    tangents = required(end.tangent).reshape(work.directions, versions, *x.shape)
+    spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
+    known = (log_ratio, mean, error, spread, bias, end.curvature)
+    path = _trajectory(work, kept, versions) if trajectory else None
+    return SampleSensitivity(
+        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error
+    )
+
+
+def _trajectory(work: Run, kept: Sequence[State], versions: int) -> Trajectory:
+    levels = work.grid.levels
+    summaries = [work.laws.summary(state.logs) for state in kept]
+    pairs = zip(kept, summaries, levels.tolist(), strict=True)
+    ratios = [log_ratios(work, state.x, mean, sigma) for state, (mean, _), sigma in pairs]
+    means, errors = ([value for value in column if value is not None] for column in zip(*summaries, strict=True))
+    tangents = torch.stack([required(state.tangent) for state in kept])
+    return Trajectory(
+        levels,
+        torch.stack([state.x for state in kept]),
+        tangents.reshape(len(kept), work.directions, versions, *work.latents.shape)[:, :, 0],
+        torch.stack(ratios),
+        torch.stack(means) if means else None,
+        torch.stack(errors) if errors else None,
+    )
+
+
+def _start(work: Run, order: int, versions: int) -> State:
+    x = work.latents
+    zero = x.new_zeros(work.directions * versions, *x.shape)
+    if order == 1:
+        return State(x, work.logs, zero)
+    slant = None if work.logs is None else torch.zeros_like(work.logs).expand(work.directions, *work.logs.shape)
+    return State(x, work.logs, zero, zero, slant)
+
+
+def tangent_slope(laws: Laws, versions: int = 1, watch: Watch | None = None) -> Slope:
+    """Slope (s, div s, Jδ + ṡ); beyond one version, each direction has one more tangent per group left out of L."""
+
+    def slope(step: Step, stage: int, state: State) -> Rate:
+        sigma = step.sigmas[stage]
+        local = laws.values(state.x, sigma, state.tangent, step=step.index, stage=stage)
+        mean = laws.means(state.logs)
+        if watch is not None:
+            mark_log_error(watch, laws, state.logs, step.table.levels[stage])
+        logs = None if mean is None else mean[None]
+        if logs is not None and versions > 1:
+            logs = torch.cat([logs, left_out(required(state.logs)).movedim(1, 0)])
+        source = laws.sources(state.x, sigma, local, logs)
+        source = source.expand(-1, versions, *state.x.shape).flatten(0, 1)
+        return laws.rate(local, local.drift, required(local.moved) + source)
+
+    return slope
+
+
+def left_out(logs: Tensor) -> Tensor:
+    """Means over all groups but one, (laws, groups, batch)."""
+    return (logs.sum(1, keepdim=True) - logs) / (logs.shape[1] - 1)
+
+
+def jackknife(tangents: Tensor, laws: Laws) -> tuple[Tensor, Tensor]:
+    """Standard error and bias of the first tangent from the leave-one-out ones behind it, (K, batch, *shape) each."""
+    whole, parts = tangents[:, 0], tangents[:, 1:]
+    count = parts.shape[1]
+    if count == 0:
+        known = laws.trace is None or laws.trace.exact
+        unknown = torch.full_like(whole, 0.0 if known else float("nan"))
+        return unknown, unknown
+    centre = parts.mean(1, keepdim=True)
+    error = ((parts - centre).square().sum(1) * (count - 1) / count).sqrt()
+    return error, (count - 1) * (centre[:, 0] - whole)
+
+
+def log_ratios(work: Run, x: Tensor, logs: Tensor | None, level: float) -> Tensor:
+    """log r at states of a level for each direction, (K, batch); under guidance that of the branch of largest share."""
+    laws = work.laws.laws
+    main = max(range(len(laws)), key=lambda b: abs(laws[b].share))
+    sigma = torch.tensor(level, dtype=torch.float64).to(x)
+    log_density = None if logs is None else logs[main]
+    rows = []
+    for change in laws[main].changes:
+        if isinstance(change, Linked) and logs is not None:
+            change = change.at([x] * len(laws), logs)
+        unknown = x.new_full(x.shape[:1], float("nan"))
+        rows.append(unknown if change is None else change.log_ratio(x, sigma, log_density))
+    return torch.stack(rows)

@@ -1,0 +1,196 @@
+"""How a block of points meets the stages of a path: Σ_j r_i (s_i − s)·μ_j for every point i, three ways.
+
+log r_i = −|x − y_i|²/2τ² + offset, offset = −(d/2) log 2πτ² − L. Formed from |x|² − 2x·y + |y|², the exponent loses
+ε (|x|² + |y|²)/2τ² nats, ε the unit roundoff. Each stage takes the cheapest way that is accurate:
+
+- *expanded*: where that loss is below 1e4 ε, two products of the block, in the states' own precision. High noise.
+- *selected*: in single precision below that, one product finds the few points whose kernel does not underflow, and
+  those are evaluated directly in double precision. Low noise.
+- *direct*: otherwise (double precision, or many such points), `Points.pairing`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sensitivity.measures.distances import kernel, wide
+from sensitivity.measures.points import Points
+
+# Rows (stages × batch) handled at once: with a block of points they make matrix products that stay near the cache.
+ROWS = 2048
+# (|x|² + |y|²)/2τ² up to which the expanded form is taken.
+EXPANDED = {torch.float64: 1e3}
+EXPANDED_SINGLE = 1e4
+# Kernels below e^{−104} are zero in single precision.
+UNDERFLOW = -104.0
+# Share of selected points above which selecting does not pay.
+SELECTED = 0.02
+
+
+class Block:
+    """Some of the points, with what a block needs once: `squares` are |y|², (rows,)."""
+
+    def __init__(self, rows: Tensor, bandwidth: float, squares: Tensor) -> None:
+        self.data, self.bandwidth = rows, bandwidth
+        self.flat = rows.flatten(1)
+        self.squares = squares.to(rows.dtype)
+        self._points: Points | None = None
+
+    def __len__(self) -> int:
+        return len(self.flat)
+
+    @property
+    def points(self) -> Points:
+        """The block as a measure, for the direct way."""
+        if self._points is None:
+            self._points = Points(self.data, bandwidth=self.bandwidth, block=len(self.data))
+        return self._points
+
+
+@dataclass
+class Stages:
+    """All stages of one law.
+
+    Attributes:
+        x: (stages, batch, *shape).
+        sigma: (stages,).
+        score: s, like x.
+        logs: L, (stages, batch).
+        cotangents: μ, (F, stages, batch, *shape).
+        expanded: which stages take the expanded way; decided by `settle`.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    score: Tensor
+    logs: Tensor
+    cotangents: Tensor
+    expanded: list[bool] = field(default_factory=list)
+    groups: list[_Group] = field(default_factory=list)
+
+    @property
+    def functionals(self) -> int:
+        """F."""
+        return self.cotangents.shape[0]
+
+    @property
+    def batch(self) -> int:
+        """Number of latents."""
+        return self.x.shape[1]
+
+    def settle(self, bandwidth: float, farthest: float) -> None:
+        """Choose the way of every stage (one synchronisation) and cut the stages into groups of rows."""
+        variance = self.sigma.double() ** 2 + bandwidth**2
+        reach = self.x.flatten(2).square().sum(2).amax(1).double() + farthest**2
+        limit = EXPANDED.get(self.x.dtype, EXPANDED_SINGLE)
+        self.expanded = (reach / (2 * variance) <= limit).cpu().tolist()
+        size = max(1, ROWS // self.batch)
+        for way in (True, False):
+            chosen = [k for k, flag in enumerate(self.expanded) if flag is way]
+            for first in range(0, len(chosen), size):
+                self.groups.append(_Group.of(self, chosen[first : first + size], variance, way))
+
+    def against(self, block: Block) -> Tensor:
+        """Σ over stages of μ·ṡ_i, (F, batch, points of the block)."""
+        total = self.x.new_zeros(self.functionals, self.batch, len(block))
+        for group in self.groups:
+            total += group.against(block)
+        return total
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows = some stages × batch, flattened; everything a way needs but the points.
+
+    Attributes:
+        x: (rows, d).
+        sigma, variance: σ and τ², (rows,) and (rows, 1).
+        offset: −(d/2) log 2πτ² − L in double precision, (rows, 1).
+        score: (rows, d).
+        logs: (rows,).
+        cotangents: (F, rows, d).
+        fixed: (s + x/τ²)·μ, (F, rows, 1).
+        expanded: the way.
+        shape: (batch, *shape) of a stage.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    variance: Tensor
+    offset: Tensor
+    score: Tensor
+    logs: Tensor
+    cotangents: Tensor
+    fixed: Tensor
+    expanded: bool
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, stages: Stages, chosen: list[int], variance: Tensor, expanded: bool) -> _Group:
+        x = stages.x[chosen].flatten(0, 1).flatten(1)
+        score = stages.score[chosen].flatten(0, 1).flatten(1)
+        logs = stages.logs[chosen].flatten()
+        cotangents = stages.cotangents[:, chosen].flatten(1, 2).flatten(2)
+        tau2 = variance[chosen].repeat_interleave(stages.batch)[:, None]
+        offset = -0.5 * x.shape[1] * (2 * math.pi * tau2).log() - logs.to(tau2)[:, None]
+        sigma = stages.sigma[chosen].repeat_interleave(stages.batch)
+        single = tau2.to(x)
+        fixed = ((score + x / single) * cotangents).sum(2, keepdim=True)
+        return cls(x, sigma, single, offset, score, logs, cotangents, fixed, expanded, stages.x.shape[1:])
+
+    def against(self, block: Block) -> Tensor:
+        """Σ over this group's stages of μ·ṡ_i, (F, batch, points)."""
+        if self.expanded:
+            values = self._expanded(block)
+        elif self.x.dtype == torch.float64:
+            values = self._direct(block)
+        else:
+            values = self._selected(block)
+        return values.reshape(len(self.cotangents), -1, self.shape[0], len(block)).sum(1)
+
+    def _exponents(self, block: Block) -> Tensor:
+        """log r_i in the expanded form, (rows, points)."""
+        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        lengths = torch.addcmul(own, 1 / self.variance, block.squares, value=-0.5)
+        return lengths.addmm_(self.x / self.variance, block.flat.T)
+
+    def _along(self, block: Block) -> Tensor:
+        """(s_i − s)·μ, (F, rows, points)."""
+        scaled = (self.cotangents / self.variance).flatten(0, 1)
+        return torch.addmm(-self.fixed.flatten(0, 1), scaled, block.flat.T).reshape(
+            len(self.cotangents), -1, len(block)
+        )
+
+    def _expanded(self, block: Block) -> Tensor:
+        return self._along(block).mul_(kernel(self._exponents(block)))
+
+    def _direct(self, block: Block) -> Tensor:
+        shape = (-1, *self.shape[1:])
+        x, score = self.x.reshape(shape), self.score.reshape(shape)
+        parts = [block.points.pairing(x, self.sigma, score, self.logs, mu.reshape(shape)) for mu in self.cotangents]
+        return torch.stack(parts)
+
+    def _selected(self, block: Block) -> Tensor:
+        exponents = self._exponents(block)
+        loss = 8 * torch.finfo(self.x.dtype).eps * (self.x.square().sum(1, keepdim=True) + block.squares.max())
+        chosen = (exponents > UNDERFLOW - loss / self.variance).nonzero()
+        if len(chosen) > SELECTED * exponents.numel():
+            return self._direct(block)
+        values = self.x.new_zeros(len(self.cotangents), *exponents.shape)
+        if len(chosen):
+            row, point = chosen.unbind(1)
+            values[:, row, point] = self._pairs(row, point, block)
+        return values
+
+    def _pairs(self, row: Tensor, point: Tensor, block: Block) -> Tensor:
+        """r_i (s_i − s)·μ for the given pairs of rows and points, (F, pairs), in double precision."""
+        precise = wide(self.x)
+        gap = block.flat[point].to(precise) - self.x[row].to(precise)
+        variance = self.variance[row].to(precise)
+        kernel = (self.offset[row] - 0.5 * gap.square().sum(1, keepdim=True) / variance).exp()
+        slope = (gap / variance - self.score[row]) * kernel
+        return torch.stack([(slope * mu[row]).sum(1) for mu in self.cotangents]).to(self.x.dtype)

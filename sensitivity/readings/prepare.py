@@ -1,0 +1,219 @@
+"""From public arguments to the laws, steps and initial log densities of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sensitivity._checks import check_finite, check_states
+from sensitivity.grid import Grid
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import Trace
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.noise import Noise
+from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.readings.linking import link
+from sensitivity.sampler.adaptive import Adaptive
+from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.sde import SDE, Stochastic
+from sensitivity.sampler.step import Advance, advance
+from sensitivity.sampler.tableau import DOPRI5, Step, Tableau, find, of_grid
+from sensitivity.scores.per_branch import PerBranch
+from sensitivity.scores.score import GuidedScore, Score
+
+
+class Anchor(Protocol):
+    """What is known of the law at σ_max: its log density in nats, (batch,)."""
+
+    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a reading needs.
+
+    Attributes:
+        latents: x(σ_max), (batch, *shape).
+        laws: local maps.
+        path: steps of the sampler down to σ_min.
+        final: the denoising step after them, or nothing.
+        logs: log densities at the latents, (laws, groups, batch), or None.
+        directions: K, the number of perturbations; `single` says that the caller gave one, not a sequence.
+        grid: the levels of the path.
+        move: how a state takes a step.
+    """
+
+    latents: Tensor
+    laws: Laws
+    path: Sequence[Step]
+    final: Sequence[Step]
+    logs: Tensor | None
+    directions: int
+    single: bool
+    grid: Grid
+    move: Advance = advance
+
+    def chunks(self, size: int | None) -> list[Run]:
+        """The run cut into chunks of latents."""
+        batch = self.latents.shape[0]
+        if size is None or size >= batch:
+            return [self]
+        if size < 1:
+            raise ValueError(f"chunk_size={size} latents cannot be computed; give at least 1, or None.")
+        return [self._rows(slice(first, first + size)) for first in range(0, batch, size)]
+
+    def _rows(self, rows: slice) -> Run:
+        logs = None if self.logs is None else self.logs[:, :, rows]
+        move = self.move.rows(rows) if isinstance(self.move, Stochastic) else self.move
+        return replace(self, latents=self.latents[rows], laws=self.laws.rows(rows), logs=logs, move=move)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is computed; see `sample_sensitivity` for the meaning of each."""
+
+    anchor: Any = None
+    trace: str = "auto"
+    probes: int | None = None
+    generator: torch.Generator | None = None
+    seed: int | None = None
+    solver: Any = "heun"
+    denoise: bool = False
+    products: str = "auto"
+    differentiable: bool = False
+    control: GaussianAnchor | None = None
+
+
+def prepare(
+    score: Score,
+    latents: Tensor,
+    perturbation: Any,
+    grid: Grid,
+    options: Options,
+    *,
+    tangents: bool = True,
+    plain: bool = False,
+) -> Run:
+    """Check the arguments and build the run; without `tangents` it takes products for divergences and cotangents only.
+
+    A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
+
+    Raises:
+        ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
+        TypeError: for arguments of the wrong kind.
+    """
+    check_states(latents, "latents")
+    check_finite(latents, "latents")
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
+    changes, single = ([None], True) if plain else as_changes(perturbation)
+    x = latents if options.differentiable else latents.detach()
+    sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
+    choose = _chooser(options, x, sigma, tangents)
+    laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
+    solver, grid = solver_of(options.solver, score, x, grid)
+    needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
+    carried = needed or (plain and options.anchor is not None)
+    shared = _with_density(laws, x, options, solver, carried)
+    logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
+    path = of_grid(grid, solver, x, denoise=options.denoise)
+    move: Any = advance
+    if isinstance(solver, SDE) and shared.noise is not None:
+        levels = grid.refined(solver.refinement).levels.tolist()
+        move = Stochastic(solver, laws, anchors, shared.noise, levels)
+    return Run(x, shared, path[: grid.steps], path[grid.steps :], logs, len(changes), single, grid, move)
+
+
+def solver_of(solver: Any, score: Score, x: Tensor, grid: Grid) -> tuple[Tableau, Grid]:
+    """The step and the grid it takes; an adaptive solver chooses its grid here."""
+    if isinstance(solver, str):
+        solver = {"sde": SDE(), "adaptive": Adaptive()}.get(solver) or find(solver)
+    if isinstance(solver, Adaptive):
+        return DOPRI5, solver.accepted(score, x, grid)
+    if not callable(getattr(solver, "weights", None)):
+        raise TypeError(f"solver is a {type(solver).__name__}; give a name such as 'heun', SDE(...) or Adaptive(...).")
+    return solver, grid
+
+
+def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
+    """The perturbations as a list, and whether one alone was given."""
+    single = isinstance(perturbation, Perturbation | PerBranch)
+    changes = [perturbation] if single else perturbation
+    if isinstance(changes, Tensor) or not isinstance(changes, Sequence) or not changes:
+        raise TypeError(
+            f"perturbation is a {type(perturbation).__name__}; give a perturbation such as Toward(measure), or several "
+            "in a list."
+        )
+    for change in changes:
+        if not isinstance(change, Perturbation | PerBranch):
+            raise TypeError(
+                f"perturbation holds a {type(change).__name__}; give perturbations such as Toward(measure)."
+            )
+    return list(changes), single
+
+
+def laws_of(
+    score: Score, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
+) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
+    """The laws that a score is made of, with their perturbations, and their anchors."""
+    if not callable(score):
+        raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
+    if isinstance(score, GuidedScore):
+        return _guided_laws(score, changes, anchor, choose)
+    if any(isinstance(value, PerBranch) for value in [*changes, anchor]):
+        raise TypeError("PerBranch needs a guided score; give guided(conditional, unconditional, weight) as score.")
+    return (Law(choose(score), 1.0, tuple(changes)),), (anchor,)
+
+
+def _guided_laws(
+    score: GuidedScore, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
+) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
+    if not all(isinstance(change, PerBranch) for change in changes):
+        raise TypeError("a guided score has two laws; give perturbation=PerBranch(unconditional, conditional).")
+    free, bound = score.unconditional, score.conditional
+    laws = (
+        Law(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
+        Law(choose(bound), score.weight, tuple(c.conditional for c in changes)),
+    )
+    if anchor is None:
+        return laws, (None, None)
+    if not isinstance(anchor, PerBranch):
+        raise TypeError("a guided score has two laws; give anchor=PerBranch(unconditional, conditional).")
+    return laws, (anchor.unconditional, anchor.conditional)
+
+
+def _chooser(options: Options, x: Tensor, sigma: Tensor, tangents: bool) -> Callable[[Score], Products]:
+    def choose(score: Score) -> Products:
+        return Products(score, options.products, options.differentiable).choose(x, sigma, tangents=tangents)
+
+    return choose
+
+
+def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> Laws:
+    """The laws with a trace where the log density needs one and noise where anything is random."""
+    stochastic = isinstance(solver, SDE)
+    trace = None
+    if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
+        trace = Trace.resolve(options.trace, options.probes, x[0].numel(), control=options.control)
+    if not stochastic and (trace is None or trace.exact):
+        return Laws(laws, trace)
+    return Laws(laws, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device))
+
+
+def initial_logs(anchors: Sequence[Any], x: Tensor, sigma: Tensor, trace: Trace | None) -> Tensor:
+    """log p_b at the latents, (laws, groups, batch)."""
+    values = []
+    for anchor in anchors:
+        if not callable(getattr(anchor, "log_density", None)):
+            raise ValueError(
+                f"anchor={anchor!r} has no log_density; the log-ratio needs log p at sigma_max, give "
+                "GaussianAnchor.from_data(data) or the exact law."
+            )
+        values.append(anchor.log_density(x, sigma).to(x.dtype))
+    groups = 1 if trace is None else trace.groups
+    return torch.stack(values)[:, None].expand(-1, groups, -1)

@@ -1,0 +1,120 @@
+"""What `sample_sensitivity` returns, and how chunks of it are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensitivity.grid import Grid
+from sensitivity.sampler.local_maps import Cost
+from sensitivity.sampler.outcome import Outcomes
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The path of a run, level by level, σ_max first.
+
+    Attributes:
+        levels: σ_k, (n + 1,), float64.
+        states: x(σ_k), (n + 1, batch, *shape).
+        sensitivity: δ(σ_k), (n + 1, batch, *shape); (n + 1, K, batch, *shape) for K perturbations.
+        log_ratio: log r at x(σ_k) in nats, (n + 1, batch) or (n + 1, K, batch).
+        log_density: log p_σk at x(σ_k), (n + 1, batch), or None; (n + 1, branches, batch) under guidance.
+        log_density_error: its standard error.
+    """
+
+    levels: Tensor
+    states: Tensor
+    sensitivity: Tensor
+    log_ratio: Tensor
+    log_density: Tensor | None
+    log_density_error: Tensor | None
+
+
+@dataclass(frozen=True)
+class SampleSensitivity:
+    """Samples with their derivatives in the mass moved.
+
+    Attributes:
+        samples: x(σ_min), (batch, *shape).
+        sensitivity: δ = dx/dη per unit mass, (batch, *shape); (K, batch, *shape) for a sequence of K perturbations.
+        log_ratio: log r = log ν_σ − log p_σ in nats at x(σ_min), (batch,) or (K, batch); NaN where a sample halted.
+        log_density: log p_σ_min at the samples in nats, (batch,), or None where the perturbation needs none; under
+            guidance one row a branch.
+        log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
+        standard_error: of `sensitivity`, elementwise, or None if not asked for.
+        bias: jackknife estimate of the bias of `sensitivity` through exp of a noisy log-ratio, or None.
+        curvature: ζ = d²x/dη², like `sensitivity`, or None for order 1.
+        outcome: how each sample ended.
+        cost: network evaluations, Jacobian products and sources per sample.
+        grid: the noise levels; those that an adaptive solver accepted.
+        trajectory: the same quantities at every level, or None if not asked for.
+        product_error: stated relative error of the Jacobian products, 0 for exact ones (see `Products`).
+    """
+
+    samples: Tensor
+    sensitivity: Tensor
+    log_ratio: Tensor
+    log_density: Tensor | None
+    log_density_error: Tensor | None
+    standard_error: Tensor | None
+    bias: Tensor | None
+    curvature: Tensor | None
+    outcome: Outcomes
+    cost: Cost
+    grid: Grid
+    trajectory: Trajectory | None = None
+    product_error: float = 0.0
+
+    def predict(self, eta: float) -> Tensor:
+        """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""
+        first = self.samples + eta * self.sensitivity
+        return first if self.curvature is None else first + 0.5 * eta**2 * self.curvature
+
+    def trust_radius(self, share: float = 0.1) -> Tensor:
+        """η at which the second-order term reaches `share` of the first, 2·share·|δ|/|ζ|, per sample.
+
+        Raises:
+            ValueError: if `sample_sensitivity` was not asked for order 2.
+        """
+        if self.curvature is None:
+            raise ValueError("the trust radius needs the second derivative; call sample_sensitivity with order=2.")
+        lead = self.sensitivity.ndim - self.samples.ndim + 1
+        first, second = self.sensitivity.flatten(lead).norm(dim=-1), self.curvature.flatten(lead).norm(dim=-1)
+        return 2 * share * first / second
+
+
+# The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
+_LATENTS = {"samples": 0, "states": 1}
+# Fields that are not cut into chunks.
+_WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "levels")
+
+
+def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
+    """Consecutive chunks as one result; `single` says that one perturbation was given and not a sequence."""
+    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid", "product_error")}
+    whole["outcome"] = Outcomes.join([part.outcome for part in parts])
+    paths = [part.trajectory for part in parts if part.trajectory is not None]
+    if paths:
+        whole["trajectory"] = Trajectory(**{"levels": paths[0].levels, **_tensors(paths, single, 1)})
+    return SampleSensitivity(**whole, **_tensors(parts, single, 0))
+
+
+def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
+    """Every tensor field joined along its latents; `lead` axes (of levels) come before."""
+    found: dict[str, Any] = {}
+    for name in (f.name for f in fields(parts[0])):
+        if name in _WHOLE:
+            continue
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            found[name] = None
+            continue
+        value = torch.cat(values, _LATENTS.get(name, lead + 1))
+        alone = value.shape[lead] == 1 if name.startswith("log_density") else single and name not in _LATENTS
+        found[name] = value.select(lead, 0) if alone else value
+    return found

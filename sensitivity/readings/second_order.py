@@ -1,0 +1,162 @@
+"""Second derivatives of samples in the mass.
+
+With δ = dx/dη and ζ = d²x/dη²,
+
+    dζ/dσ = −σ (∇s ζ + D²s[δ, δ] + 2 ∇ṡ δ + s̈),   ζ(σ_max) = 0.
+
+∇ṡ δ is the derivative along the path; ṡ depends on x and, through the carried log density, on L: with L̇ = dL/dη it is
+∇ṡ·δ at L = log p_σ(x) minus (L̇ − s·δ) ṡ, since ṡ is proportional to e^{−L}. L̇ is differentiated in the discrete step,
+dL̇/dσ = σ (∇div s·δ − s·ṡ), so that ζ is the exact second derivative of the discrete `resample`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sensitivity._checks import per_sample
+from sensitivity.jacobians.products import Products, linearised, norms, step_length
+from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.sampler.carried_network import Linked, Slot
+from sensitivity.sampler.local_maps import Laws, Local, density_part, dot
+from sensitivity.sampler.outcome import Watch
+from sensitivity.sampler.path import mark_log_error
+from sensitivity.sampler.step import Rate, Slope, State, required
+from sensitivity.sampler.tableau import Step
+
+
+def curvature_slope(laws: Laws, watch: Watch) -> Slope:
+    """Slope (s, div s, Jδ + ṡ, Jζ + D²s[δ,δ] + 2∇ṡδ + s̈) with the tangent of the log densities' rates."""
+
+    def slope(step: Step, stage: int, state: State) -> Rate:
+        mean = laws.means(state.logs)
+        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
+        probes = laws.probes(state.x, step.index, stage)
+        lines = [_line(laws, step.sigmas[stage], state, mean, k, probes) for k in range(len(required(state.tangent)))]
+        return _rate(laws, step.sigmas[stage], lines, probes)
+
+    return slope
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One law along one tangent δ: s, Jδ, Jδ + ṡ, the rate of ζ, J v and D²s[v, δ] for the probes v."""
+
+    score: Tensor
+    moved: Tensor
+    tangent: Tensor
+    curvature: Tensor
+    products: Tensor
+    seconds: Tensor
+
+
+def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, probes: Tensor) -> list[_Branch]:
+    x, tangent, bend = state.x, required(state.tangent)[k], required(state.curvature)[k]
+    directions = torch.cat([torch.stack([tangent, bend]), probes])
+    local = [along(law.products, x, sigma, directions, tangent) for law in laws.laws]
+    laws.cost.evaluations += 2 * len(local)
+    laws.cost.products += 2 * len(local) * len(directions)
+    scores, moved = [part[0] for part in local], [part[1][0] for part in local]
+    apart = None
+    if state.log_tangent is not None:
+        apart = state.log_tangent[k].mean(1) - torch.stack([dot(tangent, score) for score in scores])
+    stage = _Stage(x, sigma, tangent, scores, moved, mean, apart)
+    branches = []
+    for b, (law, (score, products, seconds)) in enumerate(zip(laws.laws, local, strict=True)):
+        source, second = stage.sources(law.changes[k], b)
+        curvature = products[1] + seconds[0] + second
+        branches.append(_Branch(score, products[0], products[0] + source, curvature, products[2:], seconds[2:]))
+    return branches
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What the sources of one stage depend on; `apart` = L̇_b − s_b·δ, (laws, batch)."""
+
+    x: Tensor
+    sigma: Tensor
+    tangent: Tensor
+    scores: list[Tensor]
+    moved: list[Tensor]
+    mean: Tensor | None
+    apart: Tensor | None
+
+    def sources(self, change: Perturbation | None, b: int) -> tuple[Tensor, Tensor]:
+        """ṡ and 2∇ṡδ + s̈ of law b."""
+        x = self.x
+        if change is None:
+            return torch.zeros_like(x), torch.zeros_like(x)
+        known = self.mean[b] if self.mean is not None and change.needs_density else None
+        here = change
+        if isinstance(change, Linked) and self.mean is not None:
+            here = change.at(self.scores, self.mean, self.moved)
+        source = here.source(x, self.sigma, self.scores[b], known)
+        turned = here.source_product(x, self.sigma, self.scores[b], self.moved[b], known, self.tangent)
+        if known is not None and self.apart is not None:
+            turned = turned + self._drifted(change, here, b, known, self.apart, source)
+        return source, 2 * turned + here.second_source(x, self.sigma, self.scores[b], known)
+
+    def _drifted(
+        self, change: Perturbation, here: Perturbation, b: int, known: Tensor, apart: Tensor, source: Tensor
+    ) -> Tensor:
+        """∂_L ṡ (L̇ − s·δ), summed over the log densities that ṡ depends on: −ṡ for p, +ṡ_j for a carried ν_j."""
+        total = -per_sample(apart[b], self.x) * density_part(here, self.x, self.sigma, self.scores[b], known, source)
+        if isinstance(change, Linked):
+            for slot, (c, measure) in zip(change.masses, here.masses or (), strict=True):
+                if isinstance(slot[1], Slot):
+                    part = Linked(((c, measure),)).source(self.x, self.sigma, self.scores[b], known)
+                    total = total + per_sample(apart[slot[1].index], self.x) * part
+        return total
+
+
+def _rate(laws: Laws, sigma: Tensor, lines: list[list[_Branch]], probes: Tensor) -> Rate:
+    scores = [branch.score for branch in lines[0]]
+    divergences = laws.divergences(probes, [branch.products for branch in lines[0]], sigma)
+    local = Local(tuple(scores), divergences, laws.shared(scores), None)
+    tangents = [laws.shared([branch.tangent for branch in line]) for line in lines]
+    slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
+    known = [slant for slant in slants if slant is not None]
+    return replace(
+        laws.rate(local, local.drift, torch.stack(tangents)),
+        curvature=torch.stack([laws.shared([branch.curvature for branch in line]) for line in lines]),
+        log_tangent=torch.stack(known) if known else None,
+        moved=tuple(torch.stack([line[b].moved for line in lines]) for b in range(len(laws.laws))),
+    )
+
+
+def _slants(laws: Laws, line: list[_Branch], drift: Tensor, tangent: Tensor, probes: Tensor) -> Tensor | None:
+    """q̇_b = ∇div s_b·δ + J_bδ·(s_b − s) + s_b·(J_bδ − (Jδ + ṡ)), (laws, groups, batch)."""
+    slopes = laws.divergence_slopes(probes, [branch.seconds for branch in line])
+    if slopes is None:
+        return None
+    bends = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]
+    return slopes + torch.stack(bends)[:, None]
+
+
+def along(
+    products: Products, x: Tensor, sigma: Tensor, directions: Tensor, tangent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """s, J v_k and D²s[v_k, t] for directions (K, batch, *shape) and one tangent t.
+
+    Products are differentiated once more in forward mode, or by double-VJP where an operation (SiLU) has no second
+    forward derivative; where they are finite differences, so is this.
+    """
+    if products.exact:
+        known = getattr(products.score, "trials", {})
+        if known.get("second") != "double-vjp":
+            try:
+                both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
+                return *both[0], both[1][1]
+            except NotImplementedError:
+                known["second"] = "double-vjp"
+        recorded = replace(products, differentiable=True)
+        moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
+        found = moved, onward(tangent)
+        return products.value(x, sigma), *(found if products.differentiable else (each.detach() for each in found))
+    length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
+    score, moved = products.jvp(x, sigma, directions)
+    ahead = products.jvp(x + length * tangent, sigma, directions)[1]
+    behind = products.jvp(x - length * tangent, sigma, directions)[1]
+    return score, moved, (ahead - behind) / (2 * length)

@@ -1,0 +1,86 @@
+"""A second network as the new law, its log density carried along the first one's path.
+
+ν is known by a score network s^ν and an anchor. Its log density obeys, along the path of any drift s^w, the same
+dL^ν/dσ = σ (div s^ν + s^ν·(s^ν − s^w)) as the base law's, so that a run carries one more law of share 0 in the drift in
+place of one more solve at every stage (cf. Skreta et al. 2024, arXiv 2412.17762).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sensitivity.jacobians.products import Products
+from sensitivity.measures.measure import Measure
+from sensitivity.perturbations.contamination import Contamination
+from sensitivity.perturbations.perturbation import Perturbation
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law: its score, its share c of the drift and its change of mass for each of the K directions."""
+
+    products: Products
+    share: float
+    changes: tuple[Perturbation | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A measure at one stage input: log ν, s^ν and, where a tangent is at hand, ∇s^ν δ."""
+
+    log: Tensor
+    value: Tensor
+    moved: Tensor | None = None
+
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """log ν_σ(x), as carried."""
+        return self.log
+
+    def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """s^ν(x)."""
+        return self.value
+
+    def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Both."""
+        return self.log, self.value
+
+    def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
+        """∇s^ν δ for the tangent of this stage."""
+        if self.moved is None:
+            raise ValueError("no Jacobian product of the carried network is at hand at this stage.")
+        return self.moved
+
+
+@dataclass(frozen=True)
+class Slot(Carried):
+    """Stands for the carried law of this number until a stage fills it."""
+
+    index: int = 0
+
+    def at(self, scores: Sequence[Tensor], logs: Tensor, moved: Sequence[Tensor] | None = None) -> Carried:
+        """The measure at a stage, from all laws' scores, log densities (laws, batch) and products."""
+        return Carried(logs[self.index], scores[self.index], None if moved is None else moved[self.index])
+
+
+class Linked(Contamination):
+    """A contamination some of whose measures are carried."""
+
+    def at(self, scores: Sequence[Tensor], logs: Tensor, moved: Sequence[Tensor] | None = None) -> Linked:
+        """The same with every slot filled."""
+        return Linked(tuple((c, filled(measure, scores, logs, moved)) for c, measure in self.masses))
+
+    def mass(self, count: int, moved: int | None = None) -> float:
+        """Refused: use that of the perturbation itself."""
+        raise ValueError("take .mass(N) of the perturbation that was given.")
+
+
+def filled(
+    measure: Measure, scores: Sequence[Tensor], logs: Tensor | None, moved: Sequence[Tensor] | None = None
+) -> Measure:
+    """The measure itself, or what a slot stands for at this stage."""
+    if isinstance(measure, Slot) and logs is not None:
+        return measure.at(scores, logs, moved)
+    return measure

@@ -1,0 +1,237 @@
+"""Local maps of one sampler stage, for every law whose log density is carried.
+
+The drift is s = Σ_b c_b s_b over laws b (one law with c = 1; two under classifier-free guidance). At a stage input
+(x, σ, L) with L_b = log p_b,σ(x):
+
+- values:            s_b, div s_b and the Jacobian products J t = Σ_b c_b J_b t of any tangents t, in one call per law;
+- source(w):         ṡ_k = Σ_b c_b ṡ_b,k, the change of the drift per unit mass of perturbation k;
+- cotangents:        Jᵀμ = Σ_b c_b J_bᵀ μ;
+- gate(w):           s^w, the drift at finite mass.
+
+The transposed source is `Points.pairing`. Everything the three readings of a step need is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.traces import Trace
+from sensitivity.measures.measure import Ratio
+from sensitivity.noise import Noise
+from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.sampler.carried_network import Law, Linked
+from sensitivity.sampler.step import Rate
+
+
+@dataclass(frozen=True)
+class Local:
+    """Values at one stage input.
+
+    Attributes:
+        scores: s_b, each (batch, *shape).
+        divergences: (laws, groups, batch) estimates of div s_b, one group per independent probe; None if not carried.
+        drift: Σ_b c_b s_b.
+        moved: J t for the K tangents, (K, batch, *shape); None without tangents.
+    """
+
+    scores: tuple[Tensor, ...]
+    divergences: Tensor | None
+    drift: Tensor
+    moved: Tensor | None
+
+
+@dataclass
+class Cost:
+    """What a run asked of the networks and measures, per sample.
+
+    Attributes:
+        evaluations: stage inputs at which a network was evaluated, alone or with products.
+        products: Jacobian products, with probes and with tangents or cotangents.
+        sources: evaluations of a perturbation's source.
+    """
+
+    evaluations: int = 0
+    products: int = 0
+    sources: int = 0
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The laws of one run with what is common to them.
+
+    Attributes:
+        laws: see `Law`.
+        trace: how divergences are estimated; None where no log density is carried.
+        noise: noise of the probes; None for an exact trace.
+        cost: counted as the run goes; a chunk counts anew.
+    """
+
+    laws: tuple[Law, ...]
+    trace: Trace | None = None
+    noise: Noise | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    def rows(self, rows: slice) -> Laws:
+        """The laws for a chunk of the latents."""
+        return Laws(self.laws, self.trace, None if self.noise is None else self.noise[rows])
+
+    def values(self, x: Tensor, sigma: Tensor, tangents: Tensor | None, *, step: int, stage: int) -> Local:
+        """Scores, divergences and Jacobian products at one stage input."""
+        parts = [self._of_law(law, x, sigma, tangents, step, stage) for law in self.laws]
+        scores = tuple(part[0] for part in parts)
+        estimates = [part[1] for part in parts if part[1] is not None]
+        products = [part[2] for part in parts if part[2] is not None]
+        divergences = None if not estimates else estimates[0][None] if len(estimates) == 1 else torch.stack(estimates)
+        moved = self.shared(products) if products else None
+        return Local(scores, divergences, self.shared(scores), moved)
+
+    def _of_law(
+        self, law: Law, x: Tensor, sigma: Tensor, tangents: Tensor | None, step: int, stage: int
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        products, trace = law.products, self.trace
+        self.cost.evaluations += 1
+        self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
+        if trace is None:
+            return _with_tangents(products, x, sigma, tangents)
+        if tangents is None or trace.name == "hutch++" or trace.chunk_size is not None:
+            score, divergence = trace.divergence(products, x, sigma, self.noise, step=step, stage=stage)
+            return score, divergence, None if tangents is None else products.jvp(x, sigma, tangents)[1]
+        directions = trace.directions(x, self.noise, step=step, stage=stage)
+        score, along, moved = products.forms_and_tangents(x, sigma, directions, tangents)
+        return score, trace.combine(directions, along, sigma), moved
+
+    def means(self, logs: Tensor | None) -> Tensor | None:
+        """Mean over groups, (laws, batch)."""
+        return None if logs is None else logs[:, 0] if logs.shape[1] == 1 else logs.mean(1)
+
+    def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""
+        mean = self.means(logs)
+        if logs is None or mean is None:
+            return None, None
+        count = logs.shape[1]
+        if count == 1:
+            known = self.trace is None or self.trace.exact
+            return mean, torch.full_like(mean, 0.0 if known else float("nan"))
+        return mean, logs.std(1) / count**0.5
+
+    def shared(self, terms: Sequence[Tensor]) -> Tensor:
+        """Σ_b c_b t_b."""
+        total = terms[0] if self.laws[0].share == 1.0 else self.laws[0].share * terms[0]
+        for law, term in zip(self.laws[1:], terms[1:], strict=True):
+            total = torch.add(total, term, alpha=law.share)
+        return total
+
+    @property
+    def product_error(self) -> float:
+        """Largest stated relative error of the laws' Jacobian products; 0 for exact ones."""
+        return max(law.products.error for law in self.laws)
+
+    @property
+    def samplers(self) -> int:
+        """Number of laws that share in the drift; carried networks come after them."""
+        return sum(law.share != 0.0 for law in self.laws)
+
+    def probes(self, x: Tensor, step: int, stage: int) -> Tensor:
+        """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""
+        if self.trace is None:
+            return x.new_empty(0, *x.shape)
+        return self.trace.directions(x, self.noise, step=step, stage=stage)
+
+    def divergences(self, probes: Tensor, products: Sequence[Tensor], sigma: Tensor) -> Tensor | None:
+        """div s_b from products J_b v with the probes, (laws, groups, batch)."""
+        if self.trace is None:
+            return None
+        return torch.stack([self.trace.combine(probes, product, sigma) for product in products])
+
+    def divergence_slopes(self, probes: Tensor, seconds: Sequence[Tensor]) -> Tensor | None:
+        """∇div s_b·δ from D²s_b[v, δ]; a Gaussian control has a constant divergence and falls out."""
+        if self.trace is None:
+            return None
+        plain = replace(self.trace, control=None)
+        return torch.stack([plain.combine(probes, second) for second in seconds])
+
+    def rates(self, local: Local, drift: Tensor) -> Tensor | None:
+        """q_b = div s_b + s_b·(s_b − s^w), (laws, groups, batch): the log density's rate along the path of `drift`."""
+        if local.divergences is None:
+            return None
+        if len(self.laws) == 1 and drift is local.drift:
+            return local.divergences
+        excess = torch.stack([dot(score, score - drift) for score in local.scores])
+        return local.divergences + excess[:, None]
+
+    def rate(self, local: Local, drift: Tensor, tangent: Tensor | None = None) -> Rate:
+        """The rate (s^w, q, ∂_w s^w) with the local values."""
+        return Rate(drift, self.rates(local, drift), tangent, scores=local.scores, divergences=local.divergences)
+
+    def source(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+        """ṡ_k for the K directions at log densities (laws, batch): (K, batch, *shape)."""
+        return self.sources(x, sigma, local, None if logs is None else logs[None])[:, 0]
+
+    def sources(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+        """ṡ_k at V versions of the log densities, (V, laws, batch): (K, V, batch, *shape)."""
+        count = len(self.laws[0].changes)
+        return torch.stack([self._sources_of(k, x, sigma, local, logs) for k in range(count)])
+
+    def _sources_of(self, k: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+        versions = 1 if logs is None else len(logs)
+        total = x.new_zeros(versions, *x.shape)
+        for b, law in enumerate(self.laws):
+            change = law.changes[k]
+            if change is not None:
+                self.cost.sources += 1
+                total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=law.share)
+        return total
+
+    def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape)."""
+        parts = [law.products.vjp(x, sigma, cotangents) for law in self.laws]
+        self.cost.evaluations += len(parts)
+        self.cost.products += len(parts) * len(cotangents)
+        return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+
+def _with_tangents(
+    products: Products, x: Tensor, sigma: Tensor, tangents: Tensor | None
+) -> tuple[Tensor, None, Tensor | None]:
+    if tangents is None:
+        return products.value(x, sigma), None, None
+    score, moved = products.jvp(x, sigma, tangents)
+    return score, None, moved
+
+
+def _versions(change: Perturbation, b: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
+    """The source in law b at each of V log densities (V, laws, batch), from one pass over the measures."""
+    score = local.scores[b]
+    if logs is None or not change.needs_density:
+        return change.source(x, sigma, score, None)[None]
+    if isinstance(change, Linked):
+        return torch.stack([change.at(local.scores, log).source(x, sigma, score, log[b]) for log in logs])
+    own = logs[:, b]
+    first = change.source(x, sigma, score, own[0])
+    if len(own) == 1:
+        return first[None]
+    growth = torch.expm1(own[0] - own).reshape(*own.shape, *[1] * (x.ndim - 1))
+    return first + growth * density_part(change, x, sigma, score, own[0], first)
+
+
+def density_part(
+    change: Perturbation, x: Tensor, sigma: Tensor, score: Tensor, log_density: Tensor, source: Tensor
+) -> Tensor:
+    """The part of the source that is proportional to e^{−L}: all of ṡ = ∇(χ_σ/p), but for measures known as ratios."""
+    if not any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
+        return source
+    shifted = change.source(x, sigma, score, log_density + 1)
+    return (source - shifted) / -math.expm1(-1)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Per-sample inner product of states: (…, batch, *shape) with (batch, *shape) gives (…, batch)."""
+    lead = a.ndim - b.ndim
+    return (a * b).flatten(lead + 1).sum(-1)

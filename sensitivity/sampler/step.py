@@ -1,0 +1,144 @@
+"""One sampler step, three readings.
+
+A reading is a slope: a map from a stage input (x, L, δ, ζ) to its rate (s^w, q, ∂_w s^w, ∂²_w s^w); the step itself is
+the tableau and knows nothing of what is carried:
+
+- sampling and finite mass w:  slope (s^w, q);
+- tangent at w = 0:            slope (s, q, Jδ + ṡ): the exact derivative of the discrete step, since at w = 0 the
+                               source carries the factor w and the tangent of L drops out;
+- cotangent:                   the transpose, from the same weights (`retreat`): with μ_j = B_j λ⁺ + Σ_{i>j} A_ij ν_i
+                               and ν_j = J_jᵀ μ_j it is λ = λ⁺ + Σ_j ν_j; the source of stage j is paired with μ_j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sensitivity.sampler.tableau import Step
+
+
+@dataclass(frozen=True)
+class State:
+    """What a path carries, and equally the rate of what it carries.
+
+    Attributes:
+        x: (batch, *shape).
+        logs: L_b per law and independent probe group, (laws, groups, batch), or None.
+        tangent: δ_k, (K, batch, *shape), or None.
+        curvature: ζ_k, (K, batch, *shape), or None.
+        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order only.
+    """
+
+    x: Tensor
+    logs: Tensor | None = None
+    tangent: Tensor | None = None
+    curvature: Tensor | None = None
+    log_tangent: Tensor | None = None
+
+    def plus(self, weights: Sequence[float], log_weights: Sequence[float], slopes: Sequence[State]) -> State:
+        """x + Σ_j w_j ẋ_j, likewise δ and ζ; L − Σ_j w^L_j q_j."""
+        minus = [-weight for weight in log_weights]
+        return State(
+            combine(self.x, weights, [slope.x for slope in slopes]),
+            combine_optional(self.logs, minus, [slope.logs for slope in slopes]),
+            combine_optional(self.tangent, weights, [slope.tangent for slope in slopes]),
+            combine_optional(self.curvature, weights, [slope.curvature for slope in slopes]),
+            combine_optional(self.log_tangent, minus, [slope.log_tangent for slope in slopes]),
+        )
+
+    def finite(self) -> Tensor:
+        """(batch,) whether everything carried beside x is finite."""
+        good = torch.ones(self.x.shape[0], dtype=torch.bool, device=self.x.device)
+        for carried, leading in ((self.logs, 2), (self.tangent, 1), (self.curvature, 1), (self.log_tangent, 3)):
+            if carried is not None:
+                good = good & finite(carried, leading)
+        return good
+
+    def where(self, running: Tensor, other: State) -> State:
+        """This state for running samples, `other` for halted ones."""
+        column = running.reshape(-1, *[1] * (self.x.ndim - 1))
+
+        def pick(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
+            return None if new is None or old is None else torch.where(mask, new, old)
+
+        return State(
+            torch.where(column, self.x, other.x),
+            pick(running, self.logs, other.logs),
+            pick(column, self.tangent, other.tangent),
+            pick(column, self.curvature, other.curvature),
+            pick(running, self.log_tangent, other.log_tangent),
+        )
+
+
+@dataclass(frozen=True)
+class Rate(State):
+    """A rate, with the local values that a stochastic step's log density needs (see `sde`).
+
+    Attributes:
+        scores: s_b, each (batch, *shape).
+        divergences: div s_b, (laws, groups, batch), or None.
+        moved: J_b δ_k for each law, (K, batch, *shape), where L̇ is carried.
+    """
+
+    scores: tuple[Tensor, ...] = ()
+    divergences: Tensor | None = None
+    moved: tuple[Tensor, ...] = ()
+
+
+Slope = Callable[[Step, int, State], Rate]
+Advance = Callable[[Step, State, Slope], State]
+Transpose = Callable[[Step, int, Tensor], Tensor]
+
+
+def advance(step: Step, state: State, slope: Slope) -> State:
+    """One step of the tableau: every stage's slope from its input, then the final combination."""
+    slopes: list[Rate] = []
+    table = step.table
+    for stage in range(len(table.levels)):
+        entry = state.plus(table.stages[stage], table.stages_log[stage], slopes) if stage else state
+        slopes.append(slope(step, stage, entry))
+    return state.plus(table.final, table.final_log, slopes)
+
+
+def retreat(step: Step, cotangent: Tensor, transpose: Transpose) -> Tensor:
+    """λ before the step from λ⁺ after it; `transpose(step, j, μ_j)` returns J_jᵀ μ_j and may pair μ_j with sources."""
+    table = step.table
+    count = len(table.levels)
+    pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
+    for j in reversed(range(count)):
+        weights = [table.stages[i][j] for i in range(count - 1, j, -1)]
+        pulled.append(transpose(step, j, combine(table.final[j] * cotangent, weights, pulled)))
+    return combine(cotangent, [1.0] * count, pulled)
+
+
+def combine(base: Tensor, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
+    """base + Σ_j w_j t_j; terms of weight zero are not touched."""
+    for weight, term in zip(weights, terms, strict=False):
+        if weight != 0.0:
+            base = torch.add(base, term, alpha=weight)
+    return base
+
+
+def combine_optional(base: Tensor | None, weights: Sequence[float], terms: Sequence[Tensor | None]) -> Tensor | None:
+    """`combine` where a quantity is carried, None where it is not."""
+    if base is None:
+        return None
+    return combine(base, weights, [term for term in terms if term is not None])
+
+
+def finite(values: Tensor, leading: int = 0) -> Tensor:
+    """(batch,) whether all entries of (*leading, batch, …) are finite: NaN and infinity reach the extremes."""
+    low, high = torch.aminmax(values.detach().unsqueeze(-1).flatten(leading + 1), dim=-1)
+    good = torch.isfinite(low) & torch.isfinite(high)
+    return good.flatten(0, leading - 1).all(0) if leading else good
+
+
+def required(value: Tensor | None) -> Tensor:
+    """A carried quantity, where this reading is known to carry it."""
+    if value is None:
+        raise ValueError("a quantity that this reading needs was not carried along the path.")
+    return value

@@ -1,0 +1,176 @@
+"""Explicit one-step samplers as tables of weights.
+
+The probability flow is dx/dσ = −σ s(x, σ), and along it a log density moves by dL/dσ = σ q, where
+q = div s + s·(s − s^w) for the drift s^w (q = div s when the sampler follows s itself). Every explicit step from σ to
+σ′ is
+
+    x_i = x + Σ_{j<i} A_ij s_j,   x⁺ = x + Σ_j B_j s_j,   s_j = s^w(x_j, σ_j),
+    L_i = L − Σ_{j<i} A^L_ij q_j,  L⁺ = L − Σ_j B^L_j q_j,
+
+with weights that depend on the two levels only. Runge–Kutta methods in σ have A_ij = −(σ′−σ) a_ij σ_j = A^L_ij. The
+exponential step (second-order DPM-Solver++, Lu et al. 2022, arXiv 2211.01095, algorithm 1) integrates the linear part
+of dx/dσ = (x − D)/σ exactly and, for the log density, takes the mid-point rule in log σ.
+
+The tangent of a step has the same weights on s-dot and the Jacobian products; the cotangent is their transpose.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sensitivity.grid import Grid
+
+Row = tuple[float, ...]
+
+
+class Table(NamedTuple):
+    """Stage levels σ_j and the weights A, B, A^L, B^L of one step."""
+
+    levels: Row
+    stages: tuple[Row, ...]
+    final: Row
+    stages_log: tuple[Row, ...]
+    final_log: Row
+
+
+@dataclass(frozen=True)
+class Step:
+    """Weights of one step.
+
+    Attributes:
+        index: which step of the path this is; with the stage it addresses the noise.
+        start: σ.
+        end: σ′.
+        table: stage levels and weights.
+        sigmas: the stage levels on the samples' device and in their dtype.
+    """
+
+    index: int
+    start: float
+    end: float
+    table: Table
+    sigmas: Tensor
+
+
+class Tableau(Protocol):
+    """A sampler's step: weights from two noise levels."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def order(self) -> int: ...
+
+    def weights(self, start: float, end: float) -> Table:
+        """The table of the step from `start` to `end`."""
+        ...
+
+
+@dataclass(frozen=True)
+class RungeKutta:
+    """Explicit Runge–Kutta method in σ with nodes c, stages a and weights b."""
+
+    name: str
+    order: int
+    nodes: Row
+    stages: tuple[Row, ...]
+    final: Row
+
+    def weights(self, start: float, end: float) -> Table:
+        """The table; here A^L = A and B^L = B."""
+        width = end - start
+        levels = tuple(end if node == 1.0 else start + node * width for node in self.nodes)
+        stages = tuple(tuple(-width * a * level for a, level in zip(row, levels, strict=False)) for row in self.stages)
+        final = tuple(-width * b * level for b, level in zip(self.final, levels, strict=True))
+        return Table(levels, stages, final, stages, final)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Second-order exponential step: denoiser at the geometric mid-point (DPM-Solver++ 2S with r = 1/2)."""
+
+    name: str = "exponential"
+    order: int = 2
+
+    def weights(self, start: float, end: float) -> Table:
+        """The table.
+
+        With D_j = x_j + σ_j² s_j: x_1 = (σ_1/σ) x + (1 − σ_1/σ) D_0 and x⁺ = (σ′/σ) x + (1 − σ′/σ) D_1.
+        """
+        middle, log_step = math.sqrt(start * end), math.log(start / end)
+        first = (1 - middle / start) * start**2
+        last = 1 - end / start
+        stages = ((), (first,))
+        final = (last * first, last * middle**2)
+        stages_log = ((), (log_step / 2 * start**2,))
+        final_log = (0.0, log_step * middle**2)
+        return Table((start, middle), stages, final, stages_log, final_log)
+
+
+EULER = RungeKutta("euler", 1, (0.0,), ((),), (1.0,))
+HEUN = RungeKutta("heun", 2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5))
+RK4 = RungeKutta(
+    "rk4", 4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+)
+# Dormand and Prince (1980), RK5(4)7M; torchdiffeq's dopri5 without its error weights and its seventh, unweighted stage.
+DOPRI5 = RungeKutta(
+    "dopri5",
+    5,
+    (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+    (
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    ),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+EXPONENTIAL = Exponential()
+
+TABLEAUX: dict[str, Tableau] = {t.name: t for t in (EULER, HEUN, RK4, DOPRI5, EXPONENTIAL)}
+
+
+def steps(levels: Tensor, tableau: Tableau, like: Tensor, *, denoise: bool = False) -> list[Step]:
+    """Steps through consecutive `levels` (either direction), with stage levels placed beside the samples `like`.
+
+    `denoise` appends x⁺ = x + σ² s(x, σ) = D_σ(x) at the last level, which is Euler's step to σ′ = 0; log densities do
+    not exist there, so L stays at the last level.
+    """
+    values = levels.tolist()
+    tables = [tableau.weights(a, b) for a, b in pairwise(values)]
+    ends = list(pairwise(values))
+    if denoise:
+        last = values[-1]
+        tables.append(Table((last,), ((),), (last**2,), ((),), (0.0,)))
+        ends.append((last, 0.0))
+    sigmas = torch.tensor([table.levels for table in tables[: len(values) - 1]], dtype=torch.float64).to(like)
+    rows = [*sigmas.unbind(), torch.tensor([values[-1]], dtype=torch.float64).to(like)]
+    return [Step(k, *ends[k], table, rows[k]) for k, table in enumerate(tables)]
+
+
+def of_grid(grid: Grid, tableau: Tableau, like: Tensor, *, denoise: bool = False) -> list[Step]:
+    """Steps down a grid."""
+    return steps(grid.levels, tableau, like, denoise=denoise)
+
+
+def find(name: str) -> Tableau:
+    """The tableau of this name.
+
+    Raises:
+        ValueError: if there is none.
+
+    Example:
+        >>> find("heun").order
+        2
+    """
+    if name not in TABLEAUX:
+        raise ValueError(f"solver={name!r} is unknown; choose one of {', '.join(TABLEAUX)}, adaptive, sde.")
+    return TABLEAUX[name]

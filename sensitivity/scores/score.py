@@ -1,0 +1,241 @@
+"""Scores: from any network to ``s(x, σ) = ∇ log p_σ(x)`` in variance-exploding coordinates.
+
+Symbols: a state of the network's own process is ``z = α x₀ + σ′ ε``; the engine works with ``x = z/α = x₀ + σ ε``,
+``σ = σ′/α``. A network predicts one of
+
+==============  =============================  =====================================
+parametrization its output                     the score
+==============  =============================  =====================================
+``"score"``     ``∇ log p_z(z)``               ``s = α · output``
+``"noise"``     ``E[ε | z]``                   ``s = −output/σ``
+``"denoiser"``  ``E[x₀ | z]``                  ``s = (output − x)/σ²``
+``"velocity"``  ``E[α̇ x₀ + σ̇′ ε | z]``         ``ε = (output − α̇ x)/(α σ̇)``
+``"v"``         ``E[α ε − σ′ x₀ | z]``         ``ε = (output + σ′ x)/(α + σ σ′)``
+==============  =============================  =====================================
+
+Without a schedule the network is called as ``network(x, sigma)`` and its process is the variance-exploding one: α = 1,
+time is σ itself, the velocity is ``dx/dσ = ε``; ``"v"`` keeps its usual variance-preserving meaning,
+α = (1 + σ²)^{−1/2}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sensitivity._checks import check_choice, check_sigma, check_states, in_autocast, per_sample, transformed
+from sensitivity.scores.schedule import Schedule
+
+__all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided", "refuse_training_mode"]
+
+PARAMETRIZATIONS = ("score", "noise", "denoiser", "velocity", "v")
+
+
+@runtime_checkable
+class Score(Protocol):
+    """``score(x, sigma) -> like x``: x of shape ``(batch, *shape)``, sigma 0-d or ``(batch,)``."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
+
+
+def as_score(
+    network: Callable[[Tensor, Tensor], Tensor], parametrization: str = "score", schedule: Schedule | None = None
+) -> NetworkScore:
+    """The score of a network.
+
+    Args:
+        network: ``network(x, sigma)`` in variance-exploding coordinates with sigma of shape ``(batch,)``, or
+            ``network(z, t)`` in those of ``schedule``; returns a tensor like its first argument.
+        parametrization: what it predicts, ``"score" | "noise" | "denoiser" | "velocity" | "v"``, see the module.
+        schedule: the map ``t ↔ (α, σ′)`` of the network's process, e.g. ``VPLinear()``.
+
+    The first ordinary call verifies the network once, by calling it: same input, same output; each sample's output
+    depends on that sample alone; the shape is kept.
+
+    Raises:
+        ValueError: an unknown parametrization; a network in training mode with dropout or batch norm.
+
+    Source: Song et al. 2021, arXiv 2011.13456, section 3; Karras et al. 2022, arXiv 2206.00364, table 1; Salimans & Ho
+    2022, arXiv 2202.00512 (v).
+
+    Example:
+        >>> import torch
+        >>> score = as_score(lambda x, sigma: x / (1 + sigma[:, None] ** 2), "denoiser")  # X ~ N(0, I)
+        >>> score(torch.tensor([[1.0, 2.0]]), torch.tensor(1.0))
+        tensor([[-0.5000, -1.0000]])
+    """
+    check_choice(parametrization, PARAMETRIZATIONS, "parametrization")
+    if not callable(network):
+        raise TypeError(
+            f"network is a {type(network).__name__}, not callable: pass a function of (x, sigma) or (z, t)."
+        )
+    return NetworkScore(network, parametrization, schedule)
+
+
+@dataclass
+class NetworkScore:
+    """A network read as a score; made by ``as_score`` and the adapters."""
+
+    network: Callable[[Tensor, Tensor], Tensor]
+    parametrization: str
+    schedule: Schedule | None = None
+    verified: bool = field(default=False, repr=False)
+    trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `Products.choose`
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """``s(x, σ)``, like ``x``."""
+        check_states(x)
+        level = check_sigma(sigma, x).expand(x.shape[0])
+        if x.shape[0] and not (self.verified or transformed()):
+            self.verify(x, level)
+        return self._evaluate(x, level)
+
+    def verify(self, x: Tensor, sigma: Tensor | float) -> None:
+        """Call the network on at most two of the samples and refuse one that is not a fixed map of each sample.
+
+        Raises:
+            ValueError: naming what failed: training mode, shape, determinism or dependence on the batch.
+        """
+        check_states(x)
+        refuse_training_mode(self.network)
+        with torch.no_grad():
+            pair, levels = _two_samples(x.detach(), check_sigma(sigma, x).detach().expand(x.shape[0]))
+            first, again, alone = (
+                self._evaluate(pair, levels),
+                self._evaluate(pair, levels),
+                self._evaluate(pair[:1], levels[:1]),
+            )
+        _compare(first, again, alone)
+        self.verified = True
+
+    def _evaluate(self, x: Tensor, sigma: Tensor) -> Tensor:
+        if self.schedule is None:
+            output = self._call(x, x, sigma)
+            return _own_coordinates(self.parametrization, output, x, per_sample(sigma, x))
+        # Levels and times in double precision: α and t of a small σ lose digits in float32.
+        accurate = sigma if sigma.device.type == "mps" else sigma.double()
+        t, alpha, noise = self.schedule.process(accurate)
+        output = self._call(x, x * _like(alpha, x), t.to(x.dtype))
+        rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
+        level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
+        if self.parametrization == "score":
+            return alpha * output
+        if self.parametrization == "denoiser":
+            return (output - x) * level**-2
+        if self.parametrization == "noise":
+            return -output / level
+        if self.parametrization == "velocity":
+            return -(output - alpha_rate * x) / ((noise_rate - level * alpha_rate) * level)
+        return -(output + noise * x) / ((alpha + level * noise) * level)
+
+    def _call(self, x: Tensor, z: Tensor, time: Tensor) -> Tensor:
+        output = self.network(z, time)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"network returns a {type(output).__name__}, not a tensor: wrap it so that it returns its prediction."
+            )
+        if output.shape != x.shape:
+            raise ValueError(
+                f"network maps shape {tuple(x.shape)} to {tuple(output.shape)}: a score keeps the shape; select the "
+                "channels that are the prediction."
+            )
+        return output.to(x.dtype)
+
+
+def _own_coordinates(parametrization: str, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    if parametrization == "score":
+        return output
+    if parametrization == "denoiser":
+        return (output - x) * sigma**-2  # a product: quotients of whole states cost more
+    if parametrization == "v":
+        # α = (1 + σ²)^{-1/2}, σ′ = ασ: ε = (v + ασ x)/(α (1 + σ²)).
+        root = (1 + sigma**2).sqrt()
+        return -(output / sigma + x / root) / root
+    return -output / sigma
+
+
+def guided(conditional: Score, unconditional: Score, weight: float) -> GuidedScore:
+    """Classifier-free guidance: ``s = (1 − w) s_∅ + w s_c``.
+
+    Args:
+        conditional, unconditional: the scores ``s_c`` and ``s_∅``.
+        weight: the guidance weight w; 0 is unconditional, 1 conditional.
+
+    Source: Ho & Salimans 2022, arXiv 2207.12598 (their weight is w − 1).
+
+    Example:
+        >>> import torch
+        >>> s = guided(lambda x, sigma: -x, lambda x, sigma: 0 * x, 3.0)
+        >>> s(torch.ones(1, 2), torch.tensor(1.0))
+        tensor([[-3., -3.]])
+    """
+    for name, score in (("conditional", conditional), ("unconditional", unconditional)):
+        if not callable(score):
+            raise TypeError(f"{name} is a {type(score).__name__}, not callable: pass a score, see as_score.")
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"weight is a {type(weight).__name__}: pass a number.")
+    return GuidedScore(conditional, unconditional, float(weight))
+
+
+@dataclass(frozen=True)
+class GuidedScore:
+    """``(1 − w) s_∅ + w s_c``; its branches stay at hand, since each follows its own law."""
+
+    conditional: Score
+    unconditional: Score
+    weight: float
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The guided score, like ``x``."""
+        return (1 - self.weight) * self.unconditional(x, sigma) + self.weight * self.conditional(x, sigma)
+
+
+def _like(value: Tensor, x: Tensor) -> Tensor:
+    return per_sample(value.to(x.dtype), x)
+
+
+def _two_samples(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The first sample and a companion that differs from it, even in a batch of equal samples."""
+    companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
+    return torch.cat([x[:1], companion]), torch.cat([sigma[:1], sigma[-1:]])
+
+
+def _compare(first: Tensor, again: Tensor, alone: Tensor) -> None:
+    scale = float(first.abs().amax())
+    if not bool(torch.isfinite(first).all()):
+        return
+    # Batched kernels reorder sums, under autocast in half precision: still far below any real dependence.
+    lenient = 5e-2 if in_autocast(first) else 1e3 * torch.finfo(first.dtype).eps
+    tolerance = lenient * scale
+    if float((first - again).abs().amax()) > tolerance:
+        raise ValueError(
+            "network gives different outputs for the same input: a score is deterministic, call .eval() "
+            "on it and fix any noise it draws."
+        )
+    if float((first[:1] - alone).abs().amax()) > 10 * tolerance:
+        raise ValueError(
+            "network gives a sample another output when it is alone in the batch: a score acts on each sample alone, "
+            "call .eval() on it or remove the coupling across the batch."
+        )
+
+
+def refuse_training_mode(network: object) -> None:
+    """Refuse a module whose dropout or batch norm is in training mode.
+
+    Raises:
+        ValueError: naming the layer; the cure is ``network.eval()``.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    for name, module in network.named_modules():
+        active = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        active = active or isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if active and module.training:
+            raise ValueError(
+                f"network is in training mode and {name or 'it'} is a {type(module).__name__}, so that its output is "
+                "random or depends on the batch: call network.eval() first."
+            )

@@ -1,0 +1,103 @@
+"""Benchmarks: every module in this folder is one, found by itself; the study `cost` runs them.
+
+A benchmark module defines
+
+- `QUESTION`: one sentence;
+- `SIZES`: problem sizes by level, `{"smoke": [{...}], "quick": [...], "full": [...]}`, each a dictionary of JSON-able
+  parameters (levels may be left out: the benchmark then does not run at them);
+- `prepare(parameters, device, seed) -> Setup`: the alternatives, ready to be called;
+- `EXPECTED`: bounds on ratios of time that the study claims, a tuple of `Bound`;
+- optionally `figures(table) -> {name: Figure}` from the benchmark's rows, in place of the common one.
+
+Modules whose names begin with an underscore are shared by benchmarks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+
+from studies.cost.timing import Counter
+
+__all__ = ["Benchmark", "Bound", "Setup", "load", "names"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Alternatives to be timed against each other.
+
+    Args:
+        alternatives: two or more functions without arguments; the first is the baseline, unless there are references.
+        counter: wraps the network that they all call, if there is one.
+        bytes_per_call: parameters, inputs and outputs of one network call.
+        references: alternatives of which the fastest is the baseline.
+        errors: relative errors of an alternative's result, (batch,), for those that have one to be held against.
+    """
+
+    alternatives: Mapping[str, Callable[[], object]]
+    counter: Counter | None = None
+    bytes_per_call: int = 0
+    references: tuple[str, ...] = ()
+    errors: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`alternative` takes at most `ratio` times as long as `against`, or as the fastest of several.
+
+    Args:
+        source: where the bound comes from.
+        error: the median relative error that `alternative` may have for the claim to hold; None asks for none.
+        kind: the `kind` of the sizes that it is meant for; None for all.
+    """
+
+    alternative: str
+    against: str | tuple[str, ...]
+    ratio: float
+    source: str
+    error: float | None = None
+    kind: str | None = None
+
+    def meant_for(self, size: str) -> bool:
+        """Whether it is claimed at a size, as the rows of the study write it: "kind=mlp, width=704, …"."""
+        return self.kind is None or f"kind={self.kind}," in f"{size},"
+
+    def rivals(self) -> tuple[str, ...]:
+        """`against` as a tuple."""
+        return (self.against,) if isinstance(self.against, str) else self.against
+
+
+class Benchmark(Protocol):
+    """The attributes of a benchmark module."""
+
+    QUESTION: str
+    SIZES: dict[str, list[dict[str, Any]]]
+    EXPECTED: tuple[Bound, ...]
+
+    def prepare(self, parameters: Mapping[str, Any], device: str, seed: int) -> Setup: ...
+
+
+def names() -> list[str]:
+    """Names of all benchmarks.
+
+    Example:
+        >>> "sampling" in names()
+        True
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in names():
+        raise ValueError(f"there is no benchmark {name!r}; choose one of {', '.join(names())}.")
+    return cast(Benchmark, importlib.import_module(f"studies.cost.benchmarks.{name}"))

@@ -1,0 +1,233 @@
+"""What a result folder says once its cells are in: rows, claims, figures and where they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from studies.errors import StudyError
+from studies.files import make_folder, read_json, write, write_json
+from studies.running import provenance
+from studies.running.tables import decode, frame, join, to_bytes
+from studies.study import STUDIES, Claim, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from studies.running.setting import Setting
+    from studies.running.store import Contents
+
+__all__ = ["Picture", "Summary", "claims_of", "read_claims", "write_claims"]
+
+DOTS_PER_INCH = 150
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG with its text alternative."""
+
+    png: bytes
+    alt: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything a report shows.
+
+    Args:
+        study, question: the study's name and question.
+        setting: what the rows depend on (`Setting.describe`).
+        digest: its digest.
+        environment: versions, commit and machine of the run that made the summary.
+        origin: over all cells: their number, how many are finished, seconds, peak memory, commits; and the name to
+            run the study by.
+        rows: all rows.
+        claims: the study's claims.
+        figures: pictures by name.
+        failures: error and traceback of failed cells.
+        notes: sentences about the run.
+    """
+
+    study: str
+    question: str
+    setting: dict[str, Any]
+    digest: str
+    environment: dict[str, Any]
+    origin: dict[str, Any]
+    rows: pa.Table
+    claims: list[Claim]
+    figures: dict[str, Picture]
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.origin["finished"] == self.origin["cells"])
+
+    def write(self, folder: Path) -> None:
+        """Store rows, claims, figures and the rest beside the cells."""
+        write(folder / "rows.parquet", to_bytes(self.rows))
+        write_claims(folder / "claims.json", self.claims)
+        pictures = make_folder(folder / "figures")
+        for name, picture in self.figures.items():
+            write(pictures / f"{name}.png", picture.png)
+        rest = {
+            key: getattr(self, key)
+            for key in ("study", "question", "setting", "digest", "environment", "origin", "failures", "notes")
+        }
+        write_json(folder / "summary.json", rest | {"alt": {name: each.alt for name, each in self.figures.items()}})
+
+    @classmethod
+    def read(cls, folder: Path) -> Summary:
+        """Inverse of `write`.
+
+        Raises:
+            StudyError: something is missing or damaged.
+        """
+        rest = read_json(folder / "summary.json")
+        try:
+            alt = rest.pop("alt")
+            figures = {name: Picture((folder / "figures" / f"{name}.png").read_bytes(), alt[name]) for name in alt}
+            rows = decode((folder / "rows.parquet").read_bytes())
+            return cls(rows=rows, claims=read_claims(folder / "claims.json"), figures=figures, **rest)
+        except (OSError, KeyError, TypeError, AttributeError) as error:
+            raise StudyError(
+                f"the summary in {folder} is damaged ({error}); run the study again to renew it."
+            ) from error
+
+    @classmethod
+    def of(cls, study: Study, setting: Setting, contents: Contents, order: Sequence[str], folder: Path) -> Summary:
+        """Judge and draw what a store holds.
+
+        Args:
+            order: names of all cells; rows come in this order, whatever the order of computation.
+        """
+        rows = join([contents.tables[name] for name in order if name in contents.tables])
+        data = with_folder(frame(rows), folder)
+        complete = len(contents.tables) == len(order)
+        claims, notes = claims_of(study, data, setting.config, complete)
+        figures, more = _figures(study, data, setting.config, complete)
+        return cls(
+            study=study.NAME,
+            question=study.QUESTION,
+            setting=setting.describe(),
+            digest=setting.digest,
+            environment=provenance.environment(),
+            origin=_origin(contents, len(order)) | {"run_as": name_of(study)},
+            rows=rows,
+            claims=claims,
+            figures=figures,
+            failures=contents.failures,
+            notes=[*contents.problems, *notes, *more],
+        )
+
+
+def name_of(study: Study) -> str:
+    """What `studies run` knows the study by: its name if it is registered, its module otherwise."""
+    return study.NAME if study.NAME in STUDIES else study.__name__
+
+
+def with_folder(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Tell claims and figures where a cell's arrays lie: `rows.attrs["folder"]`."""
+    rows.attrs["folder"] = str(folder)
+    return rows
+
+
+def claims_of(study: Study, rows: pd.DataFrame, config: Any, complete: bool) -> tuple[list[Claim], list[str]]:
+    """The study's claims; on incomplete rows an exception is a note.
+
+    Raises:
+        StudyError: the claims raise on complete rows.
+    """
+    if not len(rows):
+        return [], []
+    try:
+        return [_plain(claim) for claim in study.claims(rows, config)], []
+    except Exception as error:
+        if complete:
+            raise StudyError(f"the claims of {study.NAME!r} could not be computed: {_line(error)}.") from error
+        return [], [f"claims need the missing cells ({_line(error)})"]
+
+
+def _figures(study: Study, rows: pd.DataFrame, config: Any, complete: bool) -> tuple[dict[str, Picture], list[str]]:
+    if not len(rows):
+        return {}, []
+    try:
+        return {_safe(name): picture(name, figure) for name, figure in study.figures(rows, config).items()}, []
+    except Exception as error:
+        if complete:
+            raise StudyError(f"the figures of {study.NAME!r} could not be drawn: {_line(error)}.") from error
+        return {}, [f"figures need the missing cells ({_line(error)})"]
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+def picture(name: str, figure: Figure) -> Picture:
+    """A Matplotlib figure as PNG, with the attribute `alt` (or its name) as text alternative."""
+    buffer = io.BytesIO()
+    # Software and date are left out so that equal rows give equal files.
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
+    return Picture(buffer.getvalue(), str(getattr(figure, "alt", "") or name.replace("_", " ")))
+
+
+def _plain(claim: Claim) -> Claim:
+    """A claim with Python's own numbers."""
+    low_high = None if claim.interval is None else (float(claim.interval[0]), float(claim.interval[1]))
+    return dataclasses.replace(
+        claim,
+        measured=_number(claim.measured),
+        expected=_number(claim.expected),
+        interval=low_high,
+        holds=bool(claim.holds),
+    )
+
+
+def _number(value: Any) -> float | str:
+    return value if isinstance(value, str) else float(value)
+
+
+def _origin(contents: Contents, cells: int) -> dict[str, Any]:
+    records = list(contents.records.values())
+    return {
+        "cells": cells,
+        "finished": len(contents.tables),
+        "seconds": sum(record.get("seconds", 0.0) for record in records),
+        "peak_memory_bytes": max((record.get("peak_memory_bytes", 0) for record in records), default=0),
+        "commits": sorted({str(record.get("commit")) for record in records}),
+    }
+
+
+def write_claims(path: Path, claims: Sequence[Claim]) -> None:
+    """Store claims as JSON."""
+    write_json(path, [dataclasses.asdict(claim) for claim in claims])
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Read claims.
+
+    Raises:
+        StudyError: absent or damaged.
+    """
+    try:
+        return [_claim(item) for item in read_json(path)]
+    except (TypeError, KeyError, ValueError) as error:
+        raise StudyError(f"{path} is damaged ({error}); run the study again to renew it.") from error
+
+
+def _claim(item: Mapping[str, Any]) -> Claim:
+    interval = item["interval"]
+    return Claim(**{**item, "interval": None if interval is None else (interval[0], interval[1])})
