@@ -324,10 +324,10 @@ def _dense(group: Group, operator: Array, observation: Array, noise: Array) -> P
     total = xp.matmul(cross, operator.T) + spread
     _check_positive(total)
     lower = xp.linalg.cholesky(_symmetric(total))
-    half = xp.linalg.solve(lower, cross)
-    gain = _arrays.transposed(xp.linalg.solve(_arrays.transposed(lower), half))
+    half = _arrays.solve(lower, cross)
+    gain = _arrays.transposed(_arrays.solve(_arrays.transposed(lower), half))
     residuals = observation[None, :] - xp.matmul(group.means, operator.T)
-    white = xp.linalg.solve(lower, residuals[:, :, None])
+    white = _arrays.solve(lower, residuals[:, :, None])
     kept = _arrays.eye(group.covariances.dimension, operator) - xp.matmul(gain, operator)
     moved = _sandwich(kept, matrices) + _sandwich(gain, spread)
     logs = xp.sum(xp.log(xp.linalg.diagonal(lower)), axis=-1) + 0.5 * size * math.log(2 * math.pi)

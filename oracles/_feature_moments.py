@@ -75,7 +75,7 @@ def _blocks(frequencies: Array) -> Iterator[Array]:
     size, dimension = frequencies.shape
     step = max(1, BLOCK // (size * dimension))
     for start in range(0, size, step):
-        yield frequencies[start : start + step, :]
+        yield frequencies[start : min(start + step, size), :]
 
 
 def moments(bands: Spectrum, points: Array, weights: Array, velocities: Array | None = None, order: int = 0) -> Moments:
@@ -83,8 +83,8 @@ def moments(bands: Spectrum, points: Array, weights: Array, velocities: Array | 
 
     With ν = Ω v_i, `∂ᵃ cos θ = νᵃ cos(θ + aπ/2)`; products by Leibniz's rule.
     """
-    rows = max(1, BLOCK // int(bands.phases.shape[0]))
-    chosen = [slice(i, i + rows) for i in range(0, int(points.shape[0]), rows)]
+    rows, size = max(1, BLOCK // int(bands.phases.shape[0])), int(points.shape[0])
+    chosen = [slice(i, min(i + rows, size)) for i in range(0, size, rows)]
     parts = [
         _block(bands, points[c, :], weights[c], None if velocities is None else velocities[c, :], order) for c in chosen
     ]

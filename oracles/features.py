@@ -210,7 +210,7 @@ class Level:
 
     def solve(self, rows: Array) -> Array:
         """`rows (G + λI)⁻¹` for rows (·, m)."""
-        return namespace(rows).linalg.solve(self.matrix, rows.T).T
+        return _arrays.solve(self.matrix, rows.T).T
 
     def coefficients(self, order: int = 0) -> Array:
         """W⁽ⁿ⁾ (d, m), each from those of lower order."""
@@ -234,6 +234,8 @@ def _skip(skip: Skip | None, sigma: Array, variance: Array) -> tuple[Array, Arra
     if skip is None:
         return variance / (variance + square), square / (variance + square)
     chosen = skip(sigma)
+    if not (_arrays.is_array(chosen) or isinstance(chosen, (int, float, np.generic))):
+        raise TypeError(f"skip(sigma) must be a number, not {type(chosen).__name__}")
     value = _arrays.like(chosen, sigma)
     if tuple(value.shape) != ():
         raise ValueError(f"skip(sigma) has shape {tuple(value.shape)}; it must be one number")
