@@ -22,6 +22,7 @@ import numpy as np
 
 from oracles import _arrays, flow
 from oracles._blocks import Stack, solve
+from oracles._feature_level import tolerance
 from oracles._feature_moments import Moments, functional
 from oracles._numeric import check_levels
 
@@ -44,7 +45,7 @@ def influence(
     """dφ/dη toward every point, shape (..., N), in NumPy."""
     check_levels(sigma_max, sigma_min)
     exact = fitted.numpy()
-    rtol = exact.tolerance(sigma_max, sigma_min) if rtol is None else rtol
+    rtol = tolerance(exact, sigma_max, sigma_min) if rtol is None else rtol
     states = _arrays.concrete(latents, "influence").astype(np.float64)
     samples = flow.sample(exact, states, sigma_max, sigma_min, rtol)
     start = _gradient(gradient, samples, latents)

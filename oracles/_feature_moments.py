@@ -112,7 +112,7 @@ def _waves(bands: Spectrum, points: Array, velocities: Array | None, order: int)
     if velocities is None or order == 0:
         return turns[:1]
     speeds = xp.matmul(velocities, bands.frequencies.T)
-    return [tuple(speeds**a * wave for wave in turns[a % 4]) for a in range(order + 1)]  # type: ignore[misc]
+    return [tuple(speeds**a * wave for wave in turns[a % 4]) for a in range(order + 1)]
 
 
 def kernels(bands: Spectrum, sigma: Array) -> tuple[Array, Array, Array]:

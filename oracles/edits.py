@@ -86,11 +86,11 @@ def removal(law: GaussianMixture, indices: Sequence[int]) -> tuple[Reweighting, 
         >>> eta, path.at(eta).weights
         (-1.0, array([0.5, 0. , 0. , 0.5]))
     """
-    rates, eta = removal_rates(law.weights, indices)
+    rates, eta = _removal_rates(law.weights, indices)
     return Reweighting(law, rates), eta
 
 
-def removal_rates(weights: Array, indices: Sequence[int]) -> tuple[Array, float]:
+def _removal_rates(weights: Array, indices: Sequence[int]) -> tuple[Array, float]:
     """The rates c (K,) toward the chosen of K weights, and the η < 0 at which `w + η c` is without them."""
     known = _arrays.concrete(weights, "removal").astype(np.float64)
     chosen = _chosen(indices, len(known))

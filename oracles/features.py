@@ -38,25 +38,31 @@ True
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from oracles import _arrays, _feature_moments
 from oracles._arrays import Array, namespace
-from oracles._feature_moments import Moments, Spectrum, combined, moments
-from oracles.edits import removal_rates
-from oracles.mixture import check_weights
-from oracles.perturbation import check_order
+from oracles._feature_level import FittedLevel, Level, states, tolerance
+from oracles._feature_moments import Moments, moments
+from oracles._feature_paths import Contamination, Displacement, FeaturePath, Reweighting, checked_law, moving, removal
+
+__all__ = [
+    "Contamination",
+    "Displacement",
+    "FeatureDenoiser",
+    "FeaturePath",
+    "FittedDenoiser",
+    "FittedLevel",
+    "Reweighting",
+    "moving",
+    "removal",
+]
 
 # Relative error of W that is answered without complaint, by dtype.
 ACCURACY = {"float64": 1e-6, "float32": 1e-2}
-# Levels at which the condition number is looked at before a flow, and the tightest tolerance of a flow.
-LEVELS = 9
-RTOL = 1e-12
 
 Skip = Callable[[Any], Any]
 
@@ -132,7 +138,7 @@ class FeatureDenoiser:
 
     def features(self, x: Any) -> Array:
         """φ(x) = cos(Ω x + b), shape (..., m)."""
-        x = self.states(x, "x")
+        x = states(self, x, "x")
         flat = namespace(x).reshape(x, (-1, self.dimension))
         return namespace(x).reshape(namespace(x).cos(self.spectrum.angles(flat)), (*x.shape[:-1], self.size))
 
@@ -142,26 +148,8 @@ class FeatureDenoiser:
         Raises:
             ValueError, TypeError: for wrong shapes or kinds, values that are not finite, weights that are no law.
         """
-        points, weights = self.law(points, weights, "points", "weights")
+        points, weights = checked_law(self, points, weights, "points", "weights")
         return FittedDenoiser(self, points, weights, _variance(points, weights))
-
-    def law(self, points: Any, weights: Any, name: str, weights_name: str) -> tuple[Array, Array]:
-        """Checked points (N, d) and weights (N,) in the network's kind."""
-        points = self.states(points, name)
-        if points.ndim != 2 or points.shape[0] == 0:
-            raise ValueError(f"{name} has shape {tuple(points.shape)}; it must be (N, d), at least one point")
-        _arrays.check_finite(points, name)
-        size = int(points.shape[0])
-        equal = _arrays.from_numpy(np.full(size, 1.0 / size), points)
-        weights = equal if weights is None else _arrays.check_states(weights, points, None, weights_name)
-        if tuple(weights.shape) != (size,):
-            raise ValueError(f"{weights_name} has shape {tuple(weights.shape)}; it must be (N,) = ({size},)")
-        check_weights(weights)
-        return points, weights
-
-    def states(self, x: Any, name: str) -> Array:
-        """States (..., d) in the network's kind."""
-        return _arrays.check_states(x, self.spectrum.frequencies, self.dimension, name)
 
     def numpy(self) -> FeatureDenoiser:
         """The network in NumPy float64, with the accuracy that it has."""
@@ -185,163 +173,6 @@ def _variance(points: Array, weights: Array) -> Array:
     return xp.sum(weights * _arrays.square(offsets)) / int(points.shape[1])
 
 
-class Level:
-    """The least squares at one noise level, with derivatives along a path whose moments' derivatives `data` gives."""
-
-    def __init__(self, network: FeatureDenoiser, sigma: Array, variance: Array, data: Callable[[int], Moments | None]):
-        self.network, self.sigma, self._data = network, sigma, data
-        self.skip, self.gap = _skip(network.skip, sigma, variance)
-        self.even, self.odd, self.damping = _feature_moments.kernels(network.spectrum, sigma)
-        self.matrix = self.gram(0) + network.ridge * _arrays.eye(network.size, sigma)
-        _check_condition(self)
-        self._coefficients = [self.solve(self.target(0))]
-
-    def gram(self, order: int) -> Any:
-        """G⁽ⁿ⁾ (m, m), None where it is zero."""
-        data = self._data(order)
-        return None if data is None else _feature_moments.gram(self.even, self.odd, data)
-
-    def target(self, order: int) -> Any:
-        """B⁽ⁿ⁾ (d, m), None where it is zero."""
-        data, bands = self._data(order), self.network.spectrum
-        if data is None:
-            return None
-        return _feature_moments.target(bands, self.damping, self.sigma, self.skip, self.gap, data)
-
-    def solve(self, rows: Array) -> Array:
-        """`rows (G + λI)⁻¹` for rows (·, m)."""
-        return _arrays.solve(self.matrix, rows.T).T
-
-    def coefficients(self, order: int = 0) -> Array:
-        """W⁽ⁿ⁾ (d, m), each from those of lower order."""
-        while len(self._coefficients) <= order:
-            self._coefficients.append(self._next(len(self._coefficients)))
-        return self._coefficients[order]
-
-    def _next(self, order: int) -> Array:
-        xp, right = namespace(self.matrix), self.target(order)
-        for k in range(1, order + 1):
-            change = self.gram(k)
-            if change is not None:
-                lower = math.comb(order, k) * xp.matmul(self._coefficients[order - k], change)
-                right = -lower if right is None else right - lower
-        return self.solve(right)
-
-
-def _skip(skip: Skip | None, sigma: Array, variance: Array) -> tuple[Array, Array]:
-    """c and 1 − c."""
-    square = sigma * sigma
-    if skip is None:
-        return variance / (variance + square), square / (variance + square)
-    chosen = skip(sigma)
-    if not (_arrays.is_array(chosen) or isinstance(chosen, (int, float, np.generic))):
-        raise TypeError(f"skip(sigma) must be a number, not {type(chosen).__name__}")
-    value = _arrays.like(chosen, sigma)
-    if tuple(value.shape) != ():
-        raise ValueError(f"skip(sigma) has shape {tuple(value.shape)}; it must be one number")
-    _arrays.check_finite(value, "skip(sigma)")
-    return value, 1.0 - value
-
-
-def _check_condition(level: Level) -> None:
-    """Raise where rounding times the condition number of G + λI, if known, exceeds the accuracy."""
-    known, ridge = _arrays.values(level.matrix), _arrays.values(level.network.ridge)
-    if known is None or ridge is None:
-        return
-    epsilon, accuracy = float(np.finfo(known.dtype).eps), level.network.accuracy
-    if epsilon * np.abs(known).sum(axis=1).max() / float(ridge) <= accuracy:  # a bound that costs no eigenvalues
-        return
-    condition = _condition(known)
-    if not epsilon * condition <= accuracy:
-        raise ValueError(
-            f"at sigma = {float(_arrays.concrete(level.sigma, 'sigma')):g} the condition number of G + ridge I is "
-            f"{condition:.2g}: rounding may change the coefficients by {epsilon * condition:.1g} of their size, more "
-            f"than accuracy = {accuracy:g}; raise ridge, use fewer or more different features, or allow more"
-        )
-
-
-def _condition(matrix: np.ndarray) -> float:
-    values = np.linalg.eigvalsh(matrix.astype(np.float64))
-    return float(values[-1] / values[0]) if values[0] > 0 else math.inf
-
-
-class FittedLevel:
-    """A trained network at one noise level: denoiser, score and the score's derivatives in x, for states (..., d)."""
-
-    def __init__(self, level: Level):
-        self.level, self.network, self.sigma = level, level.network, level.sigma
-        self.coefficients = level.coefficients()
-
-    @property
-    def condition(self) -> float:
-        """The condition number of G + λI."""
-        return _condition(_arrays.concrete(self.level.matrix, "condition"))
-
-    def denoiser(self, x: Any) -> Array:
-        """D_σ(x) = c x + W φ(x), shape (..., d)."""
-        return self.map(lambda y, angles: self.level.skip * y + self.answer(angles), x)
-
-    def score(self, x: Any) -> Array:
-        """s(x) = (W φ(x) − (1 − c) x)/σ², shape (..., d)."""
-        return self.map(lambda y, angles: (self.answer(angles) - self.level.gap * y) / self.square, x)
-
-    def score_jacobian(self, x: Any) -> Array:
-        """∇s(x), rows by component, shape (..., d, d); not symmetric."""
-        return self.map(self._jacobian, x)
-
-    def score_jacobian_product(self, x: Any, v: Any) -> Array:
-        """∇s(x) v, shape (..., d)."""
-        return self.map(lambda _, angles, t: (self.along(angles, t) - self.level.gap * t) / self.square, x, v=v)
-
-    def score_divergence(self, x: Any) -> Array:
-        """div s(x), shape (...)."""
-        xp, bands = namespace(self.coefficients), self.network.spectrum
-        parts = xp.sum(self.coefficients.T * bands.frequencies, axis=1)
-        constant = self.level.gap * self.network.dimension
-        return self.map(lambda _, angles: -(xp.matmul(xp.sin(angles), parts) + constant) / self.square, x)
-
-    def third_order(self, x: Any, u: Any, v: Any) -> Array:
-        """D²s(x)[u, v] = −W (cos(Ωx + b) ∘ Ωu ∘ Ωv)/σ², shape (..., d)."""
-        xp, omega = namespace(self.coefficients), self.network.spectrum.frequencies
-
-        def bend(_: Array, angles: Array, s: Array, t: Array) -> Array:
-            both = xp.matmul(s, omega.T) * xp.matmul(t, omega.T)
-            return -xp.matmul(xp.cos(angles) * both, self.coefficients.T) / self.square
-
-        return self.map(bend, x, u=u, v=v)
-
-    @property
-    def square(self) -> Array:
-        """σ²."""
-        return self.sigma * self.sigma
-
-    def answer(self, angles: Array, order: int = 0) -> Array:
-        """W⁽ⁿ⁾ φ at angles (n, m), shape (n, d)."""
-        xp = namespace(angles)
-        return xp.matmul(xp.cos(angles), self.level.coefficients(order).T)
-
-    def along(self, angles: Array, v: Array, order: int = 0) -> Array:
-        """∇(W⁽ⁿ⁾ φ) v, shape (n, d)."""
-        xp = namespace(angles)
-        slopes = xp.sin(angles) * xp.matmul(v, self.network.spectrum.frequencies.T)
-        return -xp.matmul(slopes, self.level.coefficients(order).T)
-
-    def _jacobian(self, x: Array, angles: Array) -> Array:
-        xp, bands = namespace(x), self.network.spectrum
-        slopes = xp.sin(angles)[:, None, :] * self.coefficients[None, :, :]
-        straight = self.level.gap * _arrays.eye(self.network.dimension, x)[None, :, :]
-        return -(xp.matmul(slopes, bands.frequencies[None, :, :]) + straight) / self.square
-
-    def map(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
-        """A function of states (n, d), angles (n, m) and tangents (n, d), at states (..., d)."""
-        arrays = [self.network.states(x, "x"), *(self.network.states(t, name) for name, t in tangents.items())]
-        xp = namespace(*arrays)
-        arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
-        flat = [xp.reshape(array, (-1, self.network.dimension)) for array in arrays]
-        result = function(flat[0], self.network.spectrum.angles(flat[0]), *flat[1:])
-        return xp.reshape(result, (*arrays[0].shape[:-1], *result.shape[1:]))
-
-
 class FittedDenoiser:
     """A `FeatureDenoiser` trained on points: made by `fit` and `at`.
 
@@ -355,25 +186,34 @@ class FittedDenoiser:
     def __init__(self, network: FeatureDenoiser, points: Array, weights: Array, variance: Array):
         self.network, self.points, self.weights, self.variance = network, points, weights, variance
         self._latest: tuple[float, FittedLevel] | None = None
+        self._moments: Moments | None = None
 
     def __repr__(self) -> str:
         return f"FittedDenoiser({self.network!r}, points={int(self.points.shape[0])})"
 
-    @cached_property
+    @property
     def moments(self) -> Moments:
         """The four sums over the points."""
-        return moments(self.network.spectrum, self.points, self.weights)
+        if self._moments is not None:
+            return self._moments
+        bands = self.network.spectrum
+        found = moments(bands, self.points, self.weights)
+        # What derivatives are traced through belongs to one graph, and is not kept for another.
+        traced = (self.points, self.weights, bands.frequencies, bands.phases, *found.parts())
+        if not any(_arrays.tracked(array) for array in traced):
+            self._moments = found
+        return found
 
     def noised(self, sigma: Any) -> FittedLevel:
         """The network at noise level σ: one solve for any number of states."""
         if self._latest is not None and isinstance(sigma, float) and self._latest[0] == sigma:
             return self._latest[1]
-        level = FittedLevel(self.level(sigma, lambda k: self.moments if k == 0 else None))
+        level = FittedLevel(self._level(sigma, lambda k: self.moments if k == 0 else None))
         if isinstance(sigma, float) and isinstance(self.points, np.ndarray):  # flows come back to a level
             self._latest = (sigma, level)
         return level
 
-    def level(self, sigma: Any, data: Callable[[int], Moments | None]) -> Level:
+    def _level(self, sigma: Any, data: Callable[[int], Moments | None]) -> Level:
         """The least squares at σ along a path."""
         return Level(self.network, _arrays.check_sigma(sigma, self.points), self.variance, data)
 
@@ -421,7 +261,7 @@ class FittedDenoiser:
 
     def retrained(self, points: Array, weights: Array) -> FittedDenoiser:
         """The same network, skip included, on other points and weights, in its kind."""
-        points, weights = self.network.law(points, weights, "points", "weights")
+        points, weights = checked_law(self.network, points, weights, "points", "weights")
         return FittedDenoiser(self.network, points, weights, self.variance)
 
     def sample(self, latents: Any, sigma_max: float, sigma_min: float, *, rtol: float | None = None) -> Array:
@@ -431,10 +271,10 @@ class FittedDenoiser:
         """
         from oracles import flow
 
-        latents = self.network.states(latents, "latents")
+        latents = states(self.network, latents, "latents")
         fitted = self.numpy()
         numbers = _arrays.concrete(latents, "sampling").astype(np.float64)
-        rtol = fitted.tolerance(sigma_max, sigma_min) if rtol is None else rtol
+        rtol = tolerance(fitted, sigma_max, sigma_min) if rtol is None else rtol
         return _arrays.from_numpy(flow.sample(fitted, numbers, sigma_max, sigma_min, rtol), latents)
 
     def sample_sensitivity(
@@ -474,8 +314,8 @@ class FittedDenoiser:
         """
         from oracles import _feature_influence
 
-        latents = self.network.states(latents, "latents")
-        points = self.points if points is None else self.network.states(points, "points")
+        latents = states(self.network, latents, "latents")
+        points = self.points if points is None else states(self.network, points, "points")
         values = _feature_influence.influence(
             self, latents, functional_gradient, points, float(sigma_max), float(sigma_min), rtol
         )
@@ -485,226 +325,3 @@ class FittedDenoiser:
         """The same network in NumPy float64."""
         arrays = (_arrays.concrete(a, "numpy()").astype(np.float64) for a in (self.points, self.weights, self.variance))
         return FittedDenoiser(self.network.numpy(), *arrays)
-
-    def tolerance(self, sigma_max: float, sigma_min: float) -> float:
-        """The tolerance of a flow: 1e-12, or the largest `eps · condition` of some levels between."""
-        levels = np.geomspace(sigma_max, sigma_min, LEVELS)
-        return max(RTOL, float(np.finfo(float).eps) * max(self.numpy().condition(float(s)) for s in levels))
-
-
-class FeaturePath:
-    """A path η ↦ trained network through `base` at η = 0; subclasses say how the data move.
-
-    The names are those of `oracles.perturbation.Perturbation`.
-    """
-
-    base: FittedDenoiser
-
-    def __init__(self, base: FittedDenoiser):
-        if not isinstance(base, FittedDenoiser):
-            raise TypeError(f"base must be a FittedDenoiser, not {type(base).__name__}; call fit(points) first")
-        self.base = base
-        self._latest: tuple[float, FittedLevel] | None = None
-
-    def at(self, eta: Any) -> FittedDenoiser:
-        """The network retrained exactly on the data at η."""
-        raise NotImplementedError(f"{type(self).__name__} does not define at(eta)")
-
-    def derivative(self, order: int, eta: float = 0.0) -> Moments | None:
-        """The data's moments differentiated n ≥ 1 times in η; None where zero."""
-        raise NotImplementedError(f"{type(self).__name__} does not define derivative")
-
-    def numpy(self) -> FeaturePath:
-        """The same path in NumPy float64."""
-        raise NotImplementedError(f"{type(self).__name__} does not define numpy()")
-
-    def score_derivative(self, x: Any, sigma: Any, order: int = 1, eta: float = 0.0) -> Array:
-        """∂ⁿ s^η(x)/∂ηⁿ = W⁽ⁿ⁾ φ(x)/σ² for any n ≥ 1, shape (..., d)."""
-        check_order(order)
-        level = self._level(sigma, eta)
-        return level.map(lambda _, angles: level.answer(angles, order) / level.square, x)
-
-    def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Array:
-        """∇ṡ(x) v, first order in η at 0, shape (..., d)."""
-        level = self._level(sigma, 0.0)
-        return level.map(lambda _, angles, t: level.along(angles, t, 1) / level.square, x, v=v)
-
-    def sample(
-        self, latents: Any, eta: float, sigma_max: float, sigma_min: float, *, rtol: float | None = None
-    ) -> Array:
-        """Where the flow of the network retrained at η carries latents (..., d)."""
-        return self.at(eta).sample(latents, sigma_max, sigma_min, rtol=rtol)
-
-    def sample_sensitivity(
-        self, latents: Any, sigma_max: float, sigma_min: float, order: int = 1, *, rtol: float | None = None
-    ) -> tuple[Array, Array]:
-        """Samples (..., d) and their derivative of order 1 or 2 in η at 0, with fixed latents."""
-        from oracles import flow
-
-        latents, path = self.base.network.states(latents, "latents"), self.numpy()
-        numbers = _arrays.concrete(latents, "sampling").astype(np.float64)
-        rtol = path.base.tolerance(sigma_max, sigma_min) if rtol is None else rtol
-        pair = flow.sensitivity(path, numbers, sigma_max, sigma_min, order, rtol)
-        return _arrays.from_numpy(pair[0], latents), _arrays.from_numpy(pair[1], latents)
-
-    def _level(self, sigma: Any, eta: float) -> FittedLevel:
-        if eta == 0.0 and self._latest is not None and isinstance(sigma, float) and self._latest[0] == sigma:
-            return self._latest[1]
-        base = self.base if eta == 0.0 else self.at(eta)
-        changes: dict[int, Moments | None] = {0: base.moments}
-
-        def data(k: int) -> Moments | None:
-            if k not in changes:
-                changes[k] = self._change(k, eta)
-            return changes[k]
-
-        level = FittedLevel(base.level(sigma, data))
-        if eta == 0.0 and isinstance(sigma, float) and isinstance(self.base.points, np.ndarray):
-            self._latest = (sigma, level)
-        return level
-
-    def _change(self, order: int, eta: float) -> Moments | None:
-        """The derivative of the moments, kept where it does not depend on the level."""
-        if not isinstance(self.base.points, np.ndarray) or eta != 0.0:
-            return self.derivative(order, eta)
-        if order not in self._changes:
-            self._changes[order] = self.derivative(order, eta)
-        return self._changes[order]
-
-    @cached_property
-    def _changes(self) -> dict[int, Moments | None]:
-        return {}
-
-
-class Contamination(FeaturePath):
-    """Retraining on `(1 − η) ρ + η ν`, ν the law of points `toward` (M, d) with weights (M,), equal if None.
-
-    Example:
-        >>> fitted = FeatureDenoiser([[1.0]], [0.3], ridge=0.1).fit([[0.0], [1.0]])
-        >>> Contamination(fitted, [[2.0]]).at(0.5).weights
-        array([0.25, 0.25, 0.5 ])
-    """
-
-    def __init__(self, base: FittedDenoiser, toward: Any, toward_weights: Any = None):
-        super().__init__(base)
-        self.points, self.weights = base.network.law(toward, toward_weights, "toward", "toward_weights")
-
-    def at(self, eta: Any) -> FittedDenoiser:
-        """The network retrained on both laws' points, 0 ≤ η ≤ 1."""
-        known = _arrays.values(eta) if _arrays.is_array(eta) else eta
-        if known is not None and not 0 <= known <= 1:
-            raise ValueError(f"eta = {eta} leaves [0, 1], where the weights are no law; see removal for less mass")
-        xp = namespace(self.points)
-        weights = xp.concat([(1 - eta) * self.base.weights, eta * self.weights])
-        return self.base.retrained(xp.concat([self.base.points, self.points]), weights)
-
-    def derivative(self, order: int, eta: float = 0.0) -> Moments | None:
-        """M^ν − M^ρ, then zero."""
-        if order > 1:
-            return None
-        return combined([(1.0, moments(self._bands, self.points, self.weights)), (-1.0, self.base.moments)])
-
-    def score_derivative(self, x: Any, sigma: Any, order: int = 1, eta: float = 0.0) -> Array:
-        """∂ⁿ s^η(x)/∂ηⁿ for any n ≥ 1 at 0 ≤ η ≤ 1, shape (..., d)."""
-        return super().score_derivative(x, sigma, order, eta)
-
-    def numpy(self) -> Contamination:
-        """The same path in NumPy float64."""
-        return Contamination(self.base.numpy(), *_float64(self.points, self.weights))
-
-    @property
-    def _bands(self) -> Spectrum:
-        return self.base.network.spectrum
-
-
-class Reweighting(FeaturePath):
-    """Retraining with the weights `w + η c`, rates c of shape (N,) with sum zero.
-
-    Example:
-        >>> fitted = FeatureDenoiser([[1.0]], [0.3], ridge=0.1).fit([[0.0], [1.0]])
-        >>> Reweighting(fitted, [-0.5, 0.5]).at(0.5).weights
-        array([0.25, 0.75])
-    """
-
-    def __init__(self, base: FittedDenoiser, rates: Any):
-        super().__init__(base)
-        self.rates = _arrays.check_states(rates, base.weights, None, "rates")
-        if tuple(self.rates.shape) != tuple(base.weights.shape):
-            raise ValueError(
-                f"rates has shape {tuple(self.rates.shape)}; it must be (N,) = {tuple(base.weights.shape)}"
-            )
-        _arrays.check_finite(self.rates, "rates")
-        known = _arrays.values(self.rates)
-        if known is not None and abs(known.sum()) > 1e-6 * max(1.0, np.abs(known).max()):
-            raise ValueError(f"rates sum to {known.sum()}, not to zero; subtract their mean or rescale them")
-
-    def at(self, eta: Any) -> FittedDenoiser:
-        """The network retrained with the weights at η, where none is negative; what rounding leaves of one is zero."""
-        xp, weights = namespace(self.rates), self.base.weights
-        moved = weights + eta * self.rates
-        rounding = 8 * xp.finfo(weights.dtype).eps * xp.abs(weights)
-        moved = xp.where(xp.abs(moved) <= rounding, xp.zeros_like(moved), moved)
-        return self.base.retrained(self.base.points, moved)
-
-    def derivative(self, order: int, eta: float = 0.0) -> Moments | None:
-        """The moments with the rates for weights, then zero."""
-        return moments(self.base.network.spectrum, self.base.points, self.rates) if order == 1 else None
-
-    def numpy(self) -> Reweighting:
-        """The same path in NumPy float64."""
-        return Reweighting(self.base.numpy(), *_float64(self.rates))
-
-
-def removal(fitted: FittedDenoiser, indices: Sequence[int]) -> tuple[Reweighting, float]:
-    """The removal of training points: the path toward them, and the η < 0 that removes them, `−h/(1 − h)` for mass h.
-
-    Example:
-        >>> fitted = FeatureDenoiser([[1.0]], [0.3], ridge=0.1).fit([[0.0], [1.0], [3.0], [4.0]])
-        >>> path, eta = removal(fitted, [1, 2])
-        >>> eta, path.at(eta).weights
-        (-1.0, array([0.5, 0. , 0. , 0.5]))
-    """
-    rates, eta = removal_rates(fitted.weights, indices)
-    return Reweighting(fitted, rates), eta
-
-
-class Displacement(FeaturePath):
-    """Retraining on points moved by `η v_i`, displacements v of shape (N, d); derivatives of any order."""
-
-    def __init__(self, base: FittedDenoiser, displacements: Any):
-        super().__init__(base)
-        self.displacements = base.network.states(displacements, "displacements")
-        if tuple(self.displacements.shape) != tuple(base.points.shape):
-            shapes = f"{tuple(self.displacements.shape)}; it must be (N, d) = {tuple(base.points.shape)}"
-            raise ValueError(f"displacements has shape {shapes}")
-        _arrays.check_finite(self.displacements, "displacements")
-
-    def at(self, eta: Any) -> FittedDenoiser:
-        """The network retrained on the points at η."""
-        return self.base.retrained(self.base.points + eta * self.displacements, self.base.weights)
-
-    def derivative(self, order: int, eta: float = 0.0) -> Moments | None:
-        """The moments' derivative at η."""
-        base, points = self.base, self.base.points
-        points = points if eta == 0.0 else points + eta * self.displacements
-        return moments(base.network.spectrum, points, base.weights, self.displacements, order)
-
-    def numpy(self) -> Displacement:
-        """The same path in NumPy float64."""
-        return Displacement(self.base.numpy(), *_float64(self.displacements))
-
-
-def moving(fitted: FittedDenoiser, displacements: Any) -> Displacement:
-    """The path of networks whose training points move by `η v_i`, displacements v of shape (N, d).
-
-    Example:
-        >>> fitted = FeatureDenoiser([[1.0]], [0.3], ridge=0.1).fit([[0.0], [1.0]])
-        >>> moving(fitted, [[0.0], [2.0]]).at(0.5).points
-        array([[0.],
-               [2.]])
-    """
-    return Displacement(fitted, displacements)
-
-
-def _float64(*arrays: Array) -> list[np.ndarray]:
-    return [_arrays.concrete(array, "numpy()").astype(np.float64) for array in arrays]

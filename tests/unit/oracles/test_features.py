@@ -392,6 +392,20 @@ def test_small_blocks_of_latents_give_the_same_influence(monkeypatch):
     assert_close(FITTED.influence(LATENTS, np.cos, 4.0, 0.2), values, rtol=1e-8, atol=1e-9)
 
 
+def test_what_is_kept_belongs_to_no_graph():
+    """Assert two backward passes through one network, gradients after a pass without them, and use in and after jit."""
+    points = torch.tensor(POINTS, requires_grad=True)
+    fitted = FeatureDenoiser(torch.tensor(FREQUENCIES), torch.tensor(PHASES), RIDGE, skip).fit(points)
+    with torch.no_grad():
+        fitted.score(torch.tensor(STATES), SIGMA)
+    gradients = [torch.autograd.grad(fitted.score(torch.tensor(STATES), SIGMA).sum(), points)[0] for _ in range(2)]
+    assert_close(gradients[0], gradients[1], rtol=1e-12)
+    assert float(gradients[0].abs().max()) > 0
+    ours = FeatureDenoiser(jnp.array(FREQUENCIES), jnp.array(PHASES), RIDGE, skip).fit(jnp.array(POINTS))
+    compiled = jax.jit(lambda x: ours.score(x, SIGMA))(jnp.array(STATES))
+    assert_close(np.asarray(ours.score(jnp.array(STATES), SIGMA)), np.asarray(compiled), rtol=1e-10, atol=1e-12)
+
+
 def test_torch_latents_give_torch_results():
     """Assert kind and values of samples, sensitivities and influence for a network in torch."""
     network = FeatureDenoiser(torch.tensor(FREQUENCIES), torch.tensor(PHASES), RIDGE, skip)
