@@ -269,6 +269,18 @@ def test_noise_may_be_a_mixture():
     assert_close(np.exp(posterior.log_density(x)), product / evidence, rtol=1e-9, atol=1e-12)
 
 
+def test_the_posterior_of_a_contaminated_prior_is_contaminated():
+    """Assert that η becomes `η Z_ν/((1 − η) Z_ρ + η Z_ν)`, Z the evidences: a posterior's sensitivity to its prior."""
+    base, toward, (operator, observation) = LAWS["full"], LAWS["diagonal"], problem(2)
+    arguments, eta, x = (operator, observation, 0.2), 0.3, MEANS[:2]
+    prior = AdditivePerturbation(base, toward)
+    ratio = float(np.exp(toward.log_evidence(*arguments) - base.log_evidence(*arguments)))
+    moved = eta * ratio / (1 - eta + eta * ratio)
+    pair = AdditivePerturbation(base.conditioned(*arguments), toward.conditioned(*arguments))
+    truth = prior.at(eta).conditioned(*arguments).noised(0.5).score(x)
+    assert_close(pair.score(x, 0.5, moved), truth, rtol=1e-10, atol=1e-11)
+
+
 def test_samples_of_the_joint_law_are_calibrated():
     """Assert that draws (x, y) rank uniformly in the posterior's distribution function: a chi-square at one in 1e6."""
     law = GaussianMixture.isotropic([0.4, 0.6], [[-1.0], [1.0]], [0.3, 0.1])
@@ -280,18 +292,19 @@ def test_samples_of_the_joint_law_are_calibrated():
     assert np.sum((counts - 60) ** 2 / 60) < 45.1  # the 1 − 1e-6 quantile of chi-square with nine degrees
 
 
-def test_images_need_no_square_matrix():
-    """Assert block formulas along the observation at d = 784, without the memory of one d×d matrix a component."""
+@pytest.mark.parametrize("d", [784, 3072])
+def test_images_need_no_square_matrix(d):
+    """Assert block formulas along the observation, without the memory of half a d×d matrix a component."""
     rng = np.random.default_rng(0)
-    weights, means, factors = np.full(10, 0.1), rng.standard_normal((10, 784)), rng.standard_normal((10, 784, 12))
+    weights, means, factors = np.full(10, 0.1), rng.standard_normal((10, d)), rng.standard_normal((10, d, 12))
     law = GaussianMixture.low_rank(weights, means, factors, 0.01)
-    operator = np.eye(784)[::20] + 0.1 * rng.standard_normal((40, 784))
+    operator = np.eye(d)[:: d // 40][:40] + 0.1 * rng.standard_normal((40, d))
     observation = rng.standard_normal(40)
     tracemalloc.start()
     posterior = law.conditioned(operator, observation, 0.05)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 10 * 784 * 784 * 8 / 2
+    assert peak < 10 * d * d * 8 / 2
     assert "lowrank" in repr(posterior)
     seen = operator @ factors @ np.swapaxes(operator @ factors, 1, 2) + 0.01 * operator @ operator.T
     total = seen + 0.05 * np.eye(40)
@@ -299,7 +312,7 @@ def test_images_need_no_square_matrix():
     solved = np.linalg.solve(total, residuals[:, :, None])
     assert_close(posterior.means @ operator.T, means @ operator.T + (seen @ solved)[:, :, 0], rtol=1e-8, atol=1e-8)
     shrunk = seen - seen @ np.linalg.solve(total, seen)
-    along = operator @ posterior.groups[0].covariances.apply(np.broadcast_to(operator, (10, 40, 784))).swapaxes(1, 2)
+    along = operator @ posterior.groups[0].covariances.apply(np.broadcast_to(operator, (10, 40, d))).swapaxes(1, 2)
     assert_close(along, shrunk, rtol=1e-8, atol=1e-9)
 
 

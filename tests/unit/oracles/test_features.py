@@ -106,10 +106,10 @@ def test_expectations_are_those_of_symbolic_integration():
 class Digits:
     """The network in mpmath with fifty digits, sums over points and both signs written out, at one level."""
 
-    def __init__(self, frequencies: Any, phases: Any, ridge: float, sigma: float):
+    def __init__(self, frequencies: Any, phases: Any, ridge: float, sigma: float, variance: float = 0.8):
         self.omega = [[mp.mpf(float(v)) for v in row] for row in frequencies]
         self.phases, self.ridge, self.sigma = [mp.mpf(float(v)) for v in phases], mp.mpf(ridge), mp.mpf(sigma)
-        self.skip = mp.mpf(0.8) / (mp.mpf(0.8) + self.sigma**2)
+        self.skip = mp.mpf(variance) / (mp.mpf(variance) + self.sigma**2)
 
     def _angle(self, j: int, x: Any) -> Any:
         return mp.fdot(self.omega[j], x) + self.phases[j]
@@ -158,6 +158,24 @@ def test_score_is_that_of_fifty_digits(sigma):
         network = Digits(FREQUENCIES, PHASES, RIDGE, sigma)
         truth = [floats(network.score(exact([x])[0], exact(POINTS), exact(WEIGHTS))) for x in STATES[:2]]
     assert_close(FITTED.score(STATES[:2], sigma), np.stack(truth), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 1e-3, 1e2, 1e4])
+def test_extreme_levels_are_those_of_fifty_digits(sigma):
+    """Assert the score and its derivative with the default skip from σ = 1e-6 to 1e4, where 1 − c would cancel."""
+    fitted = FeatureDenoiser(FREQUENCIES, PHASES, RIDGE).fit(POINTS, WEIGHTS)
+    states = STATES[:1] * max(1.0, sigma)
+    with mp.workdps(50):
+        network = Digits(FREQUENCIES, PHASES, RIDGE, sigma, float(fitted.variance))
+        points, base, new = exact(np.concatenate([POINTS, TOWARD])), exact(WEIGHTS), exact(TOWARD_WEIGHTS)
+
+        def path(eta: Any) -> Any:
+            return network.score(exact(states)[0], points, [(1 - eta) * w for w in base] + [eta * w for w in new])
+
+        score, slope = floats(path(mp.mpf(0))), differences(path, 1)
+    assert_close(fitted.score(states, sigma)[0], score, rtol=1e-9, atol=1e-10 * float(np.abs(score).max()))
+    value = fitted.score_derivative(states, sigma, TOWARD, TOWARD_WEIGHTS)[0]
+    assert_close(value, slope, rtol=1e-8, atol=1e-9 * float(np.abs(slope).max()))
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -300,6 +318,14 @@ def test_more_features_approach_the_empirical_denoiser():
         errors.append(float(np.mean(miss @ mass)))
     assert all(fine < coarse / 8 for coarse, fine in pairwise(errors))
     assert errors[-1] < 1e-7
+
+
+def test_random_features_are_those_of_the_kernel():
+    """Assert `2 mean_j φ_j(x) φ_j(y) → exp(−|x − y|²/2ℓ²)`, four thousand features, five standard errors."""
+    network = FeatureDenoiser.random(4000, 2, length=0.7, ridge=1.0, seed=4)
+    x, y = network.features(STATES[0]), network.features(STATES[0] + np.array([0.4, -0.3]))
+    products = 2 * x * y
+    assert abs(products.mean() - np.exp(-0.25 / (2 * 0.49))) < 5 * products.std() / np.sqrt(4000)
 
 
 def test_underfitting_is_selective():
@@ -463,17 +489,18 @@ def test_an_answer_spoilt_by_rounding_is_refused():
     assert np.all(np.isfinite(loose.score(STATES, 0.1)))
 
 
-def test_images_are_within_reach():
-    """Assert derivative and influence at d = 784 for low-rank images, against retraining and the forward solve."""
+@pytest.mark.parametrize("d", [784, 3072])
+def test_images_are_within_reach(d):
+    """Assert derivative and influence for low-rank images with noise, against retraining and the forward solve."""
     rng = np.random.default_rng(4)
-    points = rng.standard_normal((60, 5)) @ rng.standard_normal((5, 784)) + 0.1 * rng.standard_normal((60, 784))
-    fitted = FeatureDenoiser.random(12, 784, length=80.0, ridge=1e-3, seed=2).fit(points)
-    x, step = points[:2] + 2.0 * rng.standard_normal((2, 784)), 1e-4
+    points = rng.standard_normal((60, 5)) @ rng.standard_normal((5, d)) + 0.1 * rng.standard_normal((60, d))
+    fitted = FeatureDenoiser.random(12, d, length=3 * np.sqrt(d), ridge=1e-3, seed=2).fit(points)
+    x, step = points[:2] + 2.0 * rng.standard_normal((2, d)), 1e-4
     path = Reweighting(fitted, np.eye(60)[7] - 1 / 60)
     moved = (path.at(step).score(x, 2.0) - path.at(-step).score(x, 2.0)) / (2 * step)
     value = fitted.score_derivative(x, 2.0, points[7:8])
     assert_close(value, moved, rtol=1e-5, atol=1e-6 * float(np.abs(value).max()))
-    latents = 40.0 * rng.standard_normal((2, 784))
+    latents = 40.0 * rng.standard_normal((2, d))
     values = fitted.influence(latents, np.ones_like(latents), 40.0, 1.0)
     delta = fitted.sample_sensitivity(latents, points[7:8], 40.0, 1.0)[1]
     assert_close(values[:, 7], delta.sum(axis=1), rtol=1e-7, atol=1e-8 * float(np.abs(values).max()))
