@@ -129,7 +129,7 @@ def _field(fitted: FittedDenoiser, layout: _Layout) -> Callable[[float, Stack], 
             -level.even * outer,
             -level.odd * outer,
             level.gap * slope[:, :, None] * damped[:, None, :],
-            level.skip * here.square * (slope @ bands.frequencies.T) * damped,
+            level.skip * here._square * (slope @ bands.frequencies.T) * damped,
         ]
         moved = level.gap * x - features @ weights.T
         back = -level.gap * slope - (np.sin(angles) * turned) @ bands.frequencies

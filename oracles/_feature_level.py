@@ -134,26 +134,28 @@ class FittedLevel:
 
     def denoiser(self, x: Any) -> Array:
         """D_σ(x) = c x + W φ(x), shape (..., d)."""
-        return self.map(lambda y, angles: self.level.skip * y + self.answer(angles), x)
+        return self._over_states(lambda y, angles: self.level.skip * y + self._answer(angles), x)
 
     def score(self, x: Any) -> Array:
         """s(x) = (W φ(x) − (1 − c) x)/σ², shape (..., d)."""
-        return self.map(lambda y, angles: (self.answer(angles) - self.level.gap * y) / self.square, x)
+        return self._over_states(lambda y, angles: (self._answer(angles) - self.level.gap * y) / self._square, x)
 
     def score_jacobian(self, x: Any) -> Array:
         """∇s(x), rows by component, shape (..., d, d); not symmetric."""
-        return self.map(self._jacobian, x)
+        return self._over_states(self._jacobian, x)
 
     def score_jacobian_product(self, x: Any, v: Any) -> Array:
         """∇s(x) v, shape (..., d)."""
-        return self.map(lambda _, angles, t: (self.along(angles, t) - self.level.gap * t) / self.square, x, v=v)
+        return self._over_states(
+            lambda _, angles, t: (self._along(angles, t) - self.level.gap * t) / self._square, x, v=v
+        )
 
     def score_divergence(self, x: Any) -> Array:
         """div s(x), shape (...)."""
         xp, bands = namespace(self.coefficients), self.network.spectrum
         parts = xp.sum(self.coefficients.T * bands.frequencies, axis=1)
         constant = self.level.gap * self.network.dimension
-        return self.map(lambda _, angles: -(xp.matmul(xp.sin(angles), parts) + constant) / self.square, x)
+        return self._over_states(lambda _, angles: -(xp.matmul(xp.sin(angles), parts) + constant) / self._square, x)
 
     def third_order(self, x: Any, u: Any, v: Any) -> Array:
         """D²s(x)[u, v] = −W (cos(Ωx + b) ∘ Ωu ∘ Ωv)/σ², shape (..., d)."""
@@ -161,21 +163,21 @@ class FittedLevel:
 
         def bend(_: Array, angles: Array, s: Array, t: Array) -> Array:
             both = xp.matmul(s, omega.T) * xp.matmul(t, omega.T)
-            return -xp.matmul(xp.cos(angles) * both, self.coefficients.T) / self.square
+            return -xp.matmul(xp.cos(angles) * both, self.coefficients.T) / self._square
 
-        return self.map(bend, x, u=u, v=v)
+        return self._over_states(bend, x, u=u, v=v)
 
     @property
-    def square(self) -> Array:
+    def _square(self) -> Array:
         """σ²."""
         return self.sigma * self.sigma
 
-    def answer(self, angles: Array, order: int = 0) -> Array:
+    def _answer(self, angles: Array, order: int = 0) -> Array:
         """W⁽ⁿ⁾ φ at angles (n, m), shape (n, d)."""
         xp = namespace(angles)
         return xp.matmul(xp.cos(angles), self.level.coefficients(order).T)
 
-    def along(self, angles: Array, v: Array, order: int = 0) -> Array:
+    def _along(self, angles: Array, v: Array, order: int = 0) -> Array:
         """∇(W⁽ⁿ⁾ φ) v, shape (n, d)."""
         xp = namespace(angles)
         slopes = xp.sin(angles) * xp.matmul(v, self.network.spectrum.frequencies.T)
@@ -185,9 +187,9 @@ class FittedLevel:
         xp, bands = namespace(x), self.network.spectrum
         slopes = xp.sin(angles)[:, None, :] * self.coefficients[None, :, :]
         straight = self.level.gap * _arrays.eye(self.network.dimension, x)[None, :, :]
-        return -(xp.matmul(slopes, bands.frequencies[None, :, :]) + straight) / self.square
+        return -(xp.matmul(slopes, bands.frequencies[None, :, :]) + straight) / self._square
 
-    def map(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
+    def _over_states(self, function: Callable[..., Array], x: Any, **tangents: Any) -> Array:
         """A function of states (n, d), angles (n, m) and tangents (n, d), at states (..., d)."""
         arrays = [states(self.network, x, "x"), *(states(self.network, t, name) for name, t in tangents.items())]
         xp = namespace(*arrays)

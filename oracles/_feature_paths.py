@@ -74,12 +74,12 @@ class FeaturePath:
         """∂ⁿ s^η(x)/∂ηⁿ = W⁽ⁿ⁾ φ(x)/σ² for any n ≥ 1, shape (..., d)."""
         check_order(order)
         level = self._level(sigma, eta)
-        return level.map(lambda _, angles: level.answer(angles, order) / level.square, x)
+        return level._over_states(lambda _, angles: level._answer(angles, order) / level._square, x)
 
     def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Array:
         """∇ṡ(x) v, first order in η at 0, shape (..., d)."""
         level = self._level(sigma, 0.0)
-        return level.map(lambda _, angles, t: level.along(angles, t, 1) / level.square, x, v=v)
+        return level._over_states(lambda _, angles, t: level._along(angles, t, 1) / level._square, x, v=v)
 
     def sample(
         self, latents: Any, eta: float, sigma_max: float, sigma_min: float, *, rtol: float | None = None
