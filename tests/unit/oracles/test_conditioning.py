@@ -90,6 +90,17 @@ def test_singular_operators_say_nothing_in_their_null_space(name):
     same(parts(LAWS[name], *arguments), joint(LAWS[name], *arguments))
 
 
+def test_operators_within_the_factors_span_are_seen_right():
+    """Assert block formulas where A's rows lie in the span of one component's factors: a redundant basis."""
+    rng = np.random.default_rng(9)
+    factors, (_, observation) = rng.standard_normal((3, 12, 4)), problem(3)
+    law = GaussianMixture.low_rank(WEIGHTS, rng.standard_normal((3, 12)), factors, [0.2, 0.0, 0.7])
+    operator = rng.standard_normal((3, 4)) @ factors[0].T
+    posterior = law.conditioned(operator, observation, 0.4)
+    assert "lowrank" in repr(posterior)
+    same(parts(law, operator, observation, 0.4), joint(law, operator, observation, 0.4))
+
+
 @pytest.mark.parametrize("name", ["diagonal", "isotropic", "low_rank", "rank_only"])
 def test_observations_without_noise_are_met_exactly(name):
     """Assert block formulas at zero noise, `A x = y`, and no variance along A."""
