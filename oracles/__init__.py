@@ -16,6 +16,7 @@ _MODULES = (
     "capabilities",
     "edits",
     "empirical",
+    "features",
     "flow",
     "geometries",
     "information",

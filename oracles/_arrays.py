@@ -200,6 +200,15 @@ def transposed(matrices: Array) -> Array:
     return namespace(matrices).matrix_transpose(matrices)
 
 
+def solve(matrices: Array, columns: Array) -> Array:
+    """M⁻¹ B for matrices (..., m, m) and columns (..., m, n)."""
+    xp = namespace(matrices, columns)
+    if compat.is_torch_array(matrices) and (tracked(matrices) or tracked(columns)):
+        # Second derivatives by nested forward mode through torch.linalg.solve are half of what they should be.
+        return xp.matmul(xp.linalg.inv(matrices), columns)
+    return xp.linalg.solve(matrices, columns)
+
+
 def joined(parts: list[Array]) -> Array:
     """Arrays one after the other along their first axis."""
     return parts[0] if len(parts) == 1 else namespace(*parts).concat(parts, axis=0)

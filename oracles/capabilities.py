@@ -35,6 +35,7 @@ import numpy as np
 
 from oracles._arrays import Array, namespace
 from oracles.empirical import EmpiricalLaw
+from oracles.features import FeatureDenoiser, FittedDenoiser
 from oracles.mixture import GaussianMixture
 from oracles.parameters import ParameterPerturbation
 from oracles.perturbation import AdditivePerturbation
@@ -94,6 +95,10 @@ QUANTITIES: dict[str, Callable[[Setting], Any]] = {
     "score_derivative": lambda s: _contaminated(s).score_derivative(s.x, s.sigma, 2, 0.1),
     "parameter score_derivative": lambda s: _moving(s).score_derivative(s.x, s.sigma),
     "sample_sensitivity": lambda s: _contaminated(s).sample_sensitivity(s.convert(_LATENTS) + s.x, 4.0, 0.5)[1],
+    "conditioned score": lambda s: _observed(s, s.law.conditioned).noised(s.sigma).score(s.x),
+    "log_evidence": lambda s: _observed(s, s.law.log_evidence),
+    "feature score": lambda s: _trained(s).score(s.x, s.sigma),
+    "feature score_derivative": lambda s: _trained(s).score_derivative(s.x, s.sigma, s.convert(_V), order=2),
     "streamed log_density": lambda s: EmpiricalLaw(s.law.means).noised(s.sigma).log_density(s.x),
     "streamed score": lambda s: EmpiricalLaw(s.law.means).noised(s.sigma).score(s.x),
 }
@@ -103,6 +108,17 @@ def _line(s: Setting) -> GaussianMixture:
     """The first coordinate's law."""
     first = GaussianMixture(s.law.weights, s.law.means[:, :1], s.law.covariances[:, :1, :1])
     return first.noised(s.sigma)
+
+
+def _observed(s: Setting, function: Callable[..., Any]) -> Any:
+    """A function of an operator, an observation and a noise covariance."""
+    return function(s.convert(np.array([[1.0, 0.5]])), s.convert(np.array([0.4])), 0.3)
+
+
+def _trained(s: Setting) -> FittedDenoiser:
+    """A network trained on the means with the weights."""
+    network = FeatureDenoiser(s.convert(_COVARIANCES[1] + 1.0), s.convert(_WEIGHTS), 0.1, lambda level: 0.5)
+    return network.fit(s.law.means, s.law.weights)
 
 
 def _contaminated(s: Setting) -> AdditivePerturbation:

@@ -86,13 +86,19 @@ def removal(law: GaussianMixture, indices: Sequence[int]) -> tuple[Reweighting, 
         >>> eta, path.at(eta).weights
         (-1.0, array([0.5, 0. , 0. , 0.5]))
     """
-    chosen = _chosen(indices, law.size)
-    weights = _arrays.concrete(law.weights, "removal").astype(np.float64)
-    mass = float(weights[chosen].sum())
-    if not 0 < mass < weights.sum():
+    rates, eta = _removal_rates(law.weights, indices)
+    return Reweighting(law, rates), eta
+
+
+def _removal_rates(weights: Array, indices: Sequence[int]) -> tuple[Array, float]:
+    """The rates c (K,) toward the chosen of K weights, and the η < 0 at which `w + η c` is without them."""
+    known = _arrays.concrete(weights, "removal").astype(np.float64)
+    chosen = _chosen(indices, len(known))
+    mass = float(known[chosen].sum())
+    if not 0 < mass < known.sum():
         raise ValueError(f"indices hold mass {mass} of the law; remove some of it, but not all")
-    toward = np.where(np.isin(np.arange(law.size), chosen), weights / mass, 0.0)
-    return Reweighting(law, _arrays.from_numpy(toward - weights, law.weights)), -mass / (1 - mass)
+    toward = np.where(np.isin(np.arange(len(known)), chosen), known / mass, 0.0)
+    return _arrays.from_numpy(toward - known, weights), -mass / (1 - mass)
 
 
 def _chosen(indices: Sequence[int], size: int) -> np.ndarray:

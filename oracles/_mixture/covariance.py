@@ -260,7 +260,7 @@ def full(covariances: Array) -> Full:
     check_symmetric(covariances, "covariances")
     xp = namespace(covariances)
     eigenvalues, basis = xp.linalg.eigh(detached(covariances))
-    _check_positive_semidefinite(eigenvalues)
+    check_positive_semidefinite(eigenvalues, "covariances")
     eigenvalues = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
     if not tracked(covariances):
         return Full(basis, eigenvalues)
@@ -301,10 +301,11 @@ def check_symmetric(covariances: Array, name: str) -> None:
         raise ValueError(f"{name} are not symmetric (they differ from their transposes by {miss}); symmetrise them")
 
 
-def _check_positive_semidefinite(eigenvalues: Array) -> None:
+def check_positive_semidefinite(eigenvalues: Array, name: str) -> None:
+    """Raise where known eigenvalues are negative beyond rounding."""
     known = values(eigenvalues)
     if known is not None and np.min(known, initial=0.0) < -_allowance(known):
-        raise ValueError(f"covariances are not positive semi-definite (an eigenvalue is {known.min()}); correct them")
+        raise ValueError(f"{name}: not positive semi-definite (an eigenvalue is {known.min()}); correct it")
 
 
 def _well_conditioned(eigenvalues: Array) -> bool:

@@ -98,6 +98,28 @@ class TestContaminated(LawContract):
         return Parameters(weights, means, np.concatenate([COVARIANCES, np.zeros((3, 4, 4))]))
 
 
+OPERATOR, OBSERVATION, NOISE = RNG.standard_normal((2, 4)), np.array([0.4, -1.0]), np.array([1.5, 0.8])
+
+
+class TestPosterior(LawContract):
+    """A contaminated low-rank law given a linear observation, against block formulas of the joint Gaussian."""
+
+    def law(self, convert: Any) -> GaussianMixture:
+        base = GaussianMixture.low_rank(convert(WEIGHTS), convert(MEANS), convert(FACTORS[:, :, :1]), 0.4)
+        toward = GaussianMixture.empirical(convert(MEANS[::-1] - 1.0), convert(WEIGHTS))
+        return AdditivePerturbation(base, toward).at(0.3).conditioned(*map(convert, (OPERATOR, OBSERVATION, NOISE)))
+
+    def dense(self) -> Parameters:
+        one = FACTORS[:, :, :1] @ np.swapaxes(FACTORS[:, :, :1], 1, 2) + 0.4 * np.eye(4)
+        means, covariances = np.concatenate([MEANS, MEANS[::-1] - 1.0]), np.concatenate([one, np.zeros((3, 4, 4))])
+        seen = OPERATOR @ covariances @ OPERATOR.T + np.diag(NOISE)
+        gain, residuals = covariances @ OPERATOR.T @ np.linalg.inv(seen), OBSERVATION - means @ OPERATOR.T
+        square = np.einsum("ki,kij,kj->k", residuals, np.linalg.inv(seen), residuals)
+        shares = np.concatenate([0.7 * WEIGHTS, 0.3 * WEIGHTS]) * np.exp(-0.5 * square) / np.sqrt(np.linalg.det(seen))
+        moved = means + np.einsum("kij,kj->ki", gain, residuals)
+        return Parameters(shares / shares.sum(), moved, covariances - gain @ OPERATOR @ covariances)
+
+
 class TestOnTheLine(LawContract):
     """d = 1."""
 

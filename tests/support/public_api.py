@@ -14,9 +14,9 @@ from typing import Any
 
 STORED = Path(__file__).with_name("public_api.txt")
 PACKAGES = ("oracles", "sensitivity", "studies.verification")
-MODULES = ("oracles.edits", "oracles.empirical", "oracles.flow", "oracles.geometries", "oracles.information",
-           "oracles.lines", "oracles.parameters", "oracles.reference", "oracles.symbolic", "oracles.transport",
-           "sensitivity.functionals")  # fmt: skip
+MODULES = ("oracles.edits", "oracles.empirical", "oracles.features", "oracles.flow", "oracles.geometries",
+           "oracles.information", "oracles.lines", "oracles.parameters", "oracles.reference", "oracles.symbolic",
+           "oracles.transport", "sensitivity.functionals")  # fmt: skip
 
 
 def signature(value: Any) -> str:

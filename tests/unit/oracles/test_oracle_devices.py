@@ -13,6 +13,7 @@ from support.problems import PROBLEMS
 
 from oracles import AdditivePerturbation, GaussianMixture
 from oracles.empirical import EmpiricalLaw
+from oracles.features import FeatureDenoiser, moving, removal
 from oracles.parameters import ParameterPerturbation
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no PrivateUse1 Python backend")
@@ -35,6 +36,13 @@ def quantities(convert: Any) -> list[Any]:
     values += [EmpiricalLaw(law.means).noised(1e-9).score(x), perturbation.score_derivative(x, 0.5, 2, 0.1)]
     path = ParameterPerturbation(law, means=x, covariances=law.covariances)
     values += [path.score_derivative(x, 0.5, 2), *perturbation.sample_sensitivity(x, 4.0, 1.0)]
+    for one in (law, low, GaussianMixture.empirical(law.means), GaussianMixture.isotropic(law.weights, law.means, 0.2)):
+        posterior = one.conditioned(x[:2, :], x[0, :2], 0.3)
+        values += [posterior.noised(0.5).score(x), posterior.weights, one.log_evidence(x[:2, :], x[0, :2], 0.3)]
+    fitted = FeatureDenoiser(x, x[:, 0], 0.1).fit(law.means, law.weights)
+    values += [fitted.denoiser(x, 0.5), fitted.score_jacobian(x, 0.5), fitted.score_derivative(x, 0.5, x, order=2)]
+    values += [moving(fitted, law.means).score_derivative(x, 0.5, 2), removal(fitted, [0])[0].score_derivative(x, 0.5)]
+    values += [*fitted.sample_sensitivity(x, x[:1, :], 4.0, 1.0), fitted.influence(x, x, 4.0, 1.0)]
     line = GaussianMixture.isotropic(law.weights, law.means[:, :1], 0.3)
     return [*values, line.cdf(x[:, :1]), line.quantile(line.cdf(x[:, :1]))]
 
