@@ -26,6 +26,7 @@ from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
 from .perturbations import Move, Perturbation, Remove, Reweight, Toward
 from .ratio import log_density_ratio
+from .responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
 from .results import SampleSensitivity, Trajectory
 from .schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 from .scores import Score, as_score, guided
@@ -37,21 +38,25 @@ __all__ = [
     "SDE",
     "VE",
     "Adaptive",
+    "DenoisingLoss",
     "DiscreteDDPM",
     "Estimate",
     "Formula",
     "GaussianAnchor",
     "Grid",
     "Influence",
+    "LocalResponse",
     "Measure",
     "Mixture",
     "Move",
     "NetworkMeasure",
     "Outcome",
     "Outcomes",
+    "ParameterResponse",
     "PerBranch",
     "Perturbation",
     "Points",
+    "PopulationResponse",
     "RatioClassifier",
     "RatioNetwork",
     "RectifiedFlow",
@@ -78,6 +83,7 @@ __all__ = [
     "ito_step_bias",
     "log_density",
     "log_density_ratio",
+    "recommendation",
     "resample",
     "sample_sensitivity",
     "score_derivative",

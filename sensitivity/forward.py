@@ -20,6 +20,7 @@ from .grid import Grid
 from .laws import Laws
 from .outcome import Watch
 from .path import mark_log_error, run
+from .responses import POPULATION, PopulationResponse, Response, chosen
 from .results import SampleSensitivity, Trajectory, joined
 from .scores import Score
 from .sde import Stochastic
@@ -49,6 +50,7 @@ def sample_sensitivity(
     products: str = "auto",
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
+    response: Response = POPULATION,
 ) -> SampleSensitivity:
     """Samples and their sensitivities dx/dη toward a perturbation of the data, for fixed latents.
 
@@ -74,6 +76,9 @@ def sample_sensitivity(
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
+        response: how the score answers the change: as the optimum, `PopulationResponse()`; through its parameters,
+            `ParameterResponse(...)`; by local patches, `LocalResponse(...)`. The last two take no anchor, trace, probes
+            or control, and give no log ratio (NaN).
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -87,7 +92,10 @@ def sample_sensitivity(
         >>> result.outcome.sentence
         '1 of 1 samples finished.'
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    own = None if isinstance(chosen(response), PopulationResponse) else response
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control, own)
+    if own is not None and order != 1:
+        raise ValueError(f"order={order!r} is known for PopulationResponse() only; use order=1 with other responses.")
     prepared = prepare(score, latents, perturbation, grid, options)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
