@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from .gradients import DataLoss
+from .gradients import DataLoss, exact_attention
 from .losses import checked
 
 SHARE = 0.1
@@ -79,7 +79,7 @@ class GaussNewton:
             ) -> Tensor:
                 return (c * checked(self.data.loss(lambda _x, _s: s, x0, sigma, noise), len(c))).sum()
 
-            with self.data.context():
+            with torch.no_grad(), exact_attention():
                 output, back = vjp(network, vector)
                 # J v as the derivative of Jᵀ u in u: no layer needs a forward mode.
                 _, forward = vjp(lambda u, b=back: b(u)[0], torch.zeros_like(output))

@@ -7,16 +7,17 @@ g_i = ∂_θ ℓ_i with ℓ_i the mean of example i over its draws, g_ν = Σ_j 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sensitivity.measures import Points
 from sensitivity.move import Move
 from sensitivity.perturbation import Perturbation, Sum
-from sensitivity.products import Products
 
 from .losses import checked, draws_of
 from .weights import Weights
@@ -33,14 +34,12 @@ class DataLoss:
 
     Attributes:
         evaluations: rows evaluated so far, with or without derivatives.
-        products: how derivatives of this network must be taken; its cures are in force during every call.
     """
 
     def __init__(self, weights: Weights, loss: Any, data: Points, block: int):
         self.weights, self.loss, self.data, self.block = weights, loss, data, block
         self.sigma, self.noise = draws_of(loss, data.data[0])
         self.evaluations = 0
-        self.products: Products | None = None
 
     @property
     def draws(self) -> int:
@@ -118,7 +117,7 @@ class DataLoss:
         return total
 
     def _gradient(self, value: Any) -> Tensor:
-        with self.context(), torch.enable_grad():
+        with exact_attention(), torch.enable_grad():
             vector = self.weights.vector.detach().requires_grad_()
             result = value(vector)
             if not result.requires_grad:
@@ -128,9 +127,10 @@ class DataLoss:
                 )
             return torch.autograd.grad(result, vector)[0]
 
-    def context(self) -> Any:
-        """The cures that this network's derivatives need."""
-        return torch.no_grad() if self.products is None else self.products._context()
+
+def exact_attention() -> AbstractContextManager[None]:
+    """Attention by its composite kernel: the fused ones have no second derivatives."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def check_change(change: Perturbation, data: Points) -> None:

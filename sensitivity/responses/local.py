@@ -106,8 +106,8 @@ class LocalResponse(SourceResponse):
             return
         if change.masses is None:
             raise ValueError(
-                f"perturbation={type(change).__name__} has no patch-local form; use PopulationResponse(), or remove the "
-                "old points and add the moved ones."
+                f"perturbation={type(change).__name__} has no patch-local form; use PopulationResponse(), or remove "
+                "the old points and add the moved ones."
             )
         for _, measure in change.masses:
             self._check_measure(measure)

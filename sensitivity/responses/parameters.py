@@ -155,9 +155,7 @@ class ParameterResponse(SourceResponse):
 
     def pushed(self, products: Products, changes: Sequence[Perturbation], grid: Grid) -> Pushed:
         """J δ_k + ∂_θ s θ̇_k in one product along both."""
-        self.losses.products = products
-        move = Along(self.weights, products, self._directions(changes))
-        return move
+        return Along(self.weights, products, self._directions(changes))
 
     def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
         """−Γ·(H + λ)⁻¹(g_i − g_ρ) for every functional and latent."""
@@ -187,7 +185,7 @@ class ParameterResponse(SourceResponse):
 
     def _pull(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> Tensor:
         self.losses.evaluations += len(x)
-        with self.losses.context(), torch.enable_grad():
+        with torch.enable_grad():
             vector = self.weights.vector.detach().requires_grad_()
             value = self.weights.score_at(vector)(x, sigma).to(x.dtype)
             rows = [torch.autograd.grad(value, vector, mu, retain_graph=True)[0] for mu in cotangents]
