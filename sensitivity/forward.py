@@ -9,6 +9,7 @@ computed sample in the mass, at the carried log density.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from .grid import Grid
 from .laws import Laws
 from .outcome import Watch
 from .path import mark_log_error, run
-from .responses import POPULATION, PopulationResponse, Response, chosen
+from .responses import POPULATION, PopulationResponse, Response, chosen, note
 from .results import SampleSensitivity, Trajectory, joined
 from .scores import Score
 from .sde import Stochastic
@@ -99,7 +100,8 @@ def sample_sensitivity(
     prepared = prepare(score, latents, perturbation, grid, options)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
-    return joined(parts, prepared.single)
+    result = joined(parts, prepared.single)
+    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
 
 
 def _check_order(order: int, standard_error: bool, work: Run) -> None:

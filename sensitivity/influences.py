@@ -23,7 +23,7 @@ from .measures import Points
 from .outcome import Outcomes, Watch
 from .perturbations import Toward
 from .products import DIFFERENCES
-from .responses import POPULATION, Response, SourceResponse, Stage, chosen
+from .responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from .scores import GuidedScore, Score
 from .setup import Options, Run, prepare
 from .streaming import paired
@@ -125,7 +125,8 @@ def influence(
     work = prepare(score, latents, change, grid, options, tangents=False)
     speeds = _rates(rates, work, len(data))
     parts = _parts(work, functionals, data, speeds, top_k, chunk_size, own)
-    return _joined(parts, isinstance(functional, Sequence))
+    result = _joined(parts, isinstance(functional, Sequence))
+    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
 
 
 def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list[Tensor], Tensor]:

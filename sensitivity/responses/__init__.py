@@ -11,7 +11,7 @@ from __future__ import annotations
 from .local import LocalResponse
 from .losses import DenoisingLoss
 from .parameters import ParameterResponse
-from .response import POPULATION, PopulationResponse, Response, SourceResponse, Stage, chosen, recommendation
+from .response import POPULATION, PopulationResponse, Response, SourceResponse, Stage, chosen, note, recommendation
 
 __all__ = [
     "POPULATION",
@@ -23,5 +23,6 @@ __all__ = [
     "SourceResponse",
     "Stage",
     "chosen",
+    "note",
     "recommendation",
 ]

@@ -56,14 +56,13 @@ class LocalResponse(SourceResponse):
 
     Source: Kamb & Ganguli 2024, arXiv 2412.20292; Scarvelis & Solomon 2025, arXiv 2509.23092 (moving mass).
 
-    Example (one pixel: the population's answer with the data's own kernel density):
+    Example (images of one pixel at −1 and 1; mass moves to 1, and samples with it):
         >>> from sensitivity import Grid, Points, Toward, sample_sensitivity
         >>> data = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1)
         >>> law = Points(data)
         >>> change, grid = Toward(Points(data[1:])), Grid(5.0, 0.5, 8)
         >>> latents = torch.ones(1, 1, 1, 1)
         >>> local = sample_sensitivity(law.score, latents, change, grid, response=LocalResponse(law, "whole"))
-        >>> exact = sample_sensitivity(law.score, latents, change, grid, anchor=law, solver="heun")
         >>> local.sensitivity.item() > 0, local.cost.away
         (True, 0)
     """

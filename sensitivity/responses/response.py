@@ -230,26 +230,32 @@ def module_of(score: Any) -> nn.Module | None:
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+def _convolutional(score: Any) -> bool:
+    branches = [score.unconditional, score.conditional] if isinstance(score, GuidedScore) else [score]
+    modules = [module for module in map(module_of, branches) if module is not None]
+    return any(isinstance(part, _CONVOLUTIONS) for module in modules for part in module.modules())
+
+
 def recommendation(score: Any) -> str:
     """Which response suits a score, in one sentence, from the layers of its network.
 
+    The outcome of a run with the population's response ends with it where the network is convolutional.
+
     Example:
         >>> from sensitivity import as_score
-        >>> convolutional = as_score(nn.Conv2d(1, 1, 3, padding=1))
-        >>> recommendation(convolutional).split(":")[0]
-        'a convolutional network answers less, and more locally, than the optimum'
-        >>> recommendation(lambda x, sigma: -x).split(":")[0]
-        'nothing is known of how this score was made'
+        >>> recommendation(as_score(nn.Conv2d(1, 1, 3, padding=1)))[:34]
+        'The network is convolutional: such'
+        >>> recommendation(lambda x, sigma: -x)
+        'PopulationResponse() is the answer of the optimum; ParameterResponse(...) is that of trained parameters.'
     """
-    branches = [score.unconditional, score.conditional] if isinstance(score, GuidedScore) else [score]
-    modules = [m for m in map(module_of, branches) if m is not None]
-    if not modules:
-        return "nothing is known of how this score was made: PopulationResponse() is the answer of its optimum."
-    if any(isinstance(part, _CONVOLUTIONS) for module in modules for part in module.modules()):
+    if _convolutional(score):
         return (
-            "a convolutional network answers less, and more locally, than the optimum: compare "
-            "ParameterResponse(score, loss, data) and LocalResponse(points) with the default."
+            "The network is convolutional: such networks answer less, and more locally, than their optimum; compare "
+            "ParameterResponse(...) and LocalResponse(...)."
         )
-    return (
-        "PopulationResponse() is the answer of this network's optimum, ParameterResponse(...) that of its parameters."
-    )
+    return "PopulationResponse() is the answer of the optimum; ParameterResponse(...) is that of trained parameters."
+
+
+def note(score: Any) -> str:
+    """The recommendation where it differs from the default, else nothing."""
+    return recommendation(score) if _convolutional(score) else ""

@@ -1,17 +1,18 @@
 """A network that is trained exactly, in NumPy: cosine features, linear in its parameters, ridge least squares.
 
-D_W(x, σ) = W φ(x, σ), φ = cos(Ω x/√(1 + σ²) + b). With fixed draws (σ_k, ε_k) and weights w(σ) the training loss of data
-weights p is quadratic in W,
+D_W(x, σ) = W φ(x, σ), φ = cos(Ω x/√(1 + σ²) + b). With fixed draws (σ_k, ε_k) and weights w(σ) the training loss of
+data weights p is quadratic in W,
 
     L(W; p) = Σ_i p_i (1/K) Σ_k w(σ_k) |W φ_ik − x_i|²/d + (λ/2)|W|²,
 
-so that retraining is a solve of W (2/d · G + λ) = 2/d · B with G = Σ p_i w_k φφᵀ/K and B = Σ p_i w_k x_i φᵀ/K. Everything
-the engine says of this network is compared with solves, their derivatives in p, and Heun's method written out anew.
+so that retraining is a solve of W (2/d · G + λ) = 2/d · B with G = Σ p_i w_k φφᵀ/K and B = Σ p_i w_k x_i φᵀ/K. What the
+engine says of this network is compared with solves, their derivatives in p, and Heun's method written out anew.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class Trained:
     def sampled(self, weights: np.ndarray, rate: np.ndarray, latents: np.ndarray, levels: np.ndarray):
         """Heun's method from the latents with its tangent dx/dη along dW/dη = rate: samples and sensitivities."""
         x, tangent = latents.copy(), np.zeros_like(latents)
-        for start, end in zip(levels[:-1], levels[1:], strict=True):
+        for start, end in pairwise(levels):
             first = self._slope(weights, rate, x, tangent, start)
             middle = [value + (end - start) * slope for value, slope in zip((x, tangent), first, strict=True)]
             second = self._slope(weights, rate, *middle, end)
