@@ -29,6 +29,7 @@ from sensitivity.readings.first_order import sample_sensitivity
 from sensitivity.readings.influences import Influence, influence
 from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
+from sensitivity.responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.outcome import Outcome, Outcomes
 from sensitivity.sampler.sde import SDE
@@ -41,21 +42,25 @@ __all__ = [
     "SDE",
     "VE",
     "Adaptive",
+    "DenoisingLoss",
     "DiscreteDDPM",
     "Estimate",
     "Formula",
     "GaussianAnchor",
     "Grid",
     "Influence",
+    "LocalResponse",
     "Measure",
     "Mixture",
     "Move",
     "NetworkMeasure",
     "Outcome",
     "Outcomes",
+    "ParameterResponse",
     "PerBranch",
     "Perturbation",
     "Points",
+    "PopulationResponse",
     "RatioClassifier",
     "RatioNetwork",
     "RectifiedFlow",
@@ -82,6 +87,7 @@ __all__ = [
     "ito_step_bias",
     "log_density",
     "log_density_ratio",
+    "recommendation",
     "resample",
     "sample_sensitivity",
     "score_derivative",

@@ -8,7 +8,7 @@ density along a foreign path as in Skreta et al. 2024, arXiv 2412.17762).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
-from sensitivity.readings.prepare import Options, Run, prepare
+from sensitivity.readings.prepare import Options, Run, as_changes, prepare
+from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
 from sensitivity.sampler.carried_network import filled
 from sensitivity.sampler.local_maps import Cost, Laws
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
@@ -65,6 +66,7 @@ def resample(
     products: str = "auto",
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
+    response: Response = POPULATION,
 ) -> Resampled:
     """Samples from the same latents after mass η has moved, no retraining and no linearisation in η.
 
@@ -78,6 +80,8 @@ def resample(
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
             for
             `sample_sensitivity`.
+        response: as for `sample_sensitivity`; the finite form of `ParameterResponse` has the parameters θ + ηθ̇, that of
+            `LocalResponse` is exact in η.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -93,6 +97,8 @@ def resample(
         True
     """
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    if isinstance(chosen(response), SourceResponse):
+        return _answered(response, score, latents, perturbation, eta, grid, options, chunk_size)
     prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
     masses = _masses(prepared, eta)
     parts, first = [], 0
@@ -103,11 +109,47 @@ def resample(
     return _joined(parts)
 
 
+def _answered(
+    response: SourceResponse,
+    score: Score,
+    latents: Tensor,
+    perturbation: Any,
+    eta: Any,
+    grid: Grid,
+    options: Options,
+    chunk_size: int | None,
+) -> Resampled:
+    """Plain sampling from the score that the response has after the masses have moved."""
+    changes, single = as_changes(perturbation)
+    work = prepare(score, latents, perturbation, grid, replace(options, response=response), tangents=False)
+    masses = [_per_latent(mass, latents) for mass in _etas(eta, single, len(changes))]
+    moved = response.finite(score, changes, masses, work.grid)
+    parts, first = [], 0
+    for chunk in work.chunks(chunk_size):
+        rows = slice(first, first + len(chunk.latents))
+        chunk.laws.cost.away = response.evaluations
+        parts.append(_resample(_with_score(chunk, moved(rows)), [[]]))
+        first = rows.stop
+    return _joined(parts)
+
+
+def _with_score(work: Run, score: Score) -> Run:
+    """The run with another score, of which values alone are asked for."""
+    (law,) = work.laws.laws
+    other = replace(law.products, score=score, method="reverse")
+    return replace(work, laws=replace(work.laws, laws=(replace(law, products=other),)))
+
+
+def _etas(eta: Any, single: bool, count: int) -> Sequence[Any]:
+    etas = [eta] if single else eta
+    if not isinstance(etas, Sequence | Tensor) or len(etas) != count:
+        raise ValueError(f"eta={eta!r} does not match {count} perturbations; give one mass for each.")
+    return etas
+
+
 def _masses(work: Run, eta: Any) -> list[list[Mass]]:
     """(w_j, ν_j) of every law, w_j of shape (batch,)."""
-    etas = [eta] if work.single else eta
-    if not isinstance(etas, Sequence | Tensor) or len(etas) != work.directions:
-        raise ValueError(f"eta={eta!r} does not match {work.directions} perturbations; give one mass for each.")
+    etas = _etas(eta, work.single, work.directions)
     result = []
     for b, law in enumerate(work.laws.laws):
         own: list[Mass] = []

@@ -9,6 +9,7 @@ computed sample in the mass, at the carried log density.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.prepare import Options, Run, prepare
 from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
 from sensitivity.readings.second_order import curvature_slope
+from sensitivity.responses import POPULATION, PopulationResponse, Response, chosen, note
 from sensitivity.sampler.carried_network import Linked
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.outcome import Watch
@@ -49,6 +51,7 @@ def sample_sensitivity(
     products: str = "auto",
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
+    response: Response = POPULATION,
 ) -> SampleSensitivity:
     """Samples and their sensitivities dx/dη toward a perturbation of the data, for fixed latents.
 
@@ -74,6 +77,9 @@ def sample_sensitivity(
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
+        response: how the score answers the change: as the optimum, `PopulationResponse()`; through its parameters,
+            `ParameterResponse(...)`; by local patches, `LocalResponse(...)`. The last two take no anchor, trace, probes
+            or control, and give no log ratio (NaN).
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -87,11 +93,15 @@ def sample_sensitivity(
         >>> result.outcome.sentence
         '1 of 1 samples finished.'
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    own = None if isinstance(chosen(response), PopulationResponse) else response
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control, own)
+    if own is not None and order != 1:
+        raise ValueError(f"order={order!r} is known for PopulationResponse() only; use order=1 with other responses.")
     prepared = prepare(score, latents, perturbation, grid, options)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
-    return joined(parts, prepared.single)
+    result = joined(parts, prepared.single)
+    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
 
 
 def _check_order(order: int, standard_error: bool, work: Run) -> None:

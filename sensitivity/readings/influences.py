@@ -19,9 +19,10 @@ from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.contamination import Toward
-from sensitivity.readings.adjoint import pull_back, record_path
+from sensitivity.readings.adjoint import Pairing, pull_back, record_path
 from sensitivity.readings.prepare import Options, Run, prepare
 from sensitivity.readings.streaming import paired
+from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcomes, Watch
 from sensitivity.scores.per_branch import PerBranch
@@ -76,6 +77,7 @@ def influence(
     chunk_size: int | None = None,
     products: str = "auto",
     control: GaussianAnchor | None = None,
+    response: Response = POPULATION,
 ) -> Influence:
     """The derivative of functionals of the samples toward each of N points, by one backward pass.
 
@@ -93,6 +95,7 @@ def influence(
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
+        response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -117,11 +120,13 @@ def influence(
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
+    own = response if isinstance(chosen(response), SourceResponse) else None
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control, response=own)
     work = prepare(score, latents, change, grid, options, tangents=False)
     speeds = _rates(rates, work, len(data))
-    parts = _parts(work, functionals, data, speeds, top_k, chunk_size)
-    return _joined(parts, isinstance(functional, Sequence))
+    parts = _parts(work, functionals, data, speeds, top_k, chunk_size, own)
+    result = _joined(parts, isinstance(functional, Sequence))
+    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
 
 
 def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -151,6 +156,7 @@ def _parts(
     rates: list[Tensor | None],
     top_k: int | None,
     chunk_size: int | None,
+    response: SourceResponse | None,
 ) -> list[Influence]:
     chunks = work.chunks(chunk_size)
     watches = [Watch(len(c.latents), c.latents.device) for c in chunks]
@@ -162,11 +168,39 @@ def _parts(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
-        found, indices = paired(chunk.laws, pairings, data, rates, top_k)
+        if response is None:
+            found, indices = paired(chunk.laws, pairings, data, rates, top_k)
+        else:
+            found, indices = _answered(response, chunk, pairings, data, rates[0], top_k)
         mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
         parts.append(Influence(found, indices, state.x, own, mean, error, watch.read(), chunk.laws.cost))
     return parts
+
+
+def _answered(
+    response: SourceResponse,
+    work: Run,
+    pairings: Sequence[Pairing],
+    data: Points,
+    rates: Tensor | None,
+    top_k: int | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Values (F, batch, N) by the transposed source of a response, or the k largest with their indices."""
+    score = work.laws.laws[0].products.score
+    values = response.paired([_stage(pairing) for pairing in pairings], data, score, work.grid)
+    work.laws.cost.sources += len(pairings)
+    work.laws.cost.away = response.evaluations
+    values = values if rates is None else values * rates
+    if top_k is None:
+        return values, None
+    indices = values.abs().topk(min(top_k, values.shape[-1]), -1).indices
+    return values.gather(-1, indices), indices
+
+
+def _stage(pairing: Pairing) -> Stage:
+    running = pairing.record.running.reshape(-1, *[1] * (pairing.cotangents.ndim - 2))
+    return Stage(pairing.record.x, pairing.record.sigma, torch.where(running, pairing.cotangents, 0.0))
 
 
 def _row_slices(sizes: Sequence[int]) -> list[slice]:

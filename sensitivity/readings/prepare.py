@@ -87,6 +87,7 @@ class Options:
     products: str = "auto"
     differentiable: bool = False
     control: GaussianAnchor | None = None
+    response: Any = None
 
 
 def prepare(
@@ -115,11 +116,15 @@ def prepare(
     x = latents if options.differentiable else latents.detach()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     choose = _chooser(options, x, sigma, tangents)
-    laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
+    laws, anchors = laws_of(score, changes, options.anchor, choose)
+    if options.response is not None:
+        laws = options.response.bound(laws, x, grid, tangents)
+    laws, anchors = link(laws, anchors, choose)
     solver, grid = solver_of(options.solver, score, x, grid)
     needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
     carried = needed or (plain and options.anchor is not None)
     shared = _with_density(laws, x, options, solver, carried)
+    shared.cost.away = 0 if options.response is None else options.response.evaluations
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
     path = of_grid(grid, solver, x, denoise=options.denoise)
     move: Any = advance

@@ -54,11 +54,14 @@ class Cost:
         evaluations: stage inputs at which a network was evaluated, alone or with products.
         products: Jacobian products, with probes and with tangents or cotangents.
         sources: evaluations of a perturbation's source.
+        away: network evaluations away from the path, of the whole run and not per sample, that a response asked for:
+            rows of training data (a gradient counts as one) or of states it was calibrated at.
     """
 
     evaluations: int = 0
     products: int = 0
     sources: int = 0
+    away: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Laws:
 
     def rows(self, rows: slice) -> Laws:
         """The laws for a chunk of the latents."""
-        return Laws(self.laws, self.trace, None if self.noise is None else self.noise[rows])
+        noise = None if self.noise is None else self.noise[rows]
+        return Laws(self.laws, self.trace, noise, Cost(away=self.cost.away))
 
     def values(self, x: Tensor, sigma: Tensor, tangents: Tensor | None, *, step: int, stage: int) -> Local:
         """Scores, divergences and Jacobian products at one stage input."""

@@ -57,6 +57,7 @@ class Outcomes:
     Attributes:
         codes: (batch,) values of `Outcome`.
         levels: (batch,) noise level σ of the first bad step; NaN where finished.
+        note: what the run would have the reader know beside, or nothing; ends the sentence.
 
     Example:
         >>> found = Outcomes(torch.tensor([0, 3]), torch.tensor([float("nan"), 0.5]))
@@ -66,6 +67,7 @@ class Outcomes:
 
     codes: Tensor
     levels: Tensor
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -93,12 +95,12 @@ class Outcomes:
             if bool(bad.any()):
                 level = float(self.levels[bad].max())
                 parts.append(f"{int(bad.sum())}: {outcome.sentence}, first at σ = {level:.3g}")
-        return "; ".join(parts) + "."
+        return "; ".join(parts) + "." + (f" {self.note}" if self.note else "")
 
     @classmethod
     def join(cls, parts: list[Outcomes]) -> Outcomes:
         """Outcomes of consecutive chunks."""
-        return cls(torch.cat([p.codes for p in parts]), torch.cat([p.levels for p in parts]))
+        return cls(torch.cat([p.codes for p in parts]), torch.cat([p.levels for p in parts]), parts[0].note)
 
 
 class Watch:
