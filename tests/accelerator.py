@@ -2,21 +2,23 @@
 
     python tests/accelerator.py --out DIR [--part checks|cost|studies|all] [--minutes M]
     python tests/accelerator.py --out DIR --rehearse          everything in small on this machine's processor
-    python tests/accelerator.py --wheels DIR                  packages and data to take along, made where there is a network
+    python tests/accelerator.py --wheels DIR                  packages and data to take along, where there is a network
     python tests/accelerator.py --publish DIR                 results of a run into studies/results/accelerator
 
 Jobs run in order of what they are worth; one that does not fit into the time left is skipped and says so, one that
 fails is logged and does not stop the others. Results are written after each: tables, arrays, a manifest with the card,
 driver, versions, commit (environment variable ACCELERATOR_COMMIT where there is no clone) and command, and a log.
-A folder `.wheels` beside `tests`, where there is one, is installed first (pure packages are read in place).
+A folder `.wheels` beside `tests`, where there is one, is installed first, into a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def carried(folder: Path) -> None:
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         return
-    site = folder / "site"
+    site = Path(tempfile.gettempdir()) / f"carried-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     if not site.is_dir():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
         subprocess.run([*command, "--target", str(site), *map(str, wheels)], check=True)
@@ -73,7 +75,6 @@ def measure(asked: argparse.Namespace) -> int:
     start = time.monotonic()
     carried(WHEELS)
     import torch
-
     from accelerator_parts import checks, cost, plan, store, suite, truth
 
     device = "cpu" if asked.rehearse and asked.device == "cuda" else asked.device
@@ -84,7 +85,9 @@ def measure(asked: argparse.Namespace) -> int:
         torch.set_num_threads(1)
     known = {"part": asked.part, "minutes": asked.minutes, "seed": asked.seed, "rehearsal": asked.rehearse}
     results = store.Store(asked.out, known)
-    jobs = [*checks.JOBS, *cost.JOBS, suite.START, *truth.JOBS, *cost.LATER, suite.END]
+    first, *others = truth.JOBS
+    *quick, influences = cost.JOBS
+    jobs = [*checks.JOBS, *quick, suite.START, first, influences, *others, *cost.LATER, suite.END]
     names = set(filter(None, asked.only.split(",")))
     if unknown := names - {job.name for job in jobs}:
         print(f"no job is called {sorted(unknown)[0]!r}: choose from {', '.join(job.name for job in jobs)}.")

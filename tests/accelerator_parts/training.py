@@ -97,7 +97,6 @@ class Trainer:
         self.orders = [_order(p, last) for p in self.parameters]
         self.vector = torch.cat([_flat(p.detach(), o) for p, o in zip(self.parameters, self.orders, strict=True)])
         self.average, self.first, self.second = self.vector.clone(), *(torch.zeros_like(self.vector) for _ in range(2))
-        self.loss = self.vector.new_zeros(())
         self.graph: torch.cuda.CUDAGraph | None = None
         self._place()
 
@@ -150,7 +149,6 @@ class Trainer:
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             self._adam(torch.cat([_flat(g, o) for g, o in zip(gradients, self.orders, strict=True)]))
-            self.loss.lerp_(loss.detach(), 0.01)
 
     def _adam(self, gradient: Tensor) -> None:
         (one, two), count = BETAS, self.feed.count

@@ -10,6 +10,7 @@ after timing the recorded step and before anything is trained.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 import sensitivity
-from accelerator_parts.checks import tf32
+from accelerator_parts.checks import anchor_of, tf32
 from accelerator_parts.plan import Job, Setting
 from accelerator_parts.ratio import TwoLaws
 from accelerator_parts.store import Row, row, save
@@ -39,7 +40,9 @@ from studies.study import Context
 
 FINE_TUNING = 4  # fine-tuning takes one step for this many from scratch
 RATES = {"scratch": 2e-3, "finetune": 1e-3}
+ENOUGH = 4  # pairs that are trained in any case
 WARM = 100  # steps over which the rate rises
+LEAST = 8.0  # seconds without which no further predictor is begun
 TAIL = 0.35  # share of a job's budget kept for samples, predictions and losses
 
 
@@ -76,6 +79,7 @@ class Regimen:
         self.bench = Bench(regime, Context(config, setting.device, Path(setting.folder) / "unused"))
         self.change = self.bench.change(MAIN)
         self.pool = self.bench.train.images
+        self.anchor = anchor_of(self.pool)
 
     def network(self, seed: int) -> Denoiser:
         """A freshly initialised network on the device."""
@@ -92,9 +96,21 @@ class Regimen:
     def trainers(self, half: bool, last: bool) -> list[Trainer]:
         """One for each law of the feed, recorded."""
         made = [Trainer(self.network(0), self.feed, law, OBJECTIVE, half=half, last=last) for law in range(2)]
-        for trainer in made:
-            trainer.capture()
+        with searched():
+            for trainer in made:
+                trainer.capture()
         return made
+
+
+@contextlib.contextmanager
+def searched() -> Iterator[None]:
+    """The convolutions' quickest algorithms are searched for: it takes a second, and training repeats one step."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def work(size: Size) -> Any:
@@ -119,6 +135,7 @@ def _measured(regimen: Regimen, name: str) -> Iterator[Row]:
     yield row(name, "steps from scratch", steps, "steps", shown=True)
     start = time.monotonic()
     networks = _trained(regimen, trainers, steps)
+    yield row(name, "pairs", len(networks["base"]), "pairs", shown=True)
     yield row(name, "training of all networks", time.monotonic() - start, "s")
     yield row(name, "parameters", trainers[0].vector.numel())
     yield from _losses(regimen, name, networks["base"])
@@ -170,6 +187,8 @@ def _trained(regimen: Regimen, trainers: list[Trainer], steps: int) -> dict[str,
     """Networks by role, pair by pair: base, changed, and both trained on."""
     found: dict[str, list[Denoiser]] = {"base": [], "scratch": [], "control": [], "finetune": []}
     for pair in range(regimen.size.pairs):
+        if pair >= ENOUGH and regimen.setting.left < TAIL / 2 * regimen.setting.budget:
+            break  # slower than timed: the pairs that are complete count
         seed = 1000 * regimen.setting.seed + pair
         start = [vector_of(trainer, regimen.network(seed)) for trainer in trainers]
         base, changed = _pair(regimen, trainers, start, steps, "scratch", seed)
@@ -205,7 +224,7 @@ def _losses(regimen: Regimen, name: str, networks: list[Denoiser]) -> Iterator[R
     """Held-out denoising loss of the base networks, beside a Gaussian and a kernel density on the same draws."""
     bench = regimen.bench
     shown = bench.split[1].images[: 8 if regimen.setting.tiny else 400]
-    laws = {"Gaussian": bench.anchor, "kernel": Points(regimen.pool, bandwidth=bench.bandwidth)}
+    laws = {"Gaussian": regimen.anchor, "kernel": Points(regimen.pool, bandwidth=bench.bandwidth)}
     with torch.no_grad():
         own = [bench.loss(network, shown) for network in networks]
         trained = [bench.loss(network, regimen.pool[: len(shown)]) for network in networks]
@@ -230,6 +249,9 @@ def _compared(regimen: Regimen, name: str, networks: dict[str, list[Denoiser]]) 
     kept = {**changes, "base": samples["base"]}
     yield save(regimen.setting.folder, f"changes-{name}", **kept)
     for predictor, options in predictors(regimen).items():
+        if regimen.setting.left < LEAST and predictions:
+            yield row(name, f"{predictor}: left out, no time", 1, shown=True)
+            continue
         try:
             predictions[predictor] = np.stack([_predicted(regimen, n, options) for n in networks["base"]])
         except Exception as error:  # a response that cannot be had here must not cost the others
@@ -237,7 +259,9 @@ def _compared(regimen: Regimen, name: str, networks: dict[str, list[Denoiser]]) 
             continue
         for kind, actual in changes.items():
             yield from _rows(name, kind, predictor, predictions[predictor], actual)
-    yield save(regimen.setting.folder, f"changes-{name}", **kept, **{f"predicted {k}": v for k, v in predictions.items()})
+    yield save(
+        regimen.setting.folder, f"changes-{name}", **kept, **{f"predicted {k}": v for k, v in predictions.items()}
+    )
 
 
 def _pixels(x: Tensor) -> np.ndarray:
@@ -247,8 +271,8 @@ def _pixels(x: Tensor) -> np.ndarray:
 def predictors(regimen: Regimen) -> dict[str, dict[str, Any]]:
     """What the engine is asked for, by name: its default, a kernel ratio, and the responses that it has."""
     bench, change = regimen.bench, regimen.change
-    random = {"trace": "hutchinson", "probes": regimen.size.probes, "seed": 0}
-    flow = {"perturbation": change.perturbation, "anchor": bench.anchor, **random}
+    random: dict[str, Any] = {"trace": "hutchinson", "probes": regimen.size.probes, "seed": 0}
+    flow = {"perturbation": change.perturbation, "anchor": regimen.anchor, **random}
     new, base = (Points(images, bandwidth=bench.bandwidth) for images in (change.added, regimen.pool))
     found = {"flow": flow, "kernel": {"perturbation": Toward(TwoLaws(new, base))}}
     if "response" in inspect.signature(sample_sensitivity).parameters:
@@ -293,7 +317,14 @@ def _floor(name: str, kind: str, actual: np.ndarray) -> Iterator[Row]:
     for label, values in (("", actual), ("centred ", centred(actual))):
         between = [float(np.median(pearson(values[i], values[j]))) for i, j in pairs]
         case = f"{name}, {kind}"
-        yield row(case, f"{label}correlation of two pairs", float(np.median(between)), low=min(between), high=max(between), shown=not label)
+        yield row(
+            case,
+            f"{label}correlation of two pairs",
+            float(np.median(between)),
+            low=min(between),
+            high=max(between),
+            shown=not label,
+        )
     yield row(f"{name}, {kind}", "size of a change", float(np.median(np.linalg.norm(actual, axis=-1))))
 
 
@@ -303,7 +334,7 @@ def centred(values: np.ndarray) -> np.ndarray:
 
 
 def _rows(name: str, kind: str, predictor: str, predicted: np.ndarray, actual: np.ndarray) -> Iterator[Row]:
-    """One row a pair and latent: of each pair's own prediction with its change, and with the mean change of all pairs."""
+    """One row a pair and latent: of each pair's own prediction with its change, and with all pairs' mean change."""
     medians = {"own": [], "own centred": [], "mean": [], "mean centred": []}
     mean = actual.mean(0)
     for pair, (p, a) in enumerate(zip(predicted, actual, strict=True)):
@@ -328,13 +359,20 @@ def _rows(name: str, kind: str, predictor: str, predicted: np.ndarray, actual: n
         low, high = min(values), max(values)
         label = f"{predictor}: correlation, {key}"
         shown = key in ("mean", "mean centred")
-        yield row(f"{name}, {kind}", label, float(np.median(values)), low=low, high=high, shown=shown, note="pairs' range")
+        yield row(
+            f"{name}, {kind}", label, float(np.median(values)), low=low, high=high, shown=shown, note="pairs' range"
+        )
     both = predicted.mean(0), mean
     yield row(f"{name}, {kind}", f"{predictor}: correlation of means", float(np.median(pearson(*both))), shown=True)
-    yield row(f"{name}, {kind}", f"{predictor}: centred correlation of means", float(np.median(pearson(centred(both[0]), centred(both[1])))), shown=True)
+    yield row(
+        f"{name}, {kind}",
+        f"{predictor}: centred correlation of means",
+        float(np.median(pearson(centred(both[0]), centred(both[1])))),
+        shown=True,
+    )
 
 
 JOBS = [
     Job("truth mnist", "studies", work(SIZES["mnist"]), 60, 200),
-    Job("truth fashion", "studies", work(SIZES["fashion"]), 60, 170),
+    Job("truth fashion", "studies", work(SIZES["fashion"]), 60, 190),
 ]
