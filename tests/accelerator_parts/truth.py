@@ -358,15 +358,12 @@ def _rows(name: str, kind: str, predictor: str, predicted: np.ndarray, actual: n
     for key, values in medians.items():
         low, high = min(values), max(values)
         label = f"{predictor}: correlation, {key}"
-        shown = key in ("mean", "mean centred")
-        yield row(
-            f"{name}, {kind}", label, float(np.median(values)), low=low, high=high, shown=shown, note="pairs' range"
-        )
+        yield row(f"{name}, {kind}", label, float(np.median(values)), low=low, high=high, note="pairs' range")
     both = predicted.mean(0), mean
-    yield row(f"{name}, {kind}", f"{predictor}: correlation of means", float(np.median(pearson(*both))), shown=True)
+    yield row(f"{name}, {kind}", f"{predictor}: correlation, of means", float(np.median(pearson(*both))), shown=True)
     yield row(
         f"{name}, {kind}",
-        f"{predictor}: centred correlation of means",
+        f"{predictor}: centred, of means",
         float(np.median(pearson(centred(both[0]), centred(both[1])))),
         shown=True,
     )

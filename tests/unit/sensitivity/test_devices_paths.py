@@ -101,7 +101,7 @@ def test_path_runs_on_the_device(name: str) -> None:
 
 
 def test_points_may_stay_in_host_memory() -> None:
-    """Assert that influences of points on the CPU for states on the device are the CPU's, all of them and the largest."""
+    """Assert that influences of points on the CPU for states on the device are the CPU's, all and the largest."""
     weights, points = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64), Points(DATA, block=2)
     for top_k in (None, 2):
         options = {"anchor": GaussianAnchor(*MOMENTS), "seed": 1, "top_k": top_k}
