@@ -1,10 +1,11 @@
-"""From a run's folder to a committed one: the tables and where they come from, nothing else."""
+"""From a run's folder to a committed one: the tables and where they come from (`studies.gpu` reads them)."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
+
+import pandas as pd
 
 TABLES = ("rows.parquet", "truth.parquet")
 LARGEST = 2**20  # bytes of a committed file
@@ -22,14 +23,20 @@ def publish(source: Path, goal: Path) -> int:
     if manifest.get("commit") in (None, "unknown"):
         return _refused("the commit is not known: set ACCELERATOR_COMMIT for the run.")
     goal.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source / "manifest.json", goal)
     for name in TABLES:
         if (source / name).exists():
-            if (source / name).stat().st_size > LARGEST:
+            _single(pd.read_parquet(source / name)).to_parquet(goal / name, index=False, compression="zstd")
+            if (goal / name).stat().st_size > LARGEST:
+                (goal / name).unlink()
                 return _refused(f"{name} has more than {LARGEST} bytes.")
-            shutil.copy(source / name, goal)
+    (goal / "origin.json").write_text(json.dumps(manifest, indent=1) + "\n")
     print(f"published in {goal}")
     return 0
+
+
+def _single(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers in single precision: more digits were not measured."""
+    return table.astype(dict.fromkeys(table.select_dtypes("float64").columns, "float32"))
 
 
 def _refused(reason: str) -> int:

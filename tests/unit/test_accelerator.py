@@ -17,6 +17,8 @@ from accelerator_parts.store import LIMIT, Row, Store, row, table
 from accelerator_parts.training import Feed, Trainer, vector_of
 from support.close import assert_close
 
+from studies import gpu
+from studies.errors import StudyError
 from studies.networks import Architecture, build
 from studies.retraining.bench import OBJECTIVE
 from studies.training.batches import Draw
@@ -154,7 +156,7 @@ def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) 
     """Assert that rehearsals and runs of unknown origin are refused, and others copied without arrays."""
     source, goal = tmp_path / "run", tmp_path / "goal"
     source.mkdir()
-    pd.DataFrame([row("case", "quantity", 1.0)]).to_parquet(source / "rows.parquet")
+    pd.DataFrame([{"job": "job", **row("case", "quantity", 1.0)}]).to_parquet(source / "rows.parquet")
     (source / "changes-mnist.npz").write_bytes(b"")
     for manifest, code in (
         ({"rehearsal": True, "gpu": {"name": "card"}, "commit": "c"}, 1),
@@ -162,7 +164,18 @@ def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) 
         ({"gpu": {"name": "card"}, "commit": "unknown"}, 1),
         ({"gpu": {"name": "card"}, "commit": "c"}, 0),
     ):
-        (source / "manifest.json").write_text(json.dumps(manifest))
+        known = {
+            "versions": {"torch": "2", "python": "3"},
+            "started": "now",
+            "command": "run",
+            "jobs": {"late": "skipped"},
+        }
+        card = manifest["gpu"] and {**manifest["gpu"], "driver": "1", "cuda": "13"}
+        (source / "manifest.json").write_text(json.dumps(known | manifest | {"gpu": card}))
         assert publish.publish(source, goal) == code
         assert goal.exists() == (code == 0)
-    assert sorted(file.name for file in goal.iterdir()) == ["manifest.json", "rows.parquet"]
+    assert sorted(file.name for file in goal.iterdir()) == ["origin.json", "rows.parquet"]
+    assert "late (skipped)" in gpu.origin(goal)
+    assert "case | quantity | 1" in repr(gpu.measured("job", home=goal))
+    with pytest.raises(StudyError, match="no rows"):
+        gpu.measured("other", home=goal)
