@@ -16,6 +16,7 @@ from accelerator_parts.plan import Job, Setting
 from accelerator_parts.store import Row, row
 
 WORKERS = 12
+KEPT = 4 * 2**20  # bytes of its output
 _running: dict[str, Any] = {}
 
 
@@ -27,7 +28,7 @@ def start(setting: Setting) -> Iterator[Row]:
     own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
     stream = (setting.folder / "suite.txt").open("w")
     _running["process"] = subprocess.Popen(
-        ["nice", "-n", "19", *command, "--junitxml", str(setting.folder / "suite.xml")],
+        ["nice", "-n", "19", *command],
         cwd=ROOT, env=os.environ | own, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     _running["since"] = time.monotonic()
@@ -49,17 +50,19 @@ def end(setting: Setting) -> Iterator[Row]:
     text = (setting.folder / "suite.txt").read_text(errors="replace")
     for count, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", text.splitlines()[-1] if text else ""):
         yield row("suite", word, int(count), "tests", shown=True)
+    dots = "".join(re.findall(r"^[.sFEx]+(?= +\[)", text, flags=re.MULTILINE))
+    yield row("suite", "passed so far", dots.count("."), "tests")
+    yield row("suite", "failed so far", dots.count("F") + dots.count("E"), "tests", shown="F" in dots)
     yield row("suite", "ran beside the measurements", seconds, "s")
     _shorten(setting)
 
 
 def _shorten(setting: Setting) -> None:
-    """Keep the end of long files."""
-    for name in ("suite.txt", "suite.xml"):
-        path = setting.folder / name
-        if path.exists() and path.stat().st_size > 4 * 2**20:
-            path.write_bytes(path.read_bytes()[-(4 * 2**20) :])
+    """Keep the end of a long output."""
+    path = setting.folder / "suite.txt"
+    if path.stat().st_size > KEPT:
+        path.write_bytes(path.read_bytes()[-KEPT:])
 
 
 START = Job("suite", "checks", start, 60, 10)
-END = Job("suite's end", "checks", end, 0, 30)
+END = Job("suite's end", "checks", end, -60, 30)  # in any case: it must not go on

@@ -14,7 +14,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,11 @@ class Regimen:
         """Base and changed data side by side."""
         return Feed(self.pool, [None, self.change.weights], self.size.batch, seed=0)
 
-    def trainers(self, half: bool, last: bool) -> list[Trainer]:
+    def trainers(self, half: bool, last: bool, *, recorded: bool = True) -> list[Trainer]:
         """One for each law of the feed, recorded."""
         made = [Trainer(self.network(0), self.feed, law, OBJECTIVE, half=half, last=last) for law in range(2)]
         with searched():
-            for trainer in made:
+            for trainer in made if recorded else ():
                 trainer.capture()
         return made
 
@@ -128,10 +128,13 @@ def work(size: Size) -> Any:
 
 
 def _measured(regimen: Regimen, name: str) -> Iterator[Row]:
-    variants = list(_variants(regimen, name))
-    yield from (one for _, one in variants)
-    trainers, per_step = _fastest(regimen, [found for found, _ in variants])
-    steps = steps_of(regimen.size, regimen.setting.left, per_step)
+    ways: list[Variant] = []
+    yield from _variants(regimen, name, ways)
+    best = min(ways, key=lambda way: way.seconds)
+    with tf32(True):
+        trainers = regimen.trainers(best.half, best.last, recorded=best.recorded)
+    steps = steps_of(regimen.size, regimen.setting.left, best.seconds)
+    yield row(name, "a step", 1e3 * best.seconds, "ms", shown=True, note=str(best))
     yield row(name, "steps from scratch", steps, "steps", shown=True)
     start = time.monotonic()
     networks = _trained(regimen, trainers, steps)
@@ -143,17 +146,37 @@ def _measured(regimen: Regimen, name: str) -> Iterator[Row]:
         yield from _compared(regimen, name, networks)
 
 
-def _variants(regimen: Regimen, name: str) -> Iterator[tuple[tuple[bool, bool, float], Row]]:
-    """Seconds of a step of two networks in each precision and layout."""
-    for half in (False, True):
-        for last in (False, True):
+@dataclass(frozen=True)
+class Variant:
+    """A way to take a step of two networks, and its seconds."""
+
+    half: bool
+    last: bool
+    recorded: bool
+    seconds: float = float("inf")
+
+    def __str__(self) -> str:
+        words = "bfloat16" if self.half else "TF32", "channels last" if self.last else "channels first"
+        return ", ".join([*words, *([] if self.recorded else ["not recorded"])])
+
+
+def _variants(regimen: Regimen, name: str, found: list[Variant]) -> Iterator[Row]:
+    """Time every way; one that cannot be recorded or run says why, and the plain way remains."""
+    ways = [Variant(half, last, True) for half in (False, True) for last in (False, True)]
+    for way in [*ways, Variant(False, False, False)]:
+        if not way.recorded and found:
+            continue
+        try:
             with tf32(True):
-                trainers = regimen.trainers(half, last)
+                trainers = regimen.trainers(way.half, way.last, recorded=way.recorded)
                 seconds = _step_seconds(regimen, trainers)
-            case = f"{name}, step of two networks"
-            words = f"{'bfloat16' if half else 'TF32'}, {'channels last' if last else 'channels first'}"
-            yield (half, last, seconds), row(case, words, 1e3 * seconds, "ms")
             del trainers
+        except RuntimeError as error:
+            note = str(error).strip().splitlines()[0][:80]
+            yield row(f"{name}, step of two networks", f"{way}: failed", 1, shown=True, note=note)
+            continue
+        found.append(replace(way, seconds=seconds))
+        yield row(f"{name}, step of two networks", str(way), 1e3 * seconds, "ms")
 
 
 def _step_seconds(regimen: Regimen, trainers: list[Trainer]) -> float:
@@ -169,12 +192,6 @@ def _step_seconds(regimen: Regimen, trainers: list[Trainer]) -> float:
 
     run()
     return min(seconds(run, regimen.setting.device) for _ in range(2)) / turns
-
-
-def _fastest(regimen: Regimen, variants: list[tuple[bool, bool, float]]) -> tuple[list[Trainer], float]:
-    half, last, seconds = min(variants, key=lambda each: each[2])
-    with tf32(True):
-        return regimen.trainers(half, last), seconds
 
 
 def steps_of(size: Size, left: float, per_step: float) -> int:

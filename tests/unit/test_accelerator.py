@@ -179,3 +179,16 @@ def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) 
     assert "case | quantity | 1" in repr(gpu.measured("job", home=goal))
     with pytest.raises(StudyError, match="no rows"):
         gpu.measured("other", home=goal)
+
+
+def test_a_way_to_train_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that ways which cannot be recorded are reported, and that training without recording remains."""
+
+    def refused(self: Trainer) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Trainer, "capture", refused)
+    regimen, ways = truth.Regimen(truth.TINY, Setting("cpu", True, tmp_path)), []
+    rows = list(truth._variants(regimen, "digits", ways))
+    assert [str(way) for way in ways] == ["TF32, channels first, not recorded"]
+    assert sum("failed" in one["quantity"] for one in rows) == 4
