@@ -87,10 +87,10 @@ def pull_back(
             record = entries[stage]
             scores, moved = laws.cotangents(record.x, record.sigma, mu)
             # A halted sample's score may be NaN, which no zero cotangent undoes.
-            scores = tuple(torch.where(taken, score, 0.0) for score in scores)
+            scores = tuple(score.masked_fill(~taken, 0.0) for score in scores)
             pairings.append(Pairing(record, scores, mu))
-            return torch.where(taken, moved, 0.0)
+            return moved.masked_fill(~taken, 0.0)
 
-        passed = retreat(step, torch.where(taken, cotangents, 0.0), transpose)
+        passed = retreat(step, cotangents.masked_fill(~taken, 0.0), transpose)
         cotangents = torch.where(taken, passed, cotangents)
         yield from pairings

@@ -89,7 +89,8 @@ def influence(
         latents: states at σ_max, (batch, *shape).
         functional: φ: samples (batch, *shape) -> (batch,), each value from its own sample; or pooled -> a 0-d tensor,
             and then values[b, i] is the part that passes through sample b; or a sequence of such functionals.
-        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape).
+        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape). They may
+            stay in host memory, best pinned, while the latents are on a GPU.
         rates: how fast each point moves mass, (N,), 1 where not given. Under guidance `PerBranch`: for the conditional
             branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.

@@ -3,7 +3,8 @@
 Adding mass at a point y changes φ by the sum over stages of μ_j·ṡ_j[y], where μ_j is the cotangent of stage j and
 ṡ[y] = r_y (s_y − s) with r_y = N(x; y, τ²I)/p_σ(x), s_y = (y − x)/τ². The points are the outer loop: each block of them
 meets all stages in two matrix products, its values are final when it is left, and no array of size batch × N × d, nor
-for the k largest one of size batch × N, is made. How a block meets a stage is the matter of `kernels`.
+for the k largest one of size batch × N, is made. How a block meets a stage is the matter of `kernels`. Points may lie
+in host memory while the states are on a GPU: blocks then go there one by one, beside the products if they are pinned.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ def paired(
         one.settle(points.bandwidth, farthest)
     found: list[Tensor] = []
     best: tuple[Tensor, Tensor] | None = None
-    first = 0
-    for rows in points.data.detach().split(points.block):
+    first, device = 0, stages[0].x.device
+    squares = points.squares.to(device)
+    for part in points.data.detach().split(points.block):
+        rows = part.to(device, non_blocking=True)
         here = slice(first, first + len(rows))
-        block = Block(rows, points.bandwidth, points.squares[here])
+        block = Block(rows, points.bandwidth, squares[here])
         total = rows.new_zeros(stages[0].functionals, stages[0].batch, len(rows))
         for law, one, rate in zip(laws.laws, stages, rates, strict=False):
             values = one.against(block)

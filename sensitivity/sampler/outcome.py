@@ -114,8 +114,9 @@ class Watch:
     def mark(self, bad: Tensor, outcome: Outcome, level: float) -> None:
         """Record `outcome` at σ = level where `bad` (batch,) and nothing worse was recorded before."""
         new = bad & (self.running if outcome.halts else self._codes == Outcome.FINISHED.value)
-        self._codes = torch.where(new, outcome.value, self._codes)
-        self._levels = torch.where(new, level, self._levels)
+        # Not `where` with numbers: on a GPU it copies them from the host and waits.
+        self._codes = self._codes.masked_fill(new, outcome.value)
+        self._levels = self._levels.masked_fill(new, level)
         if outcome.halts:
             self.running = self.running & ~bad
 

@@ -13,13 +13,24 @@ from torch import Tensor, nn
 
 FREQUENCIES = tuple(0.25 * 2 ** (k / 2) for k in range(9))
 FEATURES = 1 + 2 * len(FREQUENCIES)
+_PLACED: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
 
 def noise_features(sigma: Tensor, scale: float) -> Tensor:
     """Features of `u = log(σ/τ)`, (..., 19): u/4 and cos, sin of nine frequencies from 1/4 to 4 radians per e-fold."""
     u = torch.log(sigma / scale).unsqueeze(-1)
-    angles = u * torch.tensor(FREQUENCIES, dtype=u.dtype, device=u.device)
+    angles = u * _frequencies(u)
     return torch.cat([u / 4, torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+def _frequencies(like: Tensor) -> Tensor:
+    """The frequencies beside u. Kept, because a copy from the host would stop a GPU at every call of a network, and
+    cannot be part of a CUDA graph."""
+    place = (like.dtype, like.device)
+    if place not in _PLACED:
+        with torch.inference_mode(False):  # kept tensors must serve recorded calls too
+            _PLACED[place] = torch.tensor(FREQUENCIES, dtype=like.dtype, device=like.device)
+    return _PLACED[place]
 
 
 class Denoiser(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import ot
 import torch
 from torch import Tensor
 
@@ -195,6 +194,8 @@ def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
 
 def transport(samples: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """Barycentric projection of the base samples onto the changed networks' samples, entropic optimal transport."""
+    import ot  # only this baseline needs it: the others run where it is not installed
+
     cost = ot.dist(samples, changed)
     plan = ot.sinkhorn(
         [], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=20_000, stopThr=1e-6

@@ -98,3 +98,19 @@ def test_path_runs_on_the_device(name: str) -> None:
         for value, wanted in zip(run(law, anchor, move(LATENTS), move(DATA)), expected, strict=True):
             assert value.device.type == NAME
             assert_close(value.cpu(), wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_points_may_stay_in_host_memory() -> None:
+    """Assert that influences of points on the CPU for states on the device are the CPU's, all and the largest."""
+    weights, points = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64), Points(DATA, block=2)
+    for top_k in (None, 2):
+        options = {"anchor": GaussianAnchor(*MOMENTS), "seed": 1, "top_k": top_k}
+        expected = influence(Mixture(*PARTS).score, LATENTS, lambda x: x @ weights, points, GRID, **options)
+        with pretend_device() as move:
+            there = move(weights)
+            law, anchor = Mixture(*PARTS).to(NAME), GaussianAnchor(move(MOMENTS[0]), move(MOMENTS[1]))
+            found = influence(
+                law.score, move(LATENTS), lambda x, w=there: x @ w, points, GRID, anchor=anchor, seed=1, top_k=top_k
+            )
+            assert found.values.device.type == NAME
+            assert_close(found.values.cpu(), expected.values, rtol=1e-8, atol=1e-10)

@@ -1,0 +1,194 @@
+"""The command for a machine with a GPU, rehearsed on this one: plan, recording, training and what is left behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import accelerator
+import pandas as pd
+import pytest
+import torch
+from accelerator_parts import plan, publish, truth
+from accelerator_parts.plan import Job, Setting
+from accelerator_parts.store import LIMIT, Row, Store, row, table
+from accelerator_parts.training import Feed, Trainer, vector_of
+from support.close import assert_close
+
+from studies.errors import StudyError
+from studies.networks import Architecture, build
+from studies.reports import gpu
+from studies.retraining.bench import OBJECTIVE
+from studies.training.batches import Draw
+
+POOL = torch.randn(50, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+NETWORK = build(Architecture("unet", 8, 2), (1, 9, 9), seed=3)
+STEPS = 12
+
+
+def test_the_rehearsal_leaves_tables_that_say_where_they_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Assert that cheap jobs run on the processor and leave few small files, a manifest and a table of few lines."""
+    code = accelerator.main(["--rehearse", "--out", str(tmp_path / "out"), "--only", "noise,ceilings"])
+    printed = capsys.readouterr().out
+    files = list((tmp_path / "out").rglob("*"))
+    assert code == 0
+    assert len(files) <= 8
+    assert all(file.stat().st_size <= LIMIT for file in files)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["jobs"] == {"noise": "done", "ceilings": "done"}
+    assert {"commit", "versions", "machine", "gpu", "command", "seed", "rehearsal"} <= manifest.keys()
+    rows = pd.read_parquet(tmp_path / "out" / "rows.parquet").set_index("quantity")
+    assert rows.loc["bits that differ", "value"] == 0
+    assert len(printed.splitlines()) <= 62
+
+
+def test_an_unknown_job_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Assert exit status 2 and a sentence that lists the jobs."""
+    assert accelerator.main(["--rehearse", "--out", str(tmp_path), "--only", "nothing"]) == 2
+    assert "choose from noise" in capsys.readouterr().out
+
+
+def _good(setting: Setting) -> Iterator[Row]:
+    yield row("case", "budget", setting.budget)
+
+
+def _bad(setting: Setting) -> Iterator[Row]:
+    yield row("case", "before", 1.0)
+    raise RuntimeError("planted")
+
+
+def test_a_job_that_fails_or_does_not_fit_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Assert verdicts in order, rows from before a failure, its traceback in the log, and budgets within the time."""
+    jobs = [
+        Job("bad", "checks", _bad, 0, 5),
+        Job("long", "checks", _good, 1e3, 1e3),
+        Job("good", "checks", _good, 0, 5),
+    ]
+    store = Store(tmp_path, {})
+    ended = plan.run(jobs, Setting("cpu", False, tmp_path), 60, store)
+    assert [each.verdict.split(":")[0] for each in ended] == ["failed", "skipped", "done"]
+    assert store.frame()["quantity"].tolist() == ["before", "budget"]
+    assert store.frame()["value"].iloc[1] == 5
+    assert "RuntimeError: planted" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_job_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a job beyond its budget and the grace ends in a TimeoutError."""
+
+    def endless(setting: Setting) -> Iterator[Row]:
+        while True:
+            pass
+        yield
+
+    monkeypatch.setattr(plan, "GRACE", 0.0)
+    ended = plan.run(
+        [Job("endless", "checks", endless, 0, 1)], Setting("cpu", False, tmp_path), 60, Store(tmp_path, {})
+    )
+    assert ended[0].verdict.startswith("failed: TimeoutError")
+
+
+def test_the_table_keeps_its_length() -> None:
+    """Assert that rows beyond the length asked for are counted, not printed."""
+    frame = pd.DataFrame([row("case", "quantity", k, shown=True) for k in range(9)])
+    assert len(table(frame, 4)) == 4
+    assert "6 more rows" in table(frame, 4)[-1]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_the_recorded_step_is_adam(last: bool) -> None:
+    """Assert the parameters of torch's own Adam on the same draws, to single precision, in both layouts."""
+    feed = Feed(POOL, [None], 6, seed=0)
+    trainer = Trainer(copy.deepcopy(NETWORK), feed, 0, OBJECTIVE, last=last)
+    trainer.capture()
+    feed.restart(0)
+    for step in range(STEPS):
+        feed.draw(step, rate=1e-3, kept=0.0)
+        trainer.step()
+    expected = _by_torch()
+    for found, wanted, start in zip(
+        trainer.averaged().parameters(), expected.parameters(), NETWORK.parameters(), strict=True
+    ):
+        assert_close(found, wanted.detach(), rtol=1e-3, atol=1e-5)
+        assert not torch.equal(found, start)
+    assert_close(vector_of(trainer, trainer.averaged()), trainer.average, rtol=0.0)
+
+
+def _by_torch() -> torch.nn.Module:
+    feed, network = Feed(POOL, [None], 6, seed=0), copy.deepcopy(NETWORK).train().requires_grad_(True)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for step in range(STEPS):
+        feed.draw(step, rate=1e-3, kept=0.0)
+        draw = Draw(feed.clean[0], feed.level, feed.noise, feed.noise)
+        adam.zero_grad()
+        OBJECTIVE.losses(network, draw).mean().backward()
+        adam.step()
+    return network
+
+
+def test_the_laws_of_a_feed_are_coupled() -> None:
+    """Assert that the changed law draws a class with its own frequency, and the base law's datum most of the time."""
+    pool, mask = torch.arange(100.0).reshape(-1, 1), torch.arange(100) < 10
+    weights = 0.9 / 100 + 0.1 * mask.double() / 10
+    feed, changed, same = Feed(pool, [None, weights], 50, seed=1), 0, 0
+    for step in range(400):
+        feed.draw(step, rate=0.0, kept=0.0)
+        changed += int((feed.clean[1] < 10).sum())
+        same += int((feed.clean[0] == feed.clean[1]).sum())
+    # 20 000 draws: five standard deviations of a share of .19 are .014; the coupling keeps 1 − η(1 − .1) = .91.
+    assert abs(changed / 20_000 - 0.19) < 0.014
+    assert abs(same / 20_000 - 0.91) < 0.011
+
+
+def test_steps_fit_the_time() -> None:
+    """Assert that all networks take the share of the time that is theirs, and no more steps than asked for."""
+    size, per_step = truth.SIZES["mnist"], 0.005
+    steps = truth.steps_of(size, 200.0, per_step)
+    whole = size.pairs * (steps + steps // truth.FINE_TUNING) * per_step
+    assert 0.95 * 200 * (1 - truth.TAIL) < whole <= 200 * (1 - truth.TAIL)
+    assert truth.steps_of(size, 1e6, per_step) == size.most
+
+
+def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) -> None:
+    """Assert that rehearsals and runs of unknown origin are refused, and others copied without arrays."""
+    source, goal = tmp_path / "run", tmp_path / "goal"
+    source.mkdir()
+    pd.DataFrame([{"job": "job", **row("case", "quantity", 1.0)}]).to_parquet(source / "rows.parquet")
+    (source / "changes-mnist.npz").write_bytes(b"")
+    for manifest, code in (
+        ({"rehearsal": True, "gpu": {"name": "card"}, "commit": "c"}, 1),
+        ({"gpu": None, "commit": "c"}, 1),
+        ({"gpu": {"name": "card"}, "commit": "unknown"}, 1),
+        ({"gpu": {"name": "card"}, "commit": "c"}, 0),
+    ):
+        known = {
+            "versions": {"torch": "2", "python": "3"},
+            "started": "now",
+            "command": "run",
+            "jobs": {"late": "skipped"},
+        }
+        card = manifest["gpu"] and {**manifest["gpu"], "driver": "1", "cuda": "13"}
+        (source / "manifest.json").write_text(json.dumps(known | manifest | {"gpu": card}))
+        assert publish.publish(source, goal) == code
+        assert goal.exists() == (code == 0)
+    assert sorted(file.name for file in goal.iterdir()) == ["origin.json", "rows.parquet"]
+    assert "late (skipped)" in gpu.origin(goal)
+    assert "case | quantity | 1" in repr(gpu.measured("job", home=goal))
+    with pytest.raises(StudyError, match="no rows"):
+        gpu.measured("other", home=goal)
+
+
+def test_a_way_to_train_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that ways which cannot be recorded are reported, and that training without recording remains."""
+
+    def refused(self: Trainer) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Trainer, "capture", refused)
+    regimen, ways = truth.Regimen(truth.TINY, Setting("cpu", True, tmp_path)), []
+    rows = list(truth._variants(regimen, "digits", ways))
+    assert [str(way) for way in ways] == ["TF32, channels first, not recorded"]
+    assert sum("failed" in one["quantity"] for one in rows) == 4
