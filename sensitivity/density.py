@@ -127,7 +127,7 @@ def log_density(
                 score, x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise, options=formula,
                 evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
-        chosen = Products(score, products, differentiable).choose(x, level, tangents=False)
+        chosen = Products(score, products, differentiable).choose(x, level.min(), tangents=False, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, x[0].numel(), control=control)
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
 

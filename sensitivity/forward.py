@@ -88,7 +88,7 @@ def sample_sensitivity(
         '1 of 1 samples finished.'
     """
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
-    prepared = prepare(score, latents, perturbation, grid, options)
+    prepared = prepare(score, latents, perturbation, grid, options, second=order == 2)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
     return joined(parts, prepared.single)

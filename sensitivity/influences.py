@@ -118,7 +118,7 @@ def influence(
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
-    work = prepare(score, latents, change, grid, options, tangents=False)
+    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
     speeds = _rates(rates, work, len(data))
     parts = _parts(work, functionals, data, speeds, top_k, chunk_size)
     return _joined(parts, isinstance(functional, Sequence))

@@ -104,7 +104,7 @@ def log_density_ratio(
                 new, _Model(base, anchor), x, level, anchor=new_anchor, sigma_max=grid.sigma_max, noise=noise,
                 evaluations=evaluations,
             )  # fmt: skip
-        pair = tuple(Products(score, products, differentiable).choose(x, level) for score in (base, new))
+        pair = tuple(Products(score, products, differentiable).choose(x, level, tangents=False, until=grid.sigma_max) for score in (base, new))
         way = Trace.resolve(trace, probes, x[0].numel())
         return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver)
 

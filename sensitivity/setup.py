@@ -19,7 +19,7 @@ from .laws import Laws
 from .link import link
 from .noise import Noise
 from .perturbations import Perturbation
-from .products import Products
+from .products import Products, Uses
 from .scores import GuidedScore, Score
 from .sde import SDE, Stochastic
 from .step import Advance, advance
@@ -97,9 +97,12 @@ def prepare(
     options: Options,
     *,
     tangents: bool = True,
+    cotangents: bool = False,
+    second: bool = False,
     plain: bool = False,
 ) -> Run:
-    """Check the arguments and build the run; without `tangents` it takes products for divergences and cotangents only.
+    """Check the arguments and build the run; `tangents`, `cotangents` and `second` say which products it will take
+    beside those of a divergence.
 
     A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
 
@@ -114,7 +117,7 @@ def prepare(
     changes, single = ([None], True) if plain else as_changes(perturbation)
     x = latents if options.differentiable else latents.detach()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    choose = _chooser(options, x, sigma, tangents)
+    choose = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
     laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
     solver, grid = solver_of(options.solver, score, x, grid)
     needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
@@ -187,9 +190,10 @@ def _guided_laws(
     return laws, (anchor.unconditional, anchor.conditional)
 
 
-def _chooser(options: Options, x: Tensor, sigma: Tensor, tangents: bool) -> Callable[[Score], Products]:
+def _chooser(options: Options, x: Tensor, sigma: Tensor, uses: Uses, until: float) -> Callable[[Score], Products]:
     def choose(score: Score) -> Products:
-        return Products(score, options.products, options.differentiable).choose(x, sigma, tangents=tangents)
+        products = Products(score, options.products, options.differentiable)
+        return products.choose(x, sigma, uses=uses, until=until)
 
     return choose
 
