@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import outside_inference_mode
 from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.anchors import GaussianAnchor
 from sensitivity.estimate import Estimate
@@ -40,6 +41,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 METHODS = ("flow", "formula", "kernel")
 
 
+@outside_inference_mode
 def log_density(
     score: Score,
     x: Tensor,

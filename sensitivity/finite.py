@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._callables import outside_inference_mode
 from .anchors import GaussianAnchor
 from .branches import PerBranch
 from .carried import filled
@@ -47,6 +48,7 @@ class Resampled:
     cost: Cost
 
 
+@outside_inference_mode
 def resample(
     score: Score,
     latents: Tensor,

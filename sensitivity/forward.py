@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._callables import outside_inference_mode
 from .anchors import GaussianAnchor
 from .carried import Linked
 from .grid import Grid
 from .laws import Laws
-from .outcome import Watch
+from .outcome import Outcome, Watch
 from .path import mark_log_error, run
 from .results import SampleSensitivity, Trajectory, joined
 from .scores import Score
@@ -28,7 +29,11 @@ from .setup import Options, Run, prepare
 from .step import Rate, Slope, State, required
 from .tableau import Step
 
+PRODUCT_ERROR_LIMIT = 0.1
+"""Stated relative error of Jacobian products above which no sample is called finished."""
 
+
+@outside_inference_mode
 def sample_sensitivity(
     score: Score,
     latents: Tensor,
@@ -112,6 +117,8 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     groups = laws.trace.groups if standard_error and laws.trace is not None else 1
     versions = 1 + (groups if groups > 1 else 0)
     watch = Watch(x.shape[0], x.device)
+    if laws.product_error > PRODUCT_ERROR_LIMIT:
+        watch.mark(watch.running, Outcome.INEXACT_PRODUCTS, work.grid.sigma_max)
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
     kept = [_start(work, order, versions)]
     end = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)

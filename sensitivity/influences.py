@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._callables import functional_values, outside_inference_mode
+from ._checks import check_finite, check_same_home, check_states
 from .adjoint import pull_back, record_path
 from .anchors import GaussianAnchor
 from .branches import PerBranch
 from .grid import Grid
 from .laws import Cost
 from .measures import Points
-from .outcome import Outcomes, Watch
+from .outcome import Outcome, Outcomes, Watch
 from .perturbations import Toward
 from .products import DIFFERENCES
 from .scores import GuidedScore, Score
@@ -57,6 +59,7 @@ class Influence:
     cost: Cost
 
 
+@outside_inference_mode
 def influence(
     score: Score,
     latents: Tensor,
@@ -112,8 +115,22 @@ def influence(
         raise ValueError(
             f"products={products!r} are differences without a transpose, and influence is exact; use products='auto'."
         )
-    data = points if isinstance(points, Points) else Points(points)
+    if isinstance(functional, str) or (isinstance(functional, Sequence) and not functional):
+        raise TypeError(
+            f"functional={functional!r} is no function: pass one of the samples, such as functionals.patch(0)."
+        )
     functionals = list(functional) if isinstance(functional, Sequence) else [functional]
+    for k, function in enumerate(functionals):
+        if not callable(function):
+            raise TypeError(f"functional {k} is a {type(function).__name__}, not callable: pass a function of samples.")
+    check_states(latents, "latents")
+    data = points if isinstance(points, Points) else Points(_tensor(points, "points"))
+    if data.shape != tuple(latents.shape[1:]):
+        raise ValueError(
+            f"points have shape {data.shape}, but latents are samples of shape {tuple(latents.shape[1:])}: give points "
+            "of that shape (channels first where the latents have them first)."
+        )
+    check_same_home(data.data, latents, "points", "latents")
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
@@ -129,12 +146,7 @@ def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list
     for k, function in enumerate(functionals):
         x = samples.detach().requires_grad_()
         with torch.enable_grad():
-            value = function(x)
-            if not isinstance(value, Tensor) or value.shape not in (x.shape[:1], ()):
-                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(
-                    f"functional {k} returns {shape}; it must map samples to ({x.shape[0]},) or to one number."
-                )
+            value = functional_values(function, x, f"functional {k}")
             if not value.requires_grad:
                 raise ValueError(
                     f"functional {k} does not depend on the samples; compute it with torch, without detach."
@@ -163,6 +175,7 @@ def _parts(
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
         found, indices = paired(chunk.laws, pairings, data, rates, top_k)
+        watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
         mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
         parts.append(Influence(found, indices, state.x, own, mean, error, watch.read(), chunk.laws.cost))
@@ -183,10 +196,29 @@ def _rates(rates: Any, work: Run, count: int) -> list[Tensor | None]:
             "rates is missing; under guidance give PerBranch(None, rates) with [label_i = c]/π_c for the class c."
         )
     values = [rates.unconditional, rates.conditional] if isinstance(rates, PerBranch) else [rates]
-    for value in values:
-        if value is not None and tuple(value.shape) != (count,):
-            raise ValueError(f"rates has shape {tuple(value.shape)}; give one number for each of the {count} points.")
-    return [None if value is None else value.to(work.latents) for value in values]
+    return [None if value is None else _checked_rates(value, count, work.latents) for value in values]
+
+
+def _checked_rates(rates: Any, count: int, x: Tensor) -> Tensor:
+    value = _tensor(rates, "rates")
+    if value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"rates has dtype {value.dtype}; give real numbers.")
+    if tuple(value.shape) != (count,):
+        raise ValueError(f"rates has shape {tuple(value.shape)}; give one number for each of the {count} points.")
+    check_finite(value, "rates")
+    return value.detach().to(x)
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    """A tensor, or a list of numbers as one."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str) and name == "rates":
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise TypeError(f"{name} is a {type(value).__name__}, not a tensor: pass torch.as_tensor({name}).")
 
 
 def _joined(parts: Sequence[Influence], several: bool) -> Influence:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import outside_inference_mode
 from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.estimate import Estimate
 from sensitivity.formula import formula_log_ratio
@@ -48,6 +49,7 @@ class _Model:
         return value
 
 
+@outside_inference_mode
 def log_density_ratio(
     new: Score,
     base: Score,

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._callables import outside_inference_mode
 from ._checks import check_finite, check_levels, check_sigma, check_states
 from .branches import PerBranch
 from .perturbations import Perturbation
 from .scores import GuidedScore, Score
 
 
+@outside_inference_mode
 def score_derivative(
     score: Score,
     x: Tensor,
