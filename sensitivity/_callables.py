@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity._checks import in_autocast
-from sensitivity.scores import refuse_training_mode
 
 __all__ = [
     "anchor_log_density",
     "as_anchor",
+    "check_dtypes",
     "check_result",
     "evaluate",
     "functional_values",
@@ -38,9 +38,23 @@ _DEPTH = 4  # how far functions are followed to the networks that they call
 
 def evaluate(score: Callable[[Tensor, Tensor], Any], x: Tensor, sigma: Tensor) -> Tensor:
     """``score(x, σ)`` of copies, checked, in the dtype of ``x``."""
-    value = score(x.clone(), sigma.clone())
+    try:
+        value = score(x.clone(), sigma.clone())
+    except RuntimeError:
+        check_dtypes(score, x)
+        raise
     check_result(value, x, tuple(x.shape), "score", "return a tensor like x")
     return value.to(x.dtype)
+
+
+def check_dtypes(score: Any, x: Tensor) -> None:
+    """Say so where a score failed whose network has another dtype than its states."""
+    for module in modules_of(score):
+        other = next((p.dtype for p in module.parameters() if p.dtype.is_floating_point and p.dtype != x.dtype), None)
+        if other is not None:
+            raise TypeError(
+                f"score has a network in {other}, but x has dtype {x.dtype}: convert one of them with .to({x.dtype})."
+            )
 
 
 def anchor_log_density(anchor: Any, x: Tensor, sigma: Tensor, name: str = "anchor") -> Tensor:
@@ -133,6 +147,8 @@ def ready(score: Any) -> None:
     Raises:
         ValueError: naming the layer.
     """
+    from sensitivity.scores import refuse_training_mode  # scores are called through this module
+
     for module in modules_of(score):
         refuse_training_mode(module)
 

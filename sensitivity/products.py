@@ -52,7 +52,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from sensitivity._callables import evaluate, ready
-from sensitivity._checks import in_autocast, transformed
+from sensitivity._checks import check_count, in_autocast, transformed
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -96,6 +96,7 @@ class Products:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"products method {self.method!r} is unknown: choose one of {', '.join(METHODS)}.")
+        check_count(self.chunk_size, "chunk_size", 0)
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size={self.chunk_size} directions cannot be computed: give at least 1, or None.")
 

@@ -20,6 +20,7 @@ time is σ itself, the velocity is ``dx/dσ = ε``; ``"v"`` keeps its usual vari
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sensitivity._callables import check_dtypes, evaluate
 from sensitivity._checks import check_choice, check_sigma, check_states, in_autocast, per_sample, transformed
 from sensitivity.schedule import Schedule
 
@@ -73,6 +75,8 @@ def as_score(
         raise TypeError(
             f"network is a {type(network).__name__}, not callable: pass a function of (x, sigma) or (z, t)."
         )
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule is a {type(schedule).__name__}: pass a Schedule such as VPLinear(), or None.")
     return NetworkScore(network, parametrization, schedule)
 
 
@@ -153,7 +157,12 @@ class NetworkScore:
 
     def _call(self, x: Tensor, z: Tensor, time: Tensor) -> Tensor:
         # Copies: a network that works in place changes neither the states nor the levels of a run.
-        output = self.network(z.clone(), time.clone())
+        own = _single(self.network) if z.dtype == torch.float64 else z.dtype
+        try:
+            output = self.network(z.to(own, copy=True), time.to(own, copy=True))
+        except RuntimeError:
+            check_dtypes(self.network, x)
+            raise
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"network returns a {type(output).__name__}, not a tensor: wrap it so that it returns its prediction."
@@ -201,6 +210,8 @@ def guided(conditional: Score, unconditional: Score, weight: float) -> GuidedSco
             raise TypeError(f"{name} is a {type(score).__name__}, not callable: pass a score, see as_score.")
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise TypeError(f"weight is a {type(weight).__name__}: pass a number.")
+    if not math.isfinite(weight):
+        raise ValueError(f"weight = {weight} is not finite: pass a number.")
     return GuidedScore(conditional, unconditional, float(weight))
 
 
@@ -214,7 +225,15 @@ class GuidedScore:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided score, like ``x``."""
-        return (1 - self.weight) * self.unconditional(x, sigma) + self.weight * self.conditional(x, sigma)
+        level = check_sigma(sigma, x)
+        free, bound = (evaluate(branch, x, level) for branch in (self.unconditional, self.conditional))
+        return (1 - self.weight) * free + self.weight * bound
+
+
+def _single(network: object) -> torch.dtype:
+    """float32 for a module with parameters of that dtype, in which it computes double states too; else float64."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return torch.float32 if any(p.dtype == torch.float32 for p in parameters) else torch.float64
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:
