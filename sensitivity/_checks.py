@@ -35,6 +35,7 @@ __all__ = [
     "check_sigma",
     "check_states",
     "check_tensor",
+    "check_values",
     "check_weights",
     "full_precision",
     "in_autocast",
@@ -95,7 +96,8 @@ def check_dense(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} has layout {x.layout}, the engine computes with dense tensors: pass {name}.to_dense().")
 
 
-def _check_values(x: Tensor, name: str) -> None:
+def check_values(x: Tensor, name: str) -> None:
+    """``x`` holds values."""
     if x.device.type == "meta":
         raise TypeError(f"{name} is on the meta device and holds no values: pass a tensor on a real device.")
 
@@ -105,7 +107,7 @@ def check_tensor(x: Any, name: str) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor of it.")
     check_dense(x, name)
-    _check_values(x, name)
+    check_values(x, name)
     if not x.dtype.is_floating_point:
         raise TypeError(f"{name} has dtype {x.dtype}: pass a real floating tensor.")
 
@@ -118,7 +120,7 @@ def check_callable(value: Any, name: str) -> None:
 
 def check_precision(x: Tensor, name: str) -> None:
     """``x`` has at least single precision: densities and derivatives lose all digits in half."""
-    _check_values(x, name)
+    check_values(x, name)
     if torch.finfo(x.dtype).eps > torch.finfo(torch.float32).eps:
         raise TypeError(
             f"{name} has dtype {x.dtype}, in which densities and derivatives have no digits: pass {name}.float(); the "
@@ -224,7 +226,7 @@ def check_finite(x: Tensor, name: str) -> None:
     """Reads the values: no NaN, no infinity."""
     if transformed():
         return
-    _check_values(x, name)
+    check_values(x, name)
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         where = tuple(int(i) for i in torch.nonzero(~finite)[0])
@@ -237,7 +239,7 @@ def check_positive_number(value: float, name: str, zero: bool = False) -> float:
         raise TypeError(f"{name} is a {type(value).__name__}, not a number: pass a float.")
     if isinstance(value, Tensor):
         check_dense(value, name)
-        _check_values(value, name)
+        check_values(value, name)
         if value.is_complex():
             raise TypeError(f"{name} has dtype {value.dtype}: pass one real number.")
     if isinstance(value, Tensor) and value.ndim:

@@ -29,6 +29,7 @@ from sensitivity._checks import (
     check_same_home,
     check_sigma,
     check_states,
+    check_values,
 )
 from sensitivity.noise import Noise
 from sensitivity.products import Products
@@ -213,7 +214,7 @@ def _check_mean(mean: Tensor) -> None:
 def _matrix(covariance: Tensor | float, mean: Tensor) -> Tensor:
     if isinstance(covariance, Tensor):
         check_dense(covariance, "covariance")
-        check_finite(covariance, "covariance")
+        check_values(covariance, "covariance")
         if covariance.is_complex():
             raise TypeError(f"covariance has dtype {covariance.dtype}: pass a real one.")
         return covariance.to(mean)

@@ -174,7 +174,11 @@ def _parts(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
-        found, indices = paired(chunk.laws, pairings, data, rates, top_k)
+        if len(chunk.latents):
+            found, indices = paired(chunk.laws, pairings, data, rates, top_k)
+        else:
+            found = state.x.new_zeros(len(values), 0, min(top_k or len(data), len(data)))
+            indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
         watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
         mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])

@@ -145,6 +145,8 @@ class Noise:
     ) -> Tensor:
         """Signs ±1 with probability ½ each: element e takes bit e mod 64 of the bits of element ⌊e/64⌋."""
         count = prod(shape)
+        if not self.batch:
+            return torch.empty(probes, 0, *shape, dtype=dtype, device=self.keys.device)
         octets = self._octets(-(-count // 8), step, stage, range(first, first + probes), stream)
         signs = self._signs_of_octets(dtype).index_select(0, octets).reshape(probes, self.batch, -1)
         return (signs if signs.shape[-1] == count else signs[..., :count]).reshape(probes, -1, *shape)

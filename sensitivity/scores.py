@@ -225,7 +225,7 @@ class GuidedScore:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided score, like ``x``."""
-        level = check_sigma(sigma, x)
+        level = sigma if isinstance(sigma, Tensor) else check_sigma(sigma, x)
         free, bound = (evaluate(branch, x, level) for branch in (self.unconditional, self.conditional))
         return (1 - self.weight) * free + self.weight * bound
 

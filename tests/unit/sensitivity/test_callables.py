@@ -132,8 +132,8 @@ def test_a_density_that_is_not_a_number_has_no_standard_error_of_zero() -> None:
 
 def test_an_oracle_mixture_is_an_anchor() -> None:
     """Assert that a law with ``noised(σ).log_density(x)`` is noised by the engine, of tensors and of NumPy arrays."""
-    means, spread = DATA.flatten(1), torch.full((5,), 0.3).double()
-    weights = torch.full((5,), 0.2).double()
+    means, spread = DATA.flatten(1), torch.full((5,), 0.3, dtype=torch.float64)
+    weights = torch.full((5,), 0.2, dtype=torch.float64)
     expected = RUNS["sensitivity"](LAW.score, LAW, LATENTS)
     for convert in (lambda t: t, lambda t: t.numpy()):
         oracle = GaussianMixture.isotropic(*map(convert, (weights, means, spread)))
