@@ -209,7 +209,7 @@ def outside_inference_mode(entry: Callable[P, R]) -> Callable[P, R]:
             return entry(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
             own = {name: _normal(value) for name, value in kwargs.items()}
-            return entry(*map(_normal, args), **own)  # type: ignore[arg-type]
+            return entry(*map(_normal, args), **own)
 
     return run
 

@@ -233,7 +233,7 @@ def check_finite(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} is not finite, first at index {where}: remove or repair such entries.")
 
 
-def check_positive_number(value: float, name: str, zero: bool = False) -> float:
+def check_positive_number(value: float | Tensor, name: str, zero: bool = False) -> float:
     """``value`` as a finite float > 0, or ≥ 0 when ``zero``."""
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}, not a number: pass a float.")

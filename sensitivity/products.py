@@ -239,10 +239,10 @@ def _memory(score: Any) -> dict[Any, Any]:
     """Where the trials of a score are remembered; a new dictionary for one that can neither keep nor key them."""
     own = getattr(score, "trials", None)
     if own is not None:
-        return own  # type: ignore[no-any-return]
+        return own
     holder, name = (score.__self__, score.__func__) if ismethod(score) else (score, None)
     try:
-        return _KNOWN.setdefault(holder, {}).setdefault(name, {})  # type: ignore[no-any-return]
+        return _KNOWN.setdefault(holder, {}).setdefault(name, {})
     except TypeError:
         return {}
 

@@ -310,3 +310,40 @@ def test_half_networks_are_single() -> None:
         x = LATENTS.float()
         assert bool(score(x, torch.tensor(0.5)).isfinite().all())
         Products(score).choose(x, torch.tensor(40.0), until=0.05)
+
+
+def test_planted_trials_that_look_away_are_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert that a trial at σ_max alone, or one of the whole product, lets faults pass which the tests above find."""
+    from sensitivity import _trial
+
+    sigma = torch.tensor(40.0).double()
+    faults: list[tuple[str, Any, Denoiser]] = [
+        ("_levels", lambda start, until: [start], detached_below(1.0)),
+        ("CLOSE", 1e3, half_cut),
+    ]
+    for name, planted, fault in faults:
+        assert _found(fault, sigma)
+        with monkeypatch.context() as patch:
+            patch.setattr(_trial, name, planted)
+            if name == "CLOSE":
+                patch.setattr(_trial, "FAR", planted)
+            assert not _found(fault, sigma)
+
+
+def _found(fault: Denoiser, sigma: Tensor) -> bool:
+    try:
+        return not Products(plain(fault)).choose(LATENTS, sigma, until=0.05).exact
+    except ValueError:
+        return True
+
+
+def test_a_batch_of_one_and_equal_samples_are_tried_on_two() -> None:
+    """Assert that a fault in all but the first sample is found in a batch whose samples are equal."""
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([denoiser(x[:1], sigma), denoiser(x[1:].detach(), sigma)])
+
+    sigma = torch.tensor(40.0).double()
+    for x in (LATENTS, LATENTS[:1], LATENTS[:1].expand(3, *SHAPE)):
+        assert not Products(plain(network)).choose(x, sigma, until=0.05).exact
+    assert Products(plain(denoiser)).choose(LATENTS[:1], sigma, until=0.05).exact
