@@ -93,7 +93,9 @@ def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None)
 def check_dense(x: Tensor, name: str) -> None:
     """``x`` is a dense tensor."""
     if x.layout != torch.strided:
-        raise TypeError(f"{name} has layout {x.layout}, the engine computes with dense tensors: pass {name}.to_dense().")
+        raise TypeError(
+            f"{name} has layout {x.layout}, the engine computes with dense tensors: pass {name}.to_dense()."
+        )
 
 
 def check_values(x: Tensor, name: str) -> None:
@@ -141,7 +143,9 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
 def check_seed(generator: Any, seed: Any) -> None:
     """``generator`` is torch's, ``seed`` an integer, and at most one is given."""
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is a {type(generator).__name__}: give torch.Generator().manual_seed(...), or seed=.")
+        raise TypeError(
+            f"generator is a {type(generator).__name__}: give torch.Generator().manual_seed(...), or seed=."
+        )
     if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
         raise TypeError(f"seed={seed!r} is a {type(seed).__name__}: give an integer.")
 

@@ -144,8 +144,8 @@ def log_density(
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_density(
-                partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise, options=formula,
-                evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
+                partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
+                options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
         chosen = Products(score, products, differentiable).choose(x, level.min(), tangents=False, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)

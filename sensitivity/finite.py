@@ -78,9 +78,9 @@ def resample(
         perturbation: what changes, such as `Toward(measure)` or `Remove(points)`; a sequence applies several at once;
             under guidance `PerBranch`.
         eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches'
-            masses differ (see `conditional_mass`). Negative η removes. A law exists for 0 ≤ η ≤ 1, and for η < 0 down to
-            −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only the
-            densities can tell.
+            masses differ (see `conditional_mass`). Negative η removes. A law exists for 0 ≤ η ≤ 1, and for η < 0 down
+            to −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only
+            the densities can tell.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
             for
             `sample_sensitivity`.
@@ -112,7 +112,11 @@ def resample(
 def _masses(work: Run, eta: Any) -> list[list[Mass]]:
     """(w_j, ν_j) of every law, w_j of shape (batch,)."""
     etas = [eta] if work.single else eta
-    if not isinstance(etas, Sequence | Tensor) or (isinstance(etas, Tensor) and not etas.ndim) or len(etas) != work.directions:
+    if (
+        not isinstance(etas, Sequence | Tensor)
+        or (isinstance(etas, Tensor) and not etas.ndim)
+        or len(etas) != work.directions
+    ):
         raise ValueError(f"eta={eta!r} does not match {work.directions} perturbations; give one mass for each.")
     result = []
     for b, law in enumerate(work.laws.laws):
@@ -137,15 +141,15 @@ def _check_law(masses: Sequence[Mass], eta: Any) -> None:
     slack = 1e3 * torch.finfo(moved.dtype).eps
     if bool((moved > 1 + slack).any()):
         raise ValueError(
-            f"eta={eta!r} moves the mass {float(moved.max()):.4g} of a law that has 1: no law is left of it; the limits are "
-            "0 ≤ eta ≤ 1 toward a measure, and −m/(N − m) ≤ eta < 0 for the removal of m of N points."
+            f"eta={eta!r} moves the mass {float(moved.max()):.4g} of a law that has 1: no law is left; the limits "
+            "are 0 ≤ eta ≤ 1 toward a measure, and −m/(N − m) ≤ eta < 0 for the removal of m of N points."
         )
     for w, measure in masses:
         count = len(measure) if isinstance(measure, Points) else None
         if len(masses) == 1 and count is not None and bool((w < -count * (1 + slack)).any()):
             raise ValueError(
-                f"eta={eta!r} takes more than there is: the removal of m of N points is eta = −m/(N − m), here at least "
-                f"−{count} as m = {count}; take perturbation.mass(N)."
+                f"eta={eta!r} takes more than there is: the removal of m of N points is eta = −m/(N − m), here at "
+                f"least −{count} as m = {count}; take perturbation.mass(N)."
             )
 
 

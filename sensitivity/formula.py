@@ -261,8 +261,8 @@ def _problem(
     reference = anchor if isinstance(options.reference, str) else options.reference
     if reference is not None and not hasattr(reference, "score"):
         raise ValueError(
-            "the reference (the anchor, if none is given) has no score, so it cannot lower the variance: give one that has, "
-            "or Formula(reference=None)."
+            "the reference (the anchor, if none is given) has no score, so it cannot lower the variance: give one that "
+            "has, or Formula(reference=None)."
         )
     level = sigma.to(torch.float64).expand(x.shape[0])
     top = torch.maximum((sigma_max**2 - level.square()).clamp(min=0.0).sqrt(), 1e-9 * level)

@@ -47,7 +47,11 @@ def patch(*region: int | slice) -> Functional:
         for axis, size in zip(region, x.shape[1:], strict=False):
             if isinstance(axis, int) and not -size <= axis < size:
                 raise ValueError(f"region={region} lies outside samples of shape {tuple(x.shape[1:])}; give less.")
-        chosen = x[(slice(None), *region)].flatten(1) if x.ndim - 1 > _integers(region) else x[(slice(None), *region)][:, None]
+        chosen = (
+            x[(slice(None), *region)].flatten(1)
+            if x.ndim - 1 > _integers(region)
+            else x[(slice(None), *region)][:, None]
+        )
         if chosen.shape[1] == 0:
             raise ValueError(f"region={region} holds no entry of samples of shape {tuple(x.shape[1:])}; widen it.")
         return chosen.mean(1)

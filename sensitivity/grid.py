@@ -53,7 +53,9 @@ class Grid:
         self.spacing = spacing
         self.exponent = check_real_number(exponent, "exponent")
         if not 0 < self.exponent < 1e3:
-            raise ValueError(f"exponent={exponent} is no exponent of the karras spacing; give a number above 0, such as 7.")
+            raise ValueError(
+                f"exponent={exponent} is no exponent of the karras spacing; give a number above 0, such as 7."
+            )
         self.levels = _spaced(top, bottom, steps, spacing, self.exponent)
 
     @classmethod
@@ -68,7 +70,9 @@ class Grid:
             numbers = [] if isinstance(levels, Tensor) else [float(level) for level in levels]
             values = levels.detach().cpu() if isinstance(levels, Tensor) else torch.tensor(numbers, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise TypeError(f"levels={levels!r} are no numbers; give a sequence of at least two noise levels.") from error
+            raise TypeError(
+                f"levels={levels!r} are no numbers; give a sequence of at least two noise levels."
+            ) from error
         if values.is_complex() or values.layout != torch.strided:
             raise TypeError(f"levels={levels!r} are no real numbers; give a sequence of at least two noise levels.")
         values = values.double()

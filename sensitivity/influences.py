@@ -90,17 +90,17 @@ def influence(
         latents: states at σ_max, (batch, *shape).
         functional: φ: samples (batch, *shape) -> (batch,), each value from its own sample; or pooled -> a 0-d tensor,
             and then values[b, i] is the part that passes through sample b; or a sequence of such functionals.
-        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape), of the latents'
-            shape. Where all of them are too far from a sample's path to matter, its outcome says so.
-        rates: how fast each point moves mass, (N,) or a list of N numbers, 1 where not given. Under guidance `PerBranch`: for the conditional
-            branch of class c the rate of point i is [label_i = c]/π_c.
+        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape), of the
+            latents' shape. Where all of them are too far from a sample's path to matter, its outcome says so.
+        rates: how fast each point moves mass, (N,) or a list of N numbers, 1 where not given. Under guidance
+            `PerBranch`: for the conditional branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
 
     Raises:
-        ValueError, TypeError: for arguments that do not fit, with the remedy; for a score without a graph from its states
-            to its values (`no_grad`, `detach`, NumPy, rounding), since the backward pass would be zeros.
+        ValueError, TypeError: for arguments that do not fit, with the remedy; for a score without a graph from its
+            states to its values (`no_grad`, `detach`, NumPy, rounding), since the backward pass would be zeros.
 
     Example:
         >>> from sensitivity import Mixture

@@ -38,10 +38,10 @@ class Mixture:
         means: the means μ, shape ``(K, *shape)``.
         covariances: the covariances Σ over the d flattened entries: ``(K, d, d)`` full, ``(K, d)`` diagonal, ``(K,)``
             or a number isotropic; positive semi-definite (a zero covariance is a point).
-        covariance_type: what ``covariances`` are, where their shape leaves it open, ``"full"`` ``(K, d, d)``, ``"tied"``
-            ``(d, d)``, one matrix for all components, ``"diagonal"`` ``(K, d)`` or ``"isotropic"`` ``(K,)`` or a number.
-            By default it is read off the shape; a symmetric ``(K, d)`` with K = d could be variances or one matrix and
-            is refused.
+        covariance_type: what ``covariances`` are, where their shape leaves it open: ``"full"`` ``(K, d, d)``;
+            ``"tied"`` ``(d, d)``, one matrix for all components; ``"diagonal"`` ``(K, d)``; ``"isotropic"`` ``(K,)`` or
+            a number. By default it is read off the shape; a symmetric ``(K, d)`` with K = d could be variances or one
+            matrix and is refused.
 
     Raises:
         ValueError, TypeError: for shapes that do not fit, entries that are not finite, negative weights, covariances
@@ -167,8 +167,8 @@ def _spread(covariances: Tensor | float, means: Tensor, kind: str | None) -> Ten
     if kind is None:
         if size == dimension > 1 and tuple(c.shape) == (size, dimension) and torch.equal(c, c.mT):
             raise ValueError(
-                f"covariances has the symmetric shape {tuple(c.shape)}, with as many components as dimensions: variances "
-                'of each component, or one covariance for all? Say covariance_type="diagonal" or "tied".'
+                f"covariances has the symmetric shape {tuple(c.shape)}, with as many components as dimensions: "
+                'variances of each component, or one covariance for all? Say covariance_type="diagonal" or "tied".'
             )
         return c
     check_choice(kind, TYPES, "covariance_type")

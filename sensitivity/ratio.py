@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from math import prod
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -125,10 +125,13 @@ def log_density_ratio(
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_ratio(
-                partial(evaluate, new), _Model(partial(evaluate, base), anchor), x, level, anchor=new_anchor, sigma_max=grid.sigma_max, noise=noise,
-                evaluations=evaluations,
+                partial(evaluate, new), _Model(partial(evaluate, base), anchor), x, level, anchor=new_anchor,
+                sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations,
             )  # fmt: skip
-        pair = tuple(Products(score, products, differentiable).choose(x, level, tangents=False, until=grid.sigma_max) for score in (base, new))
+        pair = tuple(
+            Products(score, products, differentiable).choose(x, level, tangents=False, until=grid.sigma_max)
+            for score in (base, new)
+        )
         way = Trace.resolve(trace, probes, prod(x.shape[1:]))
         return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver)
 

@@ -221,8 +221,8 @@ def initial_logs(anchors: Sequence[Any], x: Tensor, sigma: Tensor, trace: Trace 
         if not bool(torch.isfinite(value).all()):
             raise ValueError(
                 f"anchor.log_density is not finite at sigma_max={float(sigma):g} for sample "
-                f"{int((~torch.isfinite(value)).nonzero()[0])}: are the latents states at sigma_max, and does the anchor "
-                "have their shape and scale?"
+                f"{int((~torch.isfinite(value)).nonzero()[0])}: are the latents states at sigma_max, and does the "
+                "anchor have their shape and scale?"
             )
         values.append(value)
     groups = 1 if trace is None else trace.groups

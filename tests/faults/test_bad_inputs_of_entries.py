@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -136,7 +135,15 @@ def numbers() -> dict[str, Any]:
 
 def counts() -> dict[str, Any]:
     """Wrong counts."""
-    return {"a half": 1.5, "true": True, "zero": 0, "negative": -2, "a word": "many", "a list": [1], "nan": float("nan")}
+    return {
+        "a half": 1.5,
+        "true": True,
+        "zero": 0,
+        "negative": -2,
+        "a word": "many",
+        "a list": [1],
+        "nan": float("nan"),
+    }
 
 
 def grids() -> dict[str, Any]:
@@ -170,7 +177,14 @@ def words() -> dict[str, Any]:
 
 def changes() -> dict[str, Any]:
     """What is no perturbation."""
-    return {"none": None, "data": DATA, "a measure": LAW, "empty": [], "a word": "remove", "branches": PerBranch(NEW, NEW)}
+    return {
+        "none": None,
+        "data": DATA,
+        "a measure": LAW,
+        "empty": [],
+        "a word": "remove",
+        "branches": PerBranch(NEW, NEW),
+    }
 
 
 def whole_functionals() -> dict[str, Any]:
@@ -199,7 +213,12 @@ BASE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "influence": (
         lambda **a: influence(**a).values,
         {
-            "score": LAW.score, "latents": X, "functional": lambda x: x[:, 0], "points": DATA, "grid": GRID, "anchor": LAW,
+            "score": LAW.score,
+            "latents": X,
+            "functional": lambda x: x[:, 0],
+            "points": DATA,
+            "grid": GRID,
+            "anchor": LAW,
         },
     ),
     "resample": (
@@ -247,8 +266,14 @@ BASE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "SDE": (lambda **a: torch.tensor(SDE(**a).kappa), {"kappa": 1.0, "refinement": 1}),
     "Adaptive": (lambda **a: torch.tensor(Adaptive(**a).rtol), {"rtol": 1e-3, "atol": 1e-3}),
     "Formula": (lambda **a: torch.tensor(Formula(**a).replicates), {"replicates": 4, "times": "lattice"}),
-    "guided": (lambda **a: guided(**a)(X, torch.tensor(1.0)), {"conditional": LAW.score, "unconditional": LAW.score, "weight": 2.0}),
-    "as_score": (lambda **a: as_score(**a)(X, torch.tensor(1.0)), {"network": LAW.score, "parametrization": "score", "schedule": None}),
+    "guided": (
+        lambda **a: guided(**a)(X, torch.tensor(1.0)),
+        {"conditional": LAW.score, "unconditional": LAW.score, "weight": 2.0},
+    ),
+    "as_score": (
+        lambda **a: as_score(**a)(X, torch.tensor(1.0)),
+        {"network": LAW.score, "parametrization": "score", "schedule": None},
+    ),
     "NetworkMeasure": (
         lambda **a: NetworkMeasure(**a).log_density(X, 1.0),
         {"score": LAW.score, "anchor": LAW, "grid": GRID},
@@ -262,15 +287,22 @@ BASE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "linear": (lambda **a: functionals.linear(**a)(X), {"weights": DATA[0]}),
     "patch": (lambda region: functionals.patch(region)(X), {"region": 0}),
     "class_logit": (lambda **a: functionals.class_logit(**a)(X), {"classifier": lambda x: x, "label": 0}),
-    "feature_distance": (lambda **a: functionals.feature_distance(**a)(X), {"features": lambda x: x, "target": DATA[0]}),
-}  # fmt: skip
+    "feature_distance": (
+        lambda **a: functionals.feature_distance(**a)(X),
+        {"features": lambda x: x, "target": DATA[0]},
+    ),
+}
 
 OPTIONS = {
-    "chunk_size": counts, "probes": counts, "trace": words, "solver": words, "products": words,
+    "chunk_size": counts,
+    "probes": counts,
+    "trace": words,
+    "solver": words,
+    "products": words,
     "seed": lambda: {"a half": 1.5, "a word": "seed", "true": True, "a list": [1]},
     "generator": lambda: {"a seed": 3, "a word": "seed"},
     "control": lambda: {"a law": LAW, "a number": 1.0},
-}  # fmt: skip
+}
 RUNS = {
     "sample_sensitivity": OPTIONS,
     "influence": OPTIONS
@@ -290,27 +322,79 @@ RUNS = {
     "log_density_ratio": {k: v for k, v in OPTIONS.items() if k not in ("chunk_size", "control")},
 }
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
-    "score": scores, "new": scores, "base": scores, "conditional": scores, "unconditional": scores, "network": scores,
-    "latents": lambda: states(X), "x": lambda: states(X), "data": lambda: states(DATA), "points": lambda: states(DATA),
-    "means": lambda: states(DATA), "mean": lambda: states(DATA[0]), "weights": lambda: states(DATA),
-    "log_weights": lambda: states(DATA), "target": lambda: states(DATA), "grid": grids, "anchor": anchors,
-    "new_anchor": anchors, "log_density": anchors, "sigma": numbers, "bandwidth": numbers, "covariance": numbers,
-    "covariances": numbers, "sigma_max": numbers, "sigma_min": numbers, "exponent": numbers, "kappa": numbers,
-    "rtol": numbers, "atol": numbers, "eta": numbers, "weight": numbers, "steps": counts, "block": counts, "rank": counts,
-    "samples": counts, "refinement": counts, "replicates": counts, "label": lambda: counts() | {"far": 9},
-    "region": lambda: {"a word": "all", "far": 7, "a half": 0.5, "none": None}, "spacing": words, "times": words,
-    "parametrization": words, "schedule": words, "covariance_type": words, "perturbation": changes, "measure": changes,
+    "score": scores,
+    "new": scores,
+    "base": scores,
+    "conditional": scores,
+    "unconditional": scores,
+    "network": scores,
+    "latents": lambda: states(X),
+    "x": lambda: states(X),
+    "data": lambda: states(DATA),
+    "points": lambda: states(DATA),
+    "means": lambda: states(DATA),
+    "mean": lambda: states(DATA[0]),
+    "weights": lambda: states(DATA),
+    "log_weights": lambda: states(DATA),
+    "target": lambda: states(DATA),
+    "grid": grids,
+    "anchor": anchors,
+    "new_anchor": anchors,
+    "log_density": anchors,
+    "sigma": numbers,
+    "bandwidth": numbers,
+    "covariance": numbers,
+    "covariances": numbers,
+    "sigma_max": numbers,
+    "sigma_min": numbers,
+    "exponent": numbers,
+    "kappa": numbers,
+    "rtol": numbers,
+    "atol": numbers,
+    "eta": numbers,
+    "weight": numbers,
+    "steps": counts,
+    "block": counts,
+    "rank": counts,
+    "samples": counts,
+    "refinement": counts,
+    "replicates": counts,
+    "label": lambda: counts() | {"far": 9},
+    "region": lambda: {"a word": "all", "far": 7, "a half": 0.5, "none": None},
+    "spacing": words,
+    "times": words,
+    "parametrization": words,
+    "schedule": words,
+    "covariance_type": words,
+    "perturbation": changes,
+    "measure": changes,
     "functional": whole_functionals,
     "classifier": lambda: {"none": None, "returns none": lambda x: None, "returns one": lambda x: x[:, 0]},
     "features": lambda: {"none": None, "a word": "inception"},
-}  # fmt: skip
+}
 # What is right, in the engine's own words, although the matrix makes it "wrong" for other arguments.
 FINE = {
-    ("anchor", "in place"), ("new_anchor", "in place"), ("log_density", "in place"), ("functional", "in place"),
-    ("score", "x in place"), ("score", "sigma in place"), ("kappa", "zero"), ("bandwidth", "zero"), ("rank", "zero"),
-    ("eta", "zero"), ("eta", "negative"), ("covariance", "zero"), ("covariances", "zero"), ("weight", "zero"),
-    ("weight", "negative"), ("covariance", "a list"), ("covariances", "a list"), ("label", "negative"), ("log_weights", "none"), ("weights", "none"),
-}  # fmt: skip
+    ("anchor", "in place"),
+    ("new_anchor", "in place"),
+    ("log_density", "in place"),
+    ("functional", "in place"),
+    ("score", "x in place"),
+    ("score", "sigma in place"),
+    ("kappa", "zero"),
+    ("bandwidth", "zero"),
+    ("rank", "zero"),
+    ("eta", "zero"),
+    ("eta", "negative"),
+    ("covariance", "zero"),
+    ("covariances", "zero"),
+    ("weight", "zero"),
+    ("weight", "negative"),
+    ("covariance", "a list"),
+    ("covariances", "a list"),
+    ("label", "negative"),
+    ("log_weights", "none"),
+    ("weights", "none"),
+}
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
@@ -322,7 +406,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 
 def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
-    """"refused", "right", "cryptic" or "silent", with what was seen."""
+    """ "refused", "right", "cryptic" or "silent", with what was seen."""
     call, good = BASE[entry]
     good = {key: value.clone() if isinstance(value, Tensor) else value for key, value in good.items()}
     bad = (RUNS.get(entry, {}).get(argument) or KINDS[argument])()[name]
@@ -333,27 +417,44 @@ def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
         frames = traceback.extract_tb(error.__traceback__)
         own = Path(frames[-1].filename).is_relative_to(HOME)
         said = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
-        return ("refused" if isinstance(error, OURS) and own and said else "cryptic"), f"{type(error).__name__}: {error}"
+        return (
+            "refused" if isinstance(error, OURS) and own and said else "cryptic"
+        ), f"{type(error).__name__}: {error}"
     return _judged(found, call, good, argument, name, bad)
 
 
 def _judged(found: Any, call: Any, good: dict[str, Any], argument: str, name: str, bad: Any) -> tuple[str, str]:
     if not isinstance(found, Tensor) or not bool(torch.isfinite(found).all()):
         return "silent", f"returned {found}"
-    if bad is None or (argument, name) in FINE and "in place" not in name:
+    if bad is None or ((argument, name) in FINE and "in place" not in name):
         return "right", "an option of its own"
     expected = call(**good)
-    same = found.shape == expected.shape and bool(torch.allclose(found.double(), expected.double(), rtol=1e-3, atol=1e-4))
+    same = found.shape == expected.shape and bool(
+        torch.allclose(found.double(), expected.double(), rtol=1e-3, atol=1e-4)
+    )
     return ("right" if same else "silent"), f"returned {found.flatten()[:3]}"
 
 
 def _also(text: str) -> set[str]:
     """Arguments that a sentence names in other words."""
     names = {
-        "score": ("network", "score"), "latents": ("sample", "x has"), "new": ("score",), "base": ("score",), "x": ("state",),
-        "sigma": ("level",), "solver": ("tableau", "method"), "anchor": ("log_density",), "new_anchor": ("log_density",),
-        "points": ("data",), "perturbation": ("PerBranch",), "data": ("x has",), "means": ("x has",), "mean": ("x has",), "conditional": ("score", "network"), "unconditional": ("score", "network"),
-    }  # fmt: skip
+        "score": ("network", "score"),
+        "latents": ("sample", "x has"),
+        "new": ("score",),
+        "base": ("score",),
+        "x": ("state",),
+        "sigma": ("level",),
+        "solver": ("tableau", "method"),
+        "anchor": ("log_density",),
+        "new_anchor": ("log_density",),
+        "points": ("data",),
+        "perturbation": ("PerBranch",),
+        "data": ("x has",),
+        "means": ("x has",),
+        "mean": ("x has",),
+        "conditional": ("score", "network"),
+        "unconditional": ("score", "network"),
+    }
     return {key for key, values in names.items() if any(value in text for value in values)}
 
 

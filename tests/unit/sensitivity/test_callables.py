@@ -64,12 +64,12 @@ RUNS: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
     "resample": lambda s, a, x: resample(s, x, NEW, 0.3, GRID, anchor=a, seed=0).samples,
     "adaptive": lambda s, a, x: resample(s, x, NEW, 0.3, GRID, anchor=a, seed=0, solver="adaptive").samples,
     "flow": lambda s, a, x: log_density(s, x, 1.0, anchor=a, grid=GRID, seed=0).value,
-    "formula": lambda s, a, x: log_density(
-        s, x, 1.0, anchor=a, grid=GRID, method="formula", formula=Formula(LAW), seed=0
-    ).value,
-    "ratio": lambda s, a, x: log_density_ratio(
-        s, LAW.score, x, 1.0, new_anchor=a, anchor=LAW, grid=GRID, probes=2, seed=0
-    ).value,
+    "formula": lambda s, a, x: (
+        log_density(s, x, 1.0, anchor=a, grid=GRID, method="formula", formula=Formula(LAW), seed=0).value
+    ),
+    "ratio": lambda s, a, x: (
+        log_density_ratio(s, LAW.score, x, 1.0, new_anchor=a, anchor=LAW, grid=GRID, probes=2, seed=0).value
+    ),
     "derivative": lambda s, a, x: score_derivative(s, x, torch.tensor(1.0).double(), NEW, log_density=a),
 }
 
@@ -184,7 +184,9 @@ def test_covariances_that_could_be_two_things_are_refused() -> None:
     full = Mixture(None, means, tied.expand(2, 2, 2))
     diagonal = Mixture(None, means, torch.stack([torch.diag(row) for row in tied]))
     assert_close(Mixture(None, means, tied, covariance_type="tied").log_density(x, one), full.log_density(x, one))
-    assert_close(Mixture(None, means, tied, covariance_type="diagonal").log_density(x, one), diagonal.log_density(x, one))
+    assert_close(
+        Mixture(None, means, tied, covariance_type="diagonal").log_density(x, one), diagonal.log_density(x, one)
+    )
     assert_close(Mixture(None, means, tied.expand(2, 2, 2)).score(x, one), full.score(x, one))
     asymmetric = torch.tensor([[1.0, 0.3], [0.2, 0.5]]).double()
     assert Mixture(None, means, asymmetric).score(x, one).shape == x.shape
@@ -213,7 +215,11 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.norm, self.last = nn.Conv2d(2, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 3, padding=1)
+        self.first, self.norm, self.last = (
+            nn.Conv2d(2, 8, 3, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.Conv2d(8, 2, 3, padding=1),
+        )
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.last(torch.tanh(self.norm(self.first(x)))) / (1 + sigma.reshape(-1, 1, 1, 1))
@@ -244,7 +250,7 @@ def test_a_single_network_takes_double_states() -> None:
 
 def test_functionals_are_functions() -> None:
     """Assert that a word is not taken for a sequence of functionals."""
-    with pytest.raises(TypeError, match="functional='ink' is no function.*functionals.patch"):
+    with pytest.raises(TypeError, match=r"functional='ink' is no function.*functionals.patch"):
         influence(LAW.score, LATENTS, "ink", DATA, GRID, anchor=LAW)  # type: ignore[arg-type]
 
 

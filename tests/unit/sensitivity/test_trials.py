@@ -229,7 +229,9 @@ def test_inference_mode_changes_nothing() -> None:
         score = as_score(denoiser, "denoiser")
         runs: list[Callable[[Tensor], Tensor]] = [
             lambda x, s=score: log_density(s, x, 0.5, anchor=LAW, grid=GRID, trace="exact").value,
-            lambda x, s=score: resample(s, x, Toward(Points(NEW, bandwidth=1.0)), 0.4, GRID, anchor=LAW, seed=0).samples,
+            lambda x, s=score: (
+                resample(s, x, Toward(Points(NEW, bandwidth=1.0)), 0.4, GRID, anchor=LAW, seed=0).samples
+            ),
             lambda x, s=score: run_influence(s),
             lambda x, s=score: run_sensitivity(s).sensitivity,
         ]
