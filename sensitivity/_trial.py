@@ -2,8 +2,8 @@
 
 Two samples are carried by Euler's steps of the probability flow through ``LEVELS`` levels of the run; at each of these
 *stations* central differences of the score's own values tell what the products must be. What is compared is the
-network's own part, the denoiser's ``σ² J v + v = ∇D v``: at high noise ``−v/σ²`` is nearly all of ``J v`` and would hide
-a network whose derivative is cut. Differences are taken with three pairs of lengths,
+network's own part, the denoiser's ``σ² J v + v = ∇D v``: at high noise ``−v/σ²`` is nearly all of ``J v`` and would
+hide a network whose derivative is cut. Differences are taken with three pairs of lengths,
 
 - *small*, the best step of central differences in the precision of the network;
 - *wide*, a twentieth of σ: a network that rounds its input is flat at small steps only;
