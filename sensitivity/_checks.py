@@ -19,15 +19,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 __all__ = [
+    "check_callable",
     "check_choice",
+    "check_count",
+    "check_dense",
     "check_finite",
     "check_levels",
     "check_like",
     "check_log_density",
     "check_positive_number",
+    "check_precision",
+    "check_real_number",
     "check_same_home",
+    "check_seed",
     "check_sigma",
     "check_states",
+    "check_tensor",
+    "check_values",
     "check_weights",
     "full_precision",
     "in_autocast",
@@ -67,6 +75,7 @@ def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None)
     """States are floating tensors of shape ``(batch, *shape)``."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor({name}).")
+    check_dense(x, name)
     if not x.dtype.is_floating_point:
         raise TypeError(f"{name} has dtype {x.dtype}, states are floating point: pass {name}.float() or .double().")
     if x.ndim < 2:
@@ -79,6 +88,77 @@ def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None)
             f"{name} has shape {tuple(x.shape)}, but each sample must have shape {tuple(shape)}: "
             f"reshape it to (batch, {', '.join(map(str, shape))})."
         )
+
+
+def check_dense(x: Tensor, name: str) -> None:
+    """``x`` is a dense tensor."""
+    if x.layout != torch.strided:
+        raise TypeError(
+            f"{name} has layout {x.layout}, the engine computes with dense tensors: pass {name}.to_dense()."
+        )
+
+
+def check_values(x: Tensor, name: str) -> None:
+    """``x`` holds values."""
+    if x.device.type == "meta":
+        raise TypeError(f"{name} is on the meta device and holds no values: pass a tensor on a real device.")
+
+
+def check_tensor(x: Any, name: str) -> None:
+    """``x`` is a dense real floating tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor of it.")
+    check_dense(x, name)
+    check_values(x, name)
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"{name} has dtype {x.dtype}: pass a real floating tensor.")
+
+
+def check_callable(value: Any, name: str) -> None:
+    """``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} is a {type(value).__name__}, not callable: pass a function.")
+
+
+def check_precision(x: Tensor, name: str) -> None:
+    """``x`` has at least single precision: densities and derivatives lose all digits in half."""
+    check_values(x, name)
+    if torch.finfo(x.dtype).eps > torch.finfo(torch.float32).eps:
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, in which densities and derivatives have no digits: pass {name}.float(); the "
+            "network may stay in half precision."
+        )
+
+
+def check_count(value: Any, name: str, least: int = 1) -> None:
+    """``value`` is an integer of at least ``least``, or None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: give an integer of at least {least}.")
+    if value < least:
+        raise ValueError(f"{name}={value} is too few: give an integer of at least {least}.")
+
+
+def check_seed(generator: Any, seed: Any) -> None:
+    """``generator`` is torch's, ``seed`` an integer, and at most one is given."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator is a {type(generator).__name__}: give torch.Generator().manual_seed(...), or seed=."
+        )
+    if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+        raise TypeError(f"seed={seed!r} is a {type(seed).__name__}: give an integer.")
+
+
+def check_real_number(value: Any, name: str) -> float:
+    """``value`` as a float: a number, or a tensor or array of one real number."""
+    try:
+        number = float(value) if not isinstance(value, str | bytes | bool) else None
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if number is None:
+        raise TypeError(f"{name}={value!r} is no real number: pass a float.")
+    return number
 
 
 def check_like(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
@@ -112,6 +192,7 @@ def check_sigma(sigma: Tensor | float, x: Tensor, name: str = "sigma") -> Tensor
     see ``check_levels``.
     """
     if isinstance(sigma, Tensor):
+        check_dense(sigma, name)
         return _sigma_tensor(sigma, x, name)
     if isinstance(sigma, bool) or not isinstance(sigma, int | float):
         raise TypeError(
@@ -149,16 +230,22 @@ def check_finite(x: Tensor, name: str) -> None:
     """Reads the values: no NaN, no infinity."""
     if transformed():
         return
+    check_values(x, name)
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         where = tuple(int(i) for i in torch.nonzero(~finite)[0])
         raise ValueError(f"{name} is not finite, first at index {where}: remove or repair such entries.")
 
 
-def check_positive_number(value: float, name: str, zero: bool = False) -> float:
+def check_positive_number(value: float | Tensor, name: str, zero: bool = False) -> float:
     """``value`` as a finite float > 0, or ≥ 0 when ``zero``."""
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}, not a number: pass a float.")
+    if isinstance(value, Tensor):
+        check_dense(value, name)
+        check_values(value, name)
+        if value.is_complex():
+            raise TypeError(f"{name} has dtype {value.dtype}: pass one real number.")
     if isinstance(value, Tensor) and value.ndim:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: pass one number.")
     number = float(value)
@@ -172,7 +259,8 @@ def check_weights(weights: Tensor | Sequence[float] | None, like: Tensor, name: 
     count = like.shape[0]
     if weights is None:
         return torch.full((count,), 1.0 / count, dtype=like.dtype, device=like.device)
-    w = weights if isinstance(weights, Tensor) else torch.as_tensor(weights, dtype=like.dtype, device=like.device)
+    w = weights if isinstance(weights, Tensor) else _numbers(weights, like, name)
+    check_dense(w, name)
     if w.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(w.shape)}, but there are {count} rows: pass shape ({count},).")
     check_same_home(w, like, name, "the data")
@@ -185,6 +273,14 @@ def check_weights(weights: Tensor | Sequence[float] | None, like: Tensor, name: 
     if not bool(total > 0):
         raise ValueError(f"{name} sums to 0: at least one weight must be > 0.")
     return w / total
+
+
+def _numbers(values: Any, like: Tensor, name: str) -> Tensor:
+    """A sequence of numbers as a tensor of the dtype and device of ``like``."""
+    try:
+        return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is a {type(values).__name__} that is no list of numbers: pass a tensor.") from error
 
 
 def check_log_density(log_density: Tensor | None, x: Tensor, name: str = "log_density") -> Tensor:
@@ -205,7 +301,7 @@ def check_log_density(log_density: Tensor | None, x: Tensor, name: str = "log_de
 
 def check_choice(value: str, choices: Sequence[str], name: str) -> None:
     """``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} = {value!r} is unknown: choose one of {', '.join(map(repr, choices))}.")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_same_home, check_sigma
+from sensitivity._callables import as_anchor, evaluate
+from sensitivity._checks import check_callable, check_same_home, check_sigma, check_tensor
 from sensitivity.densities.log_density import log_density
 from sensitivity.scores.score import Score
 
@@ -36,15 +37,30 @@ def patch(*region: int | slice) -> Functional:
     if not region:
         raise ValueError("region is empty; give integers or slices, such as patch(0, slice(2, 5), slice(2, 5)).")
 
+    for axis in region:
+        if isinstance(axis, bool) or not isinstance(axis, int | slice):
+            raise TypeError(f"region={region} holds a {type(axis).__name__}; give integers or slices.")
+
     def value(x: Tensor) -> Tensor:
         if len(region) > x.ndim - 1:
             raise ValueError(f"region={region} has {len(region)} axes, samples have {x.ndim - 1}; drop the extra ones.")
-        chosen = x[(slice(None), *region)].reshape(x.shape[0], -1)
+        for axis, size in zip(region, x.shape[1:], strict=False):
+            if isinstance(axis, int) and not -size <= axis < size:
+                raise ValueError(f"region={region} lies outside samples of shape {tuple(x.shape[1:])}; give less.")
+        chosen = (
+            x[(slice(None), *region)].flatten(1)
+            if x.ndim - 1 > _integers(region)
+            else x[(slice(None), *region)][:, None]
+        )
         if chosen.shape[1] == 0:
             raise ValueError(f"region={region} holds no entry of samples of shape {tuple(x.shape[1:])}; widen it.")
         return chosen.mean(1)
 
     return value
+
+
+def _integers(region: tuple[int | slice, ...]) -> int:
+    return sum(isinstance(axis, int) for axis in region)
 
 
 def linear(weights: Tensor) -> Functional:
@@ -54,6 +70,8 @@ def linear(weights: Tensor) -> Functional:
         >>> linear(torch.tensor([1.0, -1.0]))(torch.tensor([[3.0, 2.0]]))
         tensor([1.])
     """
+
+    check_tensor(weights, "weights")
 
     def value(x: Tensor) -> Tensor:
         if weights.shape != x.shape[1:]:
@@ -74,8 +92,13 @@ def class_logit(classifier: Callable[[Tensor], Tensor], label: int) -> Functiona
         tensor([-2.])
     """
 
+    check_callable(classifier, "classifier")
+    if isinstance(label, bool) or not isinstance(label, int):
+        raise TypeError(f"label is a {type(label).__name__}; give the number of a class.")
+
     def value(x: Tensor) -> Tensor:
         logits = classifier(x)
+        check_tensor(logits, "the output of classifier")
         if logits.ndim != 2 or logits.shape[0] != x.shape[0]:
             raise ValueError(
                 f"classifier returns {tuple(logits.shape)}; it must return logits ({x.shape[0]}, classes)."
@@ -100,6 +123,9 @@ def feature_distance(features: Callable[[Tensor], Tensor], target: Tensor) -> Fu
         >>> feature_distance(lambda x: 2 * x, torch.tensor([1.0, 1.0]))(torch.tensor([[1.0, 2.0]]))
         tensor([4.])
     """
+
+    check_callable(features, "features")
+    check_tensor(target, "target")
 
     def value(x: Tensor) -> Tensor:
         aim = target[None] if target.ndim == x.ndim - 1 else target
@@ -136,11 +162,14 @@ def own_log_density(score: Score, sigma: float, *, anchor: Any, **options: Any) 
         tensor([[-0.5000, -0.5000]], dtype=torch.float64)
     """
 
+    check_callable(score, "score")
+    as_anchor(anchor)
+
     def value(x: Tensor) -> Tensor:
         state = x.detach()
         density = log_density(score, state, sigma, anchor=anchor, **options).value
         with torch.no_grad():
-            slope = score(state, check_sigma(sigma, state))
+            slope = evaluate(score, state, check_sigma(sigma, state))
         # The value is the flow's; only its gradient, which is the score, passes to the samples.
         return density + (slope * (x - state)).flatten(1).sum(1)
 

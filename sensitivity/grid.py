@@ -17,6 +17,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from sensitivity._checks import check_real_number
+
 SPACINGS = ("karras", "log", "linear")
 
 
@@ -49,7 +51,11 @@ class Grid:
         if spacing not in SPACINGS:
             raise ValueError(f"spacing={spacing!r} is unknown; choose one of {', '.join(SPACINGS)}.")
         self.spacing = spacing
-        self.exponent = float(exponent)
+        self.exponent = check_real_number(exponent, "exponent")
+        if not 0 < self.exponent < 1e3:
+            raise ValueError(
+                f"exponent={exponent} is no exponent of the karras spacing; give a number above 0, such as 7."
+            )
         self.levels = _spaced(top, bottom, steps, spacing, self.exponent)
 
     @classmethod
@@ -60,8 +66,16 @@ class Grid:
             >>> Grid.from_levels([10.0, 1.0, 0.1]).steps
             2
         """
-        given = levels.detach().cpu() if isinstance(levels, Tensor) else list(levels)
-        values = torch.as_tensor(given, dtype=torch.float64)
+        try:
+            numbers = [] if isinstance(levels, Tensor) else [float(level) for level in levels]
+            values = levels.detach().cpu() if isinstance(levels, Tensor) else torch.tensor(numbers, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise TypeError(
+                f"levels={levels!r} are no numbers; give a sequence of at least two noise levels."
+            ) from error
+        if values.is_complex() or values.layout != torch.strided:
+            raise TypeError(f"levels={levels!r} are no real numbers; give a sequence of at least two noise levels.")
+        values = values.double()
         if values.ndim != 1 or values.numel() < 2:
             raise ValueError(f"levels has shape {tuple(values.shape)}; give a sequence of at least two noise levels.")
         if not bool(torch.isfinite(values).all() and (values > 0).all() and (values.diff() < 0).all()):
@@ -92,7 +106,7 @@ class Grid:
             >>> Grid(4.0, 1.0, 1, spacing="log").refined().levels
             tensor([4., 2., 1.], dtype=torch.float64)
         """
-        if not isinstance(factor, int) or factor < 1:
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise ValueError(f"factor={factor!r} counts the parts of an interval; give an integer of at least 1.")
         spacing = "log" if self.spacing == "given" else self.spacing
         pairs = zip(self.levels[:-1].tolist(), self.levels[1:].tolist(), strict=True)
@@ -126,7 +140,7 @@ class Grid:
 
 
 def _finite_positive(value: float, name: str) -> float:
-    number = float(value)
+    number = check_real_number(value, name)
     if not math.isfinite(number) or number <= 0:
         raise ValueError(f"{name}={value} is not a noise level; give a finite number above 0.")
     return number

@@ -21,6 +21,8 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
+from sensitivity._checks import check_seed
+
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64  # the golden-ratio increment, as a signed 64-bit integer
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
@@ -143,6 +145,8 @@ class Noise:
     ) -> Tensor:
         """Signs ±1 with probability ½ each: element e takes bit e mod 64 of the bits of element ⌊e/64⌋."""
         count = prod(shape)
+        if not self.batch:
+            return torch.empty(probes, 0, *shape, dtype=dtype, device=self.keys.device)
         octets = self._octets(-(-count // 8), step, stage, range(first, first + probes), stream)
         signs = self._signs_of_octets(dtype).index_select(0, octets).reshape(probes, self.batch, -1)
         return (signs if signs.shape[-1] == count else signs[..., :count]).reshape(probes, -1, *shape)
@@ -204,6 +208,7 @@ class Noise:
 
 
 def _root(generator: torch.Generator | None, seed: int | None) -> Tensor:
+    check_seed(generator, seed)
     if seed is not None:
         return torch.tensor(_signed(int(seed)), dtype=torch.int64)
     device = "cpu" if generator is None else generator.device

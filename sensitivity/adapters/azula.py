@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import refuse_training_mode
 from sensitivity.adapters._calling import Conditioned, require
 from sensitivity.scores.schedule import Schedule
-from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.score import NetworkScore, as_score
 
 __all__ = ["AzulaTime", "from_azula"]
 

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import refuse_training_mode
 from sensitivity._checks import check_positive_number
 from sensitivity.adapters._calling import Conditioned, in_dtype_of, require
 from sensitivity.scores.schedule import Schedule
 from sensitivity.scores.schedules import DiscreteDDPM, RectifiedFlow
-from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.score import NetworkScore, as_score
 
 __all__ = ["ScaledTime", "from_diffusers"]
 

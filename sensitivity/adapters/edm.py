@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sensitivity._callables import refuse_training_mode
 from sensitivity.adapters._calling import Conditioned, in_dtype_of
-from sensitivity.scores.score import NetworkScore, as_score, refuse_training_mode
+from sensitivity.scores.score import NetworkScore, as_score
 
 __all__ = ["from_edm"]
 

@@ -44,7 +44,8 @@ class Estimate:
         count = groups.shape[0]
         value = groups.mean(0)
         if exact:
-            return cls(value, torch.zeros_like(value), inf, evaluations)
+            # A density that is not a number is not known to 0 nats.
+            return cls(value, torch.where(torch.isnan(value), float("nan"), 0.0).to(value), inf, evaluations)
         if count == 1:
             return cls(value, torch.full_like(value, float("nan")), 0, evaluations)
         return cls(value, groups.std(0) / count**0.5, count - 1, evaluations)

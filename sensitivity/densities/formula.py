@@ -26,6 +26,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sensitivity._callables import anchor_log_density
+from sensitivity._checks import check_count
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula_nodes import TIMES, Placement, coordinates, frames, uniforms, vectors
 from sensitivity.noise import Noise
@@ -77,6 +79,8 @@ class Formula:
     def __post_init__(self) -> None:
         if self.times not in TIMES:
             raise ValueError(f"times={self.times!r} is unknown: choose one of {', '.join(TIMES)}.")
+        check_count(self.replicates, "replicates", 0)
+        check_count(self.frame, "frame")
         if self.replicates < 1:
             raise ValueError(f"replicates={self.replicates} gives no estimate: give at least 2, or 1 without an error.")
         if self.scales is not None and not 0 < self.scales[0] < self.scales[1]:
@@ -138,7 +142,7 @@ class _Problem:
 def _log_density(reference: Any, y: Tensor, levels: Tensor) -> Tensor:
     if reference is None:
         return torch.zeros(y.shape[0], dtype=torch.float64, device=y.device)
-    return reference.log_density(y, levels).to(torch.float64)
+    return anchor_log_density(reference, y, levels, "reference").to(torch.float64)
 
 
 # A whole frame removes the noise of directions and is worth having at down to five nodes; a part of one gains little.
@@ -240,7 +244,7 @@ def _terminal(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tens
     z = frames(noise, points, problem.dimension, frame, _TERMINAL + replicate, options.orthogonal)
     z = torch.cat([z, -z]) if options.antithetic else z
     y, levels = problem.states(problem.placement.top.expand(nodes, -1), z)
-    gap = problem.anchor.log_density(y, levels).to(torch.float64) - problem.log_reference(y, levels)
+    gap = anchor_log_density(problem.anchor, y, levels).to(torch.float64) - problem.log_reference(y, levels)
     return gap.reshape(z.shape[:3]).mean((0, 1))
 
 
@@ -257,7 +261,8 @@ def _problem(
     reference = anchor if isinstance(options.reference, str) else options.reference
     if reference is not None and not hasattr(reference, "score"):
         raise ValueError(
-            "the reference has no score, so it cannot lower the variance: give one that has, or reference=None."
+            "the reference (the anchor, if none is given) has no score, so it cannot lower the variance: give one that "
+            "has, or Formula(reference=None)."
         )
     level = sigma.to(torch.float64).expand(x.shape[0])
     top = torch.maximum((sigma_max**2 - level.square()).clamp(min=0.0).sqrt(), 1e-9 * level)

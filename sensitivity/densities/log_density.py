@@ -16,13 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from math import pi, sqrt
+from functools import partial
+from math import pi, prod, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._callables import anchor_log_density, as_anchor, evaluate, outside_inference_mode
+from sensitivity._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_levels,
+    check_precision,
+    check_seed,
+    check_sigma,
+    check_states,
+)
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula import Formula, formula_log_density
 from sensitivity.grid import Grid
@@ -40,6 +51,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 METHODS = ("flow", "formula", "kernel")
 
 
+@outside_inference_mode
 def log_density(
     score: Score,
     x: Tensor,
@@ -106,15 +118,23 @@ def log_density(
     """
     check_choice(method, METHODS, "method")
     check_states(x)
+    check_precision(x, "x")
     check_finite(x, "x")
+    check_seed(generator, seed)
+    check_count(chunk_size, "chunk_size")
+    check_count(evaluations, "evaluations")
     level = check_sigma(sigma, x)
     check_levels(level)
     if method == "kernel":
         return _kernel(x, level, data)
-    if not callable(getattr(anchor, "log_density", None)):
-        raise ValueError(
-            f"anchor is a {type(anchor).__name__} without log_density: give GaussianAnchor.from_data(data)."
-        )
+    anchor = as_anchor(anchor)
+    if not callable(score):
+        raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
+    if grid is not None and not isinstance(grid, Grid):
+        raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
+    if x.shape[0] == 0:
+        return Estimate(x.new_zeros(0), x.new_zeros(0))
+    x = x.contiguous()
     grid = grid or Grid(80.0, min(float(level.min()), 40.0), 32)
     if bool((level > grid.sigma_max * (1 + 1e-6)).any()):
         raise ValueError(
@@ -124,11 +144,11 @@ def log_density(
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_density(
-                score, x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise, options=formula,
-                evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
+                partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
+                options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
-        chosen = Products(score, products, differentiable).choose(x, level, tangents=False)
-        way = Trace.resolve(trace, probes, x[0].numel(), control=control)
+        chosen = Products(score, products, differentiable).choose(x, level.min(), tangents=False, until=grid.sigma_max)
+        way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
 
 
@@ -153,7 +173,7 @@ def _flow(
         calls[rows.cpu()] = (len(levels) - 1) * stages * (1 + trace.probes)
         for part in rows.split(chunk_size or len(rows)):
             end, increment = integrate_density(products, x[part], levels, trace, noise[part], solver)
-            groups[:, part] = anchor.log_density(end, levels[-1].to(x)).to(x.dtype) - increment
+            groups[:, part] = anchor_log_density(anchor, end, levels[-1].to(x)) - increment
     cost = int(calls[0]) if bool((calls == calls[0]).all()) else calls
     return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost)
 
@@ -166,7 +186,7 @@ def _kernel(x: Tensor, sigma: Tensor, data: Tensor | None) -> Estimate:
     """
     if data is None:
         raise ValueError('method="kernel" estimates from points: give data of shape (N, *shape).')
-    points, count = Points(data), data.shape[0]
+    points, count = Points(data), len(data)
     value = points.log_density(x, sigma)
     if count == 1:
         return Estimate(value, torch.full_like(value, float("nan")), 0)

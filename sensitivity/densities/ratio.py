@@ -14,12 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._callables import anchor_log_density, as_anchor, evaluate, outside_inference_mode
+from sensitivity._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_levels,
+    check_precision,
+    check_real_number,
+    check_seed,
+    check_sigma,
+    check_states,
+)
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula import formula_log_ratio
 from sensitivity.grid import Grid
@@ -44,10 +57,10 @@ class _Model:
     anchor: Any
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        value: Tensor = self.anchor.log_density(x, sigma)
-        return value
+        return anchor_log_density(self.anchor, x, sigma)
 
 
+@outside_inference_mode
 def log_density_ratio(
     new: Score,
     base: Score,
@@ -93,19 +106,33 @@ def log_density_ratio(
     """
     check_choice(method, ("flow", "formula"), "method")
     check_states(x)
+    check_precision(x, "x")
     check_finite(x, "x")
-    level = check_sigma(float(sigma), x)
+    check_seed(generator, seed)
+    check_count(evaluations, "evaluations")
+    for name, score in (("new", new), ("base", base)):
+        if not callable(score):
+            raise TypeError(f"{name} is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
+    if grid is not None and not isinstance(grid, Grid):
+        raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
+    new_anchor, anchor = as_anchor(new_anchor, "new_anchor"), as_anchor(anchor)
+    level = check_sigma(check_real_number(sigma, "sigma"), x)
+    if x.shape[0] == 0:
+        return Estimate(x.new_zeros(0), x.new_zeros(0))
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_ratio(
-                new, _Model(base, anchor), x, level, anchor=new_anchor, sigma_max=grid.sigma_max, noise=noise,
-                evaluations=evaluations,
+                partial(evaluate, new), _Model(partial(evaluate, base), anchor), x, level, anchor=new_anchor,
+                sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations,
             )  # fmt: skip
-        pair = tuple(Products(score, products, differentiable).choose(x, level) for score in (base, new))
-        way = Trace.resolve(trace, probes, x[0].numel())
+        pair = tuple(
+            Products(score, products, differentiable).choose(x, level, tangents=False, until=grid.sigma_max)
+            for score in (base, new)
+        )
+        way = Trace.resolve(trace, probes, prod(x.shape[1:]))
         return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver)
 
 
@@ -123,6 +150,6 @@ def _along_base(
     start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     end = run(start, steps(levels, tableau, x), sampling(laws))
     logs = required(end.logs)
-    base, new = (anchor.log_density(end.x, levels[-1].to(x)) for anchor in anchors)
+    base, new = (anchor_log_density(anchor, end.x, levels[-1].to(x)) for anchor in anchors)
     cost = (len(levels) - 1) * len(tableau.weights(2.0, 1.0).levels) * 2 * (1 + trace.probes)
     return Estimate.of_groups((new - base).to(x.dtype) - (logs[1] - logs[0]), exact=trace.exact, evaluations=cost)

@@ -13,14 +13,14 @@ method         J t                                    needs
 "one-sided"    forward differences (not exact)        once differentiable in reverse mode
 =============  =====================================  ==============================================
 
-``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on one sample
-(:meth:`Products.choose`), never inside a loop:
+``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on two samples at
+several levels (:meth:`Products.choose`, :mod:`sensitivity.jacobians.trial`), never inside a loop:
 
 - fused attention has no forward mode: the mathematically equal composite kernel is used instead;
 - group normalisation has no forward mode for non-contiguous inputs: they are made contiguous;
 - an operation without a batching rule: directions are taken one after the other;
-- a network that cuts the derivative (``detach``, a hand-written rule that is wrong) disagrees with differences of
-  its own values, and falls to the next method instead of returning zeros.
+- a network that cuts the derivative (``detach``, ``no_grad``, a hand-written rule that is wrong) disagrees with
+  differences of its own values, and falls to the next method; where ``Jᵀu`` is needed there is none, which is an error.
 
 Central differences use the step ``h = (ε |x| σ²)^{1/3}`` along each direction, which balances the rounding error
 ``ε|x|/h`` (ε the unit roundoff) against the truncation ``(h/σ)²``. Forward differences, with ``h = (ε |x| σ)^{1/2}``,
@@ -39,7 +39,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from inspect import ismethod
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -49,12 +51,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from sensitivity._checks import transformed
+from sensitivity._callables import evaluate, ready
+from sensitivity._checks import check_count, in_autocast, transformed
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
 DIFFERENCES = ("finite", "one-sided")
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a run will ask of the products: tangents ``J t``, cotangents ``Jᵀu``, second derivatives ``D²s[t, t]``."""
+
+    tangents: bool = True
+    cotangents: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Products:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"products method {self.method!r} is unknown: choose one of {', '.join(METHODS)}.")
+        check_count(self.chunk_size, "chunk_size", 0)
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size={self.chunk_size} directions cannot be computed: give at least 1, or None.")
 
@@ -91,25 +104,47 @@ class Products:
     def exact(self) -> bool:
         return self.method not in DIFFERENCES
 
-    def choose(self, x: Tensor, sigma: Tensor, *, tangents: bool = True) -> Products:
-        """Decide the method and the cures by a trial on the first sample; costs a few network calls.
+    def choose(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        *,
+        tangents: bool = True,
+        uses: Uses | None = None,
+        until: float | None = None,
+    ) -> Products:
+        """Decide the method and the cures by a trial on two of the samples at four levels; about 16 network calls.
 
-        A score made by `as_score` or an adapter remembers the decision for states of this shape, dtype and device.
-        Without ``tangents`` only ``v·Jv`` and ``Jᵀu`` will be asked for, and reverse mode is a candidate too.
+        Args:
+            x: states at ``σ``, (batch, *shape).
+            sigma: their level.
+            tangents: whether ``J t`` will be asked for; without, only ``v·Jv``, and reverse mode is a candidate too.
+            uses: the same and more, in place of ``tangents``.
+            until: the other end of the run's levels; without, the trial is at ``σ`` alone.
+
+        The decision is remembered with the score, for states of this shape, dtype and device and for levels within the
+        range that was tried, unless the trial found nothing to judge by.
+
+        Raises:
+            ValueError: where no method agrees with differences of the score's own values; where ``Jᵀu`` is needed and
+                there is no graph; for a score that is random or couples the samples of a batch.
         """
         from sensitivity.jacobians.trial import (
             decide,  # the trial builds Products, so the import waits until it is needed
         )
 
-        known = getattr(self.score, "trials", None)
-        if known is None:
-            return decide(self, x, sigma, tangents)
-        autocast = torch.is_autocast_enabled(x.device.type)
-        key = (self.method, self.differentiable, tangents, x.shape[1:], x.dtype, x.device, autocast)
-        if key not in known:
-            found = decide(self, x, sigma, tangents)
-            known[key] = {name: getattr(found, name) for name in ("method", "cures", "error", "message")}
-        return replace(self, **known[key])
+        ready(self.score)
+        uses, known = uses or Uses(tangents), _memory(self.score)
+        if x.shape[0] == 0:
+            return replace(self, method="forward" if uses.tangents else "reverse") if self._undecided else self
+        ends = _ends(sigma, until)
+        key = (self.method, self.differentiable, uses, x.shape[1:], x.dtype, x.device, in_autocast(x))
+        if key in known and known[key][0] <= ends[0] * (1 + 1e-6) and ends[1] <= known[key][1] * (1 + 1e-6):
+            return replace(self, **known[key][2])
+        found, judged = decide(self, x, sigma, uses, until)
+        if judged:
+            known[key] = (*ends, {name: getattr(found, name) for name in ("method", "cures", "error", "message")})
+        return found
 
     def value(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``s(x, σ)``."""
@@ -147,8 +182,12 @@ class Products:
         with self._context():
             return _SECOND[self._decided("second")](self, x, sigma, tangent)
 
+    @property
+    def _undecided(self) -> bool:
+        return self.method in ("auto", "fastest")
+
     def _decided(self, call: str) -> str:
-        if self.method in ("auto", "fastest"):
+        if self._undecided:
             raise ValueError(
                 f'Products(method="{self.method}").{call} has no method yet: call choose(x, sigma) once and use its '
                 "result."
@@ -162,7 +201,7 @@ class Products:
 
     def _at(self, sigma: Tensor) -> Callable[[Tensor], Tensor]:
         # Under autocast a network may answer in another dtype than its state has.
-        return lambda y: self.score(y, sigma).to(y.dtype)
+        return lambda y: evaluate(self.score, y, sigma)
 
     def _map(self, function: Callable[[Tensor], Any], directions: Tensor) -> Any:
         """``function`` of each direction; one batched call unless the trial found that impossible."""
@@ -192,6 +231,28 @@ class Products:
             if "contiguous" in self.cures:
                 stack.enter_context(_ContiguousGroupNorm())
             yield
+
+
+# Decisions for scores that cannot keep them themselves, by object; a bound method is made anew at every access.
+_KNOWN: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _memory(score: Any) -> dict[Any, Any]:
+    """Where the trials of a score are remembered; a new dictionary for one that can neither keep nor key them."""
+    own = getattr(score, "trials", None)
+    if own is not None:
+        return own
+    holder, name = (score.__self__, score.__func__) if ismethod(score) else (score, None)
+    try:
+        return _KNOWN.setdefault(holder, {}).setdefault(name, {})
+    except TypeError:
+        return {}
+
+
+def _ends(sigma: Tensor, until: float | None) -> tuple[float, float]:
+    """The lowest and the highest level of a trial."""
+    start = float(sigma.detach().reshape(-1)[0])
+    return (start, start) if until is None else (min(start, until), max(start, until))
 
 
 class _ContiguousGroupNorm(TorchFunctionMode):
@@ -226,7 +287,10 @@ def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) 
         state = x.detach().requires_grad_()
         value = products._at(sigma)(state)
     if not value.requires_grad:
-        return value.detach(), torch.zeros_like(cotangents)
+        raise ValueError(
+            "score has no graph from its states to its values, so that Jᵀu is unknown: compute it with torch, outside "
+            "no_grad and inference_mode, without detach or NumPy."
+        )
     if len(cotangents) > 1 and "serial" not in products.cures:
         (images,) = torch.autograd.grad(value, state, cotangents, is_grads_batched=True, materialize_grads=True)
         return value.detach(), images
@@ -264,7 +328,7 @@ def differences(score: Score, x: Tensor, sigma: Tensor, tangents: Tensor, scale:
     scale = scale.reshape(count, batch, *[1] * (x.dim() - 1))
     states = torch.cat([x[None], x + scale * tangents, x - scale * tangents]).flatten(0, 1)
     levels = sigma if sigma.dim() == 0 else sigma.repeat(2 * count + 1)
-    values = score(states, levels).to(x.dtype).reshape(2 * count + 1, batch, *x.shape[1:])
+    values = evaluate(score, states, levels).reshape(2 * count + 1, batch, *x.shape[1:])
     return values[0], (values[1 : count + 1] - values[count + 1 :]) / (2 * scale)
 
 
@@ -282,12 +346,16 @@ def _ahead(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor, value
     return (values - value) / scale
 
 
-def step_length(x: Tensor, sigma: Tensor, order: int = 1) -> Tensor:
+def step_length(x: Tensor, sigma: Tensor, order: int = 1, unit: float | None = None) -> Tensor:
     """Length of a difference step, shape ``(batch,)``: ``h = σ (ε |x|/σ)^{1/(order + 2)}``, at most σ/2.
 
-    ``order`` is that of the derivative for central differences, and 0 for the first derivative by forward ones.
+    ``order`` is that of the derivative for central differences, and 0 for the first derivative by forward ones;
+    ``unit`` is ε, by default that of the state's dtype, or of autocast's.
     """
-    noise = torch.finfo(x.dtype).eps * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
+    if unit is None:
+        dtype = torch.get_autocast_dtype(x.device.type) if in_autocast(x) else x.dtype
+        unit = torch.finfo(dtype).eps
+    noise = unit * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
     return sigma * noise.pow(1 / (order + 2)).clamp(max=0.5)
 
 

@@ -24,6 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sensitivity._checks import check_count
 from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
@@ -80,6 +81,9 @@ class Trace:
             name = "exact" if dimension <= EXACT_UP_TO else "hutchinson"
         if name not in TRACES:
             raise ValueError(f"trace={name!r} is unknown: choose one of {', '.join(('auto', *TRACES))}.")
+        check_count(probes, "probes", 0)
+        if control is not None and not isinstance(control, GaussianAnchor):
+            raise TypeError(f"control is a {type(control).__name__}: give a GaussianAnchor, or None.")
         if name == "exact":
             return cls(name, dimension, chunk_size)
         if name == "hutch++" and control is not None:

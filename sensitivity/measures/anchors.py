@@ -19,7 +19,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_same_home, check_sigma, check_states
+from sensitivity._callables import evaluate
+from sensitivity._checks import (
+    check_count,
+    check_dense,
+    check_finite,
+    check_positive_number,
+    check_precision,
+    check_same_home,
+    check_sigma,
+    check_states,
+    check_values,
+)
 from sensitivity.jacobians.products import Products
 from sensitivity.measures.moments import moments_of_score
 from sensitivity.noise import Noise
@@ -53,6 +64,8 @@ class GaussianAnchor:
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor | float, rank: int | None = None) -> None:
+        _check_mean(mean)
+        check_count(rank, "rank", 0)
         values, vectors, tail = _factorised(mean, covariance, rank)
         self._set(mean, values, vectors, tail)
 
@@ -72,7 +85,14 @@ class GaussianAnchor:
 
         The covariance divides by ``N``: it is that of the empirical law. At most ``min(N − 1, d)`` directions vary.
         """
-        if data.dim() < 2 or data.shape[0] < 2:
+        if not isinstance(data, Tensor):
+            raise TypeError(f"data is a {type(data).__name__}, not a tensor: pass torch.as_tensor(data).")
+        check_dense(data, "data")
+        if not data.dtype.is_floating_point:
+            raise TypeError(f"data has dtype {data.dtype}, moments are real: pass data.float() or .double().")
+        check_precision(data, "data")
+        check_count(rank, "rank", 0)
+        if data.dim() < 2 or data.shape[0] < 2 or data.numel() == 0:
             raise ValueError(f"data has shape {tuple(data.shape)}: moments need (N, *shape) with N at least 2.")
         if not bool(torch.isfinite(data).all()):
             raise ValueError("data has non-finite entries, so its moments are not finite: remove them.")
@@ -97,6 +117,13 @@ class GaussianAnchor:
         averaged over ``samples`` antithetic states, the Jacobian on a random subspace of ``rank`` (plus a margin)
         directions (Halko, Martinsson, Tropp, arXiv 0909.4061, algorithm 5.3).
         """
+        if not callable(score):
+            raise TypeError(f"score is a {type(score).__name__}, not callable: pass a score, see as_score.")
+        _check_mean(mean)
+        check_finite(mean, "mean")
+        sigma = check_positive_number(sigma, "sigma")
+        check_count(rank, "rank", 0)
+        check_count(samples, "samples")
         noise = Noise.draw(samples, seed=seed)
         return cls.from_factors(
             *moments_of_score(Products(score), mean, sigma, rank=rank, samples=samples, noise=noise)
@@ -151,10 +178,13 @@ class GaussianAnchor:
         ``score`` belongs to the law that is anchored: the model, or a measure of the data. The bound is Poincaré's
         (module docstring): attained by a shifted mean, √2 and √3 too large for errors of second and third order.
         """
-        level = torch.as_tensor(sigma, dtype=self.mean.dtype, device=self.mean.device)
+        if not callable(score):
+            raise TypeError(f"score is a {type(score).__name__}, not callable: pass a score, see as_score.")
+        check_count(samples, "samples")
+        level = self.mean.new_tensor(check_positive_number(sigma, "sigma"))
         x = self.sample(Noise.draw(samples, seed=seed, device=self.mean.device), level)
         with torch.no_grad():
-            gap = (score(x, level) - self.score(x, level)).flatten(1).square().sum(1).mean()
+            gap = (evaluate(score, x, level) - self.score(x, level)).flatten(1).square().sum(1).mean()
         return float((gap * (self._largest() + level.square())).sqrt())
 
     def _largest(self) -> Tensor:
@@ -170,9 +200,35 @@ class GaussianAnchor:
         return coordinates, centred - coordinates @ self.eigenvectors.T, level
 
 
+def _check_mean(mean: Tensor) -> None:
+    if not isinstance(mean, Tensor):
+        raise TypeError(f"mean is a {type(mean).__name__}, not a tensor: pass torch.as_tensor(mean).")
+    check_dense(mean, "mean")
+    if not mean.dtype.is_floating_point:
+        raise TypeError(f"mean has dtype {mean.dtype}, a mean is real: pass mean.float() or .double().")
+    check_precision(mean, "mean")
+    if mean.ndim == 0 or mean.numel() == 0:
+        raise ValueError(f"mean has shape {tuple(mean.shape)}: pass that of one sample, with at least one entry.")
+
+
+def _matrix(covariance: Tensor | float, mean: Tensor) -> Tensor:
+    if isinstance(covariance, Tensor):
+        check_dense(covariance, "covariance")
+        check_values(covariance, "covariance")
+        if covariance.is_complex():
+            raise TypeError(f"covariance has dtype {covariance.dtype}: pass a real one.")
+        return covariance.to(mean)
+    if isinstance(covariance, bool | str):
+        raise TypeError(f"covariance={covariance!r} is a {type(covariance).__name__}: pass a number or a tensor.")
+    try:
+        return torch.as_tensor(covariance, dtype=mean.dtype, device=mean.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"covariance is a {type(covariance).__name__}: pass a number or a tensor.") from error
+
+
 def _factorised(mean: Tensor, covariance: Tensor | float, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
     dimension = prod(mean.shape)
-    matrix = torch.as_tensor(covariance, dtype=mean.dtype, device=mean.device)
+    matrix = _matrix(covariance, mean)
     if not bool(torch.isfinite(mean).all() & torch.isfinite(matrix).all()):
         raise ValueError("the mean or covariance of the anchor has non-finite entries: check the data they come from.")
     if matrix.numel() == 1:

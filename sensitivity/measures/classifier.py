@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from sensitivity._callables import refuse_training_mode
 from sensitivity._checks import check_choice, check_like, check_sigma, check_states
 from sensitivity.measures.measure import Ratio
-from sensitivity.scores.score import refuse_training_mode
 
 __all__ = ["RatioClassifier"]
 

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from sensitivity._checks import (
+    check_choice,
+    check_dense,
     check_finite,
     check_like,
+    check_precision,
     check_same_home,
     check_sigma,
     check_states,
@@ -35,6 +38,10 @@ class Mixture:
         means: the means μ, shape ``(K, *shape)``.
         covariances: the covariances Σ over the d flattened entries: ``(K, d, d)`` full, ``(K, d)`` diagonal, ``(K,)``
             or a number isotropic; positive semi-definite (a zero covariance is a point).
+        covariance_type: what ``covariances`` are, where their shape leaves it open: ``"full"`` ``(K, d, d)``;
+            ``"tied"`` ``(d, d)``, one matrix for all components; ``"diagonal"`` ``(K, d)``; ``"isotropic"`` ``(K,)`` or
+            a number. By default it is read off the shape; a symmetric ``(K, d)`` with K = d could be variances or one
+            matrix and is refused.
 
     Raises:
         ValueError, TypeError: for shapes that do not fit, entries that are not finite, negative weights, covariances
@@ -50,9 +57,17 @@ class Mixture:
                 [-2.0013]], dtype=torch.float64)
     """
 
-    def __init__(self, weights: Tensor | None, means: Tensor, covariances: Tensor | float):
+    def __init__(
+        self,
+        weights: Tensor | None,
+        means: Tensor,
+        covariances: Tensor | float,
+        *,
+        covariance_type: str | None = None,
+    ):
         check_states(means, "means")
-        if means.shape[0] == 0:
+        check_precision(means, "means")
+        if means.numel() == 0:
             raise ValueError("means has no rows: a mixture needs at least one component.")
         check_finite(means, "means")
         self.means = means
@@ -60,7 +75,7 @@ class Mixture:
         self.shape = tuple(means.shape[1:])
         self._means = means.detach().reshape(means.shape[0], -1)
         self._log_weights = self.weights.log()
-        self._values, self._vectors = _factorise(covariances, self._means)
+        self._values, self._vectors = _factorise(_spread(covariances, self._means, covariance_type), self._means)
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -139,16 +154,42 @@ class Mixture:
         return coordinates if self._vectors is None else torch.einsum("kij,bkj->bki", self._vectors, coordinates)
 
 
-def _factorise(covariances: Tensor | float, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues ``(K, d)`` and eigenvectors ``(K, d, d)``; no eigenvectors when all covariances are diagonal."""
+TYPES = ("full", "tied", "diagonal", "isotropic")
+
+
+def _spread(covariances: Tensor | float, means: Tensor, kind: str | None) -> Tensor:
+    """The covariances in the shape that their kind has, from the caller's word or, where it is plain, their own."""
     size, dimension = means.shape
-    c = (
-        covariances
-        if isinstance(covariances, Tensor)
-        else torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
-    )
+    c = covariances if isinstance(covariances, Tensor) else _tensor(covariances, means)
+    check_dense(c, "covariances")
     check_same_home(c, means, "covariances", "means")
     check_finite(c, "covariances")
+    if kind is None:
+        if size == dimension > 1 and tuple(c.shape) == (size, dimension) and torch.equal(c, c.mT):
+            raise ValueError(
+                f"covariances has the symmetric shape {tuple(c.shape)}, with as many components as dimensions: "
+                'variances of each component, or one covariance for all? Say covariance_type="diagonal" or "tied".'
+            )
+        return c
+    check_choice(kind, TYPES, "covariance_type")
+    shapes = {"full": (size, dimension, dimension), "tied": (dimension, dimension), "diagonal": (size, dimension)}
+    if tuple(c.shape) != shapes.get(kind, c.shape if tuple(c.shape) in ((), (size,)) else (size,)):
+        raise ValueError(f"covariances has shape {tuple(c.shape)}, which is not covariance_type={kind!r}: see Mixture.")
+    return c.expand(size, -1, -1) if kind == "tied" else c
+
+
+def _tensor(covariances: object, means: Tensor) -> Tensor:
+    if isinstance(covariances, bool | str):
+        raise TypeError(f"covariances={covariances!r} is a {type(covariances).__name__}: pass a tensor or a number.")
+    try:
+        return torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"covariances is a {type(covariances).__name__}: pass a tensor or a number.") from error
+
+
+def _factorise(c: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues ``(K, d)`` and eigenvectors ``(K, d, d)``; no eigenvectors when all covariances are diagonal."""
+    size, dimension = means.shape
     if tuple(c.shape) in ((), (size,), (size, dimension)):
         values = c.detach().reshape(*c.shape, *([1] * (2 - c.ndim))).expand(size, dimension)
         _check_eigenvalues(values, torch.zeros_like(values))

@@ -20,6 +20,7 @@ from sensitivity._checks import (
     check_like,
     check_log_density,
     check_positive_number,
+    check_precision,
     check_same_home,
     check_sigma,
     check_states,
@@ -58,11 +59,12 @@ class Points:
 
     def __init__(self, data: Tensor, weights: Tensor | None = None, bandwidth: float = 0.0, *, block: int = BLOCK):
         check_states(data, "data")
-        if data.shape[0] == 0:
+        check_precision(data, "data")
+        if data.numel() == 0:
             raise ValueError("data has no rows: a measure needs at least one point.")
         check_finite(data, "data")
-        if block < 1:
-            raise ValueError(f"block = {block} is refused: pass a number of rows ≥ 1.")
+        if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+            raise ValueError(f"block = {block!r} is refused: pass a number of rows ≥ 1.")
         self.data = data
         self.weights = check_weights(weights, data)
         self.bandwidth = check_positive_number(bandwidth, "bandwidth", zero=True)

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_levels, check_sigma, check_states
+from sensitivity._callables import anchor_log_density, evaluate, outside_inference_mode, ready
+from sensitivity._checks import check_finite, check_levels, check_precision, check_sigma, check_states
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
 
 
+@outside_inference_mode
 def score_derivative(
     score: Score,
     x: Tensor,
@@ -54,9 +56,13 @@ def score_derivative(
         tensor([[0.3894]])
     """
     check_states(x)
+    check_precision(x, "x")
     check_finite(x, "x")
+    if not callable(score):
+        raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
     level = check_sigma(sigma, x)
     check_levels(level)
+    ready(score)
     state = x if differentiable else x.detach()
     result = _derivative(score, state, level, perturbation, log_density)
     return result if differentiable else result.detach()
@@ -77,10 +83,15 @@ def _derivative(score: Score, x: Tensor, sigma: Tensor, perturbation: Any, log_d
             f"perturbation is a {type(perturbation).__name__}; give a perturbation such as Toward(measure)."
         )
     value = _log_density(log_density, x, sigma) if perturbation.needs_density else None
-    return perturbation.source(x, sigma, score(x, sigma), value)
+    return perturbation.source(x, sigma, evaluate(score, x, sigma), value)
 
 
 def _log_density(log_density: Any, x: Tensor, sigma: Tensor) -> Tensor | None:
     if callable(getattr(log_density, "log_density", None)):
-        return log_density.log_density(x, sigma)
-    return getattr(log_density, "value", log_density)
+        return anchor_log_density(log_density, x, sigma, "log_density")
+    if callable(getattr(log_density, "noised", None)):
+        return anchor_log_density(log_density, x, sigma, "log_density")
+    value: Tensor | None = getattr(log_density, "value", log_density)
+    if isinstance(value, Tensor):
+        check_finite(value, "log_density")
+    return value

@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import outside_inference_mode
+from sensitivity._checks import check_dense
 from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
 from sensitivity.readings.prepare import Options, Run, as_changes, prepare
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
@@ -48,6 +51,7 @@ class Resampled:
     cost: Cost
 
 
+@outside_inference_mode
 def resample(
     score: Score,
     latents: Tensor,
@@ -76,7 +80,9 @@ def resample(
         perturbation: what changes, such as `Toward(measure)` or `Remove(points)`; a sequence applies several at once;
             under guidance `PerBranch`.
         eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches'
-            masses differ (see `conditional_mass`). Negative η removes.
+            masses differ (see `conditional_mass`). Negative η removes. A law exists for 0 ≤ η ≤ 1, and for η < 0 down
+            to −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only
+            the densities can tell.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
             for
             `sample_sensitivity`.
@@ -142,7 +148,8 @@ def _with_score(work: Run, score: Score) -> Run:
 
 def _etas(eta: Any, single: bool, count: int) -> Sequence[Any]:
     etas = [eta] if single else eta
-    if not isinstance(etas, Sequence | Tensor) or len(etas) != count:
+    countable = isinstance(etas, Sequence) or (isinstance(etas, Tensor) and etas.ndim > 0)
+    if not countable or len(etas) != count:
         raise ValueError(f"eta={eta!r} does not match {count} perturbations; give one mass for each.")
     return etas
 
@@ -158,12 +165,42 @@ def _masses(work: Run, eta: Any) -> list[list[Mass]]:
                 mass = (mass.unconditional, mass.conditional)[b]
             if change is not None:
                 own += masses_of(change, _per_latent(mass, work.latents))
+        _check_law(own, eta)
         result.append(own)
     return result
 
 
+def _check_law(masses: Sequence[Mass], eta: Any) -> None:
+    """Masses for which a law exists: what is left of the base law is no less than nothing, and of m points no more is
+    taken than −m/(N − m) ≥ −m, N > m the number of all. Which part of it N allows, the densities say: see `Outcome`.
+    """
+    if not masses or not masses[0][0].numel():
+        return
+    moved = sum((w for w, _ in masses[1:]), masses[0][0])
+    slack = 1e3 * torch.finfo(moved.dtype).eps
+    if bool((moved > 1 + slack).any()):
+        raise ValueError(
+            f"eta={eta!r} moves the mass {float(moved.max()):.4g} of a law that has 1: no law is left; the limits "
+            "are 0 ≤ eta ≤ 1 toward a measure, and −m/(N − m) ≤ eta < 0 for the removal of m of N points."
+        )
+    for w, measure in masses:
+        count = len(measure) if isinstance(measure, Points) else None
+        if len(masses) == 1 and count is not None and bool((w < -count * (1 + slack)).any()):
+            raise ValueError(
+                f"eta={eta!r} takes more than there is: the removal of m of N points is eta = −m/(N − m), here at "
+                f"least −{count} as m = {count}; take perturbation.mass(N)."
+            )
+
+
 def _per_latent(eta: Any, x: Tensor) -> Tensor:
-    value = torch.as_tensor(eta, dtype=x.dtype, device=x.device)
+    if isinstance(eta, str | bool) or (isinstance(eta, Tensor) and eta.is_complex()):
+        raise TypeError(f"eta={eta!r} is a {type(eta).__name__}; give a number, or one for each latent, such as 0.1.")
+    if isinstance(eta, Tensor):
+        check_dense(eta, "eta")
+    try:
+        value = torch.as_tensor(eta, dtype=x.dtype, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"eta={eta!r} is a {type(eta).__name__}; give a number, or one for each latent.") from error
     if value.ndim > 1 or (value.ndim == 1 and value.shape[0] != x.shape[0]):
         raise ValueError(f"eta has shape {tuple(value.shape)}; give a number, or one for each of {x.shape[0]} latents.")
     if not bool(torch.isfinite(value).all()):

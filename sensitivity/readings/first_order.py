@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.prepare import Options, Run, prepare
@@ -23,14 +24,18 @@ from sensitivity.readings.second_order import curvature_slope
 from sensitivity.responses import POPULATION, PopulationResponse, Response, chosen, note
 from sensitivity.sampler.carried_network import Linked
 from sensitivity.sampler.local_maps import Laws
-from sensitivity.sampler.outcome import Watch
+from sensitivity.sampler.outcome import Outcome, Watch
 from sensitivity.sampler.path import mark_log_error, run
 from sensitivity.sampler.sde import Stochastic
 from sensitivity.sampler.step import Rate, Slope, State, required
 from sensitivity.sampler.tableau import Step
 from sensitivity.scores.score import Score
 
+PRODUCT_ERROR_LIMIT = 0.1
+"""Stated relative error of Jacobian products above which no sample is called finished."""
 
+
+@outside_inference_mode
 def sample_sensitivity(
     score: Score,
     latents: Tensor,
@@ -97,7 +102,7 @@ def sample_sensitivity(
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control, own)
     if own is not None and order != 1:
         raise ValueError(f"order={order!r} is known for PopulationResponse() only; use order=1 with other responses.")
-    prepared = prepare(score, latents, perturbation, grid, options)
+    prepared = prepare(score, latents, perturbation, grid, options, second=order == 2)
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
     result = joined(parts, prepared.single)
@@ -122,6 +127,8 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     groups = laws.trace.groups if standard_error and laws.trace is not None else 1
     versions = 1 + (groups if groups > 1 else 0)
     watch = Watch(x.shape[0], x.device)
+    if laws.product_error > PRODUCT_ERROR_LIMIT:
+        watch.mark(watch.running, Outcome.INEXACT_PRODUCTS, work.grid.sigma_max)
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
     kept = [_start(work, order, versions)]
     end = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)

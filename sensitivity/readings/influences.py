@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._callables import functional_values, outside_inference_mode
+from sensitivity._checks import check_finite, check_same_home, check_states
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.measures.anchors import GaussianAnchor
@@ -24,7 +26,7 @@ from sensitivity.readings.prepare import Options, Run, prepare
 from sensitivity.readings.streaming import paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
-from sensitivity.sampler.outcome import Outcomes, Watch
+from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
 
@@ -58,6 +60,7 @@ class Influence:
     cost: Cost
 
 
+@outside_inference_mode
 def influence(
     score: Score,
     latents: Tensor,
@@ -89,17 +92,19 @@ def influence(
         latents: states at σ_max, (batch, *shape).
         functional: φ: samples (batch, *shape) -> (batch,), each value from its own sample; or pooled -> a 0-d tensor,
             and then values[b, i] is the part that passes through sample b; or a sequence of such functionals.
-        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape). They may
-            stay in host memory, best pinned, while the latents are on a GPU.
-        rates: how fast each point moves mass, (N,), 1 where not given. Under guidance `PerBranch`: for the conditional
-            branch of class c the rate of point i is [label_i = c]/π_c.
+        points: the N points, a `Points` (its bandwidth counts, its weights do not) or a tensor (N, *shape), of the
+            latents' shape. They may stay in host memory, best pinned, while the latents are on a GPU. Where all of them
+            are too far from a sample's path to matter, its outcome says so.
+        rates: how fast each point moves mass, (N,) or a list of N numbers, 1 where not given. Under guidance
+            `PerBranch`: for the conditional branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
         response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:
-        ValueError, TypeError: for arguments that do not fit, with the remedy.
+        ValueError, TypeError: for arguments that do not fit, with the remedy; for a score without a graph from its
+            states to its values (`no_grad`, `detach`, NumPy, rounding), since the backward pass would be zeros.
 
     Example:
         >>> from sensitivity import Mixture
@@ -116,14 +121,28 @@ def influence(
         raise ValueError(
             f"products={products!r} are differences without a transpose, and influence is exact; use products='auto'."
         )
-    data = points if isinstance(points, Points) else Points(points)
+    if isinstance(functional, str) or (isinstance(functional, Sequence) and not functional):
+        raise TypeError(
+            f"functional={functional!r} is no function: pass one of the samples, such as functionals.patch(0)."
+        )
     functionals = list(functional) if isinstance(functional, Sequence) else [functional]
+    for k, function in enumerate(functionals):
+        if not callable(function):
+            raise TypeError(f"functional {k} is a {type(function).__name__}, not callable: pass a function of samples.")
+    check_states(latents, "latents")
+    data = points if isinstance(points, Points) else Points(_tensor(points, "points"))
+    if data.shape != tuple(latents.shape[1:]):
+        raise ValueError(
+            f"points have shape {data.shape}, but latents are samples of shape {tuple(latents.shape[1:])}: give points "
+            "of that shape (channels first where the latents have them first)."
+        )
+    check_same_home(data.data, latents, "points", "latents")
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
     own = response if isinstance(chosen(response), SourceResponse) else None
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control, response=own)
-    work = prepare(score, latents, change, grid, options, tangents=False)
+    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
     speeds = _rates(rates, work, len(data))
     parts = _parts(work, functionals, data, speeds, top_k, chunk_size, own)
     result = _joined(parts, isinstance(functional, Sequence))
@@ -135,12 +154,7 @@ def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list
     for k, function in enumerate(functionals):
         x = samples.detach().requires_grad_()
         with torch.enable_grad():
-            value = function(x)
-            if not isinstance(value, Tensor) or value.shape not in (x.shape[:1], ()):
-                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(
-                    f"functional {k} returns {shape}; it must map samples to ({x.shape[0]},) or to one number."
-                )
+            value = functional_values(function, x, f"functional {k}")
             if not value.requires_grad:
                 raise ValueError(
                     f"functional {k} does not depend on the samples; compute it with torch, without detach."
@@ -169,10 +183,14 @@ def _parts(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
-        if response is None:
+        if not len(chunk.latents):
+            found = state.x.new_zeros(len(values), 0, min(top_k or len(data), len(data)))
+            indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
+        elif response is None:
             found, indices = paired(chunk.laws, pairings, data, rates, top_k)
         else:
             found, indices = _answered(response, chunk, pairings, data, rates[0], top_k)
+        watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
         mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
         parts.append(Influence(found, indices, state.x, own, mean, error, watch.read(), chunk.laws.cost))
@@ -218,10 +236,29 @@ def _rates(rates: Any, work: Run, count: int) -> list[Tensor | None]:
             "rates is missing; under guidance give PerBranch(None, rates) with [label_i = c]/π_c for the class c."
         )
     values = [rates.unconditional, rates.conditional] if isinstance(rates, PerBranch) else [rates]
-    for value in values:
-        if value is not None and tuple(value.shape) != (count,):
-            raise ValueError(f"rates has shape {tuple(value.shape)}; give one number for each of the {count} points.")
-    return [None if value is None else value.to(work.latents) for value in values]
+    return [None if value is None else _checked_rates(value, count, work.latents) for value in values]
+
+
+def _checked_rates(rates: Any, count: int, x: Tensor) -> Tensor:
+    value = _tensor(rates, "rates")
+    if value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"rates has dtype {value.dtype}; give real numbers.")
+    if tuple(value.shape) != (count,):
+        raise ValueError(f"rates has shape {tuple(value.shape)}; give one number for each of the {count} points.")
+    check_finite(value, "rates")
+    return value.detach().to(x)
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    """A tensor, or a list of numbers as one."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str) and name == "rates":
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise TypeError(f"{name} is a {type(value).__name__}, not a tensor: pass torch.as_tensor({name}).")
 
 
 def _joined(parts: Sequence[Influence], several: bool) -> Influence:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_states
+from sensitivity._callables import anchor_log_density
+from sensitivity._checks import check_count, check_finite, check_precision, check_seed, check_states
 from sensitivity.grid import Grid
-from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.products import Products, Uses
 from sensitivity.jacobians.traces import Trace
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
@@ -61,10 +63,9 @@ class Run:
     def chunks(self, size: int | None) -> list[Run]:
         """The run cut into chunks of latents."""
         batch = self.latents.shape[0]
+        check_count(size, "chunk_size")
         if size is None or size >= batch:
             return [self]
-        if size < 1:
-            raise ValueError(f"chunk_size={size} latents cannot be computed; give at least 1, or None.")
         return [self._rows(slice(first, first + size)) for first in range(0, batch, size)]
 
     def _rows(self, rows: slice) -> Run:
@@ -98,9 +99,12 @@ def prepare(
     options: Options,
     *,
     tangents: bool = True,
+    cotangents: bool = False,
+    second: bool = False,
     plain: bool = False,
 ) -> Run:
-    """Check the arguments and build the run; without `tangents` it takes products for divergences and cotangents only.
+    """Check the arguments and build the run; `tangents`, `cotangents` and `second` say which products it will take
+    beside those of a divergence.
 
     A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
 
@@ -109,13 +113,16 @@ def prepare(
         TypeError: for arguments of the wrong kind.
     """
     check_states(latents, "latents")
+    check_precision(latents, "latents")
     check_finite(latents, "latents")
+    check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
     changes, single = ([None], True) if plain else as_changes(perturbation)
-    x = latents if options.differentiable else latents.detach()
+    # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
+    x = latents.contiguous() if options.differentiable else latents.detach().contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    choose = _chooser(options, x, sigma, tangents)
+    choose = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
     laws, anchors = laws_of(score, changes, options.anchor, choose)
     if options.response is not None:
         laws = options.response.bound(laws, x, grid, tangents)
@@ -192,9 +199,10 @@ def _guided_laws(
     return laws, (anchor.unconditional, anchor.conditional)
 
 
-def _chooser(options: Options, x: Tensor, sigma: Tensor, tangents: bool) -> Callable[[Score], Products]:
+def _chooser(options: Options, x: Tensor, sigma: Tensor, uses: Uses, until: float) -> Callable[[Score], Products]:
     def choose(score: Score) -> Products:
-        return Products(score, options.products, options.differentiable).choose(x, sigma, tangents=tangents)
+        products = Products(score, options.products, options.differentiable)
+        return products.choose(x, sigma, uses=uses, until=until)
 
     return choose
 
@@ -204,7 +212,7 @@ def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Ta
     stochastic = isinstance(solver, SDE)
     trace = None
     if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
-        trace = Trace.resolve(options.trace, options.probes, x[0].numel(), control=options.control)
+        trace = Trace.resolve(options.trace, options.probes, prod(x.shape[1:]), control=options.control)
     if not stochastic and (trace is None or trace.exact):
         return Laws(laws, trace)
     return Laws(laws, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device))
@@ -214,11 +222,13 @@ def initial_logs(anchors: Sequence[Any], x: Tensor, sigma: Tensor, trace: Trace 
     """log p_b at the latents, (laws, groups, batch)."""
     values = []
     for anchor in anchors:
-        if not callable(getattr(anchor, "log_density", None)):
+        value = anchor_log_density(anchor, x, sigma)
+        if not bool(torch.isfinite(value).all()):
             raise ValueError(
-                f"anchor={anchor!r} has no log_density; the log-ratio needs log p at sigma_max, give "
-                "GaussianAnchor.from_data(data) or the exact law."
+                f"anchor.log_density is not finite at sigma_max={float(sigma):g} for sample "
+                f"{int((~torch.isfinite(value)).nonzero()[0])}: are the latents states at sigma_max, and does the "
+                "anchor have their shape and scale?"
             )
-        values.append(anchor.log_density(x, sigma).to(x.dtype))
+        values.append(value)
     groups = 1 if trace is None else trace.groups
     return torch.stack(values)[:, None].expand(-1, groups, -1)

@@ -53,7 +53,8 @@ class SampleSensitivity:
         cost: network evaluations, Jacobian products and sources per sample.
         grid: the noise levels; those that an adaptive solver accepted.
         trajectory: the same quantities at every level, or None if not asked for.
-        product_error: stated relative error of the Jacobian products, 0 for exact ones (see `Products`).
+        product_error: stated error of the Jacobian products, 0 for exact ones (see `Products`), relative to the larger
+            of the denoiser's product and the tangent; above .1 no sample is called finished.
     """
 
     samples: Tensor

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from sensitivity._callables import evaluate
+from sensitivity._checks import check_real_number
 from sensitivity.grid import Grid
 from sensitivity.scores.score import Score
 
@@ -38,7 +40,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            if not 0 < value < 1:
+            if not 0 < check_real_number(value, name) < 1:
                 raise ValueError(f"{name}={value} is no tolerance; give a number between 0 and 1.")
 
     def accepted(self, score: Score, latents: Tensor, grid: Grid) -> Grid:
@@ -81,7 +83,7 @@ class _Flow(torch.nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         sigma = (self.sigma_max - t).to(x)
-        return sigma * self.score(x, sigma)
+        return sigma * evaluate(self.score, x, sigma)
 
     def callback_accept_step(self, t: Tensor, x: Tensor, width: Tensor) -> None:
         self.levels.append(self.sigma_max - float(t + width))

@@ -120,9 +120,9 @@ class Laws:
         if logs is None or mean is None:
             return None, None
         count = logs.shape[1]
-        if count == 1:
+        if count == 1 or not mean.shape[-1]:
             known = self.trace is None or self.trace.exact
-            return mean, torch.full_like(mean, 0.0 if known else float("nan"))
+            return mean, torch.where(torch.isnan(mean) | (not known), float("nan"), 0.0).to(mean)
         return mean, logs.std(1) / count**0.5
 
     def shared(self, terms: Sequence[Tensor]) -> Tensor:

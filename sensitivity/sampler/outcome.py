@@ -27,6 +27,8 @@ class Outcome(Enum):
     STEP_TOO_COARSE = 3
     REMOVAL_CONTRADICTED = 4
     NONFINITE_DERIVATIVE = 5
+    INEXACT_PRODUCTS = 8
+    NO_POINT_NEAR = 9
 
     @property
     def sentence(self) -> str:
@@ -46,6 +48,11 @@ _SENTENCES = {
     Outcome.STEP_TOO_COARSE: "step too coarse",
     Outcome.REMOVAL_CONTRADICTED: "the estimated density contradicts the removal",
     Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product",
+    Outcome.INEXACT_PRODUCTS: (
+        "Jacobian products are differences too inexact to use (see product_error; take float64 or a network that torch "
+        "can differentiate)"
+    ),
+    Outcome.NO_POINT_NEAR: "every influence is zero (no point near the path: do points and latents have one scale?)",
 }
 _HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED, Outcome.NONFINITE_DERIVATIVE)
 

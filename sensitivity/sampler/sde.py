@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensitivity._checks import check_real_number
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.sampler.carried_network import Law
@@ -62,11 +63,11 @@ class SDE:
     order: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.kappa < float("inf"):
+        if not 0 <= check_real_number(self.kappa, "kappa") < float("inf"):
             raise ValueError(
                 f"kappa={self.kappa} is no amount of noise; give 0 (flow), 1 (reverse SDE) or another κ ≥ 0."
             )
-        if not isinstance(self.refinement, int) or self.refinement < 1:
+        if isinstance(self.refinement, bool) or not isinstance(self.refinement, int) or self.refinement < 1:
             raise ValueError(f"refinement={self.refinement!r} counts parts of a step; give an integer of at least 1.")
 
     @property

@@ -171,6 +171,6 @@ def find(name: str) -> Tableau:
         >>> find("heun").order
         2
     """
-    if name not in TABLEAUX:
+    if not isinstance(name, str) or name not in TABLEAUX:
         raise ValueError(f"solver={name!r} is unknown; choose one of {', '.join(TABLEAUX)}, adaptive, sde.")
     return TABLEAUX[name]

@@ -20,6 +20,7 @@ time is σ itself, the velocity is ``dx/dσ = ε``; ``"v"`` keeps its usual vari
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -27,10 +28,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sensitivity._checks import check_choice, check_sigma, check_states, in_autocast, per_sample, transformed
+from sensitivity._callables import check_dtypes, evaluate, let_pass, refuse_training_mode, resolution
+from sensitivity._checks import check_choice, check_sigma, check_states, per_sample, transformed
 from sensitivity.scores.schedule import Schedule
 
-__all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided", "refuse_training_mode"]
+__all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided"]
 
 PARAMETRIZATIONS = ("score", "noise", "denoiser", "velocity", "v")
 
@@ -73,6 +75,8 @@ def as_score(
         raise TypeError(
             f"network is a {type(network).__name__}, not callable: pass a function of (x, sigma) or (z, t)."
         )
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule is a {type(schedule).__name__}: pass a Schedule such as VPLinear(), or None.")
     return NetworkScore(network, parametrization, schedule)
 
 
@@ -85,6 +89,8 @@ class NetworkScore:
     schedule: Schedule | None = None
     verified: bool = field(default=False, repr=False)
     trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `Products.choose`
+    answers: torch.dtype | None = field(default=None, init=False, repr=False, compare=False)  # the network's own dtype
+    moody: tuple[nn.Module, ...] = field(default=(), init=False, repr=False, compare=False)  # layers with two modes
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``s(x, σ)``, like ``x``."""
@@ -92,6 +98,8 @@ class NetworkScore:
         level = check_sigma(sigma, x).expand(x.shape[0])
         if x.shape[0] and not (self.verified or transformed()):
             self.verify(x, level)
+        if any(module.training for module in self.moody):
+            refuse_training_mode(self.network)
         return self._evaluate(x, level)
 
     def verify(self, x: Tensor, sigma: Tensor | float) -> None:
@@ -103,14 +111,24 @@ class NetworkScore:
         check_states(x)
         refuse_training_mode(self.network)
         with torch.no_grad():
-            pair, levels = _two_samples(x.detach(), check_sigma(sigma, x).detach().expand(x.shape[0]))
-            first, again, alone = (
-                self._evaluate(pair, levels),
-                self._evaluate(pair, levels),
-                self._evaluate(pair[:1], levels[:1]),
-            )
-        _compare(first, again, alone)
-        self.verified = True
+            pair, levels = self._two_samples(x.detach(), check_sigma(sigma, x).detach().expand(x.shape[0]))
+            first, again = self._evaluate(pair, levels), self._evaluate(pair, levels)
+            alone = torch.cat([self._evaluate(pair[k : k + 1], levels[k : k + 1]) for k in range(2)])
+        self.moody = tuple(_moody(self.network))
+        # Scores that are not finite say nothing of the network: the next call verifies it.
+        self.verified = _compare(first, again, alone, let_pass(self._unit(x)))
+
+    def _two_samples(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The first sample and a companion that differs from it in state and level, even in a batch of equal ones."""
+        companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
+        other = 0.7 * sigma[-1:]
+        if self.schedule is not None and bool((other < self.schedule.sigma_min).any()):
+            other = 1.4 * sigma[-1:]
+        return torch.cat([x[:1], companion]), torch.cat([sigma[:1], other])
+
+    def _unit(self, x: Tensor) -> float:
+        """Unit roundoff of the coarsest precision among states, parameters, answers and autocast."""
+        return max(resolution(self.network, x), torch.finfo(self.answers or x.dtype).eps)
 
     def _evaluate(self, x: Tensor, sigma: Tensor) -> Tensor:
         if self.schedule is None:
@@ -133,11 +151,20 @@ class NetworkScore:
         return -(output + noise * x) / ((alpha + level * noise) * level)
 
     def _call(self, x: Tensor, z: Tensor, time: Tensor) -> Tensor:
-        output = self.network(z, time)
+        # Copies: a network that works in place changes neither the states nor the levels of a run.
+        own = _single(self.network) if z.dtype == torch.float64 else z.dtype
+        try:
+            output = self.network(z.to(own, copy=True), time.to(own, copy=True))
+        except RuntimeError:
+            check_dtypes(self.network, x)
+            raise
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"network returns a {type(output).__name__}, not a tensor: wrap it so that it returns its prediction."
             )
+        if not output.dtype.is_floating_point:
+            raise TypeError(f"network returns {output.dtype}: a prediction is real, return .real or .float() of it.")
+        self.answers = output.dtype
         if output.shape != x.shape:
             raise ValueError(
                 f"network maps shape {tuple(x.shape)} to {tuple(output.shape)}: a score keeps the shape; select the "
@@ -178,6 +205,8 @@ def guided(conditional: Score, unconditional: Score, weight: float) -> GuidedSco
             raise TypeError(f"{name} is a {type(score).__name__}, not callable: pass a score, see as_score.")
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise TypeError(f"weight is a {type(weight).__name__}: pass a number.")
+    if not math.isfinite(weight):
+        raise ValueError(f"weight = {weight} is not finite: pass a number.")
     return GuidedScore(conditional, unconditional, float(weight))
 
 
@@ -191,62 +220,42 @@ class GuidedScore:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided score, like ``x``."""
-        return (1 - self.weight) * self.unconditional(x, sigma) + self.weight * self.conditional(x, sigma)
+        level = sigma if isinstance(sigma, Tensor) else check_sigma(sigma, x)
+        free, bound = (evaluate(branch, x, level) for branch in (self.unconditional, self.conditional))
+        return (1 - self.weight) * free + self.weight * bound
+
+
+def _single(network: object) -> torch.dtype:
+    """float32 for a module with parameters of that dtype, in which it computes double states too; else float64."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return torch.float32 if any(p.dtype == torch.float32 for p in parameters) else torch.float64
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:
     return per_sample(value.to(x.dtype), x)
 
 
-def _two_samples(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """The first sample and a companion that differs from it, even in a batch of equal samples."""
-    companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
-    return torch.cat([x[:1], companion]), torch.cat([sigma[:1], sigma[-1:]])
-
-
-def _compare(first: Tensor, again: Tensor, alone: Tensor) -> None:
-    scale = float(first.abs().amax())
+def _compare(first: Tensor, again: Tensor, alone: Tensor, share: float) -> bool:
+    """Whether the scores could be compared; `share` is relative to each sample's largest entry, at most 5 %."""
     if not bool(torch.isfinite(first).all()):
-        return
-    tolerance = _rounding(first) * scale
-    if float((first - again).abs().amax()) > tolerance:
+        return False
+    tolerance = min(share, 5e-2) * first.flatten(1).abs().amax(1)
+    if bool(((first - again).flatten(1).abs().amax(1) > tolerance).any()):
         raise ValueError(
             "network gives different outputs for the same input: a score is deterministic, call .eval() "
             "on it and fix any noise it draws."
         )
-    if float((first[:1] - alone).abs().amax()) > 10 * tolerance:
+    if bool(((first - alone).flatten(1).abs().amax(1) > 10 * tolerance).any()):
         raise ValueError(
             "network gives a sample another output when it is alone in the batch: a score acts on each sample alone, "
             "call .eval() on it or remove the coupling across the batch."
         )
+    return True
 
 
-def _rounding(output: Tensor) -> float:
-    """What rounding may change of an output, relative to its largest entry: far below any real dependence.
-
-    Batched kernels reorder sums, under autocast in half precision; a GPU's convolutions round single precision to ten
-    bits unless told otherwise, and by another algorithm for another batch.
-    """
-    if in_autocast(output):
-        return 5e-2
-    if output.is_cuda and output.dtype == torch.float32:
-        return 2e-3
-    return 1e3 * torch.finfo(output.dtype).eps
-
-
-def refuse_training_mode(network: object) -> None:
-    """Refuse a module whose dropout or batch norm is in training mode.
-
-    Raises:
-        ValueError: naming the layer; the cure is ``network.eval()``.
-    """
+def _moody(network: object) -> list[nn.Module]:
+    """Layers that are another map in training mode."""
     if not isinstance(network, nn.Module):
-        return
-    for name, module in network.named_modules():
-        active = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        active = active or isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if active and module.training:
-            raise ValueError(
-                f"network is in training mode and {name or 'it'} is a {type(module).__name__}, so that its output is "
-                "random or depends on the batch: call network.eval() first."
-            )
+        return []
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    return [module for module in network.modules() if isinstance(module, kinds)]

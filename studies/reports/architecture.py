@@ -28,8 +28,8 @@ __all__ = ["ROOMS", "WAY", "arrows", "depth", "folders", "imported", "loops", "p
 
 ROOMS = ("oracles", "sensitivity", "studies")
 WAY = (
-    *("_checks", "grid", "noise", "scores", "jacobians", "measures", "perturbations", "sampler", "densities"),
-    *("responses", "readings", "functionals", "adapters", "capabilities"),
+    *("_checks", "_callables", "grid", "noise", "scores", "jacobians", "measures", "perturbations", "sampler"),
+    *("densities", "responses", "readings", "functionals", "adapters", "capabilities"),
 )
 """The order of the data's way through the engine: a family imports those before it."""
 

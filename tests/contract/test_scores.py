@@ -235,7 +235,7 @@ def test_networks_that_are_no_fixed_map_of_each_sample_are_refused(net: nn.Modul
 
 
 def test_networks_are_verified_once_and_not_inside_transforms() -> None:
-    """Assert three verifying calls at the first plain evaluation and none afterwards, nor under ``torch.func``."""
+    """Assert four verifying calls at the first plain evaluation and none afterwards, nor under ``torch.func``."""
     calls = []
 
     def net(x: Tensor, sigma: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ def test_networks_are_verified_once_and_not_inside_transforms() -> None:
     assert calls == [4]
     score(x, sigma)
     score(x, sigma)
-    assert calls == [4, 2, 2, 1, 4, 4]
+    assert calls == [4, 2, 2, 1, 1, 4, 4]
 
 
 def test_half_precision_networks_are_accepted_under_autocast() -> None:

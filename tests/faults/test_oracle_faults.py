@@ -91,3 +91,14 @@ def test_autograd_through_eigenvectors_would_be_wrong(monkeypatch):
     monkeypatch.setattr("oracles._mixture.covariance.tracked", lambda array: False)
     with pytest.raises(AssertionError):
         assert_close(float(torch.func.grad(value)(zero)), float(slope), rtol=1e-7)
+
+
+@pytest.mark.parametrize("excess", [3e-3, -3e-3, 1e-4])
+def test_single_precision_weights_that_do_not_sum_to_one_are_refused(excess: float) -> None:
+    """Assert that float32 takes rounding for rounding only: 60 000 normalised weights pass, an excess does not."""
+    weights = np.full(4, (1 + excess) / 4, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"weights sum to .*divide them by their sum"):
+        GaussianMixture.isotropic(weights, np.zeros((4, 2), dtype=np.float32), np.float32(1.0))
+    many = np.random.default_rng(0).random(60_000).astype(np.float32)
+    many /= many.sum(dtype=np.float32)
+    GaussianMixture.isotropic(many, np.zeros((60_000, 1), dtype=np.float32), np.float32(1.0))

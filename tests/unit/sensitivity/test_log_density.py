@@ -278,7 +278,7 @@ BAD: list[tuple[str, type[Exception], dict[str, object]]] = [
     ("sigma has entries", ValueError, {"sigma": torch.tensor([0.1, 0.0]).double()}),
     ("sigma has shape", ValueError, {"sigma": torch.tensor([0.1, 0.2, 0.3]).double()}),
     ("lies above sigma_max", ValueError, {"sigma": 100.0}),
-    ("without log_density", ValueError, {"anchor": None}),
+    ("has no log_density", ValueError, {"anchor": None}),
     ("trace='trace' is unknown", ValueError, {"trace": "trace"}),
     ("probes=0", ValueError, {"trace": "hutchinson", "probes": 0}),
     ("generator and seed", ValueError, {"generator": torch.Generator(), "seed": 1}),
