@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.anchors import GaussianAnchor
 from sensitivity.estimate import Estimate
 from sensitivity.formula import Formula, formula_log_density
@@ -107,6 +107,7 @@ def log_density(
     check_choice(method, METHODS, "method")
     check_states(x)
     check_finite(x, "x")
+    x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
     if method == "kernel":

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.estimate import Estimate
 from sensitivity.formula import formula_log_ratio
 from sensitivity.grid import Grid
@@ -94,6 +94,7 @@ def log_density_ratio(
     check_choice(method, ("flow", "formula"), "method")
     check_states(x)
     check_finite(x, "x")
+    x = at_least_single(x)
     level = check_sigma(float(sigma), x)
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
@@ -119,7 +120,7 @@ def _along_base(
     solver: str,
 ) -> Estimate:
     tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0)), trace, noise)
+    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)), trace, noise)
     start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     end = run(start, steps(levels, tableau, x), sampling(laws))
     logs = required(end.logs)

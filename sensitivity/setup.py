@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_states
+from ._checks import at_least_single, check_finite, check_states
 from .adaptive import Adaptive
 from .anchors import GaussianAnchor
 from .branches import PerBranch
@@ -20,7 +20,7 @@ from .link import link
 from .noise import Noise
 from .perturbations import Perturbation
 from .products import Products
-from .scores import GuidedScore, Score
+from .scores import GuidedScore, Score, check_domain
 from .sde import SDE, Stochastic
 from .step import Advance, advance
 from .tableau import DOPRI5, Step, Tableau, find, of_grid
@@ -112,7 +112,9 @@ def prepare(
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
     changes, single = ([None], True) if plain else as_changes(perturbation)
-    x = latents if options.differentiable else latents.detach()
+    for branch in (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,):
+        check_domain(branch, grid.sigma_min, grid.sigma_max)
+    x = at_least_single(latents if options.differentiable else latents.detach())
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     choose = _chooser(options, x, sigma, tangents)
     laws, anchors = link(*laws_of(score, changes, options.anchor, choose), choose)
@@ -178,7 +180,12 @@ def _guided_laws(
     free, bound = score.unconditional, score.conditional
     laws = (
         Law(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
-        Law(choose(bound), score.weight, tuple(c.conditional for c in changes)),
+        Law(
+            choose(bound),
+            score.weight,
+            tuple(c.conditional for c in changes),
+            growth=tuple(c.growth for c in changes),
+        ),
     )
     if anchor is None:
         return laws, (None, None)
