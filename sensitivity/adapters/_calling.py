@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from sensitivity.scores import in_dtype_of
+from torch import Tensor, nn
 
 __all__ = ["Conditioned", "NetworkCall", "require"]
 
@@ -31,23 +28,22 @@ def require(package: str, caller: str) -> Any:
         ) from error
 
 
-@dataclass
-class NetworkCall:
-    """``call(z, t)`` of a package's network: states in its dtype, times in at least single precision.
+class NetworkCall(nn.Module):
+    """``call(z, t)`` of a package's network.
 
-    A class and not a closure, so that scores can be pickled.
+    A module, so that the network's dtype and training mode are seen, and a class, so that scores can be pickled.
 
-    Attributes:
+    Args:
         model: the network.
         conditions: its other arguments.
     """
 
-    model: Any
-    conditions: Conditioned
+    def __init__(self, model: Any, conditions: Mapping[str, Any]):
+        super().__init__()
+        self.model, self.conditions = model, Conditioned(conditions)
 
-    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """The network's prediction, like ``z``."""
-        z, t = in_dtype_of(self.model, z, t)
         return self.predicted(z, t, self.conditions.for_batch(z))
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity.adapters._calling import Conditioned, NetworkCall, require
+from sensitivity.adapters._calling import NetworkCall, require
 from sensitivity.schedule import Schedule
 from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
 
@@ -47,7 +47,7 @@ def from_azula(denoiser: Any, **conditions: Any) -> NetworkScore:
     if not isinstance(denoiser, package.Denoiser):
         raise TypeError(f"denoiser is a {type(denoiser).__name__}: pass a Denoiser of azula.denoise.")
     refuse_training_mode(denoiser)
-    return as_score(AzulaCall(denoiser, Conditioned(conditions)), "denoiser", AzulaTime(denoiser.schedule))
+    return as_score(AzulaCall(denoiser, conditions), "denoiser", AzulaTime(denoiser.schedule))
 
 
 class AzulaCall(NetworkCall):

@@ -8,14 +8,14 @@ all schedulers that carry one) with ε, x₀ or v, or flow matching (``z = (1 �
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sensitivity._checks import check_positive_number
-from sensitivity.adapters._calling import Conditioned, NetworkCall, require
+from sensitivity.adapters._calling import NetworkCall, require
 from sensitivity.schedule import Schedule
 from sensitivity.schedules import DiscreteDDPM, RectifiedFlow
 from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
@@ -77,7 +77,7 @@ def from_diffusers(
         raise TypeError(f"scheduler is a {type(scheduler).__name__}: pass a scheduler of diffusers.")
     refuse_training_mode(model)
     parametrization, schedule = _process(package, scheduler, integer_times, time_scale)
-    call = DiffusersCall(model, Conditioned(conditions), _state_name(model))
+    call = DiffusersCall(model, conditions, _state_name(model))
     return as_score(call, parametrization, schedule)
 
 
@@ -148,11 +148,12 @@ def _state_name(model: Any) -> str | None:
     raise TypeError(f"model is a {type(model).__name__} whose forward takes no timestep: pass a denoising network.")
 
 
-@dataclass
 class DiffusersCall(NetworkCall):
-    """A network of diffusers, called by the name of its state, or by position in a wrapper."""
+    """A network of diffusers, called by the name of its state, or by position in a wrapper (`state` is None)."""
 
-    state: str | None = "sample"
+    def __init__(self, model: Any, conditions: Mapping[str, Any], state: str | None):
+        super().__init__(model, conditions)
+        self.state = state
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
         """The prediction, without a learned variance."""

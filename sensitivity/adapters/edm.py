@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity.adapters._calling import Conditioned, NetworkCall
+from sensitivity.adapters._calling import NetworkCall
 from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
 
 __all__ = ["from_edm"]
@@ -40,7 +40,7 @@ def from_edm(model: Callable[..., Tensor], **conditions: Any) -> NetworkScore:
     size = getattr(model, "label_dim", 0)
     if size and "class_labels" in conditions:
         conditions["class_labels"] = _one_hot(conditions["class_labels"], size)
-    return as_score(NetworkCall(model, Conditioned(conditions)), "denoiser")
+    return as_score(NetworkCall(model, conditions), "denoiser")
 
 
 def _one_hot(label: Any, size: int) -> Any:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sensitivity._checks import check_choice, check_positive_number
-from sensitivity.adapters._calling import Conditioned, NetworkCall, require
+from sensitivity.adapters._calling import NetworkCall, require
 from sensitivity.schedule import Schedule, check_interval
 from sensitivity.scores import NetworkScore, as_score, refuse_training_mode
 
@@ -62,19 +61,20 @@ def from_flow_matching(
     check_choice(protocol, PROTOCOLS, "protocol")
     noise = check_positive_number(path_noise, "path_noise", zero=True)
     refuse_training_mode(velocity)
-    call = VelocityCall(_unwrapped(velocity), Conditioned(conditions), protocol)
+    call = VelocityCall(_unwrapped(velocity), conditions, protocol)
     return as_score(call, "velocity", _schedule(scheduler, noise))
 
 
-@dataclass
 class VelocityCall(NetworkCall):
     """A velocity in the order of arguments of its protocol."""
 
-    protocol: str = "flow_matching"
+    def __init__(self, model: Any, conditions: Mapping[str, Any], protocol: str):
+        super().__init__(model, conditions)
+        self.protocol, self.joint = protocol, _one_argument(model)
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
         """``dz/dt``, like ``z``."""
-        if _one_argument(self.model):
+        if self.joint:
             column = t.to(z.dtype)[:, None]
             output: Tensor = self.model(torch.cat([z, column], -1), **arguments)
         elif self.protocol == "torchcfm":
