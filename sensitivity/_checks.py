@@ -59,7 +59,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        like = next((value for value in args if isinstance(value, Tensor)), getattr(args[0], "x", None))
+        given = (*args, *kwargs.values())
+        like = next((value for value in given if isinstance(value, Tensor)), getattr(given[0], "x", None))
         if not (isinstance(like, Tensor) and in_autocast(like)):
             return function(*args, **kwargs)
         with torch.autocast(like.device.type, enabled=False):
