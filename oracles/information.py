@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -151,7 +152,7 @@ def _expectation(
     for log_weight, mean, root in zip(law.logs, law.means, law.roots, strict=True):
         weight, frame = float(np.exp(log_weight)), _Frame(mean, root)
         along = _line if len(mean) == 1 else _plane
-        part = along(lambda z, frame=frame: function(frame, z), _shapes(frame, others), tolerance)
+        part = along(partial(function, frame), _shapes(frame, others), tolerance)
         value, error = value + weight * part[0], error + weight * part[1]
     return Quantity(value, error)
 

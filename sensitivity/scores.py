@@ -104,7 +104,7 @@ class NetworkScore:
         check_states(x)
         state = at_least_single(x)
         level = check_sigma(sigma, state).expand(x.shape[0])
-        if not transformed() and level.device.type == "cpu" and x.shape[0]:
+        if self.schedule is not None and x.shape[0] and level.device.type == "cpu" and not transformed():
             check_domain(self, float(level.min()), float(level.max()))
         if x.shape[0] and not (self.verified or transformed()):
             self.verify(state, level)
