@@ -156,6 +156,12 @@ def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
             raise TypeError(
                 f"perturbation holds a {type(change).__name__}; give perturbations such as Toward(measure)."
             )
+        for part in (change.unconditional, change.conditional) if isinstance(change, PerBranch) else ():
+            if part is not None and not isinstance(part, Perturbation):
+                raise TypeError(
+                    f"perturbation=PerBranch holds a {type(part).__name__}; give each branch a perturbation such as "
+                    "Toward(measure), or None where it stays."
+                )
     return list(changes), single
 
 

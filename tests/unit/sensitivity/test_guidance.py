@@ -169,6 +169,8 @@ def test_a_guided_score_wants_both_branches():
     alone = Toward(_any_measure())
     with pytest.raises(TypeError, match="give perturbation=PerBranch"):
         sample_sensitivity(score, latents, alone, grid, anchor=classes.anchor())
+    with pytest.raises(TypeError, match="PerBranch holds a float"):
+        sample_sensitivity(score, latents, PerBranch(0.1, 0.2), grid, anchor=classes.anchor())
     with pytest.raises(TypeError, match="give anchor=PerBranch"):
         sample_sensitivity(score, latents, classes.change(), grid, anchor=ExactLaw(classes.own))
     with pytest.raises(ValueError, match="rates is missing"):
