@@ -27,6 +27,7 @@ from sensitivity.laws import Law, Laws
 from sensitivity.noise import Noise
 from sensitivity.path import run, sampling
 from sensitivity.products import Products
+from sensitivity.scores import check_domain
 from sensitivity.step import State, required
 from sensitivity.tableau import find, steps
 from sensitivity.traces import Trace
@@ -98,6 +99,8 @@ def log_density_ratio(
     level = check_sigma(float(sigma), x)
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
+    for model in (base, new):
+        check_domain(model, float(level), grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
