@@ -122,7 +122,7 @@ def log_density(
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."
         )
-    check_domain(score, float(level.min()) if x.shape[0] else grid.sigma_min, grid.sigma_max)
+    check_domain(score, level.min() if x.shape[0] else grid.sigma_min, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":

@@ -100,7 +100,7 @@ def log_density_ratio(
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
     for model in (base, new):
-        check_domain(model, float(level), grid.sigma_max)
+        check_domain(model, level, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":

@@ -105,7 +105,7 @@ class NetworkScore:
         state = at_least_single(x)
         level = check_sigma(sigma, state).expand(x.shape[0])
         if self.schedule is not None and x.shape[0] and level.device.type == "cpu" and not transformed():
-            check_domain(self, float(level.min()), float(level.max()))
+            check_domain(self, level.min(), level.max())
         if x.shape[0] and not (self.verified or transformed()):
             self.verify(state, level)
         return self._evaluate(state, level).to(x.dtype)
@@ -194,15 +194,16 @@ def in_dtype_of(network: object, z: Tensor, time: Tensor) -> tuple[Tensor, Tenso
     return z.to(dtype), time.to(clock) if time.dtype.is_floating_point else time
 
 
-def check_domain(score: object, low: float, high: float) -> None:
-    """Refuse levels that a score's schedule has no time for.
+def check_domain(score: object, lowest: Tensor | float, highest: Tensor | float) -> None:
+    """Refuse levels that a score's schedule has no time for; reads them where there is a schedule.
 
     Raises:
         ValueError: naming the levels and the schedule's ends.
     """
     schedule = getattr(score, "schedule", None)
-    if not isinstance(schedule, Schedule):
+    if not isinstance(schedule, Schedule) or transformed():
         return
+    low, high = (float(v.detach()) if isinstance(v, Tensor) else v for v in (lowest, highest))
     first, last = schedule.domain
     outside = low < first * (1 - 1e-4) or high > last * (1 + 1e-4)
     if outside and math.isfinite(low) and math.isfinite(high):

@@ -197,3 +197,13 @@ def test_a_network_that_mixes_dtypes_is_named() -> None:
 
     with pytest.raises(TypeError, match="cannot mix its dtypes"):
         as_score(Joined())(draw(2, D), 1.0)
+
+
+def test_levels_may_require_gradients() -> None:
+    """Assert that a level's bounds are read without a warning and that its derivative is kept."""
+    table = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
+    score = as_score(lambda z, t: z, "noise", DiscreteDDPM(table))
+    sigma = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(score(torch.ones(1, 3, dtype=torch.float64), sigma).sum(), sigma)
+    # s = −x/(σ √(1 + σ²)), whose logarithmic derivative is −(1 + 2σ²)/(σ (1 + σ²)).
+    assert_close(slope, torch.tensor(3 / (2 * 5**0.5) * 9 / 10, dtype=torch.float64), rtol=1e-9)
