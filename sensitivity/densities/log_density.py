@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula import Formula, formula_log_density
 from sensitivity.grid import Grid
@@ -33,6 +33,7 @@ from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
 from sensitivity.sampler.path import integrate_density
 from sensitivity.sampler.tableau import find
+from sensitivity.scores.score import check_domain
 
 __all__ = ["log_density"]
 
@@ -107,6 +108,7 @@ def log_density(
     check_choice(method, METHODS, "method")
     check_states(x)
     check_finite(x, "x")
+    x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
     if method == "kernel":
@@ -120,6 +122,7 @@ def log_density(
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."
         )
+    check_domain(score, level.min() if x.shape[0] else grid.sigma_min, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula import formula_log_ratio
 from sensitivity.grid import Grid
@@ -30,6 +30,7 @@ from sensitivity.sampler.local_maps import Law, Laws
 from sensitivity.sampler.path import run, sampling
 from sensitivity.sampler.step import State, required
 from sensitivity.sampler.tableau import find, steps
+from sensitivity.scores.score import check_domain
 
 __all__ = ["log_density_ratio"]
 
@@ -94,9 +95,12 @@ def log_density_ratio(
     check_choice(method, ("flow", "formula"), "method")
     check_states(x)
     check_finite(x, "x")
+    x = at_least_single(x)
     level = check_sigma(float(sigma), x)
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
+    for model in (base, new):
+        check_domain(model, level, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
@@ -119,7 +123,7 @@ def _along_base(
     solver: str,
 ) -> Estimate:
     tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0)), trace, noise)
+    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)), trace, noise)
     start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     end = run(start, steps(levels, tableau, x), sampling(laws))
     logs = required(end.logs)

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_same_home, check_sigma, check_states
+from sensitivity._checks import check_same_home, check_sigma, check_states, full_precision
 from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
@@ -110,6 +110,7 @@ class GaussianAnchor:
     def dimension(self) -> int:
         return prod(self.shape)
 
+    @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``log N(x; m, C + σ²I)`` in nats, shape ``(batch,)``."""
         coordinates, rest, level = self._split(x, sigma)
@@ -118,6 +119,7 @@ class GaussianAnchor:
         spread = leading.log().sum(1) + (self.dimension - len(self.eigenvalues)) * tail.log()
         return -0.5 * (square + spread + self.dimension * log(2 * pi))
 
+    @full_precision
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``−(C + σ²I)⁻¹ (x − m)``."""
         coordinates, rest, level = self._split(x, sigma)
@@ -134,6 +136,7 @@ class GaussianAnchor:
         leading = 1 / (self.eigenvalues + level[..., None])
         return -(leading.sum(-1) + (self.dimension - len(self.eigenvalues)) / (self.tail + level))
 
+    @full_precision
     def sample(self, noise: Noise, sigma: Tensor, *, step: int = 0, stream: int = 0) -> Tensor:
         """One state of ``q_σ`` for each key of ``noise``."""
         white = noise.gaussian(self.shape, step=step, dtype=self.mean.dtype, stream=stream)[0].flatten(1)

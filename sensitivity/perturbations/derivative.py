@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_levels, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_finite, check_levels, check_sigma, check_states
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
@@ -55,6 +55,7 @@ def score_derivative(
     """
     check_states(x)
     check_finite(x, "x")
+    x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
     state = x if differentiable else x.detach()

@@ -20,6 +20,7 @@ time is σ itself, the velocity is ``dx/dσ = ε``; ``"v"`` keeps its usual vari
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +28,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sensitivity._checks import check_choice, check_sigma, check_states, in_autocast, per_sample, transformed
+from sensitivity._checks import (
+    at_least_single,
+    check_choice,
+    check_sigma,
+    check_states,
+    in_autocast,
+    per_sample,
+    transformed,
+)
 from sensitivity.scores.schedule import Schedule
 
 __all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided", "refuse_training_mode"]
@@ -87,12 +96,19 @@ class NetworkScore:
     trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `Products.choose`
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s(x, σ)``, like ``x``."""
+        """``s(x, σ)``, like ``x``; half-precision states are computed in single precision.
+
+        Raises:
+            ValueError: a level that the schedule has no time for.
+        """
         check_states(x)
-        level = check_sigma(sigma, x).expand(x.shape[0])
+        state = at_least_single(x)
+        level = check_sigma(sigma, state).expand(x.shape[0])
+        if self.schedule is not None and x.shape[0] and level.device.type == "cpu" and not transformed():
+            check_domain(self, level.min(), level.max())
         if x.shape[0] and not (self.verified or transformed()):
-            self.verify(x, level)
-        return self._evaluate(x, level)
+            self.verify(state, level)
+        return self._evaluate(state, level).to(x.dtype)
 
     def verify(self, x: Tensor, sigma: Tensor | float) -> None:
         """Call the network on at most two of the samples and refuse one that is not a fixed map of each sample.
@@ -109,7 +125,7 @@ class NetworkScore:
                 self._evaluate(pair, levels),
                 self._evaluate(pair[:1], levels[:1]),
             )
-        _compare(first, again, alone)
+        _compare(first, again, alone, network_dtype(self.network))
         self.verified = True
 
     def _evaluate(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -119,7 +135,8 @@ class NetworkScore:
         # Levels and times in double precision: α and t of a small σ lose digits in float32.
         accurate = sigma if sigma.device.type == "mps" else sigma.double()
         t, alpha, noise = self.schedule.process(accurate)
-        output = self._call(x, x * _like(alpha, x), t.to(x.dtype))
+        whole = getattr(self.schedule, "integer_times", False)
+        output = self._call(x, x * _like(alpha, x), t.round().long() if whole else t.to(x.dtype))
         rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
         level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
         if self.parametrization == "score":
@@ -133,7 +150,11 @@ class NetworkScore:
         return -(output + noise * x) / ((alpha + level * noise) * level)
 
     def _call(self, x: Tensor, z: Tensor, time: Tensor) -> Tensor:
-        output = self.network(z, time)
+        z, time = in_dtype_of(self.network, z, time)
+        try:
+            output = self.network(z, time)
+        except RuntimeError as error:
+            raise _explained(error, z, time) from error
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"network returns a {type(output).__name__}, not a tensor: wrap it so that it returns its prediction."
@@ -144,6 +165,53 @@ class NetworkScore:
                 "channels that are the prediction."
             )
         return output.to(x.dtype)
+
+
+def _explained(error: RuntimeError, z: Tensor, time: Tensor) -> Exception:
+    """A mix-up of dtypes inside a network, in a sentence; any other error as it is."""
+    words = str(error)
+    if "dtype" not in words and "scalar type" not in words:
+        return error
+    return TypeError(
+        f"network was called with states of {z.dtype} and times of {time.dtype} and cannot mix its dtypes "
+        f"({words.splitlines()[0][:120]}): convert one of them inside it, or bring it to float32 or float64."
+    )
+
+
+def network_dtype(network: object) -> torch.dtype | None:
+    """The dtype of a module's first floating parameter, or ``None``."""
+    if not isinstance(network, nn.Module):
+        return None
+    return next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), None)
+
+
+def in_dtype_of(network: object, z: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """States in the network's dtype, times in at least single precision: a half would make of time 999 a 1000."""
+    dtype = network_dtype(network)
+    if dtype is None:
+        return z, time
+    clock = torch.promote_types(dtype, torch.float32)
+    return z.to(dtype), time.to(clock) if time.dtype.is_floating_point else time
+
+
+def check_domain(score: object, lowest: Tensor | float, highest: Tensor | float) -> None:
+    """Refuse levels that a score's schedule has no time for; reads them where there is a schedule.
+
+    Raises:
+        ValueError: naming the levels and the schedule's ends.
+    """
+    schedule = getattr(score, "schedule", None)
+    if not isinstance(schedule, Schedule) or transformed():
+        return
+    low, high = (float(v.detach()) if isinstance(v, Tensor) else v for v in (lowest, highest))
+    first, last = schedule.domain
+    outside = low < first * (1 - 1e-4) or high > last * (1 + 1e-4)
+    if outside and math.isfinite(low) and math.isfinite(high):
+        wrong = low if low < first * (1 - 1e-4) else high
+        raise ValueError(
+            f"sigma = {wrong:.4g} lies outside the levels {first:.4g} … {last:.4g} for which the score's schedule has "
+            "a time, where its network was never trained: take levels within them, such as score.schedule.grid(steps)."
+        )
 
 
 def _own_coordinates(parametrization: str, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
@@ -189,6 +257,22 @@ class GuidedScore:
     unconditional: Score
     weight: float
 
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule that the branches share, for latents and grids; ``None`` where neither has one.
+
+        Raises:
+            ValueError: the branches have different ones.
+        """
+        known = [getattr(branch, "schedule", None) for branch in (self.conditional, self.unconditional)]
+        given = [schedule for schedule in known if schedule is not None]
+        if len(given) == 2 and not given[0].same_process(given[1]):
+            raise ValueError(
+                "the branches of guided have different schedules: use those of score.conditional.schedule and "
+                "score.unconditional.schedule."
+            )
+        return given[0] if given else None
+
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided score, like ``x``."""
         return (1 - self.weight) * self.unconditional(x, sigma) + self.weight * self.conditional(x, sigma)
@@ -204,12 +288,13 @@ def _two_samples(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([x[:1], companion]), torch.cat([sigma[:1], sigma[-1:]])
 
 
-def _compare(first: Tensor, again: Tensor, alone: Tensor) -> None:
+def _compare(first: Tensor, again: Tensor, alone: Tensor, own: torch.dtype | None) -> None:
     scale = float(first.abs().amax())
     if not bool(torch.isfinite(first).all()):
         return
     # Batched kernels reorder sums, under autocast in half precision: still far below any real dependence.
-    lenient = 5e-2 if in_autocast(first) else 1e3 * torch.finfo(first.dtype).eps
+    unit = max(torch.finfo(dtype).eps for dtype in (first.dtype, own or first.dtype))
+    lenient = 5e-2 if in_autocast(first) else min(1e3 * unit, 5e-2)
     tolerance = lenient * scale
     if float((first - again).abs().amax()) > tolerance:
         raise ValueError(
