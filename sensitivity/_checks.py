@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 __all__ = [
+    "at_least_single",
     "check_callable",
     "check_choice",
     "check_count",
@@ -58,17 +59,27 @@ def in_autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def full_precision(method: Callable[Concatenate[Any, Tensor, P], R]) -> Callable[Concatenate[Any, Tensor, P], R]:
-    """A method of ``(self, x, …)`` that keeps its own dtype under autocast: half precision ruins exponents."""
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """A function or method that keeps its own dtype under autocast: half precision ruins exponents.
 
-    @functools.wraps(method)
-    def run(self: Any, x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not (isinstance(x, Tensor) and in_autocast(x)):
-            return method(self, x, *args, **kwargs)
-        with torch.autocast(x.device.type, enabled=False):
-            return method(self, x, *args, **kwargs)
+    The device is that of the first tensor among the arguments, or of ``self.x``.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = (*args, *kwargs.values())
+        like = next((value for value in given if isinstance(value, Tensor)), getattr(given[0], "x", None))
+        if not (isinstance(like, Tensor) and in_autocast(like)):
+            return function(*args, **kwargs)
+        with torch.autocast(like.device.type, enabled=False):
+            return function(*args, **kwargs)
 
     return run
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """``x`` itself, or in single precision where it is a half: paths in half precision lose tenths of a sensitivity."""
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None) -> None:

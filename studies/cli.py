@@ -6,6 +6,7 @@ not be run. Errors are one sentence on standard error.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +33,14 @@ app = typer.Typer(
     "Exit codes: 0 all claims hold, 1 some do not, 2 could not run.",
 )
 
-Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules of your own.")]
+Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules or files of your own.")]
 Out = Annotated[Path, typer.Option(help="Folder of all results.")]
 DEFAULT_OUT = Path("studies-out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    _print_anything()
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="studies", standalone_mode=False)
         return code if isinstance(code, int) else OK
@@ -50,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted")
+
+
+def _print_anything() -> None:
+    """Characters that the terminal's encoding lacks are printed as escapes and do not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding != "utf8" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(sentence: str) -> int:

@@ -60,7 +60,7 @@ def run(
     name: str,
     level: str = "quick",
     *,
-    out: Path = OUT,
+    out: Path | str = OUT,
     device: str = "cpu",
     workers: int | None = None,
     scheduler: str | None = None,
@@ -74,7 +74,8 @@ def run(
         level: `smoke`, `quick`, `full` or `paper`.
         out: folder of all results.
         device: torch device of the cells.
-        workers: processes on this machine (default: one per core); 0 runs in this process.
+        workers: processes on this machine (default: one per core); 0 runs in this process. They do not import the
+            script that calls this, which needs no main guard.
         scheduler: address of an existing Dask scheduler instead.
         seed: shifts the seeds of all cells.
         progress: listener.
@@ -85,7 +86,7 @@ def run(
     study = load(name)
     setting = Setting.of(study, level, seed=check_seed(seed), device=check_device(device))
     count = check_workers(workers, scheduler, getattr(study, "SERIAL", False))
-    session = Session(study, setting, setting.cells(study), Store.below(out, setting), progress or Silent())
+    session = Session(study, setting, setting.cells(study), Store.below(Path(out), setting), progress or Silent())
     with session.store.locked():
         return session.complete(count, scheduler)
 

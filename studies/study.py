@@ -153,10 +153,10 @@ def load(name: str) -> Study:
     """The study of that name, or a module of the user's own.
 
     Args:
-        name: a registered name, `package.module` importable from the current folder, or a module in it.
+        name: a registered name, `package.module` importable from the current folder, a module in it, or `FILE.py`.
 
     Raises:
-        StudyError: unknown name (near ones are suggested), or a module that is not a study.
+        StudyError: unknown name (near ones are suggested), a module that cannot be imported or is not a study.
     """
     module = importlib.import_module(STUDIES[name]) if name in available() else _own(name)
     missing = [attribute for attribute in REQUIRED if not hasattr(module, attribute)]
@@ -166,16 +166,47 @@ def load(name: str) -> Study:
 
 
 def _own(name: str) -> Any:
-    if "." not in name and not Path(f"{name}.py").is_file():
+    file = _file_of(name)
+    if file is None and ("." not in name or not all(part.isidentifier() for part in name.split("."))):
         raise StudyError(f"there is no study {name!r}; {suggestion(name, available())}.")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    # Workers import the module by its name, so that a file is found through its folder.
+    first_on_path(Path.cwd() if file is None else file.parent)
+    module_name = name if file is None else file.stem
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise StudyError(
             f"the study module {name!r} could not be imported ({error}); run from the folder that contains it."
         ) from error
+    except (Exception, SystemExit) as error:  # a script without a main guard may exit
+        raise StudyError(f"importing {name!r} failed with {type(error).__name__}: {error}.") from error
+    if file is not None and Path(getattr(module, "__file__", None) or "").resolve() != file:
+        raise StudyError(f"another module is already called {module_name!r}; give the file {str(file)!r} another name.")
+    return module
+
+
+def _file_of(name: str) -> Path | None:
+    """The file that a name stands for: `FILE.py`, a path with or without the ending, or a module of this folder.
+
+    Raises:
+        StudyError: a path where no file is, or one whose name cannot be imported.
+    """
+    named = name.endswith(".py") or any(mark in name for mark in "/\\")
+    path = Path(name if name.endswith(".py") else f"{name}.py")
+    if path.is_file() and path.stem.isidentifier():
+        return path.resolve()
+    if path.is_file():
+        raise StudyError(f"the file {name!r} cannot be imported by its name; use letters, digits and underscores.")
+    if named:
+        raise StudyError(f"there is no file {str(path)!r}; name a study, a module or a file that exists.")
+    return None
+
+
+def first_on_path(folder: Path) -> None:
+    """Put a folder first where Python looks for modules, here and in processes that are started from here."""
+    place = str(folder)
+    if sys.path[:1] != [place]:
+        sys.path[:] = [place, *(entry for entry in sys.path if entry != place)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import refuse_training_mode
-from sensitivity.adapters._calling import Conditioned, require
+from sensitivity.adapters._calling import NetworkCall, require
 from sensitivity.scores.schedule import Schedule
 from sensitivity.scores.score import NetworkScore, as_score
 
@@ -48,16 +48,19 @@ def from_azula(denoiser: Any, **conditions: Any) -> NetworkScore:
     if not isinstance(denoiser, package.Denoiser):
         raise TypeError(f"denoiser is a {type(denoiser).__name__}: pass a Denoiser of azula.denoise.")
     refuse_training_mode(denoiser)
-    extra = Conditioned(conditions)
-    # Denoisers with a full covariance take one time for the batch; the others one for each sample.
-    single = isinstance(denoiser, package.GaussianDenoiser)
+    return as_score(AzulaCall(denoiser, conditions), "denoiser", AzulaTime(denoiser.schedule))
 
-    def call(z: Tensor, t: Tensor) -> Tensor:
-        if not single:
-            return denoiser(z, t, **extra.for_batch(z)).mean
-        return torch.cat([denoiser(row[None], time).mean for row, time in zip(z, t, strict=True)])
 
-    return as_score(call, "denoiser", AzulaTime(denoiser.schedule))
+class AzulaCall(NetworkCall):
+    """``denoiser(z, t).mean``."""
+
+    def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """E[x₀ | z]; denoisers with a full covariance take one time for the batch, the others one for each sample."""
+        package = require("azula.denoise", "from_azula")
+        if not isinstance(self.model, package.GaussianDenoiser):
+            mean: Tensor = self.model(z, t, **arguments).mean
+            return mean
+        return torch.cat([self.model(row[None], time).mean for row, time in zip(z, t, strict=True)])
 
 
 class AzulaTime(Schedule):
@@ -76,7 +79,7 @@ class AzulaTime(Schedule):
             raise ValueError("schedule has a σ′/α that does not rise with t in [0, 1]: pass one that does.")
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t by table and secant steps; levels outside the schedule's take its ends."""
+        """t by table and secant steps; levels outside the schedule's have no time, see ``domain``."""
         times, table = self._times.to(sigma), self._table.to(sigma)
         log = sigma.log().clamp(table[0], table[-1])
         right = torch.searchsorted(table, log.contiguous()).clamp(1, TABLE - 1)
@@ -89,6 +92,11 @@ class AzulaTime(Schedule):
             low, below = torch.where(value <= 0, t, low), torch.where(value <= 0, value, below)
             high, above = torch.where(value > 0, t, high), torch.where(value > 0, value, above)
         return torch.where(above > below, low - below * (high - low) / (above - below), low)
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The levels at t = 0 and t = 1."""
+        return math.exp(float(self._table[0])), math.exp(float(self._table[-1]))
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``(α, σ′)`` of the schedule."""

@@ -9,7 +9,9 @@ minibatch optimal-transport pairs the states at time t are not noised data, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from sensitivity._callables import refuse_training_mode
 from sensitivity._checks import check_choice, check_positive_number
-from sensitivity.adapters._calling import Conditioned, in_dtype_of, require
+from sensitivity.adapters._calling import NetworkCall, require
 from sensitivity.scores.schedule import Schedule, check_interval
 from sensitivity.scores.score import NetworkScore, as_score
 
@@ -37,7 +39,9 @@ def from_flow_matching(
     """The score of a flow-matching velocity, trained with independent pairs and a standard normal source.
 
     Args:
-        velocity: ``velocity(z, t)``, or ``velocity(t, z)`` when ``protocol="torchcfm"``; t of shape ``(batch,)``.
+        velocity: ``velocity(z, t)``, or ``velocity(t, z)`` when ``protocol="torchcfm"``; t of shape ``(batch,)``. A
+            network of one argument, such as torchcfm's ``MLP``, gets ``[z, t]``, the time as the last coordinate, and
+            so does the network inside torchcfm's ``torch_wrapper``, which takes one time for all samples.
         scheduler: a scheduler of the flow_matching package; the straight path ``z = t x₀ + (1 − t) ε`` when ``None``.
         protocol: ``"flow_matching"`` or ``"torchcfm"``.
         path_noise: ς, torchcfm's ``sigma``, for the straight path; samples then end at level ς, not at 0.
@@ -58,14 +62,42 @@ def from_flow_matching(
     check_choice(protocol, PROTOCOLS, "protocol")
     noise = check_positive_number(path_noise, "path_noise", zero=True)
     refuse_training_mode(velocity)
-    schedule = _schedule(scheduler, noise)
-    extra = Conditioned(conditions)
+    call = VelocityCall(_unwrapped(velocity), conditions, protocol)
+    return as_score(call, "velocity", _schedule(scheduler, noise))
 
-    def call(z: Tensor, t: Tensor) -> Tensor:
-        arguments = extra.for_batch(z)
-        return velocity(t, z, **arguments) if protocol == "torchcfm" else velocity(z, t, **arguments)
 
-    return as_score(in_dtype_of(velocity, call), "velocity", schedule)
+class VelocityCall(NetworkCall):
+    """A velocity in the order of arguments of its protocol."""
+
+    def __init__(self, model: Any, conditions: Mapping[str, Any], protocol: str):
+        super().__init__(model, conditions)
+        self.protocol, self.joint = protocol, _one_argument(model)
+
+    def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """``dz/dt``, like ``z``."""
+        if self.joint:
+            column = t.to(z.dtype)[:, None]
+            output: Tensor = self.model(torch.cat([z, column], -1), **arguments)
+        elif self.protocol == "torchcfm":
+            output = self.model(t, z, **arguments)
+        else:
+            output = self.model(z, t, **arguments)
+        return output
+
+
+def _unwrapped(velocity: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The network inside torchcfm's ``torch_wrapper``, which repeats one time and so has none for each sample."""
+    inner = getattr(velocity, "model", None)
+    return inner if type(velocity).__name__ == "torch_wrapper" and callable(inner) else velocity
+
+
+def _one_argument(network: Any) -> bool:
+    try:
+        parameters = inspect.signature(getattr(network, "forward", network)).parameters.values()
+    except (TypeError, ValueError):  # a builtin has none
+        return False
+    kinds = [p.kind for p in parameters]
+    return len(kinds) == 1 and kinds[0] in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _schedule(scheduler: Any, noise: float) -> Schedule:
@@ -96,6 +128,11 @@ class DataLast(Schedule):
         """The root of ``σ² t² = (1 − t)² + ς²`` in (0, 1]: ``t = (1 + ς²)/(1 + (σ²(1 + ς²) − ς²)^{1/2})``."""
         whole = 1 + self.path_noise**2
         return whole / (1 + (sigma**2 * whole - self.path_noise**2).clamp(min=0).sqrt())
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """Levels from ς, that of t = 1, upward."""
+        return self.path_noise, math.inf
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``(α, σ′)`` at time t."""

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from sensitivity._callables import anchor_log_density, as_anchor, evaluate, outside_inference_mode
 from sensitivity._checks import (
+    at_least_single,
     check_choice,
     check_count,
     check_finite,
     check_levels,
-    check_precision,
     check_seed,
     check_sigma,
     check_states,
@@ -44,6 +44,7 @@ from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
 from sensitivity.sampler.path import integrate_density
 from sensitivity.sampler.tableau import find
+from sensitivity.scores.score import check_domain
 
 __all__ = ["log_density"]
 
@@ -118,11 +119,11 @@ def log_density(
     """
     check_choice(method, METHODS, "method")
     check_states(x)
-    check_precision(x, "x")
     check_finite(x, "x")
     check_seed(generator, seed)
     check_count(chunk_size, "chunk_size")
     check_count(evaluations, "evaluations")
+    x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
     if method == "kernel":
@@ -140,6 +141,7 @@ def log_density(
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."
         )
+    check_domain(score, level.min() if x.shape[0] else grid.sigma_min, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from sensitivity._callables import anchor_log_density, as_anchor, evaluate, outside_inference_mode
 from sensitivity._checks import (
+    at_least_single,
     check_choice,
     check_count,
     check_finite,
     check_levels,
-    check_precision,
     check_real_number,
     check_seed,
     check_sigma,
@@ -43,6 +43,7 @@ from sensitivity.sampler.local_maps import Law, Laws
 from sensitivity.sampler.path import run, sampling
 from sensitivity.sampler.step import State, required
 from sensitivity.sampler.tableau import find, steps
+from sensitivity.scores.score import check_domain
 
 __all__ = ["log_density_ratio"]
 
@@ -106,7 +107,6 @@ def log_density_ratio(
     """
     check_choice(method, ("flow", "formula"), "method")
     check_states(x)
-    check_precision(x, "x")
     check_finite(x, "x")
     check_seed(generator, seed)
     check_count(evaluations, "evaluations")
@@ -116,11 +116,14 @@ def log_density_ratio(
     if grid is not None and not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
     new_anchor, anchor = as_anchor(new_anchor, "new_anchor"), as_anchor(anchor)
+    x = at_least_single(x)
     level = check_sigma(check_real_number(sigma, "sigma"), x)
     if x.shape[0] == 0:
         return Estimate(x.new_zeros(0), x.new_zeros(0))
     check_levels(level)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
+    for model in (base, new):
+        check_domain(model, level, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
@@ -146,7 +149,7 @@ def _along_base(
     solver: str,
 ) -> Estimate:
     tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0)), trace, noise)
+    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)), trace, noise)
     start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     end = run(start, steps(levels, tableau, x), sampling(laws))
     logs = required(end.logs)

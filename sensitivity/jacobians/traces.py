@@ -24,7 +24,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_count
+from sensitivity._checks import check_count, full_precision
 from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
@@ -167,12 +167,14 @@ class Trace:
         return value, captured + (residual * images[len(basis) :]).flatten(2).sum(2) + excess / sigma.square()
 
 
+@full_precision
 def _orthonormal(images: Tensor) -> Tensor:
     """An orthonormal basis, per sample, of the span of ``images`` ``(K, batch, *shape)``."""
     columns = images.flatten(2).permute(1, 2, 0)
     return torch.linalg.qr(columns).Q.permute(2, 0, 1).reshape(images.shape)
 
 
+@full_precision
 def _projected(basis: Tensor, probes: Tensor) -> Tensor:
     """``Q Qᵀ v`` per sample."""
     coordinates = torch.einsum("rbd,gbd->grb", basis.flatten(2), probes.flatten(2))

@@ -30,6 +30,7 @@ from sensitivity._checks import (
     check_sigma,
     check_states,
     check_values,
+    full_precision,
 )
 from sensitivity.jacobians.products import Products
 from sensitivity.measures.moments import moments_of_score
@@ -137,6 +138,7 @@ class GaussianAnchor:
     def dimension(self) -> int:
         return prod(self.shape)
 
+    @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``log N(x; m, C + σ²I)`` in nats, shape ``(batch,)``."""
         coordinates, rest, level = self._split(x, sigma)
@@ -145,6 +147,7 @@ class GaussianAnchor:
         spread = leading.log().sum(1) + (self.dimension - len(self.eigenvalues)) * tail.log()
         return -0.5 * (square + spread + self.dimension * log(2 * pi))
 
+    @full_precision
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """``−(C + σ²I)⁻¹ (x − m)``."""
         coordinates, rest, level = self._split(x, sigma)
@@ -161,6 +164,7 @@ class GaussianAnchor:
         leading = 1 / (self.eigenvalues + level[..., None])
         return -(leading.sum(-1) + (self.dimension - len(self.eigenvalues)) / (self.tail + level))
 
+    @full_precision
     def sample(self, noise: Noise, sigma: Tensor, *, step: int = 0, stream: int = 0) -> Tensor:
         """One state of ``q_σ`` for each key of ``noise``."""
         white = noise.gaussian(self.shape, step=step, dtype=self.mean.dtype, stream=stream)[0].flatten(1)

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sensitivity._checks import full_precision
 from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
@@ -46,14 +47,19 @@ def _spectrum(
         basis = torch.linalg.qr(start.T).Q.T
         for _ in range(_POWER):
             basis = torch.linalg.qr(_gain(products, x, level, basis).T).Q.T
-    image = _gain(products, x, level, basis)
-    projected = image @ basis.T
-    values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
+    values, vectors = _rotated(_gain(products, x, level, basis), basis)
     kept = width if rank is None else min(rank, width)
-    values = values.flip(0)
     outside = _outside(products, x, level, basis, noise) if width < dimension else values.new_zeros(())
     tail = (values[kept:].sum() + outside) / max(dimension - kept, 1)
-    return values[:kept], (basis.T @ rotation.flip(1))[:, :kept], tail
+    return values[:kept], vectors[:, :kept], tail
+
+
+@full_precision
+def _rotated(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, descending, and eigenvectors of ``G`` within the span of the rows of ``basis``."""
+    projected = image @ basis.T
+    values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
+    return values.flip(0), basis.T @ rotation.flip(1)
 
 
 def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
@@ -69,6 +75,12 @@ def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
 def _outside(products: Products, x: Tensor, level: Tensor, basis: Tensor, noise: Noise) -> Tensor:
     """``tr G`` outside the span of the rows of ``basis``, from one projected Rademacher probe for each state."""
     signs = noise.to(x.device).rademacher((basis.shape[1],), step=2, probes=2, dtype=x.dtype).flatten(0, 1)
-    signs = (signs - (signs @ basis.T) @ basis).reshape(1, *x.shape)
+    signs = _without(signs, basis).reshape(1, *x.shape)
     _, image = products.quadratic(x, level, signs)
     return (signs * (signs + level.square() * image)).flatten(2).sum(2).mean()
+
+
+@full_precision
+def _without(vectors: Tensor, basis: Tensor) -> Tensor:
+    """The part of the vectors outside the span of the rows of ``basis``."""
+    return vectors - (vectors @ basis.T) @ basis

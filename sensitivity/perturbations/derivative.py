@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import anchor_log_density, evaluate, outside_inference_mode, ready
-from sensitivity._checks import check_finite, check_levels, check_precision, check_sigma, check_states
+from sensitivity._checks import at_least_single, check_finite, check_levels, check_sigma, check_states
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
@@ -56,10 +56,10 @@ def score_derivative(
         tensor([[0.3894]])
     """
     check_states(x)
-    check_precision(x, "x")
     check_finite(x, "x")
     if not callable(score):
         raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
+    x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
     ready(score)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sensitivity._checks import per_sample
+from sensitivity._checks import full_precision, per_sample
 from sensitivity.measures.measure import Measure, Ratio
 from sensitivity.perturbations.perturbation import Perturbation
 
@@ -40,6 +40,7 @@ def masses_of(change: Perturbation, eta: Tensor) -> list[Mass]:
     return [(c * eta, measure) for c, measure in change.masses]
 
 
+@full_precision
 def gate(
     x: Tensor, sigma: Tensor, score: Tensor, log_density: Tensor | None, masses: Sequence[Mass]
 ) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,11 @@ class Perturbation(ABC):
     def masses(self) -> Masses | None:
         """``((c_j, ν_j), …)`` with ``χ = Σ_j c_j (ν_j − ρ)``; ``None`` where the finite-η score does not apply."""
 
+    @property
+    def taken(self) -> float:
+        """C, the mass that leaves the base law per unit, ``Σ c_j``; 0 where points only move."""
+        return sum((c for c, _ in self.masses or ()), 0.0)
+
     @abstractmethod
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
         """u, ṡ and ``∇[p̈/p]`` in one pass over each measure."""
@@ -144,6 +149,11 @@ class Sum(Perturbation):
                 return None
             collected += [(factor * c, measure) for c, measure in part.masses]
         return tuple(collected)
+
+    @property
+    def taken(self) -> float:
+        """``Σ f_j C_j``."""
+        return sum(factor * part.taken for factor, part in self.parts)
 
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
         """Each term is linear in χ (``p̈`` in the mass moved)."""

@@ -79,13 +79,13 @@ def resample(
         latents: states at σ_max, (batch, *shape).
         perturbation: what changes, such as `Toward(measure)` or `Remove(points)`; a sequence applies several at once;
             under guidance `PerBranch`.
-        eta: η, a number or (batch,); one for each of a sequence of perturbations; `PerBranch` where the branches'
-            masses differ (see `conditional_mass`). Negative η removes. A law exists for 0 ≤ η ≤ 1, and for η < 0 down
-            to −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only
-            the densities can tell.
+        eta: η, a number or (batch,); one for each of a sequence of perturbations. Negative η removes. Under guidance it
+            is the mass that moves in the whole, of which the class gets its share by Bayes' rule (see `PerBranch`);
+            `PerBranch` gives each branch a mass of its own. A law exists for 0 ≤ η ≤ 1, and for η < 0 down to
+            −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only the
+            densities can tell.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
-            for
-            `sample_sensitivity`.
+            for `sample_sensitivity`.
         response: as for `sample_sensitivity`; the finite form of `ParameterResponse` has the parameters θ + ηθ̇, that of
             `LocalResponse` is exact in η.
 
@@ -157,14 +157,21 @@ def _etas(eta: Any, single: bool, count: int) -> Sequence[Any]:
 def _masses(work: Run, eta: Any) -> list[list[Mass]]:
     """(w_j, ν_j) of every law, w_j of shape (batch,)."""
     etas = _etas(eta, work.single, work.directions)
+    explicit = [isinstance(mass, PerBranch) for mass in etas]
+    if any(explicit) and not all(explicit):
+        raise ValueError(f"eta={eta!r} mixes PerBranch and numbers; give one kind for all perturbations.")
+    if any(explicit) and work.laws.samplers == 1:
+        raise TypeError("PerBranch needs a guided score; give eta as a number, or one for each latent.")
     result = []
     for b, law in enumerate(work.laws.laws):
+        given = [(m.unconditional, m.conditional)[b] if isinstance(m, PerBranch) else m for m in etas if law.drives]
+        moved = [_per_latent(mass, work.latents) for mass in given]
+        if law.growth and not any(explicit):
+            moved = _within_class(moved, law.growth)
         own: list[Mass] = []
-        for change, mass in zip(law.changes, etas, strict=True):
-            if isinstance(mass, PerBranch):
-                mass = (mass.unconditional, mass.conditional)[b]
+        for change, mass in zip(law.changes, moved, strict=False):
             if change is not None:
-                own += masses_of(change, _per_latent(mass, work.latents))
+                own += masses_of(change, mass)
         _check_law(own, eta)
         result.append(own)
     return result
@@ -190,6 +197,14 @@ def _check_law(masses: Sequence[Mass], eta: Any) -> None:
                 f"eta={eta!r} takes more than there is: the removal of m of N points is eta = −m/(N − m), here at "
                 f"least −{count} as m = {count}; take perturbation.mass(N)."
             )
+
+
+def _within_class(masses: Sequence[Tensor], growth: Sequence[float]) -> list[Tensor]:
+    """η_k/(1 + Σ η_k T_k): masses moved in the whole as masses of the class, by Bayes' rule (see `branches`)."""
+    left = 1 + torch.stack([mass * rate for mass, rate in zip(masses, growth, strict=True)]).sum(0)
+    if not bool((left > 0).all()):
+        raise ValueError("eta leaves no mass in the class; give a mass at which (1−η) π_c + η ν(c) > 0.")
+    return [mass / left for mass in masses]
 
 
 def _per_latent(eta: Any, x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def sample_sensitivity(
 
     Args:
         score: s(x, σ) in variance-exploding coordinates, see `as_score`; or `guided(...)`.
-        latents: states at σ_max (already scaled), (batch, *shape).
+        latents: states at σ_max (already scaled), (batch, *shape); halves are computed, and come back, in float32.
         perturbation: what changes, per unit mass, such as `Toward(Points(new))`; a sequence shares the network calls;
             under guidance `PerBranch`.
         grid: noise levels.

@@ -34,7 +34,7 @@ def link(
 
     changed = [replace(law, changes=tuple(_linked(change, slot) for change in law.changes)) for law in given]
     count = len(given[0].changes)
-    extra = [Law(choose(network.network), 0.0, (None,) * count) for network in networks]
+    extra = [Law(choose(network.network), 0.0, (None,) * count, drives=False) for network in networks]
     return (*changed, *extra), (*anchors, *(network.anchor for network in networks))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sensitivity._checks import full_precision
 from sensitivity.measures.distances import kernel, wide
 from sensitivity.measures.points import Points
 
@@ -82,6 +83,7 @@ class Stages:
         """Number of latents."""
         return self.x.shape[1]
 
+    @full_precision
     def settle(self, bandwidth: float, farthest: float) -> None:
         """Choose the way of every stage (one synchronisation) and cut the stages into groups of rows."""
         variance = self.sigma.double() ** 2 + bandwidth**2
@@ -94,6 +96,7 @@ class Stages:
             for first in range(0, len(chosen), size):
                 self.groups.append(_Group.of(self, chosen[first : first + size], variance, way))
 
+    @full_precision
     def against(self, block: Block) -> Tensor:
         """Σ over stages of μ·ṡ_i, (F, batch, points of the block)."""
         total = self.x.new_zeros(self.functionals, self.batch, len(block))
@@ -142,6 +145,7 @@ class _Group:
         fixed = ((score + x / single) * cotangents).sum(2, keepdim=True)
         return cls(x, sigma, single, offset, score, logs, cotangents, fixed, expanded, stages.x.shape[1:])
 
+    @full_precision
     def against(self, block: Block) -> Tensor:
         """Σ over this group's stages of μ·ṡ_i, (F, batch, points)."""
         if self.expanded:

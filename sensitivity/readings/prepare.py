@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import anchor_log_density
-from sensitivity._checks import check_count, check_finite, check_precision, check_seed, check_states
+from sensitivity._checks import at_least_single, check_count, check_finite, check_seed, check_states
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products, Uses
 from sensitivity.jacobians.traces import Trace
@@ -26,7 +26,7 @@ from sensitivity.sampler.sde import SDE, Stochastic
 from sensitivity.sampler.step import Advance, advance
 from sensitivity.sampler.tableau import DOPRI5, Step, Tableau, find, of_grid
 from sensitivity.scores.per_branch import PerBranch
-from sensitivity.scores.score import GuidedScore, Score
+from sensitivity.scores.score import GuidedScore, Score, check_domain
 
 
 class Anchor(Protocol):
@@ -113,14 +113,15 @@ def prepare(
         TypeError: for arguments of the wrong kind.
     """
     check_states(latents, "latents")
-    check_precision(latents, "latents")
     check_finite(latents, "latents")
     check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
     changes, single = ([None], True) if plain else as_changes(perturbation)
+    for branch in (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,):
+        check_domain(branch, grid.sigma_min, grid.sigma_max)
     # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
-    x = latents.contiguous() if options.differentiable else latents.detach().contiguous()
+    x = at_least_single(latents if options.differentiable else latents.detach()).contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     choose = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
     laws, anchors = laws_of(score, changes, options.anchor, choose)
@@ -166,6 +167,12 @@ def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
             raise TypeError(
                 f"perturbation holds a {type(change).__name__}; give perturbations such as Toward(measure)."
             )
+        for part in (change.unconditional, change.conditional) if isinstance(change, PerBranch) else ():
+            if part is not None and not isinstance(part, Perturbation):
+                raise TypeError(
+                    f"perturbation=PerBranch holds a {type(part).__name__}; give each branch a perturbation such as "
+                    "Toward(measure), or None where it stays."
+                )
     return list(changes), single
 
 
@@ -190,7 +197,12 @@ def _guided_laws(
     free, bound = score.unconditional, score.conditional
     laws = (
         Law(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
-        Law(choose(bound), score.weight, tuple(c.conditional for c in changes)),
+        Law(
+            choose(bound),
+            score.weight,
+            tuple(c.conditional for c in changes),
+            growth=tuple(c.growth for c in changes),
+        ),
     )
     if anchor is None:
         return laws, (None, None)

@@ -66,6 +66,8 @@ def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, 
     branches = []
     for b, (law, (score, products, seconds)) in enumerate(zip(laws.laws, local, strict=True)):
         source, second = stage.sources(law.changes[k], b)
+        if law.growth:
+            second = second - 2 * law.growth[k] * source  # η_c″ ṡ_c: the class does not grow as fast as the whole
         curvature = products[1] + seconds[0] + second
         branches.append(_Branch(score, products[0], products[0] + source, curvature, products[2:], seconds[2:]))
     return branches

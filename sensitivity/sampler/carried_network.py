@@ -20,11 +20,22 @@ from sensitivity.perturbations.perturbation import Perturbation
 
 @dataclass(frozen=True)
 class Law:
-    """One law: its score, its share c of the drift and its change of mass for each of the K directions."""
+    """One law.
+
+    Attributes:
+        products: its score with Jacobian products.
+        share: its share c of the drift; a branch of guidance may have none (weights 0 and 1) and is a branch still.
+        changes: its change of mass for each of the K directions.
+        drives: whether it belongs to the drift; a network carried beside for its density does not.
+        growth: T_k, the growth of the law's total mass per unit mass of direction k, zero where not given: under
+            guidance a class that gains mass has the unnormalised density p + η (T p + χ_σ), see `branches`.
+    """
 
     products: Products
     share: float
     changes: tuple[Perturbation | None, ...] = ()
+    drives: bool = True
+    growth: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

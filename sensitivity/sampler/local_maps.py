@@ -139,8 +139,8 @@ class Laws:
 
     @property
     def samplers(self) -> int:
-        """Number of laws that share in the drift; carried networks come after them."""
-        return sum(law.share != 0.0 for law in self.laws)
+        """Number of laws that the drift is made of, whatever their shares; carried networks come after them."""
+        return sum(law.drives for law in self.laws)
 
     def probes(self, x: Tensor, step: int, stage: int) -> Tensor:
         """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""

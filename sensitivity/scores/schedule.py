@@ -8,6 +8,7 @@ the last α > 0.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -65,6 +66,11 @@ class Schedule(ABC):
         return noise / alpha
 
     @property
+    def domain(self) -> tuple[float, float]:
+        """The lowest and highest level that the process has a time for: outside, a network was never trained."""
+        return 0.0, math.inf
+
+    @property
     def sigma_max(self) -> float:
         """The level at ``start``."""
         return self._level_at(self.start)
@@ -89,7 +95,10 @@ class Schedule(ABC):
         return Grid.from_levels(self.level(torch.linspace(self.start, self.stop, steps + 1, dtype=torch.float64)))
 
     def to_latents(self, z: Tensor) -> Tensor:
-        """Latents ``x = z/α`` at ``sigma_max``, like ``z``: states of the process at its start, usually ``σ′ ε``."""
+        """Latents ``x = z/α`` at ``sigma_max``, like ``z``: states of the process at its start.
+
+        Noise ε alone is no state: those are ``α x₀ + σ′ ε``, so that latents from noise are ``sigma_max * ε``.
+        """
         check_states(z, "z")
         alpha, _ = self.coefficients(torch.tensor(self.start, dtype=torch.float64))
         return z / float(alpha)
@@ -99,6 +108,15 @@ class Schedule(ABC):
         check_states(x)
         alpha = self.process(check_sigma(sigma, x))[1]
         return per_sample(alpha.to(x.dtype), x) * x
+
+    def same_process(self, other: Schedule) -> bool:
+        """Whether the other one has the same ends and, at levels between them, the same coefficients."""
+        ends = [(one.sigma_max, one.sigma_min) for one in (self, other)]
+        if ends[0] != ends[1]:
+            return False
+        levels = torch.linspace(math.log(self.sigma_max), math.log(max(self.sigma_min, 1e-12)), 9, dtype=torch.float64)
+        mine, theirs = (torch.stack(one.process(levels.exp())) for one in (self, other))
+        return torch.allclose(mine, theirs, rtol=1e-9, atol=0.0)
 
     def _level_at(self, t: float) -> float:
         return float(self.level(torch.tensor(t, dtype=torch.float64)))

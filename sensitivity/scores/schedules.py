@@ -58,6 +58,11 @@ class VPLinear(_VariancePreserving):
         check_interval(t_min, 1.0, "t_min, 1", (1e-12, 1.0))
         self.beta_min, self.beta_max, self.start, self.stop = beta_min, beta_max, 1.0, t_min
 
+    @property
+    def domain(self) -> tuple[float, float]:
+        """Levels up to that of t = 1."""
+        return 0.0, self.sigma_max
+
     def time(self, sigma: Tensor) -> Tensor:
         """The positive root of ``t²(β₁ − β₀)/2 + tβ₀ = log(1 + σ²)``."""
         log = (sigma**2).log1p()
@@ -129,6 +134,11 @@ class VE(Schedule):
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0):
         check_interval(sigma_min, sigma_max, "sigma_min, sigma_max", (1e-12, math.inf))
         self._low, self._ratio, self.start, self.stop = float(sigma_min), math.log(sigma_max / sigma_min), 1.0, 0.0
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """``(σ_min, σ_max)``."""
+        return self.sigma_min, self.sigma_max
 
     def time(self, sigma: Tensor) -> Tensor:
         """``log(σ/σ_min)/log(σ_max/σ_min)``."""
@@ -223,11 +233,11 @@ class DiscreteDDPM(_VariancePreserving):
     """A table ``ᾱ_0 > ᾱ_1 > … > ᾱ_{T−1}`` of a discrete process, ``α = ᾱ^{1/2}``, ``σ′ = (1 − ᾱ)^{1/2}``, integer t.
 
     Sampling starts at the last t with ᾱ > 0 (all of them, but for tables with zero terminal SNR). Grids take integer
-    times only. Between integers, log σ is linear in t; levels outside the table take its end times.
+    times only. Between integers, log σ is linear in t; levels outside the table have no time (see ``domain``).
 
     Args:
         alphas_cumprod: ᾱ, shape ``(T,)``.
-        integer_times: hand networks the nearest integer time, for those that look time up in a table.
+        integer_times: hand networks the nearest integer time, as int64, for those that look time up in a table.
 
     Source: Ho et al. 2020, arXiv 2006.11239, eq. 4; zero terminal SNR: Lin et al. 2023, arXiv 2305.08891.
 
@@ -251,6 +261,11 @@ class DiscreteDDPM(_VariancePreserving):
         self.start, self.stop = float(kept.numel() - 1), 0.0
         self._levels = ((1 - kept) / kept).sqrt().log()
         self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The ends of the table."""
+        return math.exp(float(self._levels[0])), math.exp(float(self._levels[-1]))
 
     def time(self, sigma: Tensor) -> Tensor:
         """The time, fractional between the levels of the table unless ``integer_times``."""

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity._callables import check_dtypes, evaluate, let_pass, refuse_training_mode, resolution
-from sensitivity._checks import check_choice, check_sigma, check_states, per_sample, transformed
+from sensitivity._checks import at_least_single, check_choice, check_sigma, check_states, per_sample, transformed
 from sensitivity.scores.schedule import Schedule
 
 __all__ = ["GuidedScore", "NetworkScore", "Score", "as_score", "guided"]
@@ -93,14 +93,21 @@ class NetworkScore:
     moody: tuple[nn.Module, ...] = field(default=(), init=False, repr=False, compare=False)  # layers with two modes
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s(x, σ)``, like ``x``."""
+        """``s(x, σ)``, like ``x``; half-precision states are computed in single precision.
+
+        Raises:
+            ValueError: a level that the schedule has no time for.
+        """
         check_states(x)
-        level = check_sigma(sigma, x).expand(x.shape[0])
+        state = at_least_single(x)
+        level = check_sigma(sigma, state).expand(x.shape[0])
+        if self.schedule is not None and x.shape[0] and level.device.type == "cpu" and not transformed():
+            check_domain(self, level.min(), level.max())
         if x.shape[0] and not (self.verified or transformed()):
-            self.verify(x, level)
+            self.verify(state, level)
         if any(module.training for module in self.moody):
             refuse_training_mode(self.network)
-        return self._evaluate(x, level)
+        return self._evaluate(state, level).to(x.dtype)
 
     def verify(self, x: Tensor, sigma: Tensor | float) -> None:
         """Call the network on at most two of the samples and refuse one that is not a fixed map of each sample.
@@ -137,7 +144,8 @@ class NetworkScore:
         # Levels and times in double precision: α and t of a small σ lose digits in float32.
         accurate = sigma if sigma.device.type == "mps" else sigma.double()
         t, alpha, noise = self.schedule.process(accurate)
-        output = self._call(x, x * _like(alpha, x), t.to(x.dtype))
+        whole = getattr(self.schedule, "integer_times", False)
+        output = self._call(x, x * _like(alpha, x), t.round().long() if whole else t.to(x.dtype))
         rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
         level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
         if self.parametrization == "score":
@@ -152,12 +160,12 @@ class NetworkScore:
 
     def _call(self, x: Tensor, z: Tensor, time: Tensor) -> Tensor:
         # Copies: a network that works in place changes neither the states nor the levels of a run.
-        own = _single(self.network) if z.dtype == torch.float64 else z.dtype
+        z, time = in_dtype_of(self.network, z.clone(), time.clone())
         try:
-            output = self.network(z.to(own, copy=True), time.to(own, copy=True))
-        except RuntimeError:
+            output = self.network(z, time)
+        except RuntimeError as error:
             check_dtypes(self.network, x)
-            raise
+            raise _explained(error, z, time) from error
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"network returns a {type(output).__name__}, not a tensor: wrap it so that it returns its prediction."
@@ -171,6 +179,53 @@ class NetworkScore:
                 "channels that are the prediction."
             )
         return output.to(x.dtype)
+
+
+def _explained(error: RuntimeError, z: Tensor, time: Tensor) -> Exception:
+    """A mix-up of dtypes inside a network, in a sentence; any other error as it is."""
+    words = str(error)
+    if "dtype" not in words and "scalar type" not in words:
+        return error
+    return TypeError(
+        f"network was called with states of {z.dtype} and times of {time.dtype} and cannot mix its dtypes "
+        f"({words.splitlines()[0][:120]}): convert one of them inside it, or bring it to float32 or float64."
+    )
+
+
+def network_dtype(network: object) -> torch.dtype | None:
+    """The dtype of a module's first floating parameter, or ``None``."""
+    if not isinstance(network, nn.Module):
+        return None
+    return next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), None)
+
+
+def in_dtype_of(network: object, z: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """States in the network's dtype, times in at least single precision: a half would make of time 999 a 1000."""
+    dtype = network_dtype(network)
+    if dtype is None:
+        return z, time
+    clock = torch.promote_types(dtype, torch.float32)
+    return z.to(dtype), time.to(clock) if time.dtype.is_floating_point else time
+
+
+def check_domain(score: object, lowest: Tensor | float, highest: Tensor | float) -> None:
+    """Refuse levels that a score's schedule has no time for; reads them where there is a schedule.
+
+    Raises:
+        ValueError: naming the levels and the schedule's ends.
+    """
+    schedule = getattr(score, "schedule", None)
+    if not isinstance(schedule, Schedule) or transformed():
+        return
+    low, high = (float(v.detach()) if isinstance(v, Tensor) else v for v in (lowest, highest))
+    first, last = schedule.domain
+    outside = low < first * (1 - 1e-4) or high > last * (1 + 1e-4)
+    if outside and math.isfinite(low) and math.isfinite(high):
+        wrong = low if low < first * (1 - 1e-4) else high
+        raise ValueError(
+            f"sigma = {wrong:.4g} lies outside the levels {first:.4g} … {last:.4g} for which the score's schedule has "
+            "a time, where its network was never trained: take levels within them, such as score.schedule.grid(steps)."
+        )
 
 
 def _own_coordinates(parametrization: str, output: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
@@ -218,17 +273,27 @@ class GuidedScore:
     unconditional: Score
     weight: float
 
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule that the branches share, for latents and grids; ``None`` where neither has one.
+
+        Raises:
+            ValueError: the branches have different ones.
+        """
+        known = [getattr(branch, "schedule", None) for branch in (self.conditional, self.unconditional)]
+        given = [schedule for schedule in known if schedule is not None]
+        if len(given) == 2 and not given[0].same_process(given[1]):
+            raise ValueError(
+                "the branches of guided have different schedules: use those of score.conditional.schedule and "
+                "score.unconditional.schedule."
+            )
+        return given[0] if given else None
+
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided score, like ``x``."""
         level = sigma if isinstance(sigma, Tensor) else check_sigma(sigma, x)
         free, bound = (evaluate(branch, x, level) for branch in (self.unconditional, self.conditional))
         return (1 - self.weight) * free + self.weight * bound
-
-
-def _single(network: object) -> torch.dtype:
-    """float32 for a module with parameters of that dtype, in which it computes double states too; else float64."""
-    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return torch.float32 if any(p.dtype == torch.float32 for p in parameters) else torch.float64
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:

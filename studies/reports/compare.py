@@ -83,7 +83,7 @@ class Comparison:
         return bool(self.unmatched or self.relabelled) or verdicts or any(pair.differs for pair in self.columns)
 
 
-def compare(first: Path, second: Path) -> Comparison:
+def compare(first: Path | str, second: Path | str) -> Comparison:
     """Compare two result folders of one study.
 
     Rows are matched by cell and by position in the cell. Every numeric column is tested by a paired signed-rank test,
@@ -92,7 +92,7 @@ def compare(first: Path, second: Path) -> Comparison:
     Raises:
         StudyError: a folder holds no finished summary, or the two belong to different studies.
     """
-    a, b = Summary.read(first), Summary.read(second)
+    a, b = Summary.read(Path(first)), Summary.read(Path(second))
     if a.study != b.study:
         raise StudyError(
             f"{first} is of the study {a.study!r} and {second} of {b.study!r}; compare one study's results."

@@ -57,7 +57,7 @@ def contents_of(folder: Path, study: Study, setting: Setting) -> tuple[list[str]
     return [cell.name for cell in cells], Store(folder, setting).read(cells)
 
 
-def renew(folder: Path) -> Summary:
+def renew(folder: Path | str) -> Summary:
     """Judge and draw a result folder anew from its cells and write its page.
 
     When the study has changed since, or is not here, what was stored at the end of the run is shown as it was.
@@ -65,6 +65,7 @@ def renew(folder: Path) -> Summary:
     Raises:
         StudyError: not a result folder, or one of another format.
     """
+    folder = Path(folder)
     found = same_study(folder)
     if found is None:
         summary = Summary.read(folder)
@@ -103,23 +104,25 @@ class Status:
     problems: list[str]
 
 
-def folders(out: Path) -> list[Path]:
+def folders(out: Path | str) -> list[Path]:
     """All result folders below `out`.
 
     Raises:
         StudyError: `out` is not a folder.
     """
+    out = Path(out)
     if not out.is_dir():
         raise StudyError(f"{out} is no folder; run a study first or give the folder of results with --out.")
     return sorted(path.parent for path in out.glob("*/*/manifest.json"))
 
 
-def status(folder: Path, *, check: bool = False) -> Status:
+def status(folder: Path | str, *, check: bool = False) -> Status:
     """State of one result folder; with `check` every file is read and verified.
 
     Raises:
         StudyError: not a readable result folder.
     """
+    folder = Path(folder)
     manifest = read_manifest(folder)
     found = same_study(folder)
     names = {path.name for path in (folder / "cells").glob("*.json")}
@@ -159,7 +162,7 @@ OWN = {
 }
 
 
-def clean(folder: Path, *, everything: bool = False) -> list[Path]:
+def clean(folder: Path | str, *, everything: bool = False) -> list[Path]:
     """Remove what is of no use from a result folder: files half written and damaged cells; or all of it.
 
     Returns:
@@ -168,6 +171,7 @@ def clean(folder: Path, *, everything: bool = False) -> list[Path]:
     Raises:
         StudyError: a run holds the folder, it is not a result folder, or it also holds files that are not a study's.
     """
+    folder = Path(folder)
     read_manifest(folder)
     with lock(folder):
         if everything:

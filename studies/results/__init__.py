@@ -58,13 +58,13 @@ def load(name: str, folder: Path = FOLDER) -> Published:
     return Published(frame(decode(content)), read_claims(home / "claims.json"), manifest)
 
 
-def publish(result: Path, folder: Path = FOLDER) -> Path:
+def publish(result: Path | str, folder: Path = FOLDER) -> Path:
     """Copy the final tables of a complete result folder here.
 
     Raises:
         StudyError: cells are missing or failed, or a table or figure is too large to be kept in git.
     """
-    summary = Summary.read(result)
+    summary = Summary.read(Path(result))
     if not summary.complete or summary.failures:
         raise StudyError(f"{result} is not complete; only results with every cell finished are published.")
     content = to_bytes(summary.rows)

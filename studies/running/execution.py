@@ -118,6 +118,7 @@ def local_client(workers: int) -> Iterator[Client]:
 
     with (
         _silence(),
+        _without_main(),
         dask.config.set({"distributed.scheduler.allowed-failures": TRIALS, **ALLOCATOR}),
         LocalCluster(
             n_workers=workers,
@@ -131,6 +132,23 @@ def local_client(workers: int) -> Iterator[Client]:
     ):
         client.register_plugin(_deaf())
         yield client
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep new processes from importing the calling script: without a main guard it would start this run once more.
+
+    `multiprocessing` reads where the script lies from these two names; cells are found by their module's name.
+    """
+    main = sys.modules["__main__"]
+    known = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    try:
+        for name in known:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name, value in known.items():
+            setattr(main, name, value)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Finding an estimator named `MODULE:CALLABLE`, from the current folder first, or `FILE.py:CALLABLE`."""
+"""Finding an estimator named `MODULE:CALLABLE`, from the current folder first, or `FILE.py:CALLABLE`.
+
+A file's own folder comes first where it imports, and the file is registered as a module, as Python does with a script:
+its siblings are found, and dataclasses with postponed annotations can be made.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from studies.errors import StudyError
-from studies.study import suggestion
+from studies.study import first_on_path, suggestion
 
 __all__ = ["load_estimator"]
 
@@ -30,8 +34,8 @@ def load_estimator(name: str) -> Callable[[Any], Any]:
         >>> load_estimator("math:sqrt")(4.0)
         2.0
     """
-    module_name, colon, path = name.partition(":")
-    if not (colon and module_name and path):
+    module_name, colon, path = name.rpartition(":")  # the last one: C:\\me\\mine.py:f has two
+    if not (colon and module_name and path) or any(mark in path for mark in "/\\"):
         raise StudyError(f"{name!r} names no estimator; write MODULE:CALLABLE, such as mine:log_density.")
     found: Any = _import(module_name)
     for part in path.split("."):
@@ -63,9 +67,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _from_path(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    first_on_path(Path.cwd())
     importlib.invalidate_caches()  # the file may be newer than the folder's cached listing
     return importlib.import_module(name)
 
@@ -73,9 +75,29 @@ def _from_path(name: str) -> ModuleType:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise StudyError(f"there is no file {str(path)!r}; name a module or a file that exists.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _free_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise StudyError(f"the file {str(path)!r} cannot be imported; give it a name that ends in .py.")
+    first_on_path(path.resolve().parent)
+    importlib.invalidate_caches()
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _free_name(path: Path) -> str:
+    """The file's stem, or one beside it where another module has that name."""
+    other = sys.modules.get(path.stem)
+    own = other is not None and _same_file(getattr(other, "__file__", None), path)
+    taken = path.stem in sys.stdlib_module_names or (other is not None and not own)
+    return f"{path.stem}_of_{path.resolve().parent.name or 'root'}" if taken else path.stem
+
+
+def _same_file(known: str | None, path: Path) -> bool:
+    return known is not None and Path(known).resolve() == path.resolve()

@@ -85,13 +85,20 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def _of_estimate(answer: Any) -> tuple[Any, Any]:
+    """Value and standard error of an object that has both, such as the engine's `Estimate`; else the value alone."""
+    if hasattr(answer, "value") and hasattr(answer, "standard_error"):
+        return answer.value, answer.standard_error
+    return answer, None
+
+
 def _read(answer: Any, shape: tuple[int, ...], cost: dict[str, Any]) -> Run:
     if answer is NotImplemented:
         return Run(applicable=False, **cost)
     if isinstance(answer, tuple) and len(answer) != 2:
         sentence = f"a tuple of {len(answer)} came back; return the value, or the pair (value, standard_error)."
         return Run(error=sentence, check="shape", **cost)
-    value, spread = answer if isinstance(answer, tuple) else (answer, None)
+    value, spread = answer if isinstance(answer, tuple) else _of_estimate(answer)
     try:
         array = to_numpy(value)
         bars = None if spread is None else to_numpy(spread)

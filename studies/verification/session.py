@@ -45,9 +45,10 @@ def verify(
     """Hold an estimator against the truth on every problem of a task.
 
     Args:
-        estimator: `f(problem) -> value` or `(value, standard_error)`; `NotImplemented` declines a problem.  The fields
-            of `problem` are those that the task lists (`print(problem)`), in arrays of `backend`; row i of the value
-            belongs to row i of the input; `problem.seed` is to be the only source of randomness.
+        estimator: `f(problem) -> value`, `(value, standard_error)` or an object that has both, such as the engine's
+            `Estimate`; `NotImplemented` declines a problem.  The fields of `problem` are those that the task lists
+            (`print(problem)`), in arrays of `backend`; row i of the value belongs to row i of the input;
+            `problem.seed` is to be the only source of randomness.
         task: one of `studies.verification.TASKS`.
         suite: `"quick"` or `"full"`.
         backend: `"torch"`, `"numpy"` or `"jax"`; float64, CPU.

@@ -6,13 +6,16 @@ DDPM step is ``x + (σ² − σ′²) s``; what is compared is the package's res
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.close import assert_close
 from torch import Tensor, nn
 
+from sensitivity import GaussianAnchor, Grid, PerBranch, Points, Toward, log_density, sample_sensitivity
 from sensitivity.adapters import from_azula, from_diffusers, from_edm, from_flow_matching
 from sensitivity.scores.score import NetworkScore, guided
 
@@ -323,3 +326,255 @@ def test_flow_matching_schedulers(name: str) -> None:
     alpha, sigma = output.alpha_t, output.sigma_t / output.alpha_t
     got = z / alpha + sigma**2 * from_flow_matching(network, chosen)(z / alpha, sigma)
     assert_close(got, wanted, rtol=1e-6, atol=1e-7)
+
+
+class Wrapper(nn.Module):
+    """Hands any arguments on, as training frameworks do."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inside = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own output."""
+        return self.inside(*args, **kwargs)
+
+
+class Compiled(nn.Module):
+    """The calling convention of `torch.compile`'s module, without the compilation."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own output."""
+        return self._orig_mod(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "wrapped", [nn.DataParallel, Compiled, Wrapper, lambda model: torch.compile(model, backend="eager")]
+)
+def test_wrapped_networks_are_called_as_the_network_itself(unet: Any, wrapped: Any) -> None:
+    """Assert equal scores through `torch.compile`, `DataParallel` and a wrapper of any arguments."""
+    x, sigma, scheduler = noise(2, 1, 8, 8), torch.tensor(1.0), diffusers.DDPMScheduler()
+    wanted = from_diffusers(unet, scheduler, class_labels=1)(x, sigma)
+    assert_close(from_diffusers(wrapped(unet), scheduler, class_labels=1)(x, sigma), wanted, rtol=1e-10)
+
+
+def test_a_network_without_a_time_is_refused() -> None:
+    """Assert the sentence for a module whose forward takes a state alone."""
+    with pytest.raises(TypeError, match="takes no timestep"):
+        from_diffusers(nn.Linear(3, 3), diffusers.DDPMScheduler())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_times_keep_their_precision_whatever_the_networks_dtype(dtype: torch.dtype) -> None:
+    """Assert that times 999, 501 and 259 of a table reach a network in any dtype exactly, and states in its own."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Listening(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones((), dtype=dtype))
+
+        def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+            seen.append((sample, timestep))
+            return (sample * self.weight,)
+
+    scheduler = diffusers.DDPMScheduler()
+    sigma = torch.stack([levels(scheduler, t)[1] for t in (999, 501, 259)])
+    for network in (Listening(), Listening()):
+        score = from_diffusers(network, scheduler)
+        for states in (noise(3, 1, 4, 4).float(), noise(3, 1, 4, 4).to(torch.bfloat16)):
+            seen.clear()
+            assert score(states, sigma).dtype == states.dtype
+            assert seen[-1][0].dtype == dtype
+            exact = torch.tensor([999.0, 501.0, 259.0])
+            assert float((seen[-1][1] - exact).abs().max()) < (1e-3 if states.dtype == torch.float32 else 1e-2)
+
+
+def test_whole_times_are_integers_that_tables_can_be_read_with() -> None:
+    """Assert that a network which looks its time up in a table works, in every direction of a product."""
+    from sensitivity.jacobians.products import Products
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gains = nn.Parameter(torch.linspace(0.1, 1.0, 1000, dtype=torch.float64))
+
+        def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+            return (sample * self.gains[timestep][:, None],)
+
+    scheduler = diffusers.DDPMScheduler()
+    alpha, sigma = levels(scheduler, 300)
+    score, x = from_diffusers(Table(), scheduler, integer_times=True), noise(2, 3)
+    gain = 0.1 + 0.9 * 300 / 999
+    assert_close(score(x, sigma), -gain * alpha * x / sigma, rtol=1e-6)
+    for method in ("forward", "double-vjp"):
+        product = Products(score, method).jvp(x, sigma, x[None])[1][0]
+        assert_close(product.detach(), score(x, sigma).detach(), rtol=1e-9)
+
+
+def test_zero_terminal_snr_of_the_euler_scheduler(unet: Any) -> None:
+    """Assert that the stand-in value at the end of the table is left out, and that the others are the table's."""
+    options = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    euler = from_diffusers(unet, diffusers.EulerDiscreteScheduler(**options), class_labels=0)
+    ddim = from_diffusers(unet, diffusers.DDIMScheduler(**options), class_labels=0)
+    assert euler.schedule.start == ddim.schedule.start == 998.0
+    x, sigma = 5 * noise(2, 1, 8, 8), torch.tensor(5.0)
+    assert_close(euler(x, sigma), ddim(x, sigma), rtol=1e-5)
+
+
+def test_unipc_with_flow_sigmas_is_flow_matching(unet: Any) -> None:
+    """Assert the score of the flow-match scheduler, whatever the shift of the solver's own grid."""
+    flow = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    x, sigma = noise(2, 1, 8, 8), torch.tensor(0.7)
+    wanted = from_diffusers(unet, diffusers.FlowMatchEulerDiscreteScheduler(), class_labels=0)(x, sigma)
+    assert_close(from_diffusers(unet, flow, class_labels=0)(x, sigma), wanted, rtol=1e-12)
+    noisy = from_diffusers(
+        unet, diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="epsilon"), class_labels=0
+    )
+    assert noisy.parametrization == "noise"
+    with pytest.raises(ValueError, match="on flow sigmas"):
+        from_diffusers(unet, diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="v_prediction"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("LCMScheduler", "is no score"),
+        ("TCDScheduler", "is no score"),
+        ("CMStochasticIterativeScheduler", "is no score"),
+        ("EDMEulerScheduler", "from_edm"),
+        ("EDMDPMSolverMultistepScheduler", "from_edm"),
+        ("ScoreSdeVeScheduler", r"as_score\("),
+    ],
+)
+def test_other_schedulers_are_told_the_way(unet: Any, name: str, words: str) -> None:
+    """Assert that each names the right adapter, or says that its network is no score."""
+    with pytest.raises(ValueError, match=words):
+        from_diffusers(unet, getattr(diffusers, name)(), class_labels=0)
+
+
+def test_labels_may_be_numpys_and_conditions_arrays(unet: Any) -> None:
+    """Assert that NumPy integers, 0-d tensors and arrays are what Python numbers and tensors are."""
+    x, sigma, scheduler = noise(2, 1, 8, 8), torch.tensor(1.0), diffusers.DDPMScheduler()
+    wanted = from_diffusers(unet, scheduler, class_labels=2)(x, sigma)
+    for label in (np.int64(2), np.array([2]), np.array(2), torch.tensor(2)):
+        assert_close(from_diffusers(unet, scheduler, class_labels=label)(x, sigma), wanted, rtol=0)
+    with pytest.raises(ValueError, match="one condition for all samples"):
+        from_diffusers(unet, scheduler, class_labels=np.array([1, 2]))
+
+
+def test_edm_networks_get_their_labels_one_hot() -> None:
+    """Assert that a label and its one-hot row are one condition, and the refusal of a label that is none."""
+
+    class Conditional(nn.Module):
+        label_dim = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shifts = nn.Parameter(torch.arange(12.0).reshape(4, 3))
+
+        def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+            return x / (1 + sigma.reshape(-1, 1) ** 2) + class_labels.to(torch.float32).reshape(-1, 4) @ self.shifts
+
+    x, sigma = noise(3, 3).float(), torch.tensor(1.0)
+    row = torch.nn.functional.one_hot(torch.tensor([2]), 4).float()
+    wanted = from_edm(Conditional(), class_labels=row)(x, sigma)
+    for label in (2, np.int64(2), torch.tensor(2), torch.tensor([2])):
+        assert_close(from_edm(Conditional(), class_labels=label)(x, sigma), wanted, rtol=0)
+    with pytest.raises(ValueError, match="label_dim = 4"):
+        from_edm(Conditional(), class_labels=4)
+
+
+class MLP(nn.Module):
+    """The calling convention of torchcfm's `MLP(time_varying=True)`: one argument, the time its last coordinate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.SELU(), nn.Linear(16, 3)).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The velocity at ``[z, t]``."""
+        return self.net(x)
+
+
+class torch_wrapper(nn.Module):
+    """The calling convention of `torchcfm.utils.torch_wrapper`: one time for all samples."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, t: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The model at ``[x, t]``."""
+        return self.model(torch.cat([x, t.repeat(x.shape[0])[:, None]], 1))
+
+
+def test_torchcfms_mlp_and_its_wrapper() -> None:
+    """Assert both against the velocity by hand, at one level and at a level for each sample."""
+    network, z = MLP().eval(), noise(4, 3)
+    for sigma in (torch.tensor(1.5, dtype=torch.float64), torch.tensor([0.3, 1.0, 2.0, 9.0], dtype=torch.float64)):
+        t = (1 / (1 + sigma)).expand(4)[:, None]
+        level = sigma.expand(4)[:, None]
+        wanted = -(z - network(torch.cat([t * z, t], 1))) / ((1 + level) * level)
+        for velocity in (network, torch_wrapper(network)):
+            assert_close(from_flow_matching(velocity, protocol="torchcfm")(z, sigma), wanted, rtol=1e-9)
+
+
+def test_scores_of_every_adapter_can_be_pickled(unet: Any) -> None:
+    """Assert equal scores after a round trip, conditions and schedules included."""
+    from azula import denoise
+    from azula import noise as schedules
+
+    x, sigma = noise(2, 3), torch.tensor(1.0, dtype=torch.float64)
+    for score in (
+        from_edm(Tiny()),
+        from_flow_matching(Tiny()),
+        from_flow_matching(MLP(), protocol="torchcfm"),
+        from_azula(denoise.SimpleDenoiser(Tiny(), schedules.VPSchedule()).eval()),
+        guided(from_edm(Tiny()), from_edm(Tiny()), 2.0),
+    ):
+        assert_close(pickle.loads(pickle.dumps(score))(x, sigma), score(x, sigma), rtol=0)
+    score = from_diffusers(unet, diffusers.DDPMScheduler(), class_labels=1)
+    images = noise(2, 1, 8, 8)
+    assert_close(pickle.loads(pickle.dumps(score))(images, sigma), score(images, sigma), rtol=0)
+
+
+def test_levels_that_a_table_has_no_time_for_are_refused(unet: Any) -> None:
+    """Assert a sentence at both ends, in the score, in a run and in a density, and none at the ends themselves."""
+    from azula import denoise
+    from azula import noise as schedules
+
+    score = from_diffusers(unet, diffusers.DDPMScheduler(), class_labels=0)
+    x, law = noise(2, 1, 8, 8), GaussianAnchor(torch.zeros(1, 8, 8).double(), 1.0)
+    for sigma in (score.schedule.sigma_max, score.schedule.sigma_min):
+        assert bool(torch.isfinite(score(x, sigma)).all())
+    for sigma in (200.0, 5e-3):
+        with pytest.raises(ValueError, match=r"lies outside the levels 0\.01 … 157\.4"):
+            score(x, sigma)
+    change = Toward(Points(noise(2, 1, 8, 8), bandwidth=0.5))
+    both = PerBranch(change, change), PerBranch(law, law)
+    for model, new, anchor in ((score, change, law), (guided(score, score, 2.0), *both)):
+        with pytest.raises(ValueError, match="lies outside the levels"):
+            sample_sensitivity(model, x, new, Grid(80.0, 2e-3, 3), anchor=anchor)
+    with pytest.raises(ValueError, match="lies outside the levels"):
+        log_density(score, x, 2e-3, anchor=law, grid=Grid(80.0, 1e-3, 2), trace="hutchinson", seed=0)
+    tiny = from_azula(denoise.SimpleDenoiser(Tiny(), schedules.VPSchedule()).eval())
+    with pytest.raises(ValueError, match="lies outside the levels"):
+        tiny(noise(2, 3), 1e6)
+
+
+def test_latents_from_noise_have_the_level_of_the_start() -> None:
+    """Assert that σ_max ε has the law N(0, σ_max² I) where the anchor is asked, which ε/α, states without x₀, miss."""
+    score, white = from_flow_matching(Tiny()), noise(2000, 3)
+    start, width = score.schedule, torch.tensor(0.25, dtype=torch.float64)
+    exact = (start.sigma_max**2 + width) ** 0.5
+    assert float((start.sigma_max * white).std() / exact - 1) == pytest.approx(float(white.std() - 1), abs=2e-4)
+    alpha, spread = start.coefficients(torch.tensor(start.start, dtype=torch.float64))
+    state = alpha * 0.5 * noise(2000, 3, seed=2) + spread * white
+    assert float(start.to_latents(state).std() / exact) == pytest.approx(float(white.std()), rel=1e-3)
+    assert float((white / alpha).std() / exact) > 1.005 * float(white.std())

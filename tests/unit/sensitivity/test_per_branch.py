@@ -16,6 +16,7 @@ from sensitivity import (
     PerBranch,
     Points,
     Toward,
+    as_score,
     conditional_mass,
     guided,
     influence,
@@ -23,6 +24,7 @@ from sensitivity import (
     sample_sensitivity,
     score_derivative,
 )
+from sensitivity.scores.schedules import VPCosine, VPLinear
 from studies.bridge import ExactLaw, engine_measure
 
 WEIGHT, SHARE, NEW_SHARE, ETA = 1.7, 0.4, 0.8, 0.2
@@ -167,6 +169,8 @@ def test_a_guided_score_wants_both_branches():
     alone = Toward(_any_measure())
     with pytest.raises(TypeError, match="give perturbation=PerBranch"):
         sample_sensitivity(score, latents, alone, grid, anchor=classes.anchor())
+    with pytest.raises(TypeError, match="PerBranch holds a float"):
+        sample_sensitivity(score, latents, PerBranch(0.1, 0.2), grid, anchor=classes.anchor())
     with pytest.raises(TypeError, match="give anchor=PerBranch"):
         sample_sensitivity(score, latents, classes.change(), grid, anchor=ExactLaw(classes.own))
     with pytest.raises(ValueError, match="rates is missing"):
@@ -178,3 +182,80 @@ def test_a_guided_score_wants_both_branches():
 def _any_measure():
     """Any measure in the plane."""
     return engine_measure(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_weight_that_leaves_one_branch_alone_is_no_special_case(weight):
+    """Assert at w = 0 and 1 the influence of the remaining law alone, the limit of nearby weights and the tangent."""
+    classes = _Classes()
+    score, near = (
+        guided(ExactLaw(classes.own).score, ExactLaw(classes.whole).score, w) for w in (weight, weight - 1e-7)
+    )
+    data = torch.from_numpy(np.asarray(classes.whole.sample(4, 8)))
+    rates = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64) / SHARE
+    points, grid = Points(data, bandwidth=0.4), Grid(SIGMA_MAX, SIGMA_MIN, 6)
+    given = {"anchor": classes.anchor(), "rates": PerBranch(None, rates)}
+
+    def first(x):
+        return x[:, 0]
+
+    found = influence(score, classes.latents, first, points, grid, **given).values
+    assert_close(found, influence(near, classes.latents, first, points, grid, **given).values, rtol=1e-5, atol=1e-6)
+    law = (classes.whole, classes.own)[int(weight)]
+    alone = influence(ExactLaw(law).score, classes.latents, first, points, grid, anchor=ExactLaw(law)).values
+    assert_close(found, alone * (rates if weight else 1.0), rtol=1e-9, atol=1e-12)
+    assert float(found.abs().max()) > 0.1
+    changes = [
+        PerBranch(Toward(Points(row[None], bandwidth=0.4)), r * Toward(Points(row[None], bandwidth=0.4)))
+        for row, r in zip(data, rates.tolist(), strict=True)
+    ]
+    forward = sample_sensitivity(score, classes.latents, changes, grid, anchor=classes.anchor())
+    assert_close(found, forward.sensitivity[..., 0].T, rtol=1e-10, atol=1e-12)
+
+
+def test_the_second_derivative_under_guidance_follows_bayes_rule():
+    """Assert ζ against five-point differences of the exact changed branches, whose class moves by η_c(η)."""
+    classes, h = _Classes(), 5e-4
+    ends = [_follow(classes.at(k * h), classes.latents) for k in range(5)]
+    weights = (35 / 12, -26 / 3, 19 / 2, -14 / 3, 11 / 12)
+    wanted = sum(w * x for w, x in zip(weights, ends, strict=True)) / h**2
+    options = {"anchor": classes.anchor(), "solver": "dopri5", "order": 2}
+    result = sample_sensitivity(classes.score(), classes.latents, classes.change(), FINE, **options)
+    scale = float(wanted.abs().max())
+    assert float((result.curvature - wanted).abs().max()) < 2e-3 * scale
+    truth = _follow(classes.at(0.01), classes.latents)
+    missed = (
+        (result.predict(0.01) - truth).norm(dim=1),
+        (result.samples + 0.01 * result.sensitivity - truth).norm(dim=1),
+    )
+    assert bool((missed[0] < 0.2 * missed[1]).all())
+
+
+def test_one_mass_of_the_whole_moves_the_class_by_bayes_rule():
+    """Assert that `resample` with one η equals each branch with its own mass, and several at once the joint rule."""
+    classes = _Classes()
+    grid, options = Grid(SIGMA_MAX, SIGMA_MIN, 8), {"anchor": classes.anchor()}
+    eta = PerBranch(ETA, conditional_mass(ETA, NEW_SHARE, SHARE))
+    own = resample(classes.score(), classes.latents, classes.finite(), eta, grid, **options).samples
+    one = resample(classes.score(), classes.latents, classes.change(), ETA, grid, **options).samples
+    assert_close(one, own, rtol=1e-10, atol=1e-12)
+    halves = resample(classes.score(), classes.latents, [classes.change()] * 2, [ETA / 2] * 2, grid, **options).samples
+    assert_close(halves, own, rtol=1e-10, atol=1e-12)
+    emptied = PerBranch(classes.change().unconditional, 0.0 * classes.change().unconditional)
+    with pytest.raises(ValueError, match="leaves no mass in the class"):
+        resample(classes.score(), classes.latents, emptied, 1.0, grid, **options)
+    with pytest.raises(ValueError, match="mixes PerBranch and numbers"):
+        resample(classes.score(), classes.latents, [classes.change()] * 2, [0.1, eta], grid, **options)
+    law = ExactLaw(classes.own)
+    with pytest.raises(TypeError, match="needs a guided score"):
+        resample(law.score, classes.latents, classes.finite().conditional, eta, grid, anchor=law)
+
+
+def test_a_guided_score_has_the_schedule_of_its_branches():
+    """Assert the common schedule, one given by a single branch, none, and the refusal of two different ones."""
+    one, same, other = (as_score(lambda z, t: -z, "noise", s) for s in (VPLinear(), VPLinear(), VPCosine()))
+    assert guided(one, same, 2.0).schedule is one.schedule
+    assert guided(lambda x, s: -x, one, 2.0).schedule is one.schedule
+    assert guided(lambda x, s: -x, lambda x, s: -x, 2.0).schedule is None
+    with pytest.raises(ValueError, match="different schedules"):
+        _ = guided(one, other, 2.0).schedule

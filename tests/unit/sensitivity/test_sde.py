@@ -59,6 +59,17 @@ def test_a_gaussian_anchor_is_a_control_variate():
     assert _rms(_log_error(problem, 100, SDE(), anchor)) < 0.5 * _rms(_log_error(problem, 100, SDE()))
 
 
+@pytest.mark.parametrize("kappa", [0.5, 1.0])
+def test_the_correction_keeps_order_one_with_a_gaussian_anchor(kappa):
+    """Assert order one, and errors no larger than those with the exact anchor, which has no control variate."""
+    problem = case("d2_k3_s0", samples=100)
+    anchor = GaussianAnchor.from_data(torch.from_numpy(np.asarray(problem.base.sample(20000, 1))))
+    solver = SDE(kappa=kappa, correction=True)
+    errors = [_rms(_log_error(problem, n, solver, anchor)) for n in (50, 100, 200, 400)]
+    assert 0.85 < np.log2(errors[0] / errors[-1]) / 3 < 1.4
+    assert errors[2] < 1.1 * _rms(_log_error(problem, 200, solver))
+
+
 @pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
 def test_the_tangent_is_the_derivative_with_common_noise(kappa):
     """Assert agreement with central differences of `resample` under the same noise."""

@@ -213,3 +213,78 @@ def test_an_interrupt_is_answered_with_how_to_go_on(
     assert "finished cells are kept" in capsys.readouterr().err
     assert command("run", STUDY, "--smoke", "--workers", "0") == 0
     assert "4 cells, 2 already stored" in capsys.readouterr().out
+
+
+def _outside(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, in a folder."""
+    root = Path(__file__).resolve().parents[3]
+    own = os.environ | {"PYTHONPATH": f"{root / 'tests'}{os.pathsep}{root}"} | environment
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=own, capture_output=True, text=True, check=False, errors="replace"
+    )
+
+
+@pytest.fixture
+def dice(tmp_path: Path) -> Path:
+    """A study in a file of its own, beside a helper that it imports, in a folder that is not the current one."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    source = Path(demonstration.__file__).read_text()
+    first = "from __future__ import annotations\n"
+    (folder / "own_dice.py").write_text(source.replace(first, f"{first}\nimport own_helper\n"))
+    (folder / "own_helper.py").write_text("VALUE = 1\n")
+    return folder / "own_dice.py"
+
+
+@pytest.mark.parametrize("spelling", ["elsewhere/own_dice.py", "./elsewhere/own_dice", "elsewhere/own_dice"])
+def test_a_study_may_be_a_file_anywhere(dice: Path, spelling: str) -> None:
+    """Assert that a path with or without its ending runs, on workers too, with the file's own neighbours."""
+    folder = dice.parent.parent
+    done = _outside(folder, "-m", "studies.cli", "run", spelling, "--smoke", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "4/4 cells" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./nowhere", "there is no file 'nowhere.py'"),
+        ("nowhere.py", "there is no file 'nowhere.py'"),
+        (".hidden", "there is no study '.hidden'"),
+        ("a..b", "there is no study 'a..b'"),
+        ("not-a-name.py", "cannot be imported by its name"),
+        ("broken.py", "importing 'broken.py' failed with ZeroDivisionError"),
+        ("leaves.py", "importing 'leaves.py' failed with SystemExit"),
+        ("json.py", "another module is already called 'json'"),
+    ],
+)
+def test_names_of_no_study_are_answered_in_a_sentence(
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert exit code 2 and one sentence, no traceback."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for file, text in {"not-a-name": "", "broken": "1 / 0", "leaves": "raise SystemExit(3)", "json": ""}.items():
+        (tmp_path / f"{file}.py").write_text(text)
+    assert command("run", name, "--smoke") == 2
+    assert words in capsys.readouterr().err
+
+
+def test_any_folder_name_can_be_printed_in_any_locale(dice: Path) -> None:
+    """Assert exit code 0 where neither the folder's letters nor our own signs are in the terminal's encoding."""
+    folder = dice.parent
+    for utf8 in ("0", "1"):
+        arguments = ("-m", "studies.cli", "run", "own_dice", "--smoke", "--workers", "0", "--out", f"é→{utf8}")
+        done = _outside(folder, *arguments, LC_ALL="C", PYTHONUTF8=utf8)
+        assert done.returncode == 0, done.stderr
+        assert "holds" in done.stdout
+        done = _outside(folder, "-m", "studies.cli", "status", "--out", f"é→{utf8}", LC_ALL="C", PYTHONUTF8=utf8)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_script_without_a_main_guard_can_run_a_study(dice: Path) -> None:
+    """Assert that workers do not run the script again, and that `out` may be a string."""
+    script = "from studies.runner import run\nprint('code', run('own_dice', 'smoke', out='x', workers=1).exit_code)\n"
+    (dice.parent / "script.py").write_text(script)
+    done = _outside(dice.parent, "script.py")
+    assert done.stdout.split() == ["code", "0"], done.stderr
+    assert "Traceback" not in done.stderr

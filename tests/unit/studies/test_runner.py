@@ -246,3 +246,17 @@ def test_claims_are_shown_while_cells_come_in(tmp_path: Path, monkeypatch: pytes
     patient = Listener()
     assert run(STUDY, "smoke", out=tmp_path / "b", workers=0, progress=patient).exit_code == 0
     assert patient.heard == [0, 0, 0, 0]
+
+
+def test_folders_may_be_strings(tmp_path: Path) -> None:
+    """Assert that every call that takes a folder takes its name."""
+    from studies.reports.compare import compare
+    from studies.reports.upkeep import clean, folders, renew, status
+
+    result = run(STUDY, "smoke", out=str(tmp_path), workers=0)
+    assert folders(str(tmp_path)) == [result.folder]
+    name = str(result.folder)
+    assert status(name).problems == []
+    assert renew(name).complete
+    assert not compare(name, name).differs
+    assert clean(name) == []

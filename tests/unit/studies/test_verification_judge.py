@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 from support.close import assert_close
 
@@ -18,6 +20,7 @@ from studies.errors import StudyError
 from studies.verification import metrics, reproduce, verify
 from studies.verification.draws import directions, projected_cdf, smallest_p
 from studies.verification.laws import law, oracle
+from studies.verification.loading import load_estimator
 from studies.verification.orders import slope
 
 LINE = ["line-s0.3"]
@@ -238,6 +241,8 @@ def test_the_command_line_exits_by_the_verdict(tmp_path: Path, monkeypatch: pyte
         ("math:sqr", "did you mean 'sqrt'"),
         ("math:pi", "is not callable"),
         ("absent.py:f", "there is no file"),
+        ("C:\\me\\mine.py:f", "there is no file 'C:\\\\me\\\\mine.py'"),
+        ("C:\\me\\mine.py", "write MODULE:CALLABLE"),
         ("fractions:Fraction", "is a class"),
     ],
 )
@@ -245,6 +250,49 @@ def test_names_that_are_no_estimator_are_refused(name: str, words: str, capsys: 
     """Assert that the command line says in one sentence what is wrong with the name, exit code 2."""
     assert main(["verify", name, "--task", "score"]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_estimator_may_be_a_file_with_neighbours_and_dataclasses(tmp_path: Path) -> None:
+    """Assert that a file elsewhere imports its sibling, makes dataclasses with postponed annotations, and may be named
+    like a module of Python's own without taking its place."""
+    import colorsys
+
+    (tmp_path / "own_sibling.py").write_text("FACTOR = 0.0\n")
+    source = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass, field\nfrom typing import ClassVar\n"
+        "import own_sibling\n\n@dataclass\nclass Zero:\n    factor: float = own_sibling.FACTOR\n"
+        "    kind: ClassVar[str] = 'zero'\n    def __call__(self, problem):\n        return self.factor * problem.x\n\n"
+        "zero = Zero()\n"
+    )
+    for name in ("own_file", "colorsys"):
+        (tmp_path / f"{name}.py").write_text(source)
+        found = load_estimator(f"{tmp_path / name}.py:zero")
+        assert found.factor == 0.0
+        assert sys.modules[type(found).__module__].zero is found
+    assert sys.modules["colorsys"] is colorsys
+    (tmp_path / "own_broken.py").write_text("import own_absent_package\n")
+    with pytest.raises(StudyError, match="needs 'own_absent_package', which is not installed"):
+        load_estimator(f"{tmp_path / 'own_broken.py'}:f")
+    assert "own_broken" not in sys.modules
+
+
+def test_the_engines_own_estimates_are_values_with_standard_errors() -> None:
+    """Assert that an `Estimate`, and any object with both, is read as the pair."""
+    from sensitivity import Estimate
+
+    def pair(problem: Any) -> Any:
+        value = torch.as_tensor(truth_of(problem))
+        return value, torch.zeros_like(value)
+
+    def estimate(problem: Any) -> Any:
+        return Estimate(*pair(problem))
+
+    one, other = (verify(f, "log-density", problems=["line-s0.05"], orders=False) for f in (pair, estimate))
+    assert one.holds
+    assert other.holds
+    found = other.judged[0].runs[0]
+    assert found.standard_error is not None
+    assert_close(found.value, one.judged[0].runs[0].value, rtol=0)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
