@@ -29,6 +29,7 @@ class Weights:
     Attributes:
         names: of the parameters, in the order in which they lie in a vector.
         vector: θ now, (P,).
+        score, module: as given or found.
 
     Raises:
         ValueError, TypeError: where no module is known, or a name is not one of its parameters.
@@ -53,6 +54,7 @@ class Weights:
         self._shapes = [value.shape for value in values]
         self._sizes = [value.numel() for value in values]
         self.vector = torch.cat([value.reshape(-1) for value in values])
+        self.score, self.module = score, found
         self._caller = _Caller(found, score)
 
     def __len__(self) -> int:
