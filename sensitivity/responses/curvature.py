@@ -85,10 +85,11 @@ class GaussNewton:
 
             products = self._products(x0, sigma)
             with products._context():
-                output, back = vjp(network, vector)
-                bend = vjp(grad(of_output), output)[1]  # a Hessian is its own transpose
+                reverse: Any = vjp(network, vector)
+                output, back = reverse
+                bend: Any = vjp(grad(of_output), output)[1]  # a Hessian is its own transpose
                 forward = _pushing(network, vector) if products.method == "forward" else _doubled(back, output)
-                yield forward, lambda u, b=bend: b(u)[0], lambda u, b=back: b(u)[0]
+                yield forward, _first(bend), _first(back)
 
     def _products(self, x0: Tensor, sigma: Tensor) -> Products:
         """How this network's derivatives are taken, by the trial that its states get too."""
@@ -106,8 +107,12 @@ def _pushing(network: Callable[[Tensor], Tensor], vector: Tensor) -> Callable[[T
 
 def _doubled(back: Callable[[Tensor], tuple[Tensor, ...]], output: Tensor) -> Callable[[Tensor], Tensor]:
     """J v as the derivative of Jᵀ u in u, where a layer has no forward mode."""
-    forward: Any = vjp(lambda u: back(u)[0], torch.zeros_like(output))[1]
-    return lambda v: forward(v)[0]
+    return _first(vjp(_first(back), torch.zeros_like(output))[1])
+
+
+def _first(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """A pullback of one argument without its tuple."""
+    return lambda u: function(u)[0]
 
 
 def _output(data: DataLoss, vector: Tensor, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:

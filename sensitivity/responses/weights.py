@@ -74,6 +74,8 @@ class Weights:
 class _Caller(nn.Module):
     """Calls the score while `functional_call` holds other parameters in the module."""
 
+    score: Any
+
     def __init__(self, module: nn.Module, score: Any):
         super().__init__()
         self.module = module
