@@ -103,8 +103,9 @@ def resample(
         True
     """
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
-    if isinstance(chosen(response), SourceResponse):
-        return _answered(response, score, latents, perturbation, eta, grid, options, chunk_size)
+    answer = chosen(response)
+    if isinstance(answer, SourceResponse):
+        return _answered(answer, score, latents, perturbation, eta, grid, options, chunk_size)
     prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
     masses = _masses(prepared, eta)
     parts, first = [], 0
@@ -146,7 +147,8 @@ def _with_score(work: Run, score: Score) -> Run:
     return replace(work, laws=replace(work.laws, laws=(replace(law, products=other),)))
 
 
-def _etas(eta: Any, single: bool, count: int) -> Sequence[Any]:
+def _etas(eta: Any, single: bool, count: int) -> Any:
+    """One mass for each perturbation."""
     etas = [eta] if single else eta
     countable = isinstance(etas, Sequence) or (isinstance(etas, Tensor) and etas.ndim > 0)
     if not countable or len(etas) != count:

@@ -140,7 +140,8 @@ def influence(
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)
-    own = response if isinstance(chosen(response), SourceResponse) else None
+    answer = chosen(response)
+    own = answer if isinstance(answer, SourceResponse) else None
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control, response=own)
     work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
     speeds = _rates(rates, work, len(data))

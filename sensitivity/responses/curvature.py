@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp
+from torch.func import grad, jvp, vjp
 
-from sensitivity.responses.gradients import DataLoss, exact_attention
+from sensitivity.jacobians.products import Products
+from sensitivity.responses.gradients import DataLoss
 from sensitivity.responses.losses import checked
 
 SHARE = 0.1
@@ -46,6 +48,7 @@ class GaussNewton:
         self.pairs = some[:pairs].to(data.sigma.device)
         shares = data.data.weights[self.pairs // data.draws]
         self.shares = shares / shares.sum()
+        self._decided: Products | None = None
 
     def __len__(self) -> int:
         return len(self.data.weights)
@@ -79,12 +82,36 @@ class GaussNewton:
             ) -> Tensor:
                 return (c * checked(self.data.loss(lambda _x, _s: s, x0, sigma, noise), len(c))).sum()
 
-            with torch.no_grad(), exact_attention():
-                output, back = vjp(network, vector)
-                # J v as the derivative of Jᵀ u in u: no layer needs a forward mode.
-                _, forward = vjp(lambda u, b=back: b(u)[0], torch.zeros_like(output))
-                _, bend = vjp(grad(of_output), output)  # a Hessian is its own transpose
-                yield tuple(lambda u, b=b: b(u)[0] for b in (forward, bend, back))
+            products = self._products(x0, sigma)
+            with products._context():
+                reverse: Any = vjp(network, vector)
+                output, back = reverse
+                bend: Any = vjp(grad(of_output), output)[1]  # a Hessian is its own transpose
+                forward = _pushing(network, vector) if products.method == "forward" else _doubled(back, output)
+                yield forward, _first(bend), _first(back)
+
+    def _products(self, x0: Tensor, sigma: Tensor) -> Products:
+        """How this network's derivatives are taken, by the trial that its states get too."""
+        if self._decided is None:
+            found = Products(self.data.weights.score).choose(x0, sigma)
+            kept = found if found.exact else Products(self.data.weights.score, "double-vjp", cures=("math",))
+            self._decided = kept
+        return self._decided
+
+
+def _pushing(network: Callable[[Tensor], Tensor], vector: Tensor) -> Callable[[Tensor], Tensor]:
+    """J v by forward mode."""
+    return lambda v: jvp(network, (vector,), (v,))[1]
+
+
+def _doubled(back: Callable[[Tensor], tuple[Tensor, ...]], output: Tensor) -> Callable[[Tensor], Tensor]:
+    """J v as the derivative of Jᵀ u in u, where a layer has no forward mode."""
+    return _first(vjp(_first(back), torch.zeros_like(output))[1])
+
+
+def _first(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """A pullback of one argument without its tuple."""
+    return lambda u: function(u)[0]
 
 
 def _output(data: DataLoss, vector: Tensor, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:

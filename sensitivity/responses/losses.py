@@ -61,10 +61,14 @@ class DenoisingLoss:
 
     def __call__(self, score: Any, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
         """The loss of every row, (batch,)."""
+        return self.residual(score, x0, sigma, noise).square().sum(1)
+
+    def residual(self, score: Any, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        """R, (batch, d), with ℓ = |R|²; what Kronecker factors are made of."""
         level = per_sample(sigma, x0)
         state = x0 + level * noise
-        denoised = state + level**2 * score(state, sigma)
-        return self.weight(sigma) * (denoised - x0).flatten(1).square().mean(1)
+        gap = (state + level**2 * score(state, sigma) - x0).flatten(1)
+        return gap * (self.weight(sigma)[:, None] / gap.shape[1]).sqrt()
 
     def weight(self, sigma: Tensor) -> Tensor:
         """w(σ)."""

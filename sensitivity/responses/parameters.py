@@ -28,11 +28,12 @@ from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.curvature import Conjugate, Curvature, Exact, GaussNewton
 from sensitivity.responses.gradients import DataLoss, check_change
-from sensitivity.responses.response import Pushed, SourceResponse, Stage
+from sensitivity.responses.kronecker import Kronecker, covered
+from sensitivity.responses.response import Pushed, SourceResponse, Stage, module_of
 from sensitivity.responses.weights import Weights
 from sensitivity.scores.score import Score
 
-CURVATURES = ("ggn", "exact")
+CURVATURES = ("ggn", "exact", "kfac", "ekfac")
 GRADIENTS = 64  # gradients of examples held at once
 
 
@@ -46,7 +47,8 @@ class ParameterResponse(SourceResponse):
         loss: the training loss of an example, see `DenoisingLoss`.
         data: the training data ρ, a tensor (N, *shape) or `Points` with weights.
         curvature: "ggn": conjugate gradients with the Gauss-Newton matrix H; "exact": the same matrix written out, for
-            up to 5 000 parameters.
+            up to 5 000 parameters; "kfac", "ekfac": Kronecker factors of each layer, by the package curvlinops, for
+            linear and 2-d convolution layers, whose parameters then answer alone unless others are named.
         damping: λ ≥ 0, in the loss's units: a ridge (λ/2)|θ|² of the training if there was one; None is a tenth of the
             mean eigenvalue of H, which looks at the training data alone.
         module: the `nn.Module` that the score calls, where the score does not show it (adapters, closures).
@@ -102,6 +104,9 @@ class ParameterResponse(SourceResponse):
         self.steps, self.tolerance = steps, check_positive_number(tolerance, "tolerance")
         self._damping = None if damping is None else check_positive_number(damping, "damping", zero=True)
         self.data = data if isinstance(data, Points) else Points(data)
+        if parameters is None and curvature in ("kfac", "ekfac"):
+            found = module_of(score) if module is None else module
+            parameters = None if found is None else covered(found)
         self.weights = Weights(score, module, parameters)
         self.losses = DataLoss(self.weights, loss, self.data, block)
 
@@ -131,6 +136,8 @@ class ParameterResponse(SourceResponse):
         matrix = GaussNewton(self.losses, self.pairs, self.seed)
         if self.kind == "exact":
             return Exact(matrix, self._damping)
+        if self.kind in ("kfac", "ekfac"):
+            return Kronecker(matrix, self._damping, self.kind, self.seed)
         return Conjugate(matrix, self._damping, self.steps, self.tolerance)
 
     def direction(self, change: Perturbation) -> Tensor:

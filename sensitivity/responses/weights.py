@@ -28,6 +28,7 @@ class Weights:
     Attributes:
         names: of the parameters, in the order in which they lie in a vector.
         vector: θ now, (P,).
+        score, module: as given or found.
 
     Raises:
         ValueError, TypeError: where no module is known, or a name is not one of its parameters.
@@ -52,6 +53,7 @@ class Weights:
         self._shapes = [value.shape for value in values]
         self._sizes = [value.numel() for value in values]
         self.vector = torch.cat([value.reshape(-1) for value in values])
+        self.score, self.module = score, found
         self._caller = _Caller(found, score)
 
     def __len__(self) -> int:
@@ -70,6 +72,8 @@ class Weights:
 
 class _Caller(nn.Module):
     """Calls the score while `functional_call` holds other parameters in the module."""
+
+    score: Any
 
     def __init__(self, module: nn.Module, score: Any):
         super().__init__()
