@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ _STREAM = 1  # noise stream of the probes
 _SKETCH = 2  # noise stream of the Hutch++ sketch
 
 
+@runtime_checkable
 class Control(Protocol):
     """A Gaussian q whose Jacobian is known: its products and its divergence."""
 
@@ -82,7 +83,7 @@ class Trace:
         if name not in TRACES:
             raise ValueError(f"trace={name!r} is unknown: choose one of {', '.join(('auto', *TRACES))}.")
         check_count(probes, "probes", 0)
-        if control is not None and not isinstance(control, GaussianAnchor):
+        if control is not None and not isinstance(control, Control):
             raise TypeError(f"control is a {type(control).__name__}: give a GaussianAnchor, or None.")
         if name == "exact":
             return cls(name, dimension, chunk_size)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_values, outside_inference_mode
-from sensitivity._checks import check_finite, check_same_home, check_states
+from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.measures.anchors import GaussianAnchor
@@ -136,7 +136,9 @@ def influence(
             f"points have shape {data.shape}, but latents are samples of shape {tuple(latents.shape[1:])}: give points "
             "of that shape (channels first where the latents have them first)."
         )
-    check_same_home(data.data, latents, "points", "latents")
+    home = at_least_single(latents[:0])
+    # Points in host memory are streamed to the latents' device by blocks.
+    check_same_home(data.data, home.cpu() if data.data.device.type == "cpu" else home, "points", "latents")
     change: Any = Toward(data)
     if isinstance(score, GuidedScore):
         change = PerBranch(change, change)

@@ -28,7 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sensitivity._callables import check_dtypes, evaluate, let_pass, refuse_training_mode, resolution
+from sensitivity._callables import evaluate, let_pass, refuse_training_mode, resolution
 from sensitivity._checks import at_least_single, check_choice, check_sigma, check_states, per_sample, transformed
 from sensitivity.scores.schedule import Schedule
 
@@ -164,7 +164,6 @@ class NetworkScore:
         try:
             output = self.network(z, time)
         except RuntimeError as error:
-            check_dtypes(self.network, x)
             raise _explained(error, z, time) from error
         if not isinstance(output, Tensor):
             raise TypeError(
