@@ -9,7 +9,8 @@ Three routes to ``log p_σ(x)``:
   :mod:`sensitivity.formula`);
 - "kernel": the density of the noised empirical law of ``data``; a baseline that uses no network.
 
-The anchor gives ``log p_{σ_max}``. Its error, and that of the grid, are not in the standard error.
+The anchor gives ``log p_{σ_max}``; its error is in no stated one. The flow states its grid's error beside the standard
+error of random probes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
 from sensitivity.anchors import GaussianAnchor
+from sensitivity.carried import Law
 from sensitivity.estimate import Estimate
 from sensitivity.formula import Formula, formula_log_density
 from sensitivity.grid import Grid
@@ -31,7 +33,6 @@ from sensitivity.measures import Points
 from sensitivity.noise import Noise
 from sensitivity.path import integrate_density
 from sensitivity.products import Products
-from sensitivity.tableau import find
 from sensitivity.traces import Trace
 
 __all__ = ["log_density"]
@@ -145,17 +146,18 @@ def _flow(
 ) -> Estimate:
     """Along the probability flow; states are grouped by level, since a path has one grid."""
     groups = torch.empty(trace.groups, x.shape[0], dtype=x.dtype, device=x.device)
-    starts, stages = sigma.expand(x.shape[0]), len(find(solver).weights(2.0, 1.0).levels)
+    starts, error = sigma.expand(x.shape[0]), torch.empty(x.shape[0], dtype=x.dtype, device=x.device)
     calls = torch.zeros(x.shape[0], dtype=torch.int64)
     for value in starts.unique().cpu().tolist():
         levels = grid.reversed_from(min(value, grid.sigma_max))
         rows = torch.nonzero(starts == value).flatten()
-        calls[rows.cpu()] = (len(levels) - 1) * stages * (1 + trace.probes)
         for part in rows.split(chunk_size or len(rows)):
-            end, increment = integrate_density(products, x[part], levels, trace, noise[part], solver)
-            groups[:, part] = anchor.log_density(end, levels[-1].to(x)).to(x.dtype) - increment
+            flow = integrate_density([Law(products, 1.0)], x[part], levels, trace, noise[part], solver)
+            groups[:, part] = anchor.log_density(flow.x, levels[-1].to(x)).to(x.dtype) - flow.increments[0]
+            error[part] = flow.error[0]
+            calls[part.cpu()] = flow.cost.evaluations + flow.cost.products
     cost = int(calls[0]) if bool((calls == calls[0]).all()) else calls
-    return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost)
+    return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost, grid_error=error)
 
 
 def _kernel(x: Tensor, sigma: Tensor, data: Tensor | None) -> Estimate:

@@ -19,7 +19,7 @@ from .path import run, sampling
 from .scores import Score
 from .sde import SDE
 from .setup import Options, prepare
-from .step import State, required
+from .step import required
 
 
 def ito_step_bias(
@@ -75,5 +75,5 @@ def ito_step_bias(
 
 def _log_density(score: Score, latents: Tensor, grid: Grid, options: Options) -> Tensor:
     work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
-    end = run(State(work.latents, work.logs), work.path, sampling(work.laws), move=work.move)
+    end = run(work.start(), work.path, sampling(work.laws), move=work.move)
     return required(end.logs)[0].mean(0)

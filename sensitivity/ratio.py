@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 
 from sensitivity._checks import check_choice, check_finite, check_levels, check_sigma, check_states
+from sensitivity.carried import Law
 from sensitivity.estimate import Estimate
 from sensitivity.formula import formula_log_ratio
 from sensitivity.grid import Grid
-from sensitivity.laws import Law, Laws
 from sensitivity.noise import Noise
-from sensitivity.path import run, sampling
+from sensitivity.path import integrate_density
 from sensitivity.products import Products
-from sensitivity.step import State, required
-from sensitivity.tableau import find, steps
 from sensitivity.traces import Trace
 
 __all__ = ["log_density_ratio"]
@@ -118,11 +116,8 @@ def _along_base(
     noise: Noise,
     solver: str,
 ) -> Estimate:
-    tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0)), trace, noise)
-    start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
-    end = run(start, steps(levels, tableau, x), sampling(laws))
-    logs = required(end.logs)
-    base, new = (anchor.log_density(end.x, levels[-1].to(x)) for anchor in anchors)
-    cost = (len(levels) - 1) * len(tableau.weights(2.0, 1.0).levels) * 2 * (1 + trace.probes)
-    return Estimate.of_groups((new - base).to(x.dtype) - (logs[1] - logs[0]), exact=trace.exact, evaluations=cost)
+    flow = integrate_density([Law(pair[0], 1.0), Law(pair[1], 0.0)], x, levels, trace, noise, solver)
+    base, new = (anchor.log_density(flow.x, levels[-1].to(x)) for anchor in anchors)
+    groups = (new - base).to(x.dtype) - (flow.increments[1] - flow.increments[0])
+    cost = flow.cost.evaluations + flow.cost.products
+    return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost, grid_error=flow.error.sum(0))

@@ -11,12 +11,13 @@ from torch import Tensor
 from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, sample_sensitivity
 from sensitivity.laws import Law, Laws
 from sensitivity.noise import Noise
-from sensitivity.path import run, sampling
+from sensitivity.path import observed, run, sampling
 from sensitivity.products import Products
 from sensitivity.scores import Score
 from sensitivity.step import State
 from sensitivity.tableau import find, of_grid
 from sensitivity.traces import Trace
+from sensitivity.transport import Memory
 from studies.benchmarks import Bound, Setup
 from studies.networks import Architecture, build
 from studies.sampling import sample
@@ -67,6 +68,7 @@ def sample_with_density(score: Score, latents: Tensor, grid: Grid, seed: int) ->
     noise = Noise.draw(len(latents), seed=seed, device=latents.device)
     products = Products(score).choose(latents[:1], torch.tensor(grid.sigma_max).to(latents))
     laws = Laws((Law(products, 1.0),), trace, noise)
-    start = State(latents, latents.new_zeros(1, trace.groups, len(latents)))
+    start = State(latents, memory=Memory.start(latents.new_zeros(1, trace.groups, len(latents))))
+    *path, last = of_grid(grid, find("heun"), latents, log_density=True)
     with torch.no_grad():
-        return run(start, of_grid(grid, find("heun"), latents), sampling(laws))
+        return observed(laws, run(start, path, sampling(laws)), last)

@@ -1,0 +1,248 @@
+"""Log densities carried along the nodes of a path (weights: `quadrature`, places: `windows`).
+
+dL/dσ along a path is known from the law itself, whatever moves the states: q = σ² div s and the score at the nodes are
+enough, for the sampler's own law as for the branches of a guided score, a second network, or the base law along the
+path of a changed one (the same transport along a foreign path as in Skreta et al. 2024, arXiv 2412.17762).
+
+Every increment is taken in the variables log σ, σ and σ². The one whose windows of four and three nodes agree best is
+kept, sample by sample. The stated error of an increment is the larger of that difference and of the distance to the
+next best variable (to the farthest, where σ changes more than twofold); errors of increments are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .quadrature import VARIABLES
+from .windows import Interval, Window
+
+_COUNT = len(VARIABLES)
+
+
+class Node(NamedTuple):
+    """A state with what is known of each law there.
+
+    Attributes:
+        x: (batch, *shape).
+        scores: s_b, each (batch, *shape).
+        rate: q_b = σ² div s_b, (laws, groups, batch); None where it was not taken.
+    """
+
+    x: Tensor
+    scores: tuple[Tensor, ...]
+    rate: Tensor | None
+
+
+class Sums(NamedTuple):
+    """L_b with its stated errors, at one node.
+
+    Attributes:
+        logs: L_b, (laws, groups, batch).
+        error: the grid's error in nats, (laws, batch).
+        noise: variance of L_b from independent noise in q, seen from differences between windows, (laws, batch).
+    """
+
+    logs: Tensor
+    error: Tensor
+    noise: Tensor
+
+
+class Slant(NamedTuple):
+    """Derivatives, in the mass moved, of the nodes, of the settled and of the newest log density."""
+
+    nodes: tuple[Node, ...]
+    settled: Tensor
+    logs: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a path remembers of its log densities.
+
+    Attributes:
+        nodes: the newest nodes, at most three.
+        settled: log densities at the last node whose intervals are all final.
+        now: log densities at the newest node.
+        choice: variable of the newest interval, (laws, batch).
+        within: how far log densities at the inner stages of the step before the newest node were off, as that node
+            shows, in nats, (laws, batch).
+        slants: one for each direction, second order only.
+    """
+
+    nodes: tuple[Node, ...]
+    settled: Sums
+    now: Sums
+    choice: Tensor
+    within: Tensor
+    slants: tuple[Slant, ...] = ()
+
+    @classmethod
+    def start(cls, logs: Tensor, directions: int = 0) -> Memory:
+        """Before the first node, from log densities (laws, groups, batch) there; with L̇ = 0 for each direction."""
+        zero = torch.zeros_like(logs[:, 0])
+        sums = Sums(logs, zero, zero)
+        still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs))
+        return cls((), sums, sums, torch.zeros_like(zero, dtype=torch.int64), zero, (still,) * directions)
+
+    def kept(self, running: Tensor, other: Memory) -> Memory:
+        """This memory for running samples; halted ones keep their log densities."""
+        now = Sums(*(torch.where(running, new, old) for new, old in zip(self.now, other.now, strict=True)))
+        return replace(self, now=now)
+
+    @property
+    def log_tangents(self) -> Tensor:
+        """L̇ at the newest node, (directions, laws, groups, batch)."""
+        return torch.stack([slant.logs for slant in self.slants])
+
+
+def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = ()) -> Memory:
+    """The memory once a node is known; `moved` are the derivatives of the node for each direction."""
+    nodes = (*memory.nodes, node)[-len(window.levels) :]
+    settled, now, choice = _summed(window, nodes, memory.settled, memory.choice)
+    slants = tuple(
+        _slanted(window, nodes, memory, slant, change) for slant, change in zip(memory.slants, moved, strict=True)
+    )
+    within = _missed(window, nodes, memory)
+    return Memory(nodes[-3:], settled, now, choice, within, slants)
+
+
+def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
+    """Log densities at an inner stage, (laws, groups, batch)."""
+    nodes = (*memory.nodes[-(len(window.levels) - 1) :], entry)
+    return memory.now.logs + _stage(window, nodes, memory.choice)
+
+
+def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
+    """Their derivatives, (directions, laws, groups, batch)."""
+    count = len(window.levels) - 1
+    nodes = (*memory.nodes[-count:], entry)
+    found = []
+
+    def along(*each: Parts) -> Tensor:
+        return _stage(window, _whole(each), memory.choice)
+
+    for slant, change in zip(memory.slants, moved, strict=True):
+        tangents = (*slant.nodes[-count:], change)
+        _, turned = torch.func.jvp(along, _parts(nodes), _parts(tangents))
+        found.append(slant.logs + turned)
+    return torch.stack(found)
+
+
+def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Slant, change: Node) -> Slant:
+    tangents = (*slant.nodes, change)[-len(nodes) :]
+
+    def sums(settled: Tensor, *each: Parts) -> tuple[Tensor, Tensor]:
+        before, now, _ = _summed(window, _whole(each), memory.settled._replace(logs=settled), memory.choice)
+        return before.logs, now.logs
+
+    primal, tangent = (memory.settled.logs, *_parts(nodes)), (slant.settled, *_parts(tangents))
+    _, (before, now) = torch.func.jvp(sums, primal, tangent)
+    return Slant(tangents[-3:], before, now)
+
+
+Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+def _parts(nodes: Sequence[Node]) -> tuple[Parts, ...]:
+    """Nodes as trees of tensors, without None."""
+    return tuple((node.x, node.scores, () if node.rate is None else (node.rate,)) for node in nodes)
+
+
+def _whole(parts: Sequence[Parts]) -> list[Node]:
+    return [Node(x, tuple(scores), rates[0] if rates else None) for x, scores, rates in parts]
+
+
+def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
+    return _picked(_increments(window, nodes), choice)
+
+
+def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
+    """Sums at the last settled node and at the newest, and the newest interval's variable."""
+    now = before = settled
+    increments = _increments(window, nodes) if window.intervals else settled.logs
+    first = 0
+    for number, interval in enumerate(window.intervals):
+        rows = increments[first : first + _COUNT * (interval.parts + 1)]
+        first += len(rows)
+        choice, error, noise = _judged(interval, rows.detach())
+        now = Sums(now.logs + _picked(rows[:_COUNT], choice), now.error + error, now.noise + noise)
+        before = now if number < window.settled else before
+    return before, now, choice
+
+
+def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
+    """Largest difference that the newest divergence would have made at the inner stages before it, (laws, batch)."""
+    if not len(window.checks):
+        return torch.zeros_like(memory.within)
+    rates = [node.rate.detach() for node in nodes if node.rate is not None]
+    found = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
+    return torch.stack([_size(_picked(stage, memory.choice)) for stage in found]).amax(0)
+
+
+def _picked(variables: Tensor, choice: Tensor) -> Tensor:
+    """Of increments (variables, laws, groups, batch) the chosen ones."""
+    index = choice[None, :, None].expand(1, *variables.shape[1:])
+    return variables.gather(0, index)[0]
+
+
+def _judged(interval: Interval, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The variable to take, the increment's stated error and the variance from independent noise in q."""
+    main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
+    apart = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
+    embedded, order = torch.sort(apart, dim=0, stable=True)
+    choice = order[0]
+    far = _size(main - _picked(main, choice))
+    other = far.amax(0) if interval.wide else far.gather(0, order[1:2])[0]
+    return choice, torch.maximum(embedded[0], other), interval.noise * embedded[0].square()
+
+
+def _size(differences: Tensor) -> Tensor:
+    """Size of a difference (…, groups, batch) without the noise that its groups show, (…, batch)."""
+    if differences.shape[-2] == 1:
+        return differences[..., 0, :].abs()
+    noise = differences.var(-2) / differences.shape[-2]
+    return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()
+
+
+def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
+    """Every row's increment, (rows, laws, groups, batch)."""
+    known = [node.rate for node in nodes if node.rate is not None]
+    total = _contracted(window.rates, known)
+    path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
+    return total + path[:, :, None]
+
+
+def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
+    """Σ N_il g_i·e_l of one law, (rows, batch)."""
+    levels, scores = window.levels, [node.scores[b] for node in nodes]
+    defects, bends = [], []
+    for m in range(len(nodes) - 1):
+        here, there = levels[m], levels[m + 1]
+        step = nodes[m + 1].x - nodes[m].x
+        defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
+        bends.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
+
+    def along(terms: list[Tensor]) -> list[Tensor]:
+        return [s_dot(score, term) * level for score, level in zip(scores, levels, strict=True) for term in terms]
+
+    return _contracted(window.defects, along(defects)) + _contracted(window.bends, along(bends))
+
+
+def s_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Per-sample inner product, (batch,)."""
+    return (a * b).flatten(1).sum(1)
+
+
+def _contracted(coefficients: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Σ_f coefficients[:, f] features_f, (rows, *features.shape), term by term, so that no bit depends on the batch."""
+    ones = [1] * features[0].ndim
+    columns = coefficients.reshape(*coefficients.shape, *ones).unbind(1)
+    total = columns[0] * features[0]
+    for column, feature in zip(columns[1:], features[1:], strict=False):
+        total = torch.addcmul(total, column, feature)
+    return total
