@@ -101,6 +101,7 @@ def observed(laws: Laws, state: State, last: Step, watch: Watch | None = None) -
     """The state with its last node known: one call at the path's end, where a log density is carried."""
     if state.memory is None:
         return state
+    state = replace(state, memory=replace(state.memory, slants=()))
     local = laws.values(state.x, None, last, 0)
     carried = laws.carried(last, 0, state, local)
     seen = replace(state, memory=carried.memory)
@@ -162,7 +163,7 @@ def integrate_density(
     method = find(tableau) if isinstance(tableau, str) else tableau
     start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = Laws(tuple(laws), trace, noise)
-    *path, last = steps(levels, method, x, log_density=True)
+    *path, last = steps(levels, method, x, trace)
     end = run(State(x, memory=start), path, sampling(carried))
     sums: Sums = required_memory(observed(carried, end, last)).now if path else start.now
     return Flow(end.x, sums.logs, sums.error, carried.cost)

@@ -139,7 +139,7 @@ def prepare(
     carried = needed or (plain and options.anchor is not None)
     shared = _with_density(laws, x, options, solver, carried)
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
-    path = of_grid(grid, solver, x, log_density=carried and not isinstance(solver, SDE))
+    path = of_grid(grid, solver, x, None if isinstance(solver, SDE) else shared.trace)
     move: Any = advance
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from .grid import Grid
-from .windows import Window, windows
+from .traces import Trace
+from .windows import Window, size_of, windows
 
 Row = tuple[float, ...]
 
@@ -138,11 +139,11 @@ EXPONENTIAL = Exponential()
 TABLEAUX: dict[str, Tableau] = {t.name: t for t in (EULER, HEUN, RK4, DOPRI5, EXPONENTIAL)}
 
 
-def steps(levels: Tensor, tableau: Tableau, like: Tensor, *, log_density: bool = False) -> list[Step]:
+def steps(levels: Tensor, tableau: Tableau, like: Tensor, trace: Trace | None = None) -> list[Step]:
     """Steps through consecutive `levels` (either direction), with stage levels placed beside the samples `like`.
 
     One more is appended, x⁺ = x + σ² s(x, σ) = D_σ(x) at the last level, which is Euler's step to σ′ = 0: it denoises,
-    and its stage input is the last node of the log density, for which `log_density` prepares the weights.
+    and its stage input is the last node of the log density. With a `trace`, steps have weights of the log density.
     """
     values = levels.tolist()
     tables = [tableau.weights(a, b) for a, b in pairwise(values)]
@@ -152,13 +153,15 @@ def steps(levels: Tensor, tableau: Tableau, like: Tensor, *, log_density: bool =
     ends.append((last, 0.0))
     sigmas = torch.tensor([table.levels for table in tables[: len(values) - 1]], dtype=torch.float64).to(like)
     rows = [*sigmas.unbind(), torch.tensor([values[-1]], dtype=torch.float64).to(like)]
-    places = windows(values, [table.levels for table in tables], like) if log_density else [()] * len(tables)
+    places: list[tuple[Window, ...]] = [()] * len(tables)
+    if trace is not None:
+        places = windows(values, [table.levels for table in tables], like, size_of(tableau.order, not trace.exact))
     return [Step(k, *ends[k], table, rows[k], places[k]) for k, table in enumerate(tables)]
 
 
-def of_grid(grid: Grid, tableau: Tableau, like: Tensor, *, log_density: bool = False) -> list[Step]:
+def of_grid(grid: Grid, tableau: Tableau, like: Tensor, trace: Trace | None = None) -> list[Step]:
     """Steps down a grid, and the denoising one."""
-    return steps(grid.levels, tableau, like, log_density=log_density)
+    return steps(grid.levels, tableau, like, trace)
 
 
 def find(name: str) -> Tableau:

@@ -65,7 +65,7 @@ class Memory:
     """What a path remembers of its log densities.
 
     Attributes:
-        nodes: the newest nodes, at most three.
+        nodes: the newest nodes, one fewer than a window has.
         settled: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
         choice: variable of the newest interval, (laws, batch).
@@ -84,6 +84,7 @@ class Memory:
     @classmethod
     def start(cls, logs: Tensor, directions: int = 0) -> Memory:
         """Before the first node, from log densities (laws, groups, batch) there; with L̇ = 0 for each direction."""
+        logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
         still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs))
@@ -108,7 +109,7 @@ def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = (
         _slanted(window, nodes, memory, slant, change) for slant, change in zip(memory.slants, moved, strict=True)
     )
     within = _missed(window, nodes, memory)
-    return Memory(nodes[-3:], settled, now, choice, within, slants)
+    return Memory(nodes[1 - window.size :], settled, now, choice, within, slants)
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
@@ -142,7 +143,7 @@ def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Sla
 
     primal, tangent = (memory.settled.logs, *_parts(nodes)), (slant.settled, *_parts(tangents))
     _, (before, now) = torch.func.jvp(sums, primal, tangent)
-    return Slant(tangents[-3:], before, now)
+    return Slant(tangents[1 - window.size :], before, now)
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]

@@ -3,8 +3,8 @@
 A node is the state at the start of a step (the last one is the state at the path's end); its divergence is taken there,
 once. A log density at node j sums the increments of all intervals before it. Those that have two nodes on either side
 (or lie at the start) are final; the newest one rests on nodes behind it and is taken anew when the next node is known.
-Inner stages of a step take no divergence: q is extrapolated from the nodes, the stage's own score is used. Where fewer
-than three nodes are known, in the first two steps, their divergence is taken too.
+Inner stages of a step take no divergence: q is extrapolated from the nodes, the stage's own score is used. Where few
+nodes are known, in the first two steps (four of solvers of high order), their divergence is taken too.
 
 Each increment is taken in three variables and by windows of four and of three nodes, which states its error.
 """
@@ -21,8 +21,14 @@ from torch import Tensor
 
 from .quadrature import VARIABLES, Array, Form, Levels, form, log_weights
 
-WINDOW = 4
-"""Nodes of a window: cubic polynomials, fourth order."""
+
+def size_of(order: int, random: bool) -> int:
+    """Nodes of a window: 4 (fourth order), and 6 and 8 for solvers of order 4 and 5.
+
+    Random probes keep to 4: extrapolation to inner stages from more nodes would multiply their noise.
+    """
+    return 4 if random else {4: 6, 5: 8}.get(order, 4)
+
 
 WIDE = 2.0
 """Ratio of an interval's levels above which its error is the largest difference between all three variables: a scale
@@ -50,6 +56,7 @@ class Window:
 
     Attributes:
         levels: σ of the nodes in the window and, last, of the stage input.
+        size: number of nodes of a full window.
         own: whether the stage input takes a divergence of its own.
         settled: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
@@ -59,6 +66,7 @@ class Window:
     """
 
     levels: Levels
+    size: int
     own: bool
     settled: int
     intervals: tuple[Interval, ...]
@@ -68,30 +76,34 @@ class Window:
     checks: Tensor
 
 
-def windows(nodes: Sequence[float], stages: Sequence[Sequence[float]], like: Tensor) -> list[tuple[Window, ...]]:
+def windows(
+    nodes: Sequence[float], stages: Sequence[Sequence[float]], like: Tensor, size: int = 4
+) -> list[tuple[Window, ...]]:
     """The windows of every step's stages; `nodes` are the levels of the path, `stages` those of each step."""
     return [
         tuple(
-            _inside(nodes, k, level, like) if j else _at_node(nodes, k, stages[k - 1][1:] if k else (), like)
+            _inside(nodes, k, level, like, size)
+            if j
+            else _at_node(nodes, k, stages[k - 1][1:] if k else (), like, size)
             for j, level in enumerate(levels)
         )
         for k, levels in enumerate(stages)
     ]
 
 
-def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tensor) -> Window:
-    first = max(0, j - WINDOW + 1)
+def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tensor, size: int) -> Window:
+    first, half = max(0, j - size + 1), size // 2
     levels = tuple(nodes[first : j + 1])
-    start = max(0, j - 2) if j >= WINDOW else 0
-    settled = j - 1 - start if j >= WINDOW - 1 else 0
+    start = j - half if j >= size else 0
+    settled = j - half + 1 - start if j >= size - 1 else 0
     rows: list[Form] = []
     intervals = []
     for interval in range(start - first, j - first):
         own = _windows_of(levels, interval)
         intervals.append(own[0])
         rows += own[1]
-    checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == WINDOW else []
-    return _window(levels, True, settled, tuple(intervals), rows, checks, like)
+    checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
+    return _window(levels, size, True, settled, tuple(intervals), rows, checks, like)
 
 
 def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
@@ -108,16 +120,17 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
     return Interval(len(spans) - 1, high > WIDE * low, noise), rows
 
 
-def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor) -> Window:
-    first, own = max(0, k - WINDOW + 2), k < 2
+def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
+    first, own = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
     rows = [form(levels, last - 1, v, 0, last, last + own) for v in range(len(VARIABLES))]
-    return _window(levels, own, 0, (Interval(0, False, 0.0),), rows, [], like)
+    return _window(levels, size, own, 0, (Interval(0, False, 0.0),), rows, [], like)
 
 
 def _window(
     levels: Levels,
+    size: int,
     own: bool,
     settled: int,
     intervals: tuple[Interval, ...],
@@ -132,7 +145,7 @@ def _window(
         return torch.from_numpy(table).to(like)
 
     known = torch.from_numpy(np.stack(checks)).to(like) if checks else like.new_zeros(0, 0)
-    return Window(levels, own, settled, intervals, column("rates"), column("defects"), column("bends"), known)
+    return Window(levels, size, own, settled, intervals, column("rates"), column("defects"), column("bends"), known)
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

@@ -69,6 +69,6 @@ def sample_with_density(score: Score, latents: Tensor, grid: Grid, seed: int) ->
     products = Products(score).choose(latents[:1], torch.tensor(grid.sigma_max).to(latents))
     laws = Laws((Law(products, 1.0),), trace, noise)
     start = State(latents, memory=Memory.start(latents.new_zeros(1, trace.groups, len(latents))))
-    *path, last = of_grid(grid, find("heun"), latents, log_density=True)
+    *path, last = of_grid(grid, find("heun"), latents, trace)
     with torch.no_grad():
         return observed(laws, run(start, path, sampling(laws)), last)
