@@ -4,9 +4,11 @@ dL/dσ along a path is known from the law itself, whatever moves the states: q =
 enough, for the sampler's own law as for the branches of a guided score, a second network, or the base law along the
 path of a changed one (the same transport along a foreign path as in Skreta et al. 2024, arXiv 2412.17762).
 
-Every increment is taken in the variables log σ, σ and σ². The one whose windows of four and three nodes agree best is
-kept, sample by sample. The stated error of an increment is the larger of that difference and of the distance to the
-next best variable (to the farthest, where σ changes more than twofold); errors of increments are added up.
+Every increment is taken in the variables log σ, σ and σ² and by windows of several sizes, and the three are averaged
+with weights (Σ differences between windows)⁻², so that the variable in which the windows agree decides, sample by
+sample, and yet L is a smooth function of the path: the second order differentiates it. The stated error of an increment
+is the larger of its own difference between windows and of its distance to the next best variable (to the farthest,
+where σ changes more than twofold); errors of increments are added up.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .quadrature import VARIABLES
 from .windows import Interval, Window
 
 _COUNT = len(VARIABLES)
+_TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
 class Node(NamedTuple):
@@ -53,11 +56,12 @@ class Sums(NamedTuple):
 
 
 class Slant(NamedTuple):
-    """Derivatives, in the mass moved, of the nodes, of the settled and of the newest log density."""
+    """Derivatives, in the mass moved, of nodes, settled and newest log density and weights (see `Memory`)."""
 
     nodes: tuple[Node, ...]
     settled: Tensor
     logs: Tensor
+    choice: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Memory:
         nodes: the newest nodes, one fewer than a window has.
         settled: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
-        choice: variable of the newest interval, (laws, batch).
+        choice: weights of the variables in the newest interval, (variables, laws, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
             shows, in nats, (laws, batch).
         slants: one for each direction, second order only.
@@ -87,8 +91,9 @@ class Memory:
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
-        still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs))
-        return cls((), sums, sums, torch.zeros_like(zero, dtype=torch.int64), zero, (still,) * directions)
+        first = _weights(logs.expand(_COUNT, *logs.shape), None)
+        still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
+        return cls((), sums, sums, first, zero, (still,) * directions)
 
     def kept(self, running: Tensor, other: Memory) -> Memory:
         """This memory for running samples; halted ones keep their log densities."""
@@ -124,12 +129,12 @@ def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[N
     nodes = (*memory.nodes[-count:], entry)
     found = []
 
-    def along(*each: Parts) -> Tensor:
-        return _stage(window, _whole(each), memory.choice)
+    def along(choice: Tensor, *each: Parts) -> Tensor:
+        return _stage(window, _whole(each), choice)
 
     for slant, change in zip(memory.slants, moved, strict=True):
         tangents = (*slant.nodes[-count:], change)
-        _, turned = torch.func.jvp(along, _parts(nodes), _parts(tangents))
+        _, turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (slant.choice, *_parts(tangents)))
         found.append(slant.logs + turned)
     return torch.stack(found)
 
@@ -137,13 +142,13 @@ def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[N
 def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Slant, change: Node) -> Slant:
     tangents = (*slant.nodes, change)[-len(nodes) :]
 
-    def sums(settled: Tensor, *each: Parts) -> tuple[Tensor, Tensor]:
-        before, now, _ = _summed(window, _whole(each), memory.settled._replace(logs=settled), memory.choice)
-        return before.logs, now.logs
+    def sums(settled: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(window, _whole(each), memory.settled._replace(logs=settled), choice)
+        return before.logs, now.logs, newest
 
-    primal, tangent = (memory.settled.logs, *_parts(nodes)), (slant.settled, *_parts(tangents))
-    _, (before, now) = torch.func.jvp(sums, primal, tangent)
-    return Slant(tangents[1 - window.size :], before, now)
+    primal = (memory.settled.logs, memory.choice, *_parts(nodes))
+    tangent = (slant.settled, slant.choice, *_parts(tangents))
+    return Slant(tangents[1 - window.size :], *torch.func.jvp(sums, primal, tangent)[1])
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -159,19 +164,22 @@ def _whole(parts: Sequence[Parts]) -> list[Node]:
 
 
 def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
-    return _picked(_increments(window, nodes), choice)
+    return _blended(_increments(window, nodes), choice)
 
 
 def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
-    """Sums at the last settled node and at the newest, and the newest interval's variable."""
+    """Sums at the last settled node and at the newest, and the newest interval's weights."""
     now = before = settled
     increments = _increments(window, nodes) if window.intervals else settled.logs
     first = 0
     for number, interval in enumerate(window.intervals):
         rows = increments[first : first + _COUNT * (interval.parts + 1)]
         first += len(rows)
-        choice, error, noise = _judged(interval, rows.detach())
-        now = Sums(now.logs + _picked(rows[:_COUNT], choice), now.error + error, now.noise + noise)
+        choice = _weights(
+            rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT)) if interval.parts else None
+        )
+        error, noise = _judged(interval, rows.detach(), choice.detach())
+        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
         before = now if number < window.settled else before
     return before, now, choice
 
@@ -182,24 +190,32 @@ def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
         return torch.zeros_like(memory.within)
     rates = [node.rate.detach() for node in nodes if node.rate is not None]
     found = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
-    return torch.stack([_size(_picked(stage, memory.choice)) for stage in found]).amax(0)
+    return torch.stack([_size(_blended(stage, memory.choice)) for stage in found]).amax(0)
 
 
-def _picked(variables: Tensor, choice: Tensor) -> Tensor:
-    """Of increments (variables, laws, groups, batch) the chosen ones."""
-    index = choice[None, :, None].expand(1, *variables.shape[1:])
-    return variables.gather(0, index)[0]
+def _blended(variables: Tensor, weights: Tensor) -> Tensor:
+    """Σ_v w_v I_v for increments (variables, laws, groups, batch) and weights (variables, laws, batch)."""
+    return (variables * weights[:, :, None]).sum(0)
 
 
-def _judged(interval: Interval, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The variable to take, the increment's stated error and the variance from independent noise in q."""
+def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
+    """Weights of the variables, (variables, laws, batch); log σ alone where there is one window only."""
+    if parts is None:
+        first = torch.zeros_like(main[:, :, 0])
+        first[0] = 1.0
+        return first
+    apart = (main - parts).mean(-2).square().sum(0)
+    return torch.softmax(-2 * torch.log(apart + _TINY), 0)
+
+
+def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The increment's stated error and its variance from independent noise in q, (laws, batch)."""
     main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
     apart = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
-    embedded, order = torch.sort(apart, dim=0, stable=True)
-    choice = order[0]
-    far = _size(main - _picked(main, choice))
-    other = far.amax(0) if interval.wide else far.gather(0, order[1:2])[0]
-    return choice, torch.maximum(embedded[0], other), interval.noise * embedded[0].square()
+    own, second = (weights * apart).sum(0), torch.sort(apart, dim=0, stable=True)[1][1:2]
+    far = _size(main - _blended(main, weights))
+    other = far.amax(0) if interval.wide else far.gather(0, second)[0]
+    return torch.maximum(own, other), interval.noise * own.square()
 
 
 def _size(differences: Tensor) -> Tensor:
