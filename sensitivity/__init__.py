@@ -21,6 +21,7 @@ from .forward import sample_sensitivity
 from .grid import Grid
 from .influences import Influence, influence
 from .ito import ito_step_bias
+from .kernel_ratio import KernelRatio
 from .measures import Measure, Mixture, Points
 from .network_measure import NetworkMeasure
 from .outcome import Outcome, Outcomes
@@ -43,6 +44,7 @@ __all__ = [
     "GaussianAnchor",
     "Grid",
     "Influence",
+    "KernelRatio",
     "Measure",
     "Mixture",
     "Move",
