@@ -18,7 +18,7 @@ class Estimate:
     Attributes:
         value: the estimate, in nats for log densities.
         standard_error: its standard error from independent repetitions; 0 where nothing is random, NaN where there is
-            one repetition only. Errors of a grid or an anchor are not in it.
+            one repetition only. It has the random part only.
         grid_error: estimate of the grid's error, added up over its intervals, `(batch,)`; 0 where there is no grid. An
             anchor's error is not in it (see `GaussianAnchor.error`).
         degrees: degrees of freedom of the standard error (repetitions − 1), infinite where nothing is random.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.strategies import Images, image_law, images
 
@@ -20,6 +20,7 @@ from sensitivity import (
     Grid,
     Mixture,
     Outcome,
+    Points,
     RectifiedFlow,
     Toward,
     influence,
@@ -38,6 +39,7 @@ GRIDS = {
     "flow matching 50": RectifiedFlow().grid(50),
     "flow matching 20": RectifiedFlow().grid(20),
 }
+QUICK = (Phase.explicit, Phase.generate)
 SOLVERS = ("euler", "heun", "exponential", "rk4")
 
 
@@ -56,7 +58,8 @@ def _case(law: Images, grid: Grid, solver: str, probes: int = 2):
     """The result of a run, its true error of log p and the stated ones, (batch,)."""
     base = _engine(law)
     new = Toward(Mixture(None, base.means[:1] + 0.01, base.means.new_full(base.means[:1].shape, 0.25)))
-    options = {"anchor": base, "trace": "hutchinson", "probes": probes, "seed": 0, "solver": solver}
+    trace = "exact" if base.means.shape[1] <= 16 else "hutchinson"  # exact too, with signs and one component
+    options = {"anchor": base, "trace": trace, "probes": probes, "seed": 0, "solver": solver}
     found = sample_sensitivity(base.score, _latents(law, grid.sigma_max), new, grid, **options)
     truth = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(found.samples.numpy())
     error = (found.log_density - torch.from_numpy(np.asarray(truth))).abs()
@@ -70,7 +73,7 @@ def _check(law: Images, grid: Grid, solver: str) -> None:
         raise AssertionError(f"marked finished with an error of {error[bad].tolist()}, stated {stated[bad].tolist()}")
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=20, phases=QUICK, suppress_health_check=list(HealthCheck), deadline=None)
 @given(images((1, 2, 16, 64, 256)), st.sampled_from(sorted(GRIDS)), st.sampled_from(SOLVERS))
 def test_no_finished_sample_errs_by_more_than_three_times_the_stated_error(law, name, solver):
     """Assert that log p at the end state is within three stated errors, or the sample is not called finished."""
@@ -78,7 +81,7 @@ def test_no_finished_sample_errs_by_more_than_three_times_the_stated_error(law, 
 
 
 @pytest.mark.slow
-@settings(max_examples=500, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=500, phases=QUICK, suppress_health_check=list(HealthCheck), deadline=None)
 @given(images(), st.sampled_from(sorted(GRIDS)), st.sampled_from(SOLVERS))
 def test_no_finished_sample_of_five_hundred_laws_errs_by_more_than_stated(law, name, solver):
     """Assert the same up to 3072 dimensions."""
@@ -104,7 +107,7 @@ def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
 @pytest.mark.parametrize("d", [16, 64, 784, 3072])
 @pytest.mark.parametrize("solver", ["euler", "heun", "exponential"])
 def test_twenty_and_fifty_steps_know_their_error_in_any_dimension(d, solver):
-    """Assert that log p of an isotropic Gaussian is within the stated error; at 50 steps within .03 nat and finished."""
+    """Assert that log p of an isotropic Gaussian is within the stated error, with 50 steps within .03 nat."""
     law = image_law(d, 1, 0, 0.5, 0.0, 0)
     for steps in (20, 50):
         found, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
@@ -114,7 +117,7 @@ def test_twenty_and_fifty_steps_know_their_error_in_any_dimension(d, solver):
 
 
 def test_influences_in_image_size_are_finite_numbers():
-    """Assert that at d = 784 influences have the size that the exact ratios give, where 1e25 was returned before."""
+    """Assert at d = 784 that 50 and 100 steps agree and that `Toward` the point gives the same; 1e25 before."""
     d = 784
     law = GaussianAnchor(torch.zeros(d).double(), torch.tensor(0.25).double())
     grid = Grid(20.0, 0.05, 50)
@@ -122,16 +125,11 @@ def test_influences_in_image_size_are_finite_numbers():
     points = 0.5 * torch.randn(3, d, generator=torch.Generator().manual_seed(1)).double()
     options = {"anchor": law, "probes": 2, "seed": 0}
     found = influence(law.score, latents, lambda x: x[:, 0], points, grid, **options)
-    alone = sample_sensitivity(law.score, latents, Toward(_point(points[:1])), grid, **options)
+    alone = sample_sensitivity(law.score, latents, Toward(Points(points[:1])), grid, **options)
     assert bool(found.outcome.finished.all())
-    assert bool((found.values.abs() < 1).all())
+    fine = influence(law.score, latents, lambda x: x[:, 0], points, Grid(20.0, 0.05, 100), **options)
+    torch.testing.assert_close(found.values, fine.values, rtol=0.1, atol=1e-3)
     torch.testing.assert_close(found.values[:, 0], alone.sensitivity[:, 0], rtol=1e-9, atol=1e-12)
-
-
-def _point(data):
-    from sensitivity import Points
-
-    return Points(data)
 
 
 def test_flow_matching_grids_are_right_or_not_finished():
