@@ -26,10 +26,8 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
-from sensitivity.sampler.local_maps import Law, Laws
-from sensitivity.sampler.path import run, sampling
-from sensitivity.sampler.step import State, required
-from sensitivity.sampler.tableau import find, steps
+from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.path import integrate_density
 
 __all__ = ["log_density_ratio"]
 
@@ -62,7 +60,7 @@ def log_density_ratio(
     probes: int | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
-    solver: str = "rk4",
+    solver: str = "heun",
     products: str = "auto",
     evaluations: int = 2048,
     differentiable: bool = False,
@@ -96,7 +94,7 @@ def log_density_ratio(
     check_finite(x, "x")
     level = check_sigma(float(sigma), x)
     check_levels(level)
-    grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
+    grid = grid or Grid(80.0, min(float(sigma), 40.0), 64)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
@@ -118,11 +116,8 @@ def _along_base(
     noise: Noise,
     solver: str,
 ) -> Estimate:
-    tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0)), trace, noise)
-    start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
-    end = run(start, steps(levels, tableau, x), sampling(laws))
-    logs = required(end.logs)
-    base, new = (anchor.log_density(end.x, levels[-1].to(x)) for anchor in anchors)
-    cost = (len(levels) - 1) * len(tableau.weights(2.0, 1.0).levels) * 2 * (1 + trace.probes)
-    return Estimate.of_groups((new - base).to(x.dtype) - (logs[1] - logs[0]), exact=trace.exact, evaluations=cost)
+    flow = integrate_density([Law(pair[0], 1.0), Law(pair[1], 0.0)], x, levels, trace, noise, solver)
+    base, new = (anchor.log_density(flow.x, levels[-1].to(x)) for anchor in anchors)
+    groups = (new - base).to(x.dtype) - (flow.increments[1] - flow.increments[0])
+    cost = flow.cost.evaluations + flow.cost.products
+    return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost, grid_error=flow.error.sum(0))
