@@ -90,7 +90,8 @@ def log_density(
 
     Returns:
         value and standard error, both ``(batch,)``, and the flow's ``grid_error``. The standard error covers the random
-        part: 0 for the exact trace, NaN for one probe. The grid's error is added up over intervals and rather too large. For "kernel" it is the sampling error of ``data``, and grows where few points are near.
+        part: 0 for the exact trace, NaN for one probe. The grid's error is added up over intervals and rather too large.
+        For "kernel" it is the sampling error of ``data``, and grows where few points are near.
 
     Raises:
         ValueError: for an unknown method, trace or solver; wrong shapes; non-finite states; ``σ ≤ 0`` or
