@@ -90,7 +90,7 @@ def log_density(
 
     Returns:
         value and standard error, both ``(batch,)``, and the flow's ``grid_error``. The standard error covers the random
-        part: 0 for the exact trace, NaN for one probe. The grid's error is added up over intervals and rather too large.
+        part: 0 for the exact trace, NaN for one probe. The grid's error is summed over intervals and rather too large.
         For "kernel" it is the sampling error of ``data``, and grows where few points are near.
 
     Raises:
