@@ -72,7 +72,7 @@ def log_density(
         anchor: ``log p_{σ_max}``, anything with ``log_density(x, sigma)``: `GaussianAnchor`, `Mixture`, an exact law;
             unused by "kernel".
         method: "flow", "formula" or "kernel".
-        grid: levels of the flow; the formula takes its ``σ_max`` only. By default 64 steps from the lowest σ asked for
+        grid: levels of the flow; the formula takes its ``σ_max`` only. By default 80 steps from the lowest σ asked for
             up to ``σ_max = 80`` (Karras et al., arXiv 2206.00364, for data of scale ½).
         trace: "exact", "hutchinson", "hutchinson-gaussian", "hutch++", or "auto": exact up to dimension 16.
         probes: products with the Jacobian in one stage, for random traces (default 4; one gives no standard error).
@@ -90,7 +90,8 @@ def log_density(
 
     Returns:
         value and standard error, both ``(batch,)``, and the flow's ``grid_error``. The standard error covers the random
-        part: 0 for the exact trace, NaN for one probe. The grid's error is added up over intervals and rather too large. For "kernel" it is the sampling error of ``data``, and grows where few points are near.
+        part: 0 for the exact trace, NaN for one probe. The grid's error is summed over intervals and rather too large.
+        For "kernel" it is the sampling error of ``data``, and grows where few points are near.
 
     Raises:
         ValueError: for an unknown method, trace or solver; wrong shapes; non-finite states; ``σ ≤ 0`` or
@@ -116,7 +117,7 @@ def log_density(
         raise ValueError(
             f"anchor is a {type(anchor).__name__} without log_density: give GaussianAnchor.from_data(data)."
         )
-    grid = grid or Grid(80.0, min(float(level.min()), 40.0), 64)
+    grid = grid or Grid(80.0, min(float(level.min()), 40.0), 80)
     if bool((level > grid.sigma_max * (1 + 1e-6)).any()):
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."

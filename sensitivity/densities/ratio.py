@@ -94,7 +94,7 @@ def log_density_ratio(
     check_finite(x, "x")
     level = check_sigma(float(sigma), x)
     check_levels(level)
-    grid = grid or Grid(80.0, min(float(sigma), 40.0), 64)
+    grid = grid or Grid(80.0, min(float(sigma), 40.0), 80)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":

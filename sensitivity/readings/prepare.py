@@ -66,15 +66,15 @@ class Run:
         """The denoising step, or nothing."""
         return [self.last] if self.denoise else []
 
-    def start(self, **carried: Tensor) -> State:
-        """The state at σ_max, with tangents where they are `carried` (see `State`)."""
-        if self.logs is None:
-            return State(self.latents, **carried)
-        curved = carried.get("curvature")
+    def start(self, tangent: Tensor | None = None, curvature: Tensor | None = None) -> State:
+        """The state at σ_max, with the tangents that are carried (see `State`)."""
+        logs, count = self.logs, 0 if curvature is None else len(curvature)
+        if logs is None:
+            return State(self.latents, tangent=tangent, curvature=curvature)
         if not isinstance(self.move, Stochastic):
-            return State(self.latents, memory=Memory.start(self.logs, 0 if curved is None else len(curved)), **carried)
-        slant = None if curved is None else torch.zeros_like(self.logs).expand(len(curved), *self.logs.shape)
-        return State(self.latents, self.logs, log_tangent=slant, **carried)
+            return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
+        slant = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
+        return State(self.latents, logs, tangent, curvature, slant)
 
     def chunks(self, size: int | None) -> list[Run]:
         """The run cut into chunks of latents."""

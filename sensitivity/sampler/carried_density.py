@@ -148,7 +148,8 @@ def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Sla
 
     primal = (memory.settled.logs, memory.choice, *_parts(nodes))
     tangent = (slant.settled, slant.choice, *_parts(tangents))
-    return Slant(tangents[1 - window.size :], *torch.func.jvp(sums, primal, tangent)[1])
+    before, now, newest = torch.func.jvp(sums, primal, tangent)[1]
+    return Slant(tangents[1 - window.size :], before, now, newest)
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]

@@ -136,7 +136,7 @@ def test_flow_matching_grids_are_right_or_not_finished():
     """Assert at d = 256, where the log density erred by e^47, that it is within the stated error."""
     for scale in (0.0, 0.5):
         law = image_law(256, 1, 5 if scale else 0, 0.5, scale, 0)
-        found, error, stated = _case(law, RectifiedFlow().grid(50), "heun")
+        _, error, stated = _case(law, RectifiedFlow().grid(50), "heun")
         assert bool((error <= stated).all())
         assert bool((error < 1).all())
 
@@ -168,3 +168,19 @@ def test_table(capsys):
         for d, steps, solver, error, stated, sentence in rows:
             print(f"{d:4d} {steps:5d} {solver:11s} {error:6.3f} {stated:8.3f}  {sentence[:40]}")
     assert all(row[3] < 0.2 for row in rows if row[1] == 50)
+
+
+def test_a_sample_whose_derivative_overflows_is_sampled_to_the_end():
+    """Assert that an absurd anchor spoils the derivative, says so, and leaves the sample where it belongs."""
+
+    class Absurd:
+        def log_density(self, x, sigma):
+            return x.new_full(x.shape[:1], -1e6)
+
+    law = _engine(image_law(2, 1, 0, 0.5, 0.0, 0))
+    new, grid, latents = Toward(Mixture(None, law.means + 0.1, 0.25)), Grid(20.0, 0.05, 20), torch.ones(2, 2).double()
+    right = sample_sensitivity(law.score, latents, new, grid, anchor=law)
+    found = sample_sensitivity(law.score, latents, new, grid, anchor=Absurd())
+    torch.testing.assert_close(found.samples, right.samples, rtol=1e-12, atol=1e-12)
+    assert found.outcome[0] is Outcome.NONFINITE_DERIVATIVE
+    assert not bool(torch.isfinite(found.sensitivity).any())

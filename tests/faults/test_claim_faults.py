@@ -15,7 +15,7 @@ CONFIG = Config(etas=(1e-2, 1e-3, 1e-4))
 
 def order_claims(dimension):
     """Claim (a) from a small cell of one dimension."""
-    cell = Cell("exact", {"part": "exact", "dimension": dimension, "latents": 8, "steps": 30}, seed=0)
+    cell = Cell("exact", {"part": "exact", "dimension": dimension, "latents": 8, "steps": 100}, seed=0)
     rows = frame(decode(encode(cell.name, exact.run(cell, CONFIG))))
     return list(verdicts._order(rows))[:1]
 

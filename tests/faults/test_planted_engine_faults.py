@@ -67,9 +67,11 @@ def _check_resample():
 def test_a_density_that_ignores_the_foreign_path_is_caught(monkeypatch):
     """Assert that leaving out what the path does beyond the law's own flow makes resampling miss the true mixture."""
     _check_resample()
-    monkeypatch.setattr(
-        "sensitivity.sampler.carried_density._path", lambda window, nodes, b: window.rates.new_zeros(())
-    )
+
+    def nothing(window, nodes, b):
+        return nodes[0].x.new_zeros(len(window.rates), len(nodes[0].x))
+
+    monkeypatch.setattr("sensitivity.sampler.carried_density._path", nothing)
     with pytest.raises(AssertionError):
         _check_resample()
 

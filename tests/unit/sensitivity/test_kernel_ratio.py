@@ -57,7 +57,7 @@ def test_a_part_of_the_base_is_bounded_by_its_share(d):
     ratio = KernelRatio(new, base, 0.2)
     for sigma in (1e-3, 0.1, 1.0, 30.0):
         for x in (_states(data, sigma), 50 * _states(data, sigma)):
-            assert float(ratio.log_density(x, sigma).max()) <= bound + 1e-9
+            assert float(ratio.log_density(x, sigma).max()) <= bound + 1e-7  # rounding of log densities of -1e7
 
 
 def test_it_needs_no_density_and_serves_every_reading():

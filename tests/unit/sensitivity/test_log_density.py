@@ -184,7 +184,7 @@ def test_gradient_of_the_computed_density_is_the_score() -> None:
     def score(y: Tensor, sigma: Tensor) -> Tensor:
         return model.score(y - shift, sigma)
 
-    options = {"anchor": model, "grid": Grid(80.0, SIGMA, 48), "trace": "exact"}
+    options = {"anchor": model, "grid": Grid(80.0, SIGMA, 96), "trace": "exact"}
     value, _ = log_density(score, x, SIGMA, differentiable=True, **options)
     gradient, moved = torch.autograd.grad(value.sum(), (x, shift))
     assert_close(gradient, model.score(x.detach(), SIGMA), rtol=0.0, atol=2e-3)
