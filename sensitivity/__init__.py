@@ -17,6 +17,7 @@ from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.classifier import RatioClassifier
 from sensitivity.measures.classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
+from sensitivity.measures.kernel_ratio import KernelRatio
 from sensitivity.measures.measure import Measure
 from sensitivity.measures.mixture import Mixture
 from sensitivity.measures.points import Points
@@ -49,6 +50,7 @@ __all__ = [
     "GaussianAnchor",
     "Grid",
     "Influence",
+    "KernelRatio",
     "LocalResponse",
     "Measure",
     "Mixture",

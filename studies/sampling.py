@@ -26,4 +26,4 @@ def sample(score: Score, latents: Tensor, grid: Grid, *, solver: str = "heun") -
     """
     laws = Laws((Law(Products(score), 1.0),))
     with torch.no_grad():
-        return run(State(latents, None), of_grid(grid, find(solver), latents), sampling(laws)).x
+        return run(State(latents), of_grid(grid, find(solver), latents)[:-1], sampling(laws)).x

@@ -18,7 +18,9 @@ class Estimate:
     Attributes:
         value: the estimate, in nats for log densities.
         standard_error: its standard error from independent repetitions; 0 where nothing is random, NaN where there is
-            one repetition only. Errors of a grid or an anchor are not in it.
+            one repetition only. It has the random part only.
+        grid_error: estimate of the grid's error, added up over its intervals, `(batch,)`; 0 where there is no grid. An
+            anchor's error is not in it (see `GaussianAnchor.error`).
         degrees: degrees of freedom of the standard error (repetitions − 1), infinite where nothing is random.
         evaluations: network calls for each state, a Jacobian product counted as one more; ``(batch,)`` where
             they differ.
@@ -34,21 +36,30 @@ class Estimate:
     standard_error: Tensor
     degrees: float = inf
     evaluations: int | Tensor = 0
+    grid_error: Tensor | float = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.value, self.standard_error))
 
     @classmethod
-    def of_groups(cls, groups: Tensor, *, exact: bool = False, evaluations: int | Tensor = 0) -> Estimate:
+    def of_groups(
+        cls,
+        groups: Tensor,
+        *,
+        exact: bool = False,
+        evaluations: int | Tensor = 0,
+        grid_error: Tensor | float = 0.0,
+    ) -> Estimate:
         """Mean and standard error of independent estimates of shape ``(groups, batch)``."""
         count = groups.shape[0]
         value = groups.mean(0)
         if exact:
             # A density that is not a number is not known to 0 nats.
-            return cls(value, torch.where(torch.isnan(value), float("nan"), 0.0).to(value), inf, evaluations)
+            unsure = torch.where(torch.isnan(value), float("nan"), 0.0).to(value)
+            return cls(value, unsure, inf, evaluations, grid_error)
         if count == 1:
-            return cls(value, torch.full_like(value, float("nan")), 0, evaluations)
-        return cls(value, groups.std(0) / count**0.5, count - 1, evaluations)
+            return cls(value, torch.full_like(value, float("nan")), 0, evaluations, grid_error)
+        return cls(value, groups.std(0) / count**0.5, count - 1, evaluations, grid_error)
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Student's two-sided confidence interval; NaN where there is no standard error."""
@@ -67,7 +78,7 @@ class Estimate:
         """
         unit = dimension * log(2)
         value = -(self.value / unit + log(bin_width) / log(2))
-        return Estimate(value, self.standard_error / unit, self.degrees, self.evaluations)
+        return Estimate(value, self.standard_error / unit, self.degrees, self.evaluations, self.grid_error / unit)
 
 
 def _quantile(probability: float, degrees: float) -> float:

@@ -39,10 +39,8 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
-from sensitivity.sampler.local_maps import Law, Laws
-from sensitivity.sampler.path import run, sampling
-from sensitivity.sampler.step import State, required
-from sensitivity.sampler.tableau import find, steps
+from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
 
 __all__ = ["log_density_ratio"]
@@ -76,7 +74,7 @@ def log_density_ratio(
     probes: int | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
-    solver: str = "rk4",
+    solver: str = "heun",
     products: str = "auto",
     evaluations: int = 2048,
     differentiable: bool = False,
@@ -121,7 +119,7 @@ def log_density_ratio(
     if x.shape[0] == 0:
         return Estimate(x.new_zeros(0), x.new_zeros(0))
     check_levels(level)
-    grid = grid or Grid(80.0, min(float(sigma), 40.0), 32)
+    grid = grid or Grid(80.0, min(float(sigma), 40.0), 80)
     for model in (base, new):
         check_domain(model, level, grid.sigma_max)
     noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
@@ -148,11 +146,9 @@ def _along_base(
     noise: Noise,
     solver: str,
 ) -> Estimate:
-    tableau = find(solver)
-    laws = Laws((Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)), trace, noise)
-    start = State(x, torch.zeros(2, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
-    end = run(start, steps(levels, tableau, x), sampling(laws))
-    logs = required(end.logs)
-    base, new = (anchor_log_density(anchor, end.x, levels[-1].to(x)) for anchor in anchors)
-    cost = (len(levels) - 1) * len(tableau.weights(2.0, 1.0).levels) * 2 * (1 + trace.probes)
-    return Estimate.of_groups((new - base).to(x.dtype) - (logs[1] - logs[0]), exact=trace.exact, evaluations=cost)
+    laws = [Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)]
+    flow = integrate_density(laws, x, levels, trace, noise, solver)
+    base, new = (anchor_log_density(anchor, flow.x, levels[-1].to(x)) for anchor in anchors)
+    groups = (new - base).to(x.dtype) - (flow.increments[1] - flow.increments[0])
+    cost = flow.cost.evaluations + flow.cost.products
+    return Estimate.of_groups(groups, exact=trace.exact, evaluations=cost, grid_error=flow.error.sum(0))

@@ -16,7 +16,7 @@ from torch import Tensor
 from sensitivity.readings.prepare import Run
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.outcome import Watch
-from sensitivity.sampler.path import mark_log_error, take
+from sensitivity.sampler.path import Logs, logs_of, mark_log_error, observed, take
 from sensitivity.sampler.step import Rate, Slope, State, retreat
 from sensitivity.sampler.tableau import Step
 
@@ -40,32 +40,35 @@ class Pairing:
     cotangents: Tensor
 
 
-def record_path(work: Run, watch: Watch) -> tuple[State, list[list[Record]], State]:
-    """Sample and keep the stage inputs of every step; also the state at σ_min before any denoising."""
-    state, records = State(work.latents, work.logs), []
-    at_min = state
-    for k, step in enumerate([*work.path, *work.final]):
-        entries: list[State] = []
+def record_path(work: Run, watch: Watch) -> tuple[Tensor, list[list[Record]], Logs]:
+    """Sample and keep the stage inputs of every step; also the log densities at σ_min."""
+    state, records = work.start(), []
+    for step in [*work.path, *work.final]:
+        entries: list[Entry] = []
         after = take(step, state, _recording(work.laws, entries, watch), watch, work.move)
         records.append([_record(work.laws, step, j, e, state, watch.running) for j, e in enumerate(entries)])
         state = after
-        at_min = state if k < len(work.path) else at_min
-    return state, records, at_min
+    seen = state if work.denoise else observed(work.laws, state, work.last, watch)
+    return state.x, records, logs_of(work.laws, seen)
 
 
-def _recording(laws: Laws, entries: list[State], watch: Watch) -> Slope:
+Entry = tuple[State, Tensor | None]
+
+
+def _recording(laws: Laws, entries: list[Entry], watch: Watch) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
-        entries.append(state)
-        local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
-        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
-        return laws.rate(local, local.drift)
+        local = laws.values(state.x, None, step, stage)
+        carried = laws.carried(step, stage, state, local)
+        entries.append((state, carried.logs))
+        mark_log_error(watch, laws, carried, step.table.levels[stage])
+        return laws.rate(local, local.drift, None, carried)
 
     return slope
 
 
-def _record(laws: Laws, step: Step, stage: int, entry: State, start: State, running: Tensor) -> Record:
-    safe = entry.where(running, start)
-    return Record(safe.x, step.sigmas[stage], laws.means(safe.logs), running)
+def _record(laws: Laws, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
+    state, logs = entry
+    return Record(state.where(running, start).x, step.sigmas[stage], laws.means(logs), running)
 
 
 def pull_back(

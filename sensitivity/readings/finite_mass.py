@@ -1,8 +1,8 @@
 """Samples under a finite change of the data, without retraining.
 
 The sampler follows the exact perturbed score s^w of `gate`, with the base law's L = log p_σ carried along the perturbed
-path: dL/dσ = σ (div s + s·(s − s^w)) (Scarvelis & Solomon 2025, arXiv 2509.23092, section 3; the same transport of a
-density along a foreign path as in Skreta et al. 2024, arXiv 2412.17762).
+path (Scarvelis & Solomon 2025, arXiv 2509.23092, section 3; the same transport of a density along a foreign path as in
+Skreta et al. 2024, arXiv 2412.17762).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
 from sensitivity.sampler.carried_network import filled
 from sensitivity.sampler.local_maps import Cost, Laws
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
-from sensitivity.sampler.path import mark_log_error, run
+from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
 from sensitivity.sampler.step import Rate, Slope, State
 from sensitivity.sampler.tableau import Step
 from sensitivity.scores.per_branch import PerBranch
@@ -40,6 +40,7 @@ class Resampled:
         samples: (batch, *shape); a sample that did not finish keeps its last good state, see `outcome`.
         log_density: log p_σ_min of the base law at the samples in nats, (batch,), or None; one row a branch if guided.
         log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
+        grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
         outcome: how each sample ended.
         cost: network evaluations, Jacobian products and sources per sample.
     """
@@ -47,6 +48,7 @@ class Resampled:
     samples: Tensor
     log_density: Tensor | None
     log_density_error: Tensor | None
+    grid_error: Tensor | None
     outcome: Outcomes
     cost: Cost
 
@@ -228,20 +230,21 @@ def _per_latent(eta: Any, x: Tensor) -> Tensor:
 def _resample(work: Run, masses: list[list[Mass]]) -> Resampled:
     watch = Watch(work.latents.shape[0], work.latents.device)
     slope = finite_slope(work.laws, masses, watch)
-    end = run(State(work.latents, work.logs), work.path, slope, watch, move=work.move)
-    mean, error = work.laws.summary(end.logs)
-    end = run(end, work.final, slope, watch)
-    return Resampled(end.x, mean, error, watch.read(), work.laws.cost)
+    at_min = run(work.start(), work.path, slope, watch, move=work.move)
+    end = run(at_min, work.final, slope, watch)
+    seen = end if work.denoise else observed(work.laws, at_min, work.last, watch)
+    return Resampled(end.x, *logs_of(work.laws, seen), watch.read(), work.laws.cost)
 
 
 def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> Slope:
-    """Slope (s^w, div s + s·(s − s^w)); a non-positive perturbed density is marked."""
+    """Slope s^w; a non-positive perturbed density is marked."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
         sigma, level = step.sigmas[stage], step.table.levels[stage]
-        local = laws.values(state.x, sigma, None, step=step.index, stage=stage)
-        mean = laws.means(state.logs)
-        mark_log_error(watch, laws, state.logs, level)
+        local = laws.values(state.x, None, step, stage)
+        carried = laws.carried(step, stage, state, local)
+        mean = laws.means(carried.logs)
+        mark_log_error(watch, laws, carried, level)
         drift = torch.zeros_like(state.x)
         for b, law in enumerate(laws.laws):
             moved = local.scores[b]
@@ -251,7 +254,7 @@ def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> 
                 moved, excess = gate(state.x, sigma, moved, None if mean is None else mean[b], here)
                 watch.mark(excess >= 0, Outcome.REMOVAL_CONTRADICTED, level)
             drift = torch.add(drift, moved, alpha=law.share)
-        return laws.rate(local, drift)
+        return laws.rate(local, drift, None, carried)
 
     return slope
 
@@ -268,6 +271,7 @@ def _joined(parts: Sequence[Resampled]) -> Resampled:
         torch.cat([part.samples for part in parts]),
         join("log_density"),
         join("log_density_error"),
+        join("grid_error"),
         Outcomes.join([part.outcome for part in parts]),
         parts[0].cost,
     )

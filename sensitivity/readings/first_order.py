@@ -25,7 +25,7 @@ from sensitivity.responses import POPULATION, PopulationResponse, Response, chos
 from sensitivity.sampler.carried_network import Linked
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.outcome import Outcome, Watch
-from sensitivity.sampler.path import mark_log_error, run
+from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
 from sensitivity.sampler.sde import Stochastic
 from sensitivity.sampler.step import Rate, Slope, State, required
 from sensitivity.sampler.tableau import Step
@@ -131,26 +131,28 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
         watch.mark(watch.running, Outcome.INEXACT_PRODUCTS, work.grid.sigma_max)
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
     kept = [_start(work, order, versions)]
-    end = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)
-    mean, error = laws.summary(end.logs)
+    at_min = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)
+    end = run(at_min, work.final, slope, watch)
+    seen = end if work.denoise else observed(laws, at_min, work.last, watch)
+    logs = logs_of(laws, seen)
     # A halted sample never reached σ_min, where the log ratio is taken.
-    log_ratio = torch.where(watch.running, log_ratios(work, end.x, mean, work.grid.sigma_min), float("nan"))
-    end = run(end, work.final, slope, watch)
+    log_ratio = torch.where(watch.running, log_ratios(work, at_min.x, logs.value, work.grid.sigma_min), float("nan"))
     tangents = required(end.tangent).reshape(work.directions, versions, *x.shape)
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
-    known = (log_ratio, mean, error, spread, bias, end.curvature)
-    path = _trajectory(work, kept, versions) if trajectory else None
+    known = (log_ratio, logs.value, logs.error, logs.grid, spread, bias, end.curvature)
+    path = _trajectory(work, kept, seen, versions) if trajectory else None
     return SampleSensitivity(
         end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error
     )
 
 
-def _trajectory(work: Run, kept: Sequence[State], versions: int) -> Trajectory:
+def _trajectory(work: Run, kept: Sequence[State], seen: State, versions: int) -> Trajectory:
     levels = work.grid.levels
-    summaries = [work.laws.summary(state.logs) for state in kept]
+    # The log density of a node is known once the step that starts there is taken.
+    summaries = [logs_of(work.laws, state) for state in (kept if seen.memory is None else [*kept[1:], seen])]
     pairs = zip(kept, summaries, levels.tolist(), strict=True)
-    ratios = [log_ratios(work, state.x, mean, sigma) for state, (mean, _), sigma in pairs]
-    means, errors = ([value for value in column if value is not None] for column in zip(*summaries, strict=True))
+    ratios = [log_ratios(work, state.x, logs.value, sigma) for state, logs, sigma in pairs]
+    means, errors, grids = ([value for value in column if value is not None] for column in zip(*summaries, strict=True))
     tangents = torch.stack([required(state.tangent) for state in kept])
     return Trajectory(
         levels,
@@ -159,33 +161,31 @@ def _trajectory(work: Run, kept: Sequence[State], versions: int) -> Trajectory:
         torch.stack(ratios),
         torch.stack(means) if means else None,
         torch.stack(errors) if errors else None,
+        torch.stack(grids) if grids else None,
     )
 
 
 def _start(work: Run, order: int, versions: int) -> State:
-    x = work.latents
-    zero = x.new_zeros(work.directions * versions, *x.shape)
-    if order == 1:
-        return State(x, work.logs, zero)
-    slant = None if work.logs is None else torch.zeros_like(work.logs).expand(work.directions, *work.logs.shape)
-    return State(x, work.logs, zero, zero, slant)
+    zero = work.latents.new_zeros(work.directions * versions, *work.latents.shape)
+    return work.start(tangent=zero) if order == 1 else work.start(tangent=zero, curvature=zero)
 
 
 def tangent_slope(laws: Laws, versions: int = 1, watch: Watch | None = None) -> Slope:
-    """Slope (s, div s, Jδ + ṡ); beyond one version, each direction has one more tangent per group left out of L."""
+    """Slope (s, Jδ + ṡ); beyond one version, each direction has one more tangent per group left out of L."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
         sigma = step.sigmas[stage]
-        local = laws.values(state.x, sigma, state.tangent, step=step.index, stage=stage)
-        mean = laws.means(state.logs)
+        local = laws.values(state.x, state.tangent, step, stage)
+        carried = laws.carried(step, stage, state, local)
+        mean = laws.means(carried.logs)
         if watch is not None:
-            mark_log_error(watch, laws, state.logs, step.table.levels[stage])
+            mark_log_error(watch, laws, carried, step.table.levels[stage])
         logs = None if mean is None else mean[None]
         if logs is not None and versions > 1:
-            logs = torch.cat([logs, left_out(required(state.logs)).movedim(1, 0)])
+            logs = torch.cat([logs, left_out(required(carried.logs)).movedim(1, 0)])
         source = laws.sources(state.x, sigma, local, logs)
         source = source.expand(-1, versions, *state.x.shape).flatten(0, 1)
-        return laws.rate(local, local.drift, required(local.moved) + source)
+        return laws.rate(local, local.drift, required(local.moved) + source, carried)
 
     return slope
 

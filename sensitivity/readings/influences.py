@@ -46,6 +46,7 @@ class Influence:
         functional: φ(x_b), (batch,) or (F, batch); one number for a pooled functional.
         log_density: log p_σ_min at the samples in nats, (batch,).
         log_density_error: its standard error from independent probe groups.
+        grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
         outcome: how each sample ended.
         cost: network evaluations, Jacobian products and sources per sample.
     """
@@ -56,6 +57,7 @@ class Influence:
     functional: Tensor
     log_density: Tensor | None
     log_density_error: Tensor | None
+    grid_error: Tensor | None
     outcome: Outcomes
     cost: Cost
 
@@ -180,23 +182,22 @@ def _parts(
     watches = [Watch(len(c.latents), c.latents.device) for c in chunks]
     forward = [record_path(c, w) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
-    values, gradients = _gradients(functionals, torch.cat([state.x for state, _, _ in forward]))
+    values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
     parts = []
-    for chunk, watch, (state, records, at_min), cotangents, rows in zip(
+    for chunk, watch, (x, records, logs), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
         if not len(chunk.latents):
-            found = state.x.new_zeros(len(values), 0, min(top_k or len(data), len(data)))
+            found = x.new_zeros(len(values), 0, min(top_k or len(data), len(data)))
             indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
         elif response is None:
             found, indices = paired(chunk.laws, pairings, data, rates, top_k)
         else:
             found, indices = _answered(response, chunk, pairings, data, rates[0], top_k)
         watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
-        mean, error = chunk.laws.summary(at_min.logs)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        parts.append(Influence(found, indices, state.x, own, mean, error, watch.read(), chunk.laws.cost))
+        parts.append(Influence(found, indices, x, own, *logs, watch.read(), chunk.laws.cost))
     return parts
 
 
@@ -282,5 +283,6 @@ def _joined(parts: Sequence[Influence], several: bool) -> Influence:
         functional=join("functional", not several),
         log_density=join("log_density", alone),
         log_density_error=join("log_density_error", alone),
+        grid_error=join("grid_error", alone),
         outcome=Outcomes.join([part.outcome for part in parts]),
     )

@@ -18,7 +18,7 @@ from sensitivity.grid import Grid
 from sensitivity.readings.prepare import Options, prepare
 from sensitivity.sampler.path import run, sampling
 from sensitivity.sampler.sde import SDE
-from sensitivity.sampler.step import State, required
+from sensitivity.sampler.step import required
 from sensitivity.scores.score import Score
 
 
@@ -75,5 +75,5 @@ def ito_step_bias(
 
 def _log_density(score: Score, latents: Tensor, grid: Grid, options: Options) -> Tensor:
     work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
-    end = run(State(work.latents, work.logs), work.path, sampling(work.laws), move=work.move)
+    end = run(work.start(), work.path, sampling(work.laws), move=work.move)
     return required(end.logs)[0].mean(0)

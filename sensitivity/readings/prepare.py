@@ -20,10 +20,11 @@ from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.readings.linking import link
 from sensitivity.sampler.adaptive import Adaptive
+from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.carried_network import Law
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.sde import SDE, Stochastic
-from sensitivity.sampler.step import Advance, advance
+from sensitivity.sampler.step import Advance, State, advance
 from sensitivity.sampler.tableau import DOPRI5, Step, Tableau, find, of_grid
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score, check_domain
@@ -43,7 +44,8 @@ class Run:
         latents: x(σ_max), (batch, *shape).
         laws: local maps.
         path: steps of the sampler down to σ_min.
-        final: the denoising step after them, or nothing.
+        last: the step after them at σ_min: it denoises, and its stage input is the last node of the log density.
+        denoise: whether the denoising step is taken.
         logs: log densities at the latents, (laws, groups, batch), or None.
         directions: K, the number of perturbations; `single` says that the caller gave one, not a sequence.
         grid: the levels of the path.
@@ -53,12 +55,28 @@ class Run:
     latents: Tensor
     laws: Laws
     path: Sequence[Step]
-    final: Sequence[Step]
+    last: Step
+    denoise: bool
     logs: Tensor | None
     directions: int
     single: bool
     grid: Grid
     move: Advance = advance
+
+    @property
+    def final(self) -> list[Step]:
+        """The denoising step, or nothing."""
+        return [self.last] if self.denoise else []
+
+    def start(self, tangent: Tensor | None = None, curvature: Tensor | None = None) -> State:
+        """The state at σ_max, with the tangents that are carried (see `State`)."""
+        logs, count = self.logs, 0 if curvature is None else len(curvature)
+        if logs is None:
+            return State(self.latents, tangent=tangent, curvature=curvature)
+        if not isinstance(self.move, Stochastic):
+            return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
+        slant = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
+        return State(self.latents, logs, tangent, curvature, slant)
 
     def chunks(self, size: int | None) -> list[Run]:
         """The run cut into chunks of latents."""
@@ -134,12 +152,12 @@ def prepare(
     shared = _with_density(laws, x, options, solver, carried)
     shared.cost.away = 0 if options.response is None else options.response.evaluations
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
-    path = of_grid(grid, solver, x, denoise=options.denoise)
+    path = of_grid(grid, solver, x, None if isinstance(solver, SDE) else shared.trace)
     move: Any = advance
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()
         move = Stochastic(solver, laws, anchors, shared.noise, levels)
-    return Run(x, shared, path[: grid.steps], path[grid.steps :], logs, len(changes), single, grid, move)
+    return Run(x, shared, path[:-1], path[-1], options.denoise, logs, len(changes), single, grid, move)
 
 
 def solver_of(solver: Any, score: Score, x: Tensor, grid: Grid) -> tuple[Tableau, Grid]:

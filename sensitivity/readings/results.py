@@ -25,6 +25,7 @@ class Trajectory:
         log_ratio: log r at x(σ_k) in nats, (n + 1, batch) or (n + 1, K, batch).
         log_density: log p_σk at x(σ_k), (n + 1, batch), or None; (n + 1, branches, batch) under guidance.
         log_density_error: its standard error.
+        grid_error: the grid's error of `log_density` in nats.
     """
 
     levels: Tensor
@@ -33,6 +34,7 @@ class Trajectory:
     log_ratio: Tensor
     log_density: Tensor | None
     log_density_error: Tensor | None
+    grid_error: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class SampleSensitivity:
         log_density: log p_σ_min at the samples in nats, (batch,), or None where the perturbation needs none; under
             guidance one row a branch.
         log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
+        grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
         standard_error: of `sensitivity`, elementwise, or None if not asked for.
         bias: jackknife estimate of the bias of `sensitivity` through exp of a noisy log-ratio, or None.
         curvature: ζ = d²x/dη², like `sensitivity`, or None for order 1.
@@ -62,6 +65,7 @@ class SampleSensitivity:
     log_ratio: Tensor
     log_density: Tensor | None
     log_density_error: Tensor | None
+    grid_error: Tensor | None
     standard_error: Tensor | None
     bias: Tensor | None
     curvature: Tensor | None
@@ -116,6 +120,10 @@ def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
             found[name] = None
             continue
         value = torch.cat(values, _LATENTS.get(name, lead + 1))
-        alone = value.shape[lead] == 1 if name.startswith("log_density") else single and name not in _LATENTS
+        alone = (
+            value.shape[lead] == 1
+            if name.startswith(("log_density", "grid_error"))
+            else single and name not in _LATENTS
+        )
         found[name] = value.select(lead, 0) if alone else value
     return found

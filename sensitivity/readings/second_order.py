@@ -5,12 +5,13 @@ With δ = dx/dη and ζ = d²x/dη²,
     dζ/dσ = −σ (∇s ζ + D²s[δ, δ] + 2 ∇ṡ δ + s̈),   ζ(σ_max) = 0.
 
 ∇ṡ δ is the derivative along the path; ṡ depends on x and, through the carried log density, on L: with L̇ = dL/dη it is
-∇ṡ·δ at L = log p_σ(x) minus (L̇ − s·δ) ṡ, since ṡ is proportional to e^{−L}. L̇ is differentiated in the discrete step,
-dL̇/dσ = σ (∇div s·δ − s·ṡ), so that ζ is the exact second derivative of the discrete `resample`.
+∇ṡ·δ at L = log p_σ(x) minus (L̇ − s·δ) ṡ, since ṡ is proportional to e^{−L}. L̇ is the derivative of the rule by which
+L is summed from the nodes, so that ζ is the exact second derivative of the discrete `resample`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 from sensitivity._checks import per_sample
 from sensitivity.jacobians.products import Products, linearised, norms, step_length
 from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.sampler.carried_density import arrive, inside, inside_slants
 from sensitivity.sampler.carried_network import Linked, Slot
-from sensitivity.sampler.local_maps import Laws, Local, density_part, dot
+from sensitivity.sampler.local_maps import Carriage, Laws, Local, density_part, dot, node
 from sensitivity.sampler.outcome import Watch
 from sensitivity.sampler.path import mark_log_error
 from sensitivity.sampler.step import Rate, Slope, State, required
@@ -28,40 +30,80 @@ from sensitivity.sampler.tableau import Step
 
 
 def curvature_slope(laws: Laws, watch: Watch) -> Slope:
-    """Slope (s, div s, Jδ + ṡ, Jζ + D²s[δ,δ] + 2∇ṡδ + s̈) with the tangent of the log densities' rates."""
+    """Slope (s, Jδ + ṡ, Jζ + D²s[δ,δ] + 2∇ṡδ + s̈) with the tangent of the log densities' rates."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
-        mean = laws.means(state.logs)
-        mark_log_error(watch, laws, state.logs, step.table.levels[stage])
-        probes = laws.probes(state.x, step.index, stage)
-        lines = [_line(laws, step.sigmas[stage], state, mean, k, probes) for k in range(len(required(state.tangent)))]
-        return _rate(laws, step.sigmas[stage], lines, probes)
+        probes = laws.probes(state.x, step, stage)
+        bent = [_bent(laws, step.sigmas[stage], state, k, probes) for k in range(len(required(state.tangent)))]
+        local = _local(laws, step.sigmas[stage], bent[0], probes)
+        carried, slants = _carried(laws, step, stage, state, local, bent, probes)
+        mark_log_error(watch, laws, carried, step.table.levels[stage])
+        mean = laws.means(carried.logs)
+        lines = [
+            _line(laws, step.sigmas[stage], state, mean, k, each, None if slants is None else slants[k])
+            for k, each in enumerate(bent)
+        ]
+        return _rate(laws, local, lines, probes, carried)
 
     return slope
 
 
+_Bent = list[tuple[Tensor, Tensor, Tensor]]
+"""s, J v and D²s[v, δ] of each law for the directions v = δ, ζ and the probes."""
+
+
+def _bent(laws: Laws, sigma: Tensor, state: State, k: int, probes: Tensor) -> _Bent:
+    tangent, bend = required(state.tangent)[k], required(state.curvature)[k]
+    directions = torch.cat([torch.stack([tangent, bend]), probes])
+    laws.cost.evaluations += 2 * len(laws.laws)
+    laws.cost.products += 2 * len(laws.laws) * len(directions)
+    return [along(law.products, state.x, sigma, directions, tangent) for law in laws.laws]
+
+
+def _local(laws: Laws, sigma: Tensor, bent: _Bent, probes: Tensor) -> Local:
+    scores = [score for score, _, _ in bent]
+    divergences = laws.divergences(probes, [products[2:] for _, products, _ in bent], sigma)
+    return Local(tuple(scores), divergences, laws.shared(scores), None)
+
+
+def _carried(
+    laws: Laws, step: Step, stage: int, state: State, local: Local, bent: Sequence[_Bent], probes: Tensor
+) -> tuple[Carriage, Tensor | None]:
+    """Log densities and their derivatives (K, laws, groups, batch) at a stage input."""
+    if state.memory is None:
+        return Carriage(state.logs), state.log_tangent
+    here = node(step, stage, state.x, local.scores, local.divergences)
+    moved = [
+        node(step, stage, tangent, [b[1][0] for b in each], laws.divergence_slopes(probes, [b[2][2:] for b in each]))
+        for tangent, each in zip(required(state.tangent), bent, strict=True)
+    ]
+    window = step.windows[stage]
+    if stage:
+        logs = inside(state.memory, window, here)
+        return Carriage(logs, state.memory), inside_slants(state.memory, window, here, moved)
+    memory = arrive(state.memory, window, here, moved)
+    return Carriage(memory.now.logs, memory, True), memory.log_tangents
+
+
 @dataclass(frozen=True)
 class _Branch:
-    """One law along one tangent δ: s, Jδ, Jδ + ṡ, the rate of ζ, J v and D²s[v, δ] for the probes v."""
+    """One law along one tangent δ: s, Jδ, Jδ + ṡ, the rate of ζ, and D²s[v, δ] for the probes v."""
 
     score: Tensor
     moved: Tensor
     tangent: Tensor
     curvature: Tensor
-    products: Tensor
     seconds: Tensor
 
 
-def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, probes: Tensor) -> list[_Branch]:
-    x, tangent, bend = state.x, required(state.tangent)[k], required(state.curvature)[k]
-    directions = torch.cat([torch.stack([tangent, bend]), probes])
-    local = [along(law.products, x, sigma, directions, tangent) for law in laws.laws]
-    laws.cost.evaluations += 2 * len(local)
-    laws.cost.products += 2 * len(local) * len(directions)
+def _line(
+    laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, local: _Bent, slant: Tensor | None
+) -> list[_Branch]:
+    x, tangent = state.x, required(state.tangent)[k]
     scores, moved = [part[0] for part in local], [part[1][0] for part in local]
     apart = None
-    if state.log_tangent is not None:
-        apart = state.log_tangent[k].mean(1) - torch.stack([dot(tangent, score) for score in scores])
+    if slant is not None:
+        apart = slant.mean(1) - torch.stack([dot(tangent, score) for score in scores])
     stage = _Stage(x, sigma, tangent, scores, moved, mean, apart)
     branches = []
     for b, (law, (score, products, seconds)) in enumerate(zip(laws.laws, local, strict=True)):
@@ -69,7 +111,7 @@ def _line(laws: Laws, sigma: Tensor, state: State, mean: Tensor | None, k: int, 
         if law.growth:
             second = second - 2 * law.growth[k] * source  # η_c″ ṡ_c: the class does not grow as fast as the whole
         curvature = products[1] + seconds[0] + second
-        branches.append(_Branch(score, products[0], products[0] + source, curvature, products[2:], seconds[2:]))
+        branches.append(_Branch(score, products[0], products[0] + source, curvature, seconds[2:]))
     return branches
 
 
@@ -113,15 +155,14 @@ class _Stage:
         return total
 
 
-def _rate(laws: Laws, sigma: Tensor, lines: list[list[_Branch]], probes: Tensor) -> Rate:
-    scores = [branch.score for branch in lines[0]]
-    divergences = laws.divergences(probes, [branch.products for branch in lines[0]], sigma)
-    local = Local(tuple(scores), divergences, laws.shared(scores), None)
+def _rate(laws: Laws, local: Local, lines: list[list[_Branch]], probes: Tensor, carried: Carriage) -> Rate:
     tangents = [laws.shared([branch.tangent for branch in line]) for line in lines]
-    slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
-    known = [slant for slant in slants if slant is not None]
+    known: list[Tensor] = []
+    if carried.memory is None:
+        slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
+        known = [slant for slant in slants if slant is not None]
     return replace(
-        laws.rate(local, local.drift, torch.stack(tangents)),
+        laws.rate(local, local.drift, torch.stack(tangents), carried),
         curvature=torch.stack([laws.shared([branch.curvature for branch in line]) for line in lines]),
         log_tangent=torch.stack(known) if known else None,
         moved=tuple(torch.stack([line[b].moved for line in lines]) for b in range(len(laws.laws))),

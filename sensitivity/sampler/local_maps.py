@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +26,10 @@ from sensitivity.jacobians.traces import Trace
 from sensitivity.measures.measure import Ratio
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.sampler.carried_density import Memory, Node, arrive, inside
 from sensitivity.sampler.carried_network import Law, Linked
-from sensitivity.sampler.step import Rate
+from sensitivity.sampler.step import Rate, State
+from sensitivity.sampler.tableau import Step
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,20 @@ class Local:
     divergences: Tensor | None
     drift: Tensor
     moved: Tensor | None
+
+
+class Carriage(NamedTuple):
+    """Log densities at one stage input.
+
+    Attributes:
+        logs: L_b, (laws, groups, batch), or None where none is carried.
+        memory: what the path remembers, the stage input included where it is a node; None along a stochastic path.
+        node: whether the stage input is a node.
+    """
+
+    logs: Tensor | None
+    memory: Memory | None = None
+    node: bool = False
 
 
 @dataclass
@@ -85,9 +102,11 @@ class Laws:
         noise = None if self.noise is None else self.noise[rows]
         return Laws(self.laws, self.trace, noise, Cost(away=self.cost.away))
 
-    def values(self, x: Tensor, sigma: Tensor, tangents: Tensor | None, *, step: int, stage: int) -> Local:
-        """Scores, divergences and Jacobian products at one stage input."""
-        parts = [self._of_law(law, x, sigma, tangents, step, stage) for law in self.laws]
+    def values(self, x: Tensor, tangents: Tensor | None, step: Step, stage: int) -> Local:
+        """Scores, Jacobian products and, where the step takes them, divergences at one stage input."""
+        trace = self.trace if step.takes_divergence(stage) else None
+        sigma = step.sigmas[stage]
+        parts = [self._of_law(law, x, sigma, tangents, trace, step.index, stage) for law in self.laws]
         scores = tuple(part[0] for part in parts)
         estimates = [part[1] for part in parts if part[1] is not None]
         products = [part[2] for part in parts if part[2] is not None]
@@ -96,9 +115,16 @@ class Laws:
         return Local(scores, divergences, self.shared(scores), moved)
 
     def _of_law(
-        self, law: Law, x: Tensor, sigma: Tensor, tangents: Tensor | None, step: int, stage: int
+        self,
+        law: Law,
+        x: Tensor,
+        sigma: Tensor,
+        tangents: Tensor | None,
+        trace: Trace | None,
+        step: int,
+        stage: int,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        products, trace = law.products, self.trace
+        products = law.products
         self.cost.evaluations += 1
         self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
         if trace is None:
@@ -132,6 +158,16 @@ class Laws:
             total = torch.add(total, term, alpha=law.share)
         return total
 
+    def carried(self, step: Step, stage: int, state: State, local: Local) -> Carriage:
+        """Log densities at a stage input from the local values there."""
+        if state.memory is None:
+            return Carriage(state.logs)
+        window, here = step.windows[stage], node(step, stage, state.x, local.scores, local.divergences)
+        if stage:
+            return Carriage(inside(state.memory, window, here), state.memory)
+        memory = arrive(state.memory, window, here)
+        return Carriage(memory.now.logs, memory, True)
+
     @property
     def product_error(self) -> float:
         """Largest stated relative error of the laws' Jacobian products; 0 for exact ones."""
@@ -142,27 +178,27 @@ class Laws:
         """Number of laws that the drift is made of, whatever their shares; carried networks come after them."""
         return sum(law.drives for law in self.laws)
 
-    def probes(self, x: Tensor, step: int, stage: int) -> Tensor:
+    def probes(self, x: Tensor, step: Step, stage: int) -> Tensor:
         """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""
-        if self.trace is None:
+        if self.trace is None or not step.takes_divergence(stage):
             return x.new_empty(0, *x.shape)
-        return self.trace.directions(x, self.noise, step=step, stage=stage)
+        return self.trace.directions(x, self.noise, step=step.index, stage=stage)
 
     def divergences(self, probes: Tensor, products: Sequence[Tensor], sigma: Tensor) -> Tensor | None:
         """div s_b from products J_b v with the probes, (laws, groups, batch)."""
-        if self.trace is None:
+        if self.trace is None or not len(probes):
             return None
         return torch.stack([self.trace.combine(probes, product, sigma) for product in products])
 
     def divergence_slopes(self, probes: Tensor, seconds: Sequence[Tensor]) -> Tensor | None:
         """∇div s_b·δ from D²s_b[v, δ]; a Gaussian control has a constant divergence and falls out."""
-        if self.trace is None:
+        if self.trace is None or not len(probes):
             return None
         plain = replace(self.trace, control=None)
         return torch.stack([plain.combine(probes, second) for second in seconds])
 
     def rates(self, local: Local, drift: Tensor) -> Tensor | None:
-        """q_b = div s_b + s_b·(s_b − s^w), (laws, groups, batch): the log density's rate along the path of `drift`."""
+        """div s_b + s_b·(s_b − s), (laws, groups, batch): what Itô's formula needs of a divergence."""
         if local.divergences is None:
             return None
         if len(self.laws) == 1 and drift is local.drift:
@@ -170,9 +206,10 @@ class Laws:
         excess = torch.stack([dot(score, score - drift) for score in local.scores])
         return local.divergences + excess[:, None]
 
-    def rate(self, local: Local, drift: Tensor, tangent: Tensor | None = None) -> Rate:
-        """The rate (s^w, q, ∂_w s^w) with the local values."""
-        return Rate(drift, self.rates(local, drift), tangent, scores=local.scores, divergences=local.divergences)
+    def rate(self, local: Local, drift: Tensor, tangent: Tensor | None, carried: Carriage) -> Rate:
+        """The rate (s^w, ∂_w s^w) with the local values and the memory of the log densities."""
+        logs = None if carried.memory is not None else self.rates(local, drift)
+        return Rate(drift, logs, tangent, memory=carried.memory, scores=local.scores, divergences=local.divergences)
 
     def source(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
         """ṡ_k for the K directions at log densities (laws, batch): (K, batch, *shape)."""
@@ -199,6 +236,12 @@ class Laws:
         self.cost.evaluations += len(parts)
         self.cost.products += len(parts) * len(cotangents)
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+
+def node(step: Step, stage: int, x: Tensor, scores: Sequence[Tensor], divergences: Tensor | None) -> Node:
+    """The stage input as a node; q = σ² div s."""
+    rate = None if divergences is None else divergences * step.table.levels[stage] ** 2
+    return Node(x, tuple(scores), rate)
 
 
 def _with_tangents(

@@ -27,6 +27,7 @@ class Outcome(Enum):
     STEP_TOO_COARSE = 3
     REMOVAL_CONTRADICTED = 4
     NONFINITE_DERIVATIVE = 5
+    GRID_ERROR = 6
     INEXACT_PRODUCTS = 8
     NO_POINT_NEAR = 9
 
@@ -44,17 +45,19 @@ class Outcome(Enum):
 _SENTENCES = {
     Outcome.FINISHED: "finished",
     Outcome.NONFINITE_SCORE: "non-finite score",
-    Outcome.LOG_RATIO_ERROR: "log-ratio error too large",
+    Outcome.LOG_RATIO_ERROR: "log-ratio error too large (random probes leave exp(log r) uncertain: give more probes, "
+    "trace='exact', a control, or a KernelRatio)",
     Outcome.STEP_TOO_COARSE: "step too coarse",
     Outcome.REMOVAL_CONTRADICTED: "the estimated density contradicts the removal",
-    Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product",
+    Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product, while the sample is sound",
+    Outcome.GRID_ERROR: "the grid's error in the log density is too large (take more steps, or add levels there)",
     Outcome.INEXACT_PRODUCTS: (
         "Jacobian products are differences too inexact to use (see product_error; take float64 or a network that torch "
         "can differentiate)"
     ),
     Outcome.NO_POINT_NEAR: "every influence is zero (no point near the path: do points and latents have one scale?)",
 }
-_HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED, Outcome.NONFINITE_DERIVATIVE)
+_HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED)
 
 
 @dataclass(frozen=True)

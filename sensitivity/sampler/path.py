@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
+from sensitivity.sampler.carried_density import Memory, Sums
 from sensitivity.sampler.carried_network import Law
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import Carriage, Cost, Laws
 from sensitivity.sampler.outcome import Outcome, Watch
 from sensitivity.sampler.step import Advance, Rate, Slope, State, advance, finite, required
 from sensitivity.sampler.tableau import Step, Tableau, find, steps
 
 LOG_RATIO_ERROR_LIMIT = 1.0
-"""Standard error of log p in nats above which a sample is marked: its source is uncertain by a factor e."""
+"""Error of log p in nats, of probes and grid together, above which a sample is marked: its source is uncertain by a
+factor e."""
 
 
 COARSE = 1.0
@@ -70,45 +73,104 @@ def sampling(laws: Laws) -> Slope:
     """Slope of plain sampling with the log densities carried along."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = laws.values(state.x, step.sigmas[stage], None, step=step.index, stage=stage)
-        return laws.rate(local, local.drift)
+        local = laws.values(state.x, None, step, stage)
+        return laws.rate(local, local.drift, None, laws.carried(step, stage, state, local))
 
     return slope
 
 
-def mark_log_error(watch: Watch, laws: Laws, logs: Tensor | None, level: float) -> None:
-    """Mark samples one of whose log densities has too large a standard error; one group has none to judge by."""
-    if logs is not None and logs.shape[1] > 1:
-        error = required(laws.summary(logs)[1])
-        watch.mark((error > LOG_RATIO_ERROR_LIMIT).any(0), Outcome.LOG_RATIO_ERROR, level)
+def mark_log_error(watch: Watch, laws: Laws, carried: Carriage, level: float) -> None:
+    """Mark samples one of whose log densities has too large an error, by its larger part: random probes or the grid.
+
+    One group of probes has no standard error: its noise is judged by how little neighbouring divergences agree.
+    """
+    if carried.logs is None or not (carried.node or carried.memory is None):
+        return
+    noise = torch.nan_to_num(required(laws.summary(carried.logs)[1]), nan=0.0)
+    grid = torch.zeros_like(noise)
+    if carried.memory is not None:
+        grid = carried.memory.now.error + carried.memory.within
+        if carried.logs.shape[1] == 1 and not (laws.trace is None or laws.trace.exact):
+            noise = carried.memory.now.noise.sqrt()
+    large = torch.hypot(noise, grid) > LOG_RATIO_ERROR_LIMIT
+    watch.mark((large & (noise >= grid)).any(0), Outcome.LOG_RATIO_ERROR, level)
+    watch.mark((large & (noise < grid)).any(0), Outcome.GRID_ERROR, level)
+
+
+def observed(laws: Laws, state: State, last: Step, watch: Watch | None = None) -> State:
+    """The state with its last node known: one call at the path's end, where a log density is carried."""
+    if state.memory is None:
+        return state
+    state = replace(state, memory=replace(state.memory, slants=()))
+    local = laws.values(state.x, None, last, 0)
+    carried = laws.carried(last, 0, state, local)
+    seen = replace(state, memory=carried.memory)
+    if watch is None:
+        return seen
+    mark_log_error(watch, laws, carried, last.start)
+    watch.mark(~seen.finite(), Outcome.NONFINITE_DERIVATIVE, last.start)
+    return seen.where(watch.running, state)
+
+
+class Logs(NamedTuple):
+    """Log densities of every law with their errors in nats, (laws, batch); None where none is carried.
+
+    `grid` is NaN along a stochastic path, where the grid's error is not estimated.
+    """
+
+    value: Tensor | None
+    error: Tensor | None
+    grid: Tensor | None
+
+
+def logs_of(laws: Laws, state: State) -> Logs:
+    """The newest log densities of a state."""
+    if state.memory is not None:
+        return Logs(*laws.summary(state.memory.now.logs), state.memory.now.error)
+    mean, error = laws.summary(state.logs)
+    return Logs(mean, error, None if mean is None else torch.full_like(mean, float("nan")))
+
+
+class Flow(NamedTuple):
+    """The probability flow from (x, σ) to σ_max.
+
+    Attributes:
+        x: x_max at σ_max, (batch, *shape).
+        increments: ∫ σ div s dσ for each law, (laws, groups, batch): log p_σ(x) = log p_σmax(x_max) − increment.
+        error: the grid's error of each in nats, (laws, batch).
+        cost: what was asked of the networks, per sample.
+    """
+
+    x: Tensor
+    increments: Tensor
+    error: Tensor
+    cost: Cost
 
 
 def integrate_density(
-    products: Products,
-    x: Tensor,
-    levels: Tensor,
-    trace: Trace,
-    noise: Noise | None,
-    tableau: Tableau | str = "heun",
-) -> tuple[Tensor, Tensor]:
-    """Follow the probability flow from (x, σ) through ascending levels up to σ_max.
+    laws: Sequence[Law], x: Tensor, levels: Tensor, trace: Trace, noise: Noise | None, tableau: Tableau | str = "heun"
+) -> Flow:
+    """Follow the probability flow of the first law from (x, σ) through ascending levels up to σ_max.
 
     Args:
-        products: the score with its Jacobian products.
+        laws: those whose log densities are followed; shares say whose flow it is.
         x: states at the first level, (batch, *shape).
-        levels: ascending levels, such as `Grid.reversed_from(sigma)`.
+        levels: ascending levels, such as `Grid.reversed_from(sigma)`; at σ_max alone there is nothing to follow.
         trace: how div s is estimated.
         noise: noise of the probes, None for the exact trace.
         tableau: the solver or its name.
-
-    Returns:
-        the state x_max at σ_max and the increment ∫ σ div s dσ, (groups, batch), one row per independent probe group:
-        log p_σ(x) = log p_σmax(x_max) − increment.
     """
     method = find(tableau) if isinstance(tableau, str) else tableau
-    laws = Laws((Law(products, 1.0),), trace, noise)
-    start = State(x, torch.zeros(1, trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
-    end = run(start, steps(levels, method, x), sampling(laws))
-    if end.logs is None:
+    start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
+    carried = Laws(tuple(laws), trace, noise)
+    *path, last = steps(levels, method, x, trace)
+    end = run(State(x, memory=start), path, sampling(carried))
+    sums: Sums = required_memory(observed(carried, end, last)).now if path else start.now
+    return Flow(end.x, sums.logs, sums.error, carried.cost)
+
+
+def required_memory(state: State) -> Memory:
+    """What a path remembers, where it is known to carry a log density."""
+    if state.memory is None:
         raise ValueError("the path carried no log density; pass a trace.")
-    return end.x, end.logs[0]
+    return state.memory

@@ -31,7 +31,7 @@ from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.sampler.carried_network import Law
 from sensitivity.sampler.local_maps import dot
-from sensitivity.sampler.step import Rate, Slope, State, advance, required
+from sensitivity.sampler.step import Rate, Slope, State, advance, combine_optional, required
 from sensitivity.sampler.tableau import Step, Table
 
 _STREAM = 3  # noise stream of the Brownian path
@@ -76,9 +76,9 @@ class SDE:
         return self.kappa != 1.0 or self.correction
 
     def weights(self, start: float, end: float) -> Table:
-        """One stage: B = ((1+κ)/2) Δv and B^L = ((1−κ)/2) Δv; the rest of Itô's formula is added by `Stochastic`."""
+        """One stage, B = ((1+κ)/2) Δv."""
         width = start**2 - end**2
-        return Table((start,), ((),), ((1 + self.kappa) / 2 * width,), ((),), ((1 - self.kappa) / 2 * width,))
+        return Table((start,), ((),), ((1 + self.kappa) / 2 * width,))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Stochastic:
         if step.end == 0.0:
             return advance(step, state, slope)
         rate = slope(step, 0, state)
-        after = state.plus(step.table.final, step.table.final_log, [rate])
+        after = self._drifted(step, state, rate)
         jump = self.jump(step, state.x)
         after = replace(after, x=after.x + jump)
         if state.logs is not None:
@@ -118,6 +118,15 @@ class Stochastic:
             slants = [self._slant(b, step, state, rate, after, jump) for b in range(len(self.laws))]
             after = replace(after, log_tangent=required(after.log_tangent) + torch.stack(slants, 1)[:, :, None])
         return after
+
+    def _drifted(self, step: Step, state: State, rate: Rate) -> State:
+        """The step without its noise; of the log density it has −½(1−κ)Δv q."""
+        weight = [-(1 - self.solver.kappa) / 2 * (step.start**2 - step.end**2)]
+        return replace(
+            state.plus(step.table.final, [rate]),
+            logs=combine_optional(state.logs, weight, [rate.logs]),
+            log_tangent=combine_optional(state.log_tangent, weight, [rate.log_tangent]),
+        )
 
     def jump(self, step: Step, x: Tensor) -> Tensor:
         """√(κΔv) ξ of this step, like x: the sum over the parts of the refined step."""

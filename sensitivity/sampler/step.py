@@ -1,11 +1,11 @@
 """One sampler step, three readings.
 
-A reading is a slope: a map from a stage input (x, L, δ, ζ) to its rate (s^w, q, ∂_w s^w, ∂²_w s^w); the step itself is
-the tableau and knows nothing of what is carried:
+A reading is a slope: a map from a stage input (x, δ, ζ) to its rate (s^w, ∂_w s^w, ∂²_w s^w); the step itself is the
+tableau and knows nothing of what is carried:
 
-- sampling and finite mass w:  slope (s^w, q);
-- tangent at w = 0:            slope (s, q, Jδ + ṡ): the exact derivative of the discrete step, since at w = 0 the
-                               source carries the factor w and the tangent of L drops out;
+- sampling and finite mass w:  slope s^w;
+- tangent at w = 0:            slope (s, Jδ + ṡ): the exact derivative of the discrete step, since at w = 0 the source
+                               carries the factor w and the tangent of L drops out;
 - cotangent:                   the transpose, from the same weights (`retreat`): with μ_j = B_j λ⁺ + Σ_{i>j} A_ij ν_i
                                and ν_j = J_jᵀ μ_j it is λ = λ⁺ + Σ_j ν_j; the source of stage j is paired with μ_j.
 """
@@ -13,11 +13,12 @@ the tableau and knows nothing of what is carried:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.tableau import Step
 
 
@@ -27,10 +28,11 @@ class State:
 
     Attributes:
         x: (batch, *shape).
-        logs: L_b per law and independent probe group, (laws, groups, batch), or None.
+        logs: L_b per law and independent probe group, (laws, groups, batch), along a stochastic path; else None.
         tangent: δ_k, (K, batch, *shape), or None.
         curvature: ζ_k, (K, batch, *shape), or None.
-        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order only.
+        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order along a stochastic path only.
+        memory: log densities along the nodes of a path without noise, or None where none is carried.
     """
 
     x: Tensor
@@ -38,16 +40,15 @@ class State:
     tangent: Tensor | None = None
     curvature: Tensor | None = None
     log_tangent: Tensor | None = None
+    memory: Memory | None = None
 
-    def plus(self, weights: Sequence[float], log_weights: Sequence[float], slopes: Sequence[State]) -> State:
-        """x + Σ_j w_j ẋ_j, likewise δ and ζ; L − Σ_j w^L_j q_j."""
-        minus = [-weight for weight in log_weights]
-        return State(
-            combine(self.x, weights, [slope.x for slope in slopes]),
-            combine_optional(self.logs, minus, [slope.logs for slope in slopes]),
-            combine_optional(self.tangent, weights, [slope.tangent for slope in slopes]),
-            combine_optional(self.curvature, weights, [slope.curvature for slope in slopes]),
-            combine_optional(self.log_tangent, minus, [slope.log_tangent for slope in slopes]),
+    def plus(self, weights: Sequence[float], slopes: Sequence[State]) -> State:
+        """x + Σ_j w_j ẋ_j, likewise δ and ζ; log densities are not moved by weights (see `transport` and `sde`)."""
+        return replace(
+            self,
+            x=combine(self.x, weights, [slope.x for slope in slopes]),
+            tangent=combine_optional(self.tangent, weights, [slope.tangent for slope in slopes]),
+            curvature=combine_optional(self.curvature, weights, [slope.curvature for slope in slopes]),
         )
 
     def finite(self) -> Tensor:
@@ -56,7 +57,7 @@ class State:
         for carried, leading in ((self.logs, 2), (self.tangent, 1), (self.curvature, 1), (self.log_tangent, 3)):
             if carried is not None:
                 good = good & finite(carried, leading)
-        return good
+        return good if self.memory is None else good & finite(self.memory.now.logs, 2)
 
     def where(self, running: Tensor, other: State) -> State:
         """This state for running samples, `other` for halted ones."""
@@ -71,6 +72,7 @@ class State:
             pick(column, self.tangent, other.tangent),
             pick(column, self.curvature, other.curvature),
             pick(running, self.log_tangent, other.log_tangent),
+            self.memory if self.memory is None or other.memory is None else self.memory.kept(running, other.memory),
         )
 
 
@@ -99,9 +101,11 @@ def advance(step: Step, state: State, slope: Slope) -> State:
     slopes: list[Rate] = []
     table = step.table
     for stage in range(len(table.levels)):
-        entry = state.plus(table.stages[stage], table.stages_log[stage], slopes) if stage else state
+        entry = state.plus(table.stages[stage], slopes) if stage else state
         slopes.append(slope(step, stage, entry))
-    return state.plus(table.final, table.final_log, slopes)
+        if slopes[-1].memory is not None:
+            state = replace(state, memory=slopes[-1].memory)
+    return state.plus(table.final, slopes)
 
 
 def retreat(step: Step, cotangent: Tensor, transpose: Transpose) -> Tensor:

@@ -1,15 +1,12 @@
 """Explicit one-step samplers as tables of weights.
 
-The probability flow is dx/dσ = −σ s(x, σ), and along it a log density moves by dL/dσ = σ q, where
-q = div s + s·(s − s^w) for the drift s^w (q = div s when the sampler follows s itself). Every explicit step from σ to
-σ′ is
+The probability flow is dx/dσ = −σ s(x, σ). Every explicit step from σ to σ′ is
 
     x_i = x + Σ_{j<i} A_ij s_j,   x⁺ = x + Σ_j B_j s_j,   s_j = s^w(x_j, σ_j),
-    L_i = L − Σ_{j<i} A^L_ij q_j,  L⁺ = L − Σ_j B^L_j q_j,
 
-with weights that depend on the two levels only. Runge–Kutta methods in σ have A_ij = −(σ′−σ) a_ij σ_j = A^L_ij. The
-exponential step (second-order DPM-Solver++, Lu et al. 2022, arXiv 2211.01095, algorithm 1) integrates the linear part
-of dx/dσ = (x − D)/σ exactly and, for the log density, takes the mid-point rule in log σ.
+with weights that depend on the two levels only. Runge–Kutta methods in σ have A_ij = −(σ′−σ) a_ij σ_j. The exponential
+step (second-order DPM-Solver++, Lu et al. 2022, arXiv 2211.01095, algorithm 1) integrates the linear part of
+dx/dσ = (x − D)/σ exactly. Log densities are no matter of the step: see `transport`.
 
 The tangent of a step has the same weights on s-dot and the Jacobian products; the cotangent is their transpose.
 """
@@ -25,18 +22,18 @@ import torch
 from torch import Tensor
 
 from sensitivity.grid import Grid
+from sensitivity.jacobians.traces import Trace
+from sensitivity.sampler.windows import Window, size_of, windows
 
 Row = tuple[float, ...]
 
 
 class Table(NamedTuple):
-    """Stage levels σ_j and the weights A, B, A^L, B^L of one step."""
+    """Stage levels σ_j and the weights A, B of one step."""
 
     levels: Row
     stages: tuple[Row, ...]
     final: Row
-    stages_log: tuple[Row, ...]
-    final_log: Row
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class Step:
         end: σ′.
         table: stage levels and weights.
         sigmas: the stage levels on the samples' device and in their dtype.
+        windows: weights of the log density at each stage input; empty where none is carried.
     """
 
     index: int
@@ -56,6 +54,11 @@ class Step:
     end: float
     table: Table
     sigmas: Tensor
+    windows: tuple[Window, ...] = ()
+
+    def takes_divergence(self, stage: int) -> bool:
+        """Whether this stage takes div s, where the run has a trace: at nodes, and along a stochastic path always."""
+        return not self.windows or self.windows[stage].own
 
 
 class Tableau(Protocol):
@@ -83,12 +86,12 @@ class RungeKutta:
     final: Row
 
     def weights(self, start: float, end: float) -> Table:
-        """The table; here A^L = A and B^L = B."""
+        """The table."""
         width = end - start
         levels = tuple(end if node == 1.0 else start + node * width for node in self.nodes)
         stages = tuple(tuple(-width * a * level for a, level in zip(row, levels, strict=False)) for row in self.stages)
         final = tuple(-width * b * level for b, level in zip(self.final, levels, strict=True))
-        return Table(levels, stages, final, stages, final)
+        return Table(levels, stages, final)
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,12 @@ class Exponential:
 
         With D_j = x_j + σ_j² s_j: x_1 = (σ_1/σ) x + (1 − σ_1/σ) D_0 and x⁺ = (σ′/σ) x + (1 − σ′/σ) D_1.
         """
-        middle, log_step = math.sqrt(start * end), math.log(start / end)
+        middle = math.sqrt(start * end)
         first = (1 - middle / start) * start**2
         last = 1 - end / start
         stages = ((), (first,))
         final = (last * first, last * middle**2)
-        stages_log = ((), (log_step / 2 * start**2,))
-        final_log = (0.0, log_step * middle**2)
-        return Table((start, middle), stages, final, stages_log, final_log)
+        return Table((start, middle), stages, final)
 
 
 EULER = RungeKutta("euler", 1, (0.0,), ((),), (1.0,))
@@ -138,27 +139,29 @@ EXPONENTIAL = Exponential()
 TABLEAUX: dict[str, Tableau] = {t.name: t for t in (EULER, HEUN, RK4, DOPRI5, EXPONENTIAL)}
 
 
-def steps(levels: Tensor, tableau: Tableau, like: Tensor, *, denoise: bool = False) -> list[Step]:
+def steps(levels: Tensor, tableau: Tableau, like: Tensor, trace: Trace | None = None) -> list[Step]:
     """Steps through consecutive `levels` (either direction), with stage levels placed beside the samples `like`.
 
-    `denoise` appends x⁺ = x + σ² s(x, σ) = D_σ(x) at the last level, which is Euler's step to σ′ = 0; log densities do
-    not exist there, so L stays at the last level.
+    One more is appended, x⁺ = x + σ² s(x, σ) = D_σ(x) at the last level, which is Euler's step to σ′ = 0: it denoises,
+    and its stage input is the last node of the log density. With a `trace`, steps have weights of the log density.
     """
     values = levels.tolist()
     tables = [tableau.weights(a, b) for a, b in pairwise(values)]
     ends = list(pairwise(values))
-    if denoise:
-        last = values[-1]
-        tables.append(Table((last,), ((),), (last**2,), ((),), (0.0,)))
-        ends.append((last, 0.0))
+    last = values[-1]
+    tables.append(Table((last,), ((),), (last**2,)))
+    ends.append((last, 0.0))
     sigmas = torch.tensor([table.levels for table in tables[: len(values) - 1]], dtype=torch.float64).to(like)
     rows = [*sigmas.unbind(), torch.tensor([values[-1]], dtype=torch.float64).to(like)]
-    return [Step(k, *ends[k], table, rows[k]) for k, table in enumerate(tables)]
+    places: list[tuple[Window, ...]] = [()] * len(tables)
+    if trace is not None:
+        places = windows(values, [table.levels for table in tables], like, size_of(tableau.order, not trace.exact))
+    return [Step(k, *ends[k], table, rows[k], places[k]) for k, table in enumerate(tables)]
 
 
-def of_grid(grid: Grid, tableau: Tableau, like: Tensor, *, denoise: bool = False) -> list[Step]:
-    """Steps down a grid."""
-    return steps(grid.levels, tableau, like, denoise=denoise)
+def of_grid(grid: Grid, tableau: Tableau, like: Tensor, trace: Trace | None = None) -> list[Step]:
+    """Steps down a grid, and the denoising one."""
+    return steps(grid.levels, tableau, like, trace)
 
 
 def find(name: str) -> Tableau:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity import Grid, Points, Toward, log_density, resample, sample_sensitivity
+from sensitivity import Grid, KernelRatio, Points, Toward, log_density, resample, sample_sensitivity
 from sensitivity.measures.classifier_training import RatioNetwork, train_ratio_classifier
 from sensitivity.measures.measure import Ratio
 from studies.retraining import synthetic
@@ -77,30 +77,9 @@ def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> 
     return np.where(found.outcome.finished.cpu().numpy()[:, None] & np.isfinite(moved), moved, 0.0)
 
 
-class KernelRatio(Ratio):
-    """log r and its gradient from two kernel densities of one bandwidth: the data's own law is the base law."""
-
-    def __init__(self, new: Points, base: Points) -> None:
-        self.new, self.base = new, base
-
-    def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """log r (batch,) and ∇ log r, like x."""
-        (log_new, new), (log_base, base) = (law.log_density_and_score(x, sigma) for law in (self.new, self.base))
-        return log_new - log_base, new - base
-
-    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """log ν_σ − log ρ_σ, (batch,)."""
-        return self.log_density_and_score(x, sigma)[0]
-
-    def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """∇² log r · tangent, like x."""
-        return self.new.score_product(x, sigma, tangent) - self.base.score_product(x, sigma, tangent)
-
-
 def kernel(bench: Bench, change: Change) -> Ratio:
     """The log-ratio of two kernel densities."""
-    new, base = (Points(images, bandwidth=bench.bandwidth) for images in (change.added, bench.train.images))
-    return KernelRatio(new, base)
+    return KernelRatio(change.added, bench.train.images, bench.bandwidth)
 
 
 def classifier(bench: Bench, change: Change) -> Ratio:

@@ -3,8 +3,8 @@
 import pytest
 
 from sensitivity.jacobians.traces import Trace
+from sensitivity.sampler import local_maps
 from sensitivity.sampler.local_maps import Laws
-from sensitivity.sampler.tableau import RungeKutta
 from studies.convergence import exact, verdicts
 from studies.convergence.config import Config
 from studies.running.tables import decode, encode, frame
@@ -15,7 +15,7 @@ CONFIG = Config(etas=(1e-2, 1e-3, 1e-4))
 
 def order_claims(dimension):
     """Claim (a) from a small cell of one dimension."""
-    cell = Cell("exact", {"part": "exact", "dimension": dimension, "latents": 8, "steps": 30}, seed=0)
+    cell = Cell("exact", {"part": "exact", "dimension": dimension, "latents": 8, "steps": 100}, seed=0)
     rows = frame(decode(encode(cell.name, exact.run(cell, CONFIG))))
     return list(verdicts._order(rows))[:1]
 
@@ -39,14 +39,13 @@ def undivided_probes(patch):
 
 def dropped_sigma(patch):
     """dL/dσ = div s in place of σ div s."""
-    right = RungeKutta.weights
+    right = local_maps.node
 
-    def weights(self, start, end):
-        table = right(self, start, end)
-        stages = tuple(tuple(a / start for a in row) for row in table.stages_log)
-        return table._replace(stages_log=stages, final_log=tuple(b / start for b in table.final_log))
+    def node(step, stage, *rest):
+        here = right(step, stage, *rest)
+        return here if here.rate is None else here._replace(rate=here.rate / step.table.levels[stage])
 
-    patch.setattr(RungeKutta, "weights", weights)
+    patch.setattr(laws, "node", node)
 
 
 @pytest.mark.parametrize("dimension", [1, 2])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,7 @@ from support.engine import SIGMA_MAX, SIGMA_MIN, case, check_line
 
 from sensitivity import Grid, Points, Toward, influence, resample, sample_sensitivity
 from sensitivity.jacobians.traces import Trace
-from sensitivity.readings.second_order import curvature_slope
+from sensitivity.readings.second_order import _carried
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.tableau import RungeKutta, Table
 
@@ -27,7 +25,7 @@ def _drop_sigma(patch):
         levels = tuple(start + node * width for node in self.nodes)
         stages = tuple(tuple(-width * a for a in row) for row in self.stages)
         final = tuple(-width * b for b in self.final)
-        return Table(levels, stages, final, stages, final)
+        return Table(levels, stages, final)
 
     patch.setattr(RungeKutta, "weights", weights)
 
@@ -60,16 +58,20 @@ def test_the_quantile_oracle_catches_it(plant, monkeypatch):
 
 def _check_resample():
     problem = case("d2_k3_s0", samples=2)
-    grid = Grid(SIGMA_MAX, SIGMA_MIN, 16, spacing="log")
+    grid = Grid(SIGMA_MAX, SIGMA_MIN, 48, spacing="log")
     truth = problem.truth.sample(problem.latents.numpy(), 0.5, SIGMA_MAX, SIGMA_MIN)
     found = resample(problem.score, problem.latents, problem.change, 0.5, grid, anchor=problem.exact, solver="dopri5")
     assert_close(found.samples, np.asarray(truth), rtol=0, atol=1e-3)
 
 
 def test_a_density_that_ignores_the_foreign_path_is_caught(monkeypatch):
-    """Assert that leaving out s·(s − s^w) makes resampling miss the true mixture, which it meets otherwise."""
+    """Assert that leaving out what the path does beyond the law's own flow makes resampling miss the true mixture."""
     _check_resample()
-    monkeypatch.setattr(Laws, "rates", lambda self, local, drift: local.divergences)
+
+    def nothing(window, nodes, b):
+        return nodes[0].x.new_zeros(len(window.rates), len(nodes[0].x))
+
+    monkeypatch.setattr("sensitivity.sampler.carried_density._path", nothing)
     with pytest.raises(AssertionError):
         _check_resample()
 
@@ -118,15 +120,12 @@ def test_a_log_density_that_is_not_differentiated_is_caught(monkeypatch):
     """Assert that dropping L̇ from the second order breaks its agreement with second differences."""
     _check_second()
 
-    def frozen(laws, watch):
-        slope = curvature_slope(laws, watch)
+    known = _carried
 
-        def without(step, stage, state):
-            rate = slope(step, stage, state)
-            return replace(rate, log_tangent=torch.zeros_like(rate.log_tangent))
+    def frozen(*args):
+        carried, slants = known(*args)
+        return carried, torch.zeros_like(slants)
 
-        return without
-
-    monkeypatch.setattr("sensitivity.readings.first_order.curvature_slope", frozen)
+    monkeypatch.setattr("sensitivity.readings.second_order._carried", frozen)
     with pytest.raises(AssertionError):
         _check_second()

@@ -78,3 +78,39 @@ def points(draw: st.DrawFn, law: Parameters, sigma: float, n: int = 8, spread: f
     noise = rng.standard_normal((n, law.dimension))
     scale = np.sqrt(np.trace(law.covariances, axis1=1, axis2=2)[which] / law.dimension + sigma**2)
     return law.means[which] + spread * scale[:, None] * noise
+
+
+class Images(NamedTuple):
+    """An image-like mixture: weights (K,), means (K, d), variances (K, d), few of them large, the rest one small noise.
+
+    Axes are as good as any for a grid's error, and Rademacher probes are exact for one component.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+
+
+def image_law(dimension: int, components: int, rank: int, noise: float, scale: float, seed: int) -> Images:
+    """`components` centres of size `scale`, `rank` directions of falling variance each, `noise` elsewhere."""
+    rng = np.random.default_rng(seed)
+    variances = np.full((components, dimension), noise**2)
+    for row in variances:
+        chosen = rng.choice(dimension, min(rank, dimension), replace=False)
+        row[chosen] += scale**2 * np.exp(-np.linspace(0, 3, len(chosen))) * dimension / max(rank, 1)
+    raw = rng.uniform(0.5, 1.5, components)
+    return Images(raw / raw.sum(), 0.5 * scale * rng.standard_normal((components, dimension)), variances)
+
+
+@st.composite
+def images(draw: st.DrawFn, dimensions: tuple[int, ...] = (1, 2, 16, 64, 256, 784, 3072)) -> Images:
+    """Image-like laws, low rank or isotropic, noise from .003 to .6; several components where a trace may be exact."""
+    dimension = draw(st.sampled_from(dimensions))
+    return image_law(
+        dimension,
+        draw(st.integers(1, 4)) if dimension <= 16 else 1,
+        draw(st.sampled_from((0, 1, 5, 20))),
+        10 ** draw(st.floats(-2.5, -0.2)),
+        draw(st.sampled_from((0.25, 0.5, 1.0))),
+        draw(st.integers(0, 2**32 - 1)),
+    )

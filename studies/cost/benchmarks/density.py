@@ -79,6 +79,7 @@ def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
     with torch.no_grad():
         levels = problem.grid.reversed_from(SIGMA_MIN)
         noise = _Kept(signs.reshape(x.shape))
-        end, change = integrate_density(products, x, levels, Trace.resolve("hutchinson", 1, x[0].numel()), noise)
-        own = problem.anchor.log_density(end, levels[-1].to(x)) - change[0]
+        trace = Trace.resolve("hutchinson", 1, x[0].numel())
+        flow = integrate_density([Law(products, 1.0)], x, levels, trace, noise)
+        own = problem.anchor.log_density(flow.x, levels[-1].to(x)) - flow.increments[0, 0]
     return ((own - theirs) / theirs).abs()

@@ -12,8 +12,9 @@ from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, sample_s
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
+from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.local_maps import Law, Laws
-from sensitivity.sampler.path import run, sampling
+from sensitivity.sampler.path import observed, run, sampling
 from sensitivity.sampler.step import State
 from sensitivity.sampler.tableau import find, of_grid
 from sensitivity.scores.score import Score
@@ -67,6 +68,7 @@ def sample_with_density(score: Score, latents: Tensor, grid: Grid, seed: int) ->
     noise = Noise.draw(len(latents), seed=seed, device=latents.device)
     products = Products(score).choose(latents[:1], torch.tensor(grid.sigma_max).to(latents))
     laws = Laws((Law(products, 1.0),), trace, noise)
-    start = State(latents, latents.new_zeros(1, trace.groups, len(latents)))
+    start = State(latents, memory=Memory.start(latents.new_zeros(1, trace.groups, len(latents))))
+    *path, last = of_grid(grid, find("heun"), latents, trace)
     with torch.no_grad():
-        return run(start, of_grid(grid, find("heun"), latents), sampling(laws))
+        return observed(laws, run(start, path, sampling(laws)), last)

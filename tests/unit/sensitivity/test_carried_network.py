@@ -20,7 +20,7 @@ from sensitivity import (
 )
 from studies.bridge import ExactLaw
 
-FINE = Grid(SIGMA_MAX, SIGMA_MIN, 16, spacing="log")
+FINE = Grid(SIGMA_MAX, SIGMA_MIN, 64, spacing="log")
 COARSE = Grid(SIGMA_MAX, SIGMA_MIN, 8)
 
 
@@ -77,7 +77,7 @@ def test_its_standard_error_leaves_groups_out_of_both_densities():
         problem.score,
         latents,
         Toward(_network(problem)),
-        Grid(SIGMA_MAX, SIGMA_MIN, 5),
+        Grid(SIGMA_MAX, SIGMA_MIN, 14),
         anchor=problem.exact,
         **options,
     )

@@ -55,17 +55,16 @@ def test_flow_with_exact_trace_matches_oracle(name: str) -> None:
     assert torch.equal(error, torch.zeros_like(error))
 
 
-@pytest.mark.parametrize(("solver", "order", "steps"), [("euler", 1, 24), ("heun", 2, 24), ("rk4", 4, 16)])
-def test_flow_converges_at_the_order_of_its_solver(solver: str, order: int, steps: int) -> None:
-    """Assert the local slope of the median error under refinement, within 0.35 at these coarse grids."""
+@pytest.mark.parametrize(("solver", "steps"), [("euler", 24), ("heun", 24), ("exponential", 24), ("rk4", 16)])
+def test_flow_converges_at_fourth_order_whatever_the_solver(solver: str, steps: int) -> None:
+    """Assert that refining the grid fourfold divides the median error by more than 4^3.5: L is taken along the path."""
     model, x = engine_measure(law("d2_k3_s0")), states("d2_k3_s0", 20)
     errors = []
     for factor in (1, 2, 4):
         grid = Grid(20.0, SIGMA, steps * factor, spacing="log")
         value, _ = log_density(model.score, x, SIGMA, anchor=model, grid=grid, trace="exact", solver=solver)
         errors.append(float((value - truth("d2_k3_s0", x)).abs().median()))
-    slopes = np.diff(np.log2(errors))
-    assert abs(slopes[-1] + order) < 0.35
+    assert np.log2(errors[0] / errors[-1]) / 2 > 3.5
 
 
 def test_matched_anchor_error_is_within_its_bound() -> None:
@@ -185,7 +184,7 @@ def test_gradient_of_the_computed_density_is_the_score() -> None:
     def score(y: Tensor, sigma: Tensor) -> Tensor:
         return model.score(y - shift, sigma)
 
-    options = {"anchor": model, "grid": Grid(80.0, SIGMA, 48), "trace": "exact"}
+    options = {"anchor": model, "grid": Grid(80.0, SIGMA, 96), "trace": "exact"}
     value, _ = log_density(score, x, SIGMA, differentiable=True, **options)
     gradient, moved = torch.autograd.grad(value.sum(), (x, shift))
     assert_close(gradient, model.score(x.detach(), SIGMA), rtol=0.0, atol=2e-3)

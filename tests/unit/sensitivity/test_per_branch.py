@@ -79,7 +79,7 @@ def _follow(score, x, steps=100):
     return x
 
 
-FINE = Grid(SIGMA_MAX, SIGMA_MIN, 40, spacing="log")
+FINE = Grid(SIGMA_MAX, SIGMA_MIN, 56, spacing="log")
 
 
 def test_finite_mass_under_guidance_is_the_guided_flow_of_the_changed_laws():

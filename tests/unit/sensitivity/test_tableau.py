@@ -56,13 +56,6 @@ def test_exponential_weights_are_dpm_solver_in_the_denoiser(start, ratio):
     assert_close(x + sum(b * s for b, s in zip(table.final, scores, strict=True)), last, rtol=1e-9, atol=1e-9)
 
 
-def test_exponential_log_weights_are_exact_for_white_noise():
-    """Assert that q = −d/σ², the rate of pure noise, is integrated to −d log(σ/σ′) without error."""
-    table = EXPONENTIAL.weights(3.0, 0.5)
-    change = -sum(w * (-1 / level**2) for w, level in zip(table.final_log, table.levels, strict=True))
-    assert_close(change, math.log(6.0), rtol=1e-14)
-
-
 @pytest.mark.parametrize("method", [*RUNGE_KUTTA, EXPONENTIAL], ids=lambda method: method.name)
 def test_every_step_moves_white_noise_towards_its_exact_place(method):
     """Assert that for p = N(0, I) the sample x√((1+σ′²)/(1+σ²)) is met within the error of one small step."""
@@ -76,11 +69,11 @@ def test_every_step_moves_white_noise_towards_its_exact_place(method):
     assert abs(moved - math.sqrt((1 + end**2) / (1 + start**2))) < 10.0 * 0.1 ** (method.order + 2)
 
 
-def test_the_denoising_step_returns_the_denoiser_and_leaves_the_log_density():
-    """Assert that x⁺ = x + σ² s at the last level with log weight zero."""
+def test_the_denoising_step_returns_the_denoiser():
+    """Assert that x⁺ = x + σ² s at the last level."""
     like = torch.zeros(1, 1)
-    final = of_grid(Grid(2.0, 0.5, 3), HEUN, like, denoise=True)[-1]
-    assert (final.table.levels, final.table.final, final.table.final_log) == ((0.5,), (0.25,), (0.0,))
+    final = of_grid(Grid(2.0, 0.5, 3), HEUN, like)[-1]
+    assert (final.table.levels, final.table.final) == ((0.5,), (0.25,))
     assert (final.start, final.end, final.index) == (0.5, 0.0, 3)
 
 

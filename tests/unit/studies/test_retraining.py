@@ -7,7 +7,6 @@ import torch
 from scipy import ndimage, stats
 from support.close import assert_close
 
-from sensitivity import Points
 from studies import data
 from studies.retraining import bench, changes, halves, measures, predictors, reading, synthetic
 from studies.retraining.cells import cells, run_cell
@@ -172,7 +171,7 @@ def test_more_images_than_there_are_is_an_error(tmp_path):
 def test_the_kernel_ratio_is_the_difference_of_two_kernel_densities():
     """Assert log r and its gradient by automatic differentiation."""
     points = torch.from_numpy(RNG.standard_normal((12, 3)))
-    ratio = predictors.KernelRatio(Points(points[:4], bandwidth=0.4), Points(points, bandwidth=0.4))
+    ratio = predictors.KernelRatio(points[:4], points, 0.4)
     x = torch.from_numpy(RNG.standard_normal((5, 3))).requires_grad_()
     value = ratio.log_density(x, 0.5)
     assert_close(torch.autograd.grad(value.sum(), x)[0], ratio.score(x.detach(), 0.5), rtol=1e-9)

@@ -1,0 +1,155 @@
+"""Where along a path log densities are taken, and with which weights.
+
+A node is the state at the start of a step (the last one is the state at the path's end); its divergence is taken there,
+once. A log density at node j sums the increments of all intervals before it. Those that have two nodes on either side
+(or lie at the start) are final; the newest one rests on nodes behind it and is taken anew when the next node is known.
+Inner stages of a step take no divergence: q is extrapolated from the nodes, the stage's own score is used. Where few
+nodes are known, in the first two steps (four of solvers of high order), their divergence is taken too.
+
+Each increment is taken in three variables and by windows of four and of three nodes, which states its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights
+
+
+def size_of(order: int, random: bool) -> int:
+    """Nodes of a window: 4 (fourth order), and 6 and 8 for solvers of order 4 and 5.
+
+    Random probes keep to 4: extrapolation to inner stages from more nodes would multiply their noise.
+    """
+    return 4 if random else {4: 6, 5: 8}.get(order, 4)
+
+
+WIDE = 2.0
+"""Ratio of an interval's levels above which its error is the largest difference between all three variables: a scale
+of the data may lie within such an interval and show at neither end."""
+
+
+class Interval(NamedTuple):
+    """One interval of a window.
+
+    Attributes:
+        parts: number of smaller windows its error is judged by.
+        wide: whether σ changes by more than the factor `WIDE`.
+        noise: Σ W²/Σ (W − W′)² over windows of four (W) and of three (W′): independent noise in q makes an increment's
+            variance this multiple of the squared difference between the two; 0 where there is one window only.
+    """
+
+    parts: int
+    wide: bool
+    noise: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """Weights at one stage input; rows are, interval by interval, the variables for each of its windows.
+
+    Attributes:
+        levels: σ of the nodes in the window and, last, of the stage input.
+        size: number of nodes of a full window.
+        own: whether the stage input takes a divergence of its own.
+        settled: how many of the intervals are final once this node is known.
+        intervals: those that are summed here, in order.
+        rates, defects, bends: coefficients of q_i, g_i·c_l and g_i·(D_{m+1} − D_m), (rows, …).
+        checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
+            (inner stages × variables, nodes).
+    """
+
+    levels: Levels
+    size: int
+    own: bool
+    settled: int
+    intervals: tuple[Interval, ...]
+    rates: Tensor
+    defects: Tensor
+    bends: Tensor
+    checks: Tensor
+
+
+def windows(
+    nodes: Sequence[float], stages: Sequence[Sequence[float]], like: Tensor, size: int = 4
+) -> list[tuple[Window, ...]]:
+    """The windows of every step's stages; `nodes` are the levels of the path, `stages` those of each step."""
+    return [
+        tuple(
+            _inside(nodes, k, level, like, size)
+            if j
+            else _at_node(nodes, k, stages[k - 1][1:] if k else (), like, size)
+            for j, level in enumerate(levels)
+        )
+        for k, levels in enumerate(stages)
+    ]
+
+
+def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tensor, size: int) -> Window:
+    first, half = max(0, j - size + 1), size // 2
+    levels = tuple(nodes[first : j + 1])
+    start = j - half if j >= size else 0
+    settled = j - half + 1 - start if j >= size - 1 else 0
+    rows: list[Form] = []
+    intervals = []
+    for interval in range(start - first, j - first):
+        own = _windows_of(levels, interval)
+        intervals.append(own[0])
+        rows += own[1]
+    checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
+    return _window(levels, size, True, settled, tuple(intervals), rows, checks, like)
+
+
+def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
+    count = len(levels)
+    spans = [(0, count - 1)]
+    if count > 2:
+        spans += [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
+    rows = [form(levels, interval, v, a, b, b + 1) for a, b in spans for v in range(len(VARIABLES))]
+    noise = 0.0
+    if len(spans) > 1:
+        whole, part = rows[0].rates, rows[len(VARIABLES)].rates
+        noise = float(np.square(whole).sum() / np.square(whole - part).sum())
+    high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
+    return Interval(len(spans) - 1, high > WIDE * low, noise), rows
+
+
+def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
+    first, own = max(0, k - size + 2), k < size - 2
+    levels = (*nodes[first : k + 1], level)
+    last = len(levels) - 1
+    rows = [form(levels, last - 1, v, 0, last, last + own) for v in range(len(VARIABLES))]
+    return _window(levels, size, own, 0, (Interval(0, False, 0.0),), rows, [], like)
+
+
+def _window(
+    levels: Levels,
+    size: int,
+    own: bool,
+    settled: int,
+    intervals: tuple[Interval, ...],
+    rows: Sequence[Form],
+    checks: Sequence[Array],
+    like: Tensor,
+) -> Window:
+    def column(name: str) -> Tensor:
+        if not rows:
+            return like.new_zeros(0, 0)
+        table = np.stack([getattr(row, name).reshape(-1) for row in rows])
+        return torch.from_numpy(table).to(like)
+
+    known = torch.from_numpy(np.stack(checks)).to(like) if checks else like.new_zeros(0, 0)
+    return Window(levels, size, own, settled, intervals, column("rates"), column("defects"), column("bends"), known)
+
+
+def _checks(levels: Levels, level: float) -> list[Array]:
+    """For each variable, ∫ q from the last node but one to a level, with the last node less without it."""
+    whole = [log_weights(levels, levels[-2], level, v) for v in range(len(VARIABLES))]
+    before = [log_weights(levels[:-1], levels[-2], level, v) for v in range(len(VARIABLES))]
+    return [a - np.append(b, 0.0) for a, b in zip(whole, before, strict=True)]

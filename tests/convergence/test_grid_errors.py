@@ -1,0 +1,186 @@
+"""True against stated errors of log densities carried along a path, from one to 3072 dimensions.
+
+The law is exact, so that log p at the computed end states is the truth and no reference flow is needed. The table of
+errors is printed by `pytest -m slow -s tests/convergence/test_grid_errors.py -k table`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from support.strategies import Images, image_law, images
+
+from oracles import GaussianMixture
+from sensitivity import (
+    DiscreteDDPM,
+    GaussianAnchor,
+    Grid,
+    Mixture,
+    Outcome,
+    Points,
+    RectifiedFlow,
+    Toward,
+    influence,
+    log_density,
+    sample_sensitivity,
+)
+
+DDPM = DiscreteDDPM((1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0))
+GRIDS = {
+    "karras 20": Grid(20.0, 0.05, 20),
+    "karras 50": Grid(20.0, 0.05, 50),
+    "to .002": Grid(80.0, 0.002, 40),
+    "log 30": Grid(20.0, 0.02, 30, spacing="log"),
+    "linear 30": Grid(5.0, 0.1, 30, spacing="linear"),
+    "ddpm 50": DDPM.grid(50),
+    "flow matching 50": RectifiedFlow().grid(50),
+    "flow matching 20": RectifiedFlow().grid(20),
+}
+QUICK = (Phase.explicit, Phase.generate)
+SOLVERS = ("euler", "heun", "exponential", "rk4")
+
+
+def _engine(law: Images) -> Mixture:
+    return Mixture(*(torch.from_numpy(part) for part in law))
+
+
+def _latents(law: Images, sigma_max: float, seed: int = 0, count: int = 2) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    which = rng.choice(len(law.weights), count, p=law.weights)
+    spread = np.sqrt(law.variances[which] + sigma_max**2)
+    return torch.from_numpy(law.means[which] + spread * rng.standard_normal(spread.shape))
+
+
+def _case(law: Images, grid: Grid, solver: str, probes: int = 2):
+    """The result of a run, its true error of log p and the stated ones, (batch,)."""
+    base = _engine(law)
+    new = Toward(Mixture(None, base.means[:1] + 0.01, base.means.new_full(base.means[:1].shape, 0.25)))
+    trace = "exact" if base.means.shape[1] <= 16 else "hutchinson"  # exact too, with signs and one component
+    options = {"anchor": base, "trace": trace, "probes": probes, "seed": 0, "solver": solver}
+    found = sample_sensitivity(base.score, _latents(law, grid.sigma_max), new, grid, **options)
+    truth = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(found.samples.numpy())
+    error = (found.log_density - torch.from_numpy(np.asarray(truth))).abs()
+    return found, error, torch.hypot(found.grid_error, found.log_density_error)
+
+
+def _check(law: Images, grid: Grid, solver: str) -> None:
+    found, error, stated = _case(law, grid, solver)
+    bad = found.outcome.finished & ~(error <= 3 * stated + 1e-6)
+    if bool(bad.any()):
+        raise AssertionError(f"marked finished with an error of {error[bad].tolist()}, stated {stated[bad].tolist()}")
+
+
+@settings(max_examples=20, phases=QUICK, suppress_health_check=list(HealthCheck), deadline=None)
+@given(images((1, 2, 16, 64, 256)), st.sampled_from(sorted(GRIDS)), st.sampled_from(SOLVERS))
+def test_no_finished_sample_errs_by_more_than_three_times_the_stated_error(law, name, solver):
+    """Assert that log p at the end state is within three stated errors, or the sample is not called finished."""
+    _check(law, GRIDS[name], solver)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, phases=QUICK, suppress_health_check=list(HealthCheck), deadline=None)
+@given(images(), st.sampled_from(sorted(GRIDS)), st.sampled_from(SOLVERS))
+def test_no_finished_sample_of_five_hundred_laws_errs_by_more_than_stated(law, name, solver):
+    """Assert the same up to 3072 dimensions."""
+    _check(law, GRIDS[name], solver)
+
+
+def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
+    """Assert, for an isotropic Gaussian at d = 3072 and 50 of a DDPM's times, that the error is stated and refused."""
+    d = 3072
+    law = GaussianAnchor(torch.zeros(d).double(), torch.tensor(0.25).double())
+    grid = DDPM.grid(50)
+    latents = grid.sigma_max * torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
+    new = Toward(Mixture(None, torch.full((1, d), 0.01).double(), torch.tensor(0.25).double()))
+    found = sample_sensitivity(law.score, latents, new, grid, anchor=law, probes=4, seed=0)
+    error = (found.log_density - law.log_density(found.samples, grid.sigma_min)).abs()
+    assert bool((error < 0.05).all())  # 57 nats before
+    assert bool((found.grid_error > error).all())
+    assert found.outcome[0] is Outcome.GRID_ERROR
+    assert "more steps, or add levels" in found.outcome.sentence
+    assert bool((found.sensitivity.flatten(1).norm(dim=1) < 1).all())  # 2.5e21 before
+
+
+@pytest.mark.parametrize("d", [16, 64, 784, 3072])
+@pytest.mark.parametrize("solver", ["euler", "heun", "exponential"])
+def test_twenty_and_fifty_steps_know_their_error_in_any_dimension(d, solver):
+    """Assert that log p of an isotropic Gaussian is within the stated error, with 50 steps within .03 nat."""
+    law = image_law(d, 1, 0, 0.5, 0.0, 0)
+    for steps in (20, 50):
+        found, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
+        assert bool((error <= stated).all())
+    assert bool((error < 0.03).all())  # 102 nats with 20 steps before
+    assert bool(found.outcome.finished.all())
+
+
+def test_influences_in_image_size_are_finite_numbers():
+    """Assert at d = 784 that 50 and 100 steps agree and that `Toward` the point gives the same; 1e25 before."""
+    d = 784
+    law = GaussianAnchor(torch.zeros(d).double(), torch.tensor(0.25).double())
+    grid = Grid(20.0, 0.05, 50)
+    latents = 20 * torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
+    points = 0.5 * torch.randn(3, d, generator=torch.Generator().manual_seed(1)).double()
+    options = {"anchor": law, "probes": 2, "seed": 0}
+    found = influence(law.score, latents, lambda x: x[:, 0], points, grid, **options)
+    alone = sample_sensitivity(law.score, latents, Toward(Points(points[:1])), grid, **options)
+    assert bool(found.outcome.finished.all())
+    fine = influence(law.score, latents, lambda x: x[:, 0], points, Grid(20.0, 0.05, 100), **options)
+    torch.testing.assert_close(found.values, fine.values, rtol=0.1, atol=1e-3)
+    torch.testing.assert_close(found.values[:, 0], alone.sensitivity[:, 0], rtol=1e-9, atol=1e-12)
+
+
+def test_flow_matching_grids_are_right_or_not_finished():
+    """Assert at d = 256, where the log density erred by e^47, that it is within the stated error."""
+    for scale in (0.0, 0.5):
+        law = image_law(256, 1, 5 if scale else 0, 0.5, scale, 0)
+        _, error, stated = _case(law, RectifiedFlow().grid(50), "heun")
+        assert bool((error <= stated).all())
+        assert bool((error < 1).all())
+
+
+@pytest.mark.parametrize("d", [16, 784, 3072])
+def test_the_default_log_density_is_within_its_stated_error(d):
+    """Assert it for the default grid and solver, low rank plus noise .1."""
+    law = image_law(d, 1, 10, 0.1, 0.5, 1)
+    base, x = _engine(law), _latents(law, 0.05)
+    found = log_density(base.score, x, 0.05, anchor=base, trace="hutchinson", probes=2, seed=0)
+    truth = GaussianMixture.diagonal(*law).noised(0.05).log_density(x.numpy())
+    error = (found.value - torch.from_numpy(np.asarray(truth))).abs()
+    assert bool((error <= torch.hypot(found.grid_error, found.standard_error)).all())
+    assert bool((found.grid_error < 0.5).all())
+
+
+@pytest.mark.slow
+def test_table(capsys):
+    """Print true and stated errors; assert that 50 steps leave less than .2 nat at every dimension."""
+    rows = []
+    for d in (64, 784, 3072):
+        law = image_law(d, 1, 8, 0.01, 0.5, 5)
+        for steps in (20, 50):
+            for solver in ("euler", "heun", "exponential"):
+                found, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
+                rows.append((d, steps, solver, float(error.max()), float(stated.max()), found.outcome.sentence))
+    with capsys.disabled():
+        print("\n   d steps solver        true   stated  outcome")
+        for d, steps, solver, error, stated, sentence in rows:
+            print(f"{d:4d} {steps:5d} {solver:11s} {error:6.3f} {stated:8.3f}  {sentence[:40]}")
+    assert all(row[3] < 0.2 for row in rows if row[1] == 50)
+
+
+def test_a_sample_whose_derivative_overflows_is_sampled_to_the_end():
+    """Assert that an absurd anchor spoils the derivative, says so, and leaves the sample where it belongs."""
+
+    class Absurd:
+        def log_density(self, x, sigma):
+            return x.new_full(x.shape[:1], -1e6)
+
+    law = _engine(image_law(2, 1, 0, 0.5, 0.0, 0))
+    new, grid, latents = Toward(Mixture(None, law.means + 0.1, 0.25)), Grid(20.0, 0.05, 20), torch.ones(2, 2).double()
+    right = sample_sensitivity(law.score, latents, new, grid, anchor=law)
+    found = sample_sensitivity(law.score, latents, new, grid, anchor=Absurd())
+    torch.testing.assert_close(found.samples, right.samples, rtol=1e-12, atol=1e-12)
+    assert found.outcome[0] is Outcome.NONFINITE_DERIVATIVE
+    assert not bool(torch.isfinite(found.sensitivity).any())
