@@ -71,8 +71,8 @@ class Cost:
         evaluations: stage inputs at which a network was evaluated, alone or with products.
         products: Jacobian products, with probes and with tangents or cotangents.
         sources: evaluations of a perturbation's source.
-        away: network evaluations away from the path, of the whole run and not per sample, that a response asked for:
-            rows of training data (a gradient counts as one) or of states it was calibrated at.
+        away: network evaluations away from the path that a response asked for since it was made, in all and not per
+            sample: rows of training data (a gradient counts as one) or of states it was calibrated at.
     """
 
     evaluations: int = 0
