@@ -11,7 +11,6 @@ after timing the recorded step and before anything is trained.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,13 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import sensitivity
 from accelerator_parts.checks import anchor_of, tf32
 from accelerator_parts.plan import Job, Setting
-from accelerator_parts.ratio import TwoLaws
 from accelerator_parts.store import Row, row, save
 from accelerator_parts.training import Feed, Trainer, vector_of
-from sensitivity import Points, Toward, as_score, sample_sensitivity
+from sensitivity import (
+    DenoisingLoss,
+    KernelRatio,
+    LocalResponse,
+    ParameterResponse,
+    Points,
+    Toward,
+    as_score,
+    sample_sensitivity,
+)
+from sensitivity.scores.score import NetworkScore
 from studies import data
 from studies.networks import Architecture, Denoiser, build
 from studies.retraining.bench import OBJECTIVE, Bench, LawDenoiser
@@ -290,42 +297,48 @@ def predictors(regimen: Regimen) -> dict[str, dict[str, Any]]:
     bench, change = regimen.bench, regimen.change
     random: dict[str, Any] = {"trace": "hutchinson", "probes": regimen.size.probes, "seed": 0}
     flow = {"perturbation": change.perturbation, "anchor": regimen.anchor, **random}
-    new, base = (Points(images, bandwidth=bench.bandwidth) for images in (change.added, regimen.pool))
-    found = {"flow": flow, "kernel": {"perturbation": Toward(TwoLaws(new, base))}}
-    if "response" in inspect.signature(sample_sensitivity).parameters:
-        for name in ("KernelResponse", "LocalResponse", "ParameterResponse"):
-            maker = getattr(sensitivity, name, None)
-            if maker is not None:
-                found[name] = {**found["kernel"], "response": maker}
-    return found
+    added = Toward(Points(change.added))
+    return {
+        "flow": flow,
+        "kernel": {"perturbation": Toward(KernelRatio(change.added, regimen.pool, bench.bandwidth))},
+        "parameters": {"perturbation": added, "response": parameters},
+        "parameters, little damping": {"perturbation": added, "response": slightly_damped},
+        "patches": {"perturbation": added, "response": patches},
+    }
+
+
+def parameters(regimen: Regimen, score: NetworkScore, **options: Any) -> ParameterResponse:
+    """The answer through the parameters, with the loss and the noise levels of the training."""
+    scale = float(score.network.scale)
+
+    def quantile(u: Tensor) -> Tensor:
+        return scale * torch.exp(OBJECTIVE.mean + OBJECTIVE.spread * torch.special.ndtri(u))
+
+    loss = DenoisingLoss(scale, quantile=quantile, draws=8)
+    return ParameterResponse(score, loss, regimen.pool, **options)
+
+
+def slightly_damped(regimen: Regimen, score: NetworkScore) -> ParameterResponse:
+    """Twenty-five conjugate-gradient steps with damping 1e-5, whatever the curvature."""
+    return parameters(regimen, score, damping=1e-5, steps=25)
+
+
+def patches(regimen: Regimen, score: NetworkScore) -> LocalResponse:
+    """The answer of a machine that compares patches with those of at most 5 000 training images."""
+    del score
+    return LocalResponse(regimen.pool[:5000])
 
 
 def _predicted(regimen: Regimen, network: Denoiser, options: dict[str, Any]) -> np.ndarray:
     """η δ from one base network, (latents, pixels)."""
     known = dict(options)
-    change = known.pop("perturbation")
-    maker = known.pop("response", None)
-    if maker is not None:
-        known["response"] = made(maker, regimen, network)
+    change, score = known.pop("perturbation"), as_score(network, "denoiser")
+    response = known.pop("response", None)
+    if response is not None:
+        known["response"] = response(regimen, score)
     with torch.no_grad():
-        found = sample_sensitivity(
-            as_score(network, "denoiser"), regimen.bench.latents, change, regimen.bench.grid, **known
-        )
+        found = sample_sensitivity(score, regimen.bench.latents, change, regimen.bench.grid, **known)
     return regimen.change.eta * _pixels(found.sensitivity)
-
-
-def made(maker: Any, regimen: Regimen, network: Denoiser) -> Any:
-    """A response, its arguments by their names: the network, the training images, the noise levels' law."""
-    known = {
-        "network": network,
-        "data": regimen.pool,
-        "points": regimen.pool,
-        "score": as_score(network, "denoiser"),
-        "objective": OBJECTIVE,
-        "bandwidth": regimen.bench.bandwidth,
-    }
-    wanted = inspect.signature(maker).parameters
-    return maker(**{name: known[name] for name in wanted if name in known})
 
 
 def _floor(name: str, kind: str, actual: np.ndarray) -> Iterator[Row]:
