@@ -30,6 +30,7 @@ __all__ = [
     "ready",
     "refuse_training_mode",
     "resolution",
+    "unit_of",
 ]
 
 P = ParamSpec("P")
@@ -209,18 +210,20 @@ def _filled(cell: Any) -> bool:
 
 def resolution(score: Any, x: Tensor) -> float:
     """Unit roundoff of the coarsest precision that a score is seen to compute in: state, parameters or autocast."""
-    types = [x.dtype]
-    if in_autocast(x):
-        types.append(torch.get_autocast_dtype(x.device.type))
-    for module in modules_of(score):
-        types += {p.dtype for p in module.parameters() if p.dtype.is_floating_point}
-    unit = max(torch.finfo(dtype).eps for dtype in types)
-    return max(unit, _TF32) if x.is_cuda and torch.float32 in types and _rounds_single() else unit
+    types = {p.dtype for module in modules_of(score) for p in module.parameters() if p.dtype.is_floating_point}
+    return max([unit_of(x), *(_unit(dtype, x) for dtype in types)])
 
 
-def _rounds_single() -> bool:
-    """Whether a GPU's convolutions or matrix products keep ten bits of single precision; convolutions do by default."""
-    return torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+def unit_of(x: Tensor) -> float:
+    """Unit roundoff of what is computed from states: their dtype's, or that of autocast."""
+    return _unit(torch.get_autocast_dtype(x.device.type) if in_autocast(x) else x.dtype, x)
+
+
+def _unit(dtype: torch.dtype, x: Tensor) -> float:
+    # A GPU's convolutions, and its matrix products if allowed, keep ten bits of single precision; convolutions do so
+    # unless told otherwise.
+    coarse = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return _TF32 if x.is_cuda and dtype == torch.float32 and coarse else torch.finfo(dtype).eps
 
 
 def let_pass(unit: float) -> float:

@@ -51,7 +51,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from sensitivity._callables import evaluate, ready
+from sensitivity._callables import evaluate, ready, unit_of
 from sensitivity._checks import check_count, in_autocast, transformed
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -350,12 +350,9 @@ def step_length(x: Tensor, sigma: Tensor, order: int = 1, unit: float | None = N
     """Length of a difference step, shape ``(batch,)``: ``h = σ (ε |x|/σ)^{1/(order + 2)}``, at most σ/2.
 
     ``order`` is that of the derivative for central differences, and 0 for the first derivative by forward ones;
-    ``unit`` is ε, by default that of the state's dtype, or of autocast's.
+    ``unit`` is ε, by default that of the state's dtype, or of autocast's or a GPU's coarser one.
     """
-    if unit is None:
-        dtype = torch.get_autocast_dtype(x.device.type) if in_autocast(x) else x.dtype
-        unit = torch.finfo(dtype).eps
-    noise = unit * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
+    noise = (unit or unit_of(x)) * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
     return sigma * noise.pow(1 / (order + 2)).clamp(max=0.5)
 
 

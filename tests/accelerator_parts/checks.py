@@ -258,7 +258,7 @@ def synchronisations(steps: Callable[[], object], device: str) -> collections.Co
         finally:
             torch.cuda.set_sync_debug_mode("default")
     for warning in caught:
-        if "synchroniz" in str(warning.message):
+        if "called a synchronizing" in str(warning.message):
             found[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
     return found
 
