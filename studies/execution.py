@@ -60,6 +60,10 @@ ALLOCATOR = {
 }
 
 
+# Dask serves pages about its work to every user of the machine; without routes it serves none.
+NO_PAGES: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one cell ended.
@@ -134,9 +138,10 @@ def local_client(workers: int, *, dashboard: bool = False) -> Iterator[Client]:
     import dask
     import distributed  # noqa: F401 - its defaults would be forgotten if it were first imported below
 
+    pages = {} if dashboard else NO_PAGES
     with (
         _silence(),
-        dask.config.set({"distributed.scheduler.allowed-failures": TRIALS, **ALLOCATOR}),
+        dask.config.set({"distributed.scheduler.allowed-failures": TRIALS, **ALLOCATOR, **pages}),
         _sheltered_loop() as loop,
         _started(workers, dashboard, loop) as client,
     ):
@@ -175,8 +180,8 @@ def _start(stack: ExitStack, workers: int, dashboard: bool, loop: Any) -> Client
             processes=True,
             host="127.0.0.1",
             security=temporary(),
-            # Any free port, as the usual one may be taken; it is served to every user of the machine.
-            dashboard_address="127.0.0.1:0" if dashboard else None,
+            dashboard_address="127.0.0.1:0",  # any free port; the usual one may be taken
+            scheduler_kwargs={"dashboard": dashboard},
             silence_logs=logging.CRITICAL,
             loop=loop,
         )

@@ -66,7 +66,7 @@ def to_numpy(value: Any) -> np.ndarray:
     """Any library's array, or nested sequence of numbers, as float64 NumPy.
 
     Raises:
-        TypeError: `value` is not an array of real numbers.
+        TypeError: `value` is not an array of real numbers; what its own conversion raises goes through.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
@@ -75,6 +75,8 @@ def to_numpy(value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
+        if not isinstance(value, list | tuple):
+            raise  # by the value's own code
         raise TypeError("an array of numbers was expected, not rows of different lengths") from error
     if array.dtype.kind not in "fiub":
         kind = type(value).__name__ if array.dtype.kind in "OUSV" else f"one of {array.dtype}"

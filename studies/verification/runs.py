@@ -89,7 +89,7 @@ def _read(answer: Any, shape: tuple[int, ...]) -> Run:
     try:
         array = to_numpy(value)
         bars = None if spread is None else to_numpy(spread)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         return Run(error=f"the value is unusable: {text.line(error).rstrip('.')}.", check="shape")
     if array.shape != shape:
         return Run(error=f"the value has shape {array.shape}, not {shape}.", check="shape")
