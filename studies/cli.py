@@ -76,7 +76,7 @@ def answer(arguments: Sequence[str]) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted")
-    except (OSError, SystemExit) as error:  # Rich exits where nobody reads what it prints
+    except (OSError, MemoryError, ImportError, SystemExit) as error:  # Rich exits where nobody reads what it prints
         return fail(f"the command ended early ({text.said(error)}); its output may be incomplete")
     except Exception as error:
         print(text.block(traceback.format_exc()), file=sys.stderr)

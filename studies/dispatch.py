@@ -80,7 +80,8 @@ class Threads:
     def ask(self) -> int | None:
         """Threads of all workers, or None where the scheduler does not answer in time: it shows in the futures."""
         try:
-            found = self.client.sync(self.client.scheduler.ncores, callback_timeout=ANSWER_SECONDS)
+            scheduler: Any = self.client.scheduler
+            found = self.client.sync(scheduler.ncores, callback_timeout=ANSWER_SECONDS)
             return sum(found.values())
         except (OSError, TimeoutError):
             return None

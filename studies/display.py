@@ -57,7 +57,8 @@ def show_status(console: Console, status: Status) -> None:
     parts = [f"{status.study} {status.level}: {status.finished}/{total} cells"]
     parts += [f"{status.failed} failed"] if status.failed else []
     parts += [f"{status.claims[0]} of {status.claims[1]} claims hold"] if status.claims else ["not judged yet"]
-    parts += {True: ["running"], False: []}.get(status.running, ["whether it runs cannot be told here"])
+    parts += ["running"] if status.running else []
+    parts += ["whether it runs cannot be told here"] if status.running is None else []
     parts += ["its study is not here (name it with --study) or has changed since"] if status.cells is None else []
     say(console, ", ".join(parts))
     path(console, f"  {status.folder}")

@@ -19,6 +19,7 @@ dies is replaced and its cell tried again; a cell that keeps killing workers is 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib
 import logging
 import random
@@ -154,13 +155,16 @@ def _started(workers: int, dashboard: bool, loop: Any) -> Iterator[Client]:
     for trial in range(STARTS):
         stack = ExitStack()
         try:
-            client = _start(stack, workers, dashboard, loop)
+            with waiting(lambda: f"{workers} local workers to start"):
+                client = _start(stack, workers, dashboard, loop)
             break
         except StudyError:
             raise
+        except KeyboardInterrupt:
+            _abandon(stack)
+            raise
         except Exception as error:
-            with suppress(Exception):  # what started badly may end badly
-                stack.close()
+            _abandon(stack)
             if trial == STARTS - 1:
                 raise StudyError(
                     f"the {workers} local workers could not be started ({text.said(error, 200)}); look at the limits "
@@ -168,6 +172,16 @@ def _started(workers: int, dashboard: bool, loop: Any) -> Iterator[Client]:
                 ) from error
     with stack:
         yield client
+
+
+def _abandon(stack: ExitStack) -> None:
+    """Give up a cluster that did not start: what started badly ends badly, and would say so when this process ends."""
+    from distributed.deploy.spec import close_clusters
+
+    atexit.unregister(close_clusters)  # worker processes are ended by their own parent's end
+    logging.getLogger("distributed.process").setLevel(logging.CRITICAL + 1)  # it tells of every process that it ends
+    with suppress(Exception):
+        stack.close()
 
 
 def _start(stack: ExitStack, workers: int, dashboard: bool, loop: Any) -> Client:

@@ -49,9 +49,9 @@ def contained(*passed: type[BaseException]) -> Iterator[None]:
     owner = os.getpid()
     try:
         yield
-    except (KeyboardInterrupt, *passed):
-        raise
     except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, *passed)):
+            raise
         raise ForeignError(text.said(error), text.block(traceback.format_exc())) from error
     finally:
         if os.getpid() != owner:

@@ -106,7 +106,8 @@ class Store:
             return {}
         if not isinstance(known, dict):
             return {}
-        if records.whole(found := known.get("format")) and found > FORMAT:
+        found = known.get("format")
+        if isinstance(found, int) and found > FORMAT:
             raise FormatError(path, found)
         if known.get("digest") != self.setting.digest:
             raise StudyError(f"{self.folder} holds results of another setting; choose another folder with --out.")

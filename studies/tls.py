@@ -43,7 +43,7 @@ def _by_openssl() -> tuple[str, str]:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=60)
             return key.read_text(), certificate.read_text()
-        except (OSError, subprocess.SubprocessError) as error:
+        except FileNotFoundError as error:
             raise StudyError(
                 "a local cluster needs keys of its own: run pip install cryptography, or use --workers 0."
             ) from error
