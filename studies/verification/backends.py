@@ -70,7 +70,7 @@ def to_numpy(value: Any) -> np.ndarray:
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    elif isinstance(value, list | tuple) and any(hasattr(item, "detach") for item in value):
+    elif isinstance(value, list | tuple) and any(isinstance(item, list) or hasattr(item, "detach") for item in value):
         value = [to_numpy(item) for item in value]  # tensors that require grad hide from NumPy
     try:
         array = np.asarray(value)
