@@ -63,7 +63,8 @@ def _installed(name: str) -> tuple[str, str]:
     except metadata.PackageNotFoundError:
         return "", "not installed here"
     classified = [line.split(" :: ")[-1] for line in known.get_all("Classifier") or [] if line.startswith("License")]
-    stated = [known.get("License-Expression"), (known.get("License") or "").strip().split("\n")[0][:60], *classified]
+    expression, free = (str(known.json.get(key) or "").strip() for key in ("license_expression", "license"))
+    stated = [expression, free.split("\n")[0][:60], *classified]  # some put the whole text into the free field
     return known["Version"], "; ".join(dict.fromkeys(line for line in stated if line)) or "not stated"
 
 
