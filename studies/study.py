@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from studies.errors import StudyError
+from studies.running.foreign import ForeignError, contained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,12 +171,17 @@ def _own(name: str) -> Any:
         raise StudyError(f"there is no study {name!r}; {suggestion(name, available())}.")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise StudyError(f"{name!r} is no name of a module; give a registered study or PACKAGE.MODULE.")
     try:
-        return importlib.import_module(name)
+        with contained(ModuleNotFoundError):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise StudyError(
             f"the study module {name!r} could not be imported ({error}); run from the folder that contains it."
         ) from error
+    except ForeignError as error:
+        raise StudyError(f"importing the study module {name!r} failed with {error.line.rstrip('.')}.") from error
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

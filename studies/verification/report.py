@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.errors import StudyError
+from studies.files import make_folder, write
+from studies.running import records
 from studies.verification.judge import Verdict
 from studies.verification.metrics import errors
 from studies.verification.tasks.base import Task, rownorm
@@ -18,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Report"]
+__all__ = ["Report", "check_folder"]
 
+FILES = ("report.json", "report.html", "problems.parquet", "rows.parquet")
 EXIT_CODES = {"holds": 0, "falls short": 1, "could not run": 2}
 
 
@@ -36,6 +41,8 @@ class Report:
         verdicts: one per case, in the suite's order.
         orders: observed orders, see `studies.verification.orders`.
         seconds: wall time of the whole.
+        slack: factor by which every limit was widened; 1 for the task's own.
+        chosen: the problems, where not the whole suite was posed.
     """
 
     task: Task
@@ -46,6 +53,8 @@ class Report:
     verdicts: tuple[Verdict, ...]
     orders: tuple[dict[str, Any], ...]
     seconds: float
+    slack: float = 1.0
+    chosen: tuple[str, ...] | None = None
 
     @property
     def judged(self) -> list[Verdict]:
@@ -98,12 +107,21 @@ class Report:
             answered = (
                 f"all {total} problems" if not declined else f"the {total} problems it answered ({declined} declined)"
             )
-            return f"{self.estimator} holds on {answered} of task {self.task.name}."
+            return f"{self.estimator} holds on {answered} of task {self.task.name}{self._terms()}."
         place = f", exactly where the tag is {' or '.join(map(repr, self.where))}" if self.where else ""
         return (
             f"{self.estimator} falls short on {total - good} of {total} problems of task {self.task.name}{place} "
-            f"(checks: {', '.join(self.failed_checks)})."
+            f"(checks: {', '.join(self.failed_checks)}){self._terms()}."
         )
+
+    def _terms(self) -> str:
+        """What the caller chose that makes the verdict say less than the suite's."""
+        terms = [f"every limit widened {self.slack:g} times"] if self.slack != 1 else []
+        if self.chosen is not None:
+            terms.append(
+                f"only {', '.join(self.chosen)}" if len(self.chosen) < 4 else f"only {len(self.chosen)} chosen"
+            )
+        return f" ({'; '.join(terms)})" if terms else ""
 
     def findings(self) -> list[str]:
         """What fails, one sentence each; observed orders, the summary, the worst case and how to see it again, cost."""
@@ -164,6 +182,7 @@ class Report:
             return ""
         parts = ["studies verify", self.estimator, "--task", self.task.name, "--problem", verdict.case.name]
         parts += ["--backend", self.backend] if self.backend != "torch" else []
+        parts += ["--slack", f"{self.slack:g}"] if self.slack != 1 else []
         return " ".join(parts + (["--seed", str(self.seed)] if self.seed else []))
 
     def problems(self) -> pd.DataFrame:
@@ -226,6 +245,8 @@ class Report:
                 "suite": self.suite,
                 "backend": self.backend,
                 "seed": self.seed,
+                "slack": self.slack,
+                "chosen": self.chosen,
                 "status": self.status,
                 "summary": self.summary,
                 "seconds": self.seconds,
@@ -239,16 +260,42 @@ class Report:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNGs; returns the folder."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "report.json").write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
-        (path / "report.html").write_text(self.to_html(), encoding="utf-8")
-        self.problems().to_parquet(path / "problems.parquet", index=False)
-        self.rows().to_parquet(path / "rows.parquet", index=False)
+        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNGs; returns the folder.
+
+        Raises:
+            StudyError: it holds something else, or cannot be written to.
+        """
+        path = make_folder(Path(folder))
+        check_folder(path)
+        page = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        write(path / "report.json", page.encode())
+        write(path / "report.html", self.to_html().encode())
+        for name, frame in (("problems", self.problems()), ("rows", self.rows())):
+            write(path / f"{name}.parquet", frame.to_parquet(index=False))
         for name, figure in self.figures().items():
-            figure.savefig(path / f"{name}.png", dpi=120)
+            content = io.BytesIO()
+            figure.savefig(content, format="png", dpi=120)
+            write(path / f"{name}.png", content.getvalue())
         return path
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder where the files of a report would overwrite something else, such as a study's rows.
+
+    Raises:
+        StudyError: it holds files that a report has as well, and no report.
+    """
+    taken = [name for name in FILES if (path / name).exists()]
+    if taken and not _is_report(path / "report.json"):
+        raise StudyError(f"{path} holds {taken[0]!r} of something else, such as a study's result; name another folder.")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = records.parse(path)
+    except StudyError:
+        return False
+    return isinstance(content, dict) and {"task", "estimator", "suite", "checks"} <= set(content)
 
 
 def _row_frame(verdict: Verdict) -> pd.DataFrame | None:
