@@ -1,28 +1,39 @@
 """The command `studies`.
 
-Exit codes: 0 all claims hold (or the command did what was asked), 1 some do not hold (or results differ), 2 it could
-not be run. Errors are one sentence on standard error.
+Exit codes, of every command:
+
+    0  all claims hold, the estimator holds, or the command did what was asked
+    1  some claim does not hold, the estimator falls short, results differ, or `status` found damage
+    2  no verdict: it could not be run, a cell failed, it was interrupted, or it ended in any other way
+
+Nothing but a verdict that is stored and printed gives 0 or 1: see `studies.running.supervise`. Errors are one sentence on
+standard error.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from studies.errors import StudyError
+from studies.running import text
+from studies.running.supervise import NO_VERDICT, supervised
 
 if TYPE_CHECKING:
-    pass
+    from rich.console import Console
 
 __all__ = ["main"]
 
-OK, DIFFERS, CANNOT = 0, 1, 2
+OK, DIFFERS, CANNOT = 0, 1, NO_VERDICT
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer carries click inside, under a private name
 
 app = typer.Typer(
@@ -30,19 +41,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Studies that hold sensitivity estimates against ground truth.\n\n"
-    "Exit codes: 0 all claims hold, 1 some do not, 2 could not run.",
+    "Exit codes: 0 all claims hold, 1 some do not, 2 no verdict.",
 )
 
 Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules or files of your own.")]
 Out = Annotated[Path, typer.Option(help="Folder of all results.")]
+Modules = Annotated[
+    list[str] | None, typer.Option("--study", help="Module of a study of your own that results may come from.")
+]
 DEFAULT_OUT = Path("studies-out")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    _print_anything()
+    """Run the command line and return the exit code; without `arguments`, in a child process whose end is checked."""
+    if arguments is None:
+        return supervised(lambda: answer(sys.argv[1:]), fail)
+    return answer(arguments)
+
+
+def answer(arguments: Sequence[str]) -> int:
+    """Run one command here; whatever happens becomes an exit code and one sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding that lacks a letter is no reason to fail
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="studies", standalone_mode=False)
+        code = app(args=list(arguments), prog_name="studies", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else OK
     except StudyError as error:
         return fail(str(error))
@@ -52,20 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted")
-
-
-def _print_anything() -> None:
-    """Characters that the terminal's encoding lacks are printed as escapes and do not end the command."""
-    for stream in (sys.stdout, sys.stderr):
-        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
-        if encoding != "utf8" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    except (OSError, MemoryError, ImportError, SystemExit) as error:  # Rich exits where nobody reads what it prints
+        return fail(f"the command ended early ({text.said(error)}); its output may be incomplete")
+    except Exception as error:
+        print(text.block(traceback.format_exc()), file=sys.stderr)
+        return fail(f"unexpected {text.said(error)}: a fault of this program or of a study; please report it")
 
 
 def fail(sentence: str) -> int:
     """Print one sentence on standard error; give the exit code."""
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"studies: {' '.join(sentence.split()).removesuffix('.')}.")
+    with suppress(OSError, ValueError, SystemExit):
+        print(f"studies: {text.line(sentence, 2000).removesuffix('.')}.", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return CANNOT
+    with suppress(OSError, ValueError):  # what cannot be written now could not be at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return CANNOT
 
 
@@ -81,6 +107,7 @@ def list_studies() -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from studies.reports.display import screen
     from studies.study import available, load
 
     table = Table(box=None, pad_edge=False)
@@ -88,7 +115,7 @@ def list_studies() -> None:
     table.add_column("question", overflow="fold")
     for name in available():
         table.add_row(name, Text(load(name).QUESTION))
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command()
@@ -105,18 +132,24 @@ def run(
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of an existing Dask scheduler instead.")] = None,
     seed: Annotated[int, typer.Option(help="Shifts the seeds of all cells.")] = 0,
+    changed: Annotated[
+        str, typer.Option(help="Stored cells of other code or package versions: redo, refuse or keep.")
+    ] = "redo",
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Serve Dask's dashboard, to every user of this machine.")
+    ] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Copy the final tables into the package.")] = False,
 ) -> int:
     """Run studies, or finish interrupted ones: finished cells are kept."""
     import studies.runner
-    from studies.reports.display import show_result
+    from studies.reports.display import screen, show_result
     from studies.running.progress import for_console
     from studies.study import load
 
     level = chosen_level(smoke=smoke, quick=quick, full=full, paper=paper)
     for name in names:  # a wrong name is reported before anything is computed
         load(name)
-    console = Console()
+    console = screen()
     codes = []
     for name in names:
         try:
@@ -128,6 +161,8 @@ def run(
                 workers=workers,
                 scheduler=scheduler,
                 seed=seed,
+                changed=changed,
+                dashboard=dashboard,
                 progress=for_console(console),
             )
         except KeyboardInterrupt:
@@ -152,18 +187,31 @@ def chosen_level(**flags: bool) -> str:
 
 
 def publish_folder(console: Console, folder: Path) -> None:
+    from studies.reports.display import path
     from studies.results import publish
 
-    console.print(f"published: {publish(folder)}", highlight=False, markup=False, soft_wrap=True)
+    path(console, f"published: {publish(folder)}")
+
+
+def named(modules: Sequence[str] | None) -> None:
+    """Import the modules that the user names; those that results name are not."""
+    from studies.study import load
+
+    for module in modules or []:
+        load(module)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")]) -> int:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")], study: Modules = None
+) -> int:
     """Make the HTML page of a result again, also of an unfinished one."""
+    from studies.reports.display import path, screen
     from studies.reports.upkeep import renew
 
+    named(study)
     summary = renew(folder)
-    Console().print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    path(screen(), f"report: {folder / 'report.html'}")
     return OK if summary.complete and not summary.failures else CANNOT
 
 
@@ -171,19 +219,28 @@ def report(folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STU
 def status(
     out: Out = DEFAULT_OUT,
     check: Annotated[bool, typer.Option("--check", help="Read and verify every file.")] = False,
+    study: Modules = None,
 ) -> int:
     """Say what is stored, what is running, and what is damaged."""
-    from studies.reports.display import show_status
+    from studies.reports.display import say, screen, show_status
     from studies.reports.upkeep import folders
     from studies.reports.upkeep import status as look
 
-    console = Console()
-    found = [look(folder, check=check) for folder in folders(out)]
-    for each in found:
-        show_status(console, each)
+    named(study)
+    console = screen()
+    found, damaged = folders(out), False
+    for folder in found:
+        try:
+            each = look(folder, check=check)
+        except StudyError as error:
+            say(console, str(error))
+            damaged = True
+        else:
+            show_status(console, each)
+            damaged |= bool(each.problems)
     if not found:
-        console.print(f"nothing is stored in {out}", highlight=False, markup=False)
-    return DIFFERS if any(each.problems for each in found) else OK
+        say(console, f"nothing is stored in {out}")
+    return DIFFERS if damaged else OK
 
 
 @app.command()
@@ -193,10 +250,10 @@ def compare(
 ) -> int:
     """Set two results side by side and test their differences (exit code 1 if they differ)."""
     from studies.reports.compare import compare as contrast
-    from studies.reports.display import show_comparison
+    from studies.reports.display import screen, show_comparison
 
     comparison = contrast(first, second)
-    show_comparison(Console(), comparison)
+    show_comparison(screen(), comparison)
     return DIFFERS if comparison.differs else OK
 
 
@@ -206,21 +263,30 @@ def clean(
     out: Out = DEFAULT_OUT,
     everything: Annotated[bool, typer.Option("--all", help="Remove whole results and trained networks.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
+    study: Modules = None,
+) -> int:
     """Remove half-written and damaged files, or with --all everything that is stored."""
+    from studies.reports.display import path, screen
     from studies.reports.upkeep import clean as sweep
     from studies.reports.upkeep import clean_cache, folders
 
-    console = Console()
+    named(study)
+    console = screen()
     chosen = [folder for folder in folders(out) if not names or folder.parent.name in names]
     if everything and chosen and not yes:
         confirm(console, chosen)
-    removed = [path for folder in chosen for path in sweep(folder, everything=everything)]
-    if everything:
-        removed += [path for study in {folder.parent.name for folder in chosen} for path in clean_cache(out, study)]
-    for path in removed:
-        console.print(f"removed {path}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(removed)} removed", highlight=False)
+    steps = [partial(sweep, folder, everything=everything) for folder in chosen]
+    steps += [partial(clean_cache, out, name) for name in sorted({each.parent.name for each in chosen}) if everything]
+    removed, code = 0, OK
+    for step in steps:  # what stands in the way of one is no reason to leave the others
+        try:
+            for place in step():
+                path(console, f"removed {place}")
+                removed += 1
+        except StudyError as error:
+            code = fail(str(error))
+    path(console, f"{removed} removed")
+    return code
 
 
 def confirm(console: Console, chosen: Sequence[Path]) -> None:
@@ -229,8 +295,10 @@ def confirm(console: Console, chosen: Sequence[Path]) -> None:
     Raises:
         StudyError: nobody can answer, or the answer is no.
     """
+    from studies.reports.display import path
+
     for folder in chosen:
-        console.print(str(folder), highlight=False, markup=False, soft_wrap=True)
+        path(console, str(folder))
     if not sys.stdin.isatty():
         raise StudyError("removing results needs a confirmation; add --yes.")
     if not typer.confirm("Remove these results?"):
@@ -238,9 +306,12 @@ def confirm(console: Console, chosen: Sequence[Path]) -> None:
 
 
 @app.command()
-def publish(folder: Annotated[Path, typer.Argument(help="A complete result folder.")]) -> None:
+def publish(folder: Annotated[Path, typer.Argument(help="A complete result folder.")], study: Modules = None) -> None:
     """Copy the final tables of a result into the package, where the book reads them."""
-    publish_folder(Console(), folder)
+    from studies.reports.display import screen
+
+    named(study)
+    publish_folder(screen(), folder)
 
 
 @app.command()

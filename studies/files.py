@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
-import json
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from studies.errors import StudyError
 
-__all__ = ["TEMPORARY", "checksum", "make_folder", "read_json", "write", "write_json"]
+__all__ = ["TEMPORARY", "checksum", "leftovers", "make_folder", "read", "write"]
 
 TEMPORARY = ".tmp"  # suffix of files being written; left over only when a process was killed
 _counter = itertools.count()
@@ -44,27 +44,33 @@ def write(path: Path, content: bytes) -> None:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            temporary.unlink(missing_ok=True)
         raise StudyError(explain(error, path)) from error
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinities are written as Python's `NaN`, `Infinity`."""
-    write(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read(path: Path) -> bytes:
+    """Content of a regular file; a pipe, which could be waited for without end, and a device are refused.
 
     Raises:
-        StudyError: the file is absent, unreadable or not JSON.
+        StudyError: absent, not a regular file, or unreadable.
     """
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StudyError(f"cannot use {path}: it is no regular file; move it away.")
+            return file.read()
     except OSError as error:
         raise StudyError(explain(error, path)) from error
-    except ValueError as error:
-        raise StudyError(f"{path} is not valid JSON ({error}); delete it and run the study again.") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files in a folder that a killed process was writing."""
+    return [path for path in folder.glob(f".*{TEMPORARY}") if path.is_file() or path.is_symlink()]
 
 
 def make_folder(path: Path) -> Path:
@@ -85,7 +91,7 @@ ADVICE = {
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again; finished cells are kept",
     errno.EFBIG: "the file would exceed the size limit: raise it and run the same command again; "
     "finished cells are kept",
-    errno.EROFS: "the file system is read-only: choose a writable folder with --out",
+    errno.EROFS: "the file system is read-only: choose a writable folder with --out, or copy the results to one",
     errno.EACCES: "permission is denied: choose a writable folder with --out",
     errno.EPERM: "permission is denied: choose a writable folder with --out",
     errno.ENOENT: "it does not exist and cannot be made: check the path",

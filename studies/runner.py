@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.errors import StudyError
-from studies.running import execution, provenance
+from studies.running import code, execution, provenance, text
 from studies.running.dispatch import dispatch
 from studies.running.progress import Progress, Silent
 from studies.running.setting import Setting
 from studies.running.store import Contents, Store
 from studies.running.summary import Summary, claims_of, with_folder
 from studies.running.tables import decode, frame, join
-from studies.study import Cell, Claim, Context, Study, load
+from studies.study import Cell, Claim, Context, Study, load, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["OUT", "Result", "run"]
 
 OUT = Path("studies-out")  # where results are kept unless said otherwise
+CHANGED = ("redo", "refuse", "keep")  # what becomes of cells that other code computed
+MOST_WORKERS = 16  # a core; each is a process of some hundred megabytes
 LIVE_SECONDS = 3.0  # claims are renewed this often while cells come in
 LIVE_SHARE = 0.05  # and for no more than this share of the time
 
@@ -65,6 +67,8 @@ def run(
     workers: int | None = None,
     scheduler: str | None = None,
     seed: int = 0,
+    changed: str = "redo",
+    dashboard: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Run a study, or finish one that was interrupted.
@@ -78,6 +82,9 @@ def run(
             script that calls this, which needs no main guard.
         scheduler: address of an existing Dask scheduler instead.
         seed: shifts the seeds of all cells.
+        changed: what becomes of stored cells that other code, or other versions of packages, computed: `redo`,
+            `refuse` to run, or `keep` them, which a note tells.
+        dashboard: serve Dask's dashboard of a local run, to every user of this machine.
         progress: listener.
 
     Raises:
@@ -86,9 +93,25 @@ def run(
     study = load(name)
     setting = Setting.of(study, level, seed=check_seed(seed), device=check_device(device))
     count = check_workers(workers, scheduler, getattr(study, "SERIAL", False))
-    session = Session(study, setting, setting.cells(study), Store.below(Path(out), setting), progress or Silent())
+    store = Store.below(Path(out), setting, code.digest(study.__name__))
+    session = Session(study, setting, setting.cells(study), store, progress or Silent(), check_changed(changed))
     with session.store.locked():
-        return session.complete(count, scheduler)
+        return session.complete(Place(count, scheduler, dashboard))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where cells run: `workers` processes here (0: this one), or an existing cluster.
+
+    Args:
+        workers: how many.
+        scheduler: address of an existing cluster instead.
+        dashboard: whether a local cluster serves its dashboard.
+    """
+
+    workers: int
+    scheduler: str | None = None
+    dashboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,27 +123,45 @@ class Session:
     cells: list[Cell]
     store: Store
     progress: Progress
+    changed: str = "redo"
 
-    def complete(self, workers: int, scheduler: str | None) -> Result:
+    def complete(self, place: Place) -> Result:
         """Compute what is missing, then summarise."""
         self.store.open(self.study.__name__)
         self.store.sweep()
         contents = self.store.read(self.cells)
         contents.failures.clear()  # failed cells are tried again
-        self.progress.start(self.study.NAME, self.study.QUESTION, len(self.cells), len(contents.tables))
+        self._set_aside(contents)
+        self.progress.start(self.study.NAME, text.line(self.study.QUESTION), len(self.cells), len(contents.tables))
         try:
             for problem in contents.problems:
                 self.progress.note(problem)
-            self._compute(contents, workers, scheduler)
+            self._compute(contents, place)
         finally:
             self.progress.stop()
         return self._conclude(contents)
 
-    def _compute(self, contents: Contents, workers: int, scheduler: str | None) -> None:
+    def _set_aside(self, contents: Contents) -> None:
+        """Decide about cells of other code, so that rows never mix without a word.
+
+        Raises:
+            StudyError: there are some, and they are to be refused.
+        """
+        others = [name for name, record in contents.records.items() if record["code"] != self.store.code]
+        if not others:
+            return
+        sentence = f"{len(others)} stored cells were computed by other code of the study or other versions of packages"
+        if self.changed == "refuse":
+            raise StudyError(f"{sentence}; redo them with --changed redo, or choose another folder with --out.")
+        contents.problems.append(f"{sentence}; {'they are kept' if self.changed == 'keep' else 'they are redone'}")
+        for name in others if self.changed == "redo" else []:
+            del contents.tables[name], contents.records[name]
+
+    def _compute(self, contents: Contents, place: Place) -> None:
         pending = [cell for cell in self.cells if cell.name not in contents.tables]
         known = {cell.name: cell for cell in pending}
         live = LiveClaims(self, contents)
-        for outcome in self._outcomes(pending, workers, scheduler):
+        for outcome in self._outcomes(pending, place):
             record = self.store.put(known[outcome.cell], outcome)
             if outcome.content is None:
                 contents.failures[outcome.cell] = record
@@ -130,19 +171,21 @@ class Session:
             self.progress.cell(outcome.cell, outcome.seconds, outcome.error)
             live.renew()
 
-    def _outcomes(self, pending: Sequence[Cell], workers: int, scheduler: str | None) -> Iterator[execution.Outcome]:
+    def _outcomes(self, pending: Sequence[Cell], place: Place) -> Iterator[execution.Outcome]:
         context = Context(self.setting.config, self.setting.device, self.store.folder.absolute(), self.setting.level)
         module = self.study.__name__
         if not pending:
             return
-        if scheduler is not None:
-            with execution.remote_client(scheduler) as client:
-                yield from dispatch(client, module, pending, context)
-        elif workers == 0:
-            yield from execution.in_process(module, pending, context)
+        if place.scheduler is not None:
+            with execution.remote_client(place.scheduler) as client:
+                yield from dispatch(client, module, pending, context, self.progress.note, self.store.code)
+        elif place.workers == 0:
+            yield from execution.in_process(module, pending, context, self.progress.note)
         else:
-            with execution.local_client(min(workers, len(pending))) as client:
-                yield from dispatch(client, module, pending, context)
+            with execution.local_client(min(place.workers, len(pending)), dashboard=place.dashboard) as client:
+                if place.dashboard:
+                    self.progress.note(f"dashboard: {client.dashboard_link}")
+                yield from dispatch(client, module, pending, context, self.progress.note)
 
     def _conclude(self, contents: Contents) -> Result:
         from studies.reports.report import write_report
@@ -190,7 +233,7 @@ def check_workers(workers: int | None, scheduler: str | None, serial: bool) -> i
     """Number of worker processes; timings get one.
 
     Raises:
-        StudyError: negative, or given together with a scheduler.
+        StudyError: negative, far too many, or given together with a scheduler.
     """
     if workers is not None and scheduler is not None:
         raise StudyError("workers belong to a local run and a scheduler brings its own; give one of the two.")
@@ -198,7 +241,18 @@ def check_workers(workers: int | None, scheduler: str | None, serial: bool) -> i
         raise StudyError(f"workers={workers} is negative; give 0 for this process alone, or the number of processes.")
     if workers is None:
         workers = provenance.usable_cores()
+    if workers > (most := MOST_WORKERS * provenance.usable_cores()):
+        raise StudyError(
+            f"workers={text.line(workers, 20)} is more than this machine bears: at most {most}, {MOST_WORKERS} a core."
+        )
     return min(workers, 1) if serial else workers
+
+
+def check_changed(changed: str) -> str:
+    """Refuse an unknown answer to changed code."""
+    if changed not in CHANGED:
+        raise StudyError(f"changed={changed!r} is not known; {suggestion(changed, CHANGED)}.")
+    return changed
 
 
 def check_device(device: str) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from studies.errors import StudyError
+from studies.running.foreign import ForeignError, contained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,13 +174,14 @@ def _own(name: str) -> Any:
     first_on_path(Path.cwd() if file is None else file.parent)
     module_name = name if file is None else file.stem
     try:
-        module = importlib.import_module(module_name)
+        with contained(ModuleNotFoundError):  # a script without a main guard may exit
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise StudyError(
             f"the study module {name!r} could not be imported ({error}); run from the folder that contains it."
         ) from error
-    except (Exception, SystemExit) as error:  # a script without a main guard may exit
-        raise StudyError(f"importing {name!r} failed with {type(error).__name__}: {error}.") from error
+    except ForeignError as error:
+        raise StudyError(f"importing the study module {name!r} failed with {error.line.rstrip('.')}.") from error
     if file is not None and Path(getattr(module, "__file__", None) or "").resolve() != file:
         raise StudyError(f"another module is already called {module_name!r}; give the file {str(file)!r} another name.")
     return module

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from studies.running import text
 from studies.running.progress import ClaimTable, measured, number
 
 if TYPE_CHECKING:
@@ -16,17 +17,27 @@ if TYPE_CHECKING:
     from studies.runner import Result
     from studies.study import Claim
 
-__all__ = ["show_comparison", "show_result", "show_status"]
+__all__ = ["path", "say", "screen", "show_comparison", "show_result", "show_status"]
+
+NARROWEST, USUAL = 10, 80  # columns; COLUMNS=0 is what some programs leave behind
 
 
-def say(console: Console, text: str) -> None:
-    """Print text as it is."""
-    console.print(text, highlight=False, markup=False)
+def screen() -> Console:
+    """Standard output, with a width that text fits."""
+    console = Console()
+    if console.width < NARROWEST:
+        console.width = USUAL
+    return console
 
 
-def path(console: Console, text: str) -> None:
+def say(console: Console, sentence: str) -> None:
+    """Print a sentence as it is."""
+    console.print(text.line(sentence, 5000), highlight=False, markup=False)
+
+
+def path(console: Console, sentence: str) -> None:
     """Print a line that must not be broken, such as a path."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text.block(sentence), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_result(console: Console, result: Result) -> None:
@@ -47,11 +58,12 @@ def show_status(console: Console, status: Status) -> None:
     parts += [f"{status.failed} failed"] if status.failed else []
     parts += [f"{status.claims[0]} of {status.claims[1]} claims hold"] if status.claims else ["not judged yet"]
     parts += ["running"] if status.running else []
-    parts += ["the study has changed since"] if status.cells is None else []
+    parts += ["whether it runs cannot be told here"] if status.running is None else []
+    parts += ["its study is not here (name it with --study) or has changed since"] if status.cells is None else []
     say(console, ", ".join(parts))
     path(console, f"  {status.folder}")
     for problem in status.problems:
-        say(console, f"  {problem}")
+        path(console, f"  {problem}")
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:

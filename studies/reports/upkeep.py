@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from studies.errors import StudyError
-from studies.files import TEMPORARY, read_json
+from studies.files import TEMPORARY, explain, leftovers
 from studies.reports.report import write_report
+from studies.running import records
+from studies.running.locks import lock, running
+from studies.running.names import is_safe
 from studies.running.setting import Setting
-from studies.running.store import ENDINGS, FAILED, Contents, Store, check_format, held, lock
-from studies.running.summary import Summary, read_claims
-from studies.study import Study, load
+from studies.running.store import ENDINGS, FAILED, Contents, Store
+from studies.running.summary import Summary
+from studies.study import STUDIES, Study, load
 
-__all__ = ["Status", "clean", "clean_cache", "folders", "read_manifest", "renew", "same_study", "status"]
+__all__ = ["Status", "clean", "clean_cache", "folders", "judged_anew", "read_manifest", "renew", "same_study", "status"]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -28,25 +35,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise StudyError(f"{folder} is no result folder (it has no manifest.json); give OUT/STUDY/LEVEL-DIGEST.")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or "setting" not in manifest or "digest" not in manifest:
-        raise StudyError(f"{path} is damaged; run the study again to renew it.")
-    check_format(manifest, path)
-    return manifest
+    return records.read(path, records.MANIFEST)
 
 
 def same_study(folder: Path) -> tuple[Study, Setting] | None:
     """The study and setting of a folder; None when the study is not here or has changed since.
 
+    Reading a result imports nothing that the result names: a study is taken if it is registered, or if its module has
+    been imported already, because the user named it.
+
     Raises:
         StudyError: not a readable result folder.
     """
     manifest = read_manifest(folder)
-    stored = manifest["setting"]
+    stored, module = manifest["setting"], manifest["module"]
+    if module not in STUDIES.values() and module not in sys.modules:
+        return None
+    registered = {place: name for name, place in STUDIES.items()}
     try:
-        study = load(manifest.get("module") or stored["study"])
+        study = load(registered.get(module, module))
         setting = Setting.of(study, stored["level"], seed=stored["seed"], device=stored["device"])
-    except (StudyError, KeyError):
+    except StudyError:
         return None
     return (study, setting) if setting.digest == manifest["digest"] else None
 
@@ -70,11 +79,17 @@ def renew(folder: Path | str) -> Summary:
     if found is None:
         summary = Summary.read(folder)
     else:
-        order, contents = contents_of(folder, *found)
-        summary = Summary.of(*found, contents, order, folder)
+        summary = judged_anew(folder, *found)
         summary.write(folder)
     write_report(summary, folder / "report.html")
     return summary
+
+
+def judged_anew(folder: Path, study: Study, setting: Setting) -> Summary:
+    """What the cells of a folder say, every file checked; the environment is that of the run, not of this process."""
+    order, contents = contents_of(folder, study, setting)
+    summary = Summary.of(study, setting, contents, order, folder)
+    return replace(summary, environment=read_manifest(folder)["environment"])
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Status:
         cells: how many there are to be; None when the study has changed or is not here.
         finished, failed: cells by their files.
         claims: how many hold of how many, or None before the end of the run.
-        running: whether a run holds the folder now.
+        running: whether a run holds the folder now; None where that cannot be told.
         age: seconds since the last change.
         problems: damaged or foreign files, when they were looked for.
     """
@@ -99,7 +114,7 @@ class Status:
     finished: int
     failed: int
     claims: tuple[int, int] | None
-    running: bool
+    running: bool | None
     age: float
     problems: list[str]
 
@@ -113,7 +128,10 @@ def folders(out: Path | str) -> list[Path]:
     out = Path(out)
     if not out.is_dir():
         raise StudyError(f"{out} is no folder; run a study first or give the folder of results with --out.")
-    return sorted(path.parent for path in out.glob("*/*/manifest.json"))
+    try:
+        return sorted(path.parent for path in out.glob("*/*/manifest.json"))
+    except OSError as error:
+        raise StudyError(explain(error, out)) from error
 
 
 def status(folder: Path | str, *, check: bool = False) -> Status:
@@ -125,9 +143,11 @@ def status(folder: Path | str, *, check: bool = False) -> Status:
     folder = Path(folder)
     manifest = read_manifest(folder)
     found = same_study(folder)
-    names = {path.name for path in (folder / "cells").glob("*.json")}
+    names = [path.name for path in (folder / "cells").glob("*.json")]
     failed = sum(name.endswith(FAILED) for name in names)
-    problems = contents_of(folder, *found)[1].problems if check and found else []
+    judged, problems = _judged(folder)
+    if check and found:
+        problems += contents_of(folder, *found)[1].problems
     return Status(
         folder=folder,
         study=manifest["setting"]["study"],
@@ -135,31 +155,33 @@ def status(folder: Path | str, *, check: bool = False) -> Status:
         cells=None if found is None else len(found[1].cells(found[0])),
         finished=len(names) - failed,
         failed=failed,
-        claims=_held(folder),
-        running=held(folder),
-        age=time.time() - max(path.stat().st_mtime for path in (folder / "cells", folder / "manifest.json")),
+        claims=judged,
+        running=running(folder),
+        age=time.time() - max(_changed(path) for path in (folder / "cells", folder / "manifest.json")),
         problems=problems,
     )
 
 
-def _held(folder: Path) -> tuple[int, int] | None:
-    if not (folder / "claims.json").is_file():
-        return None
-    claims = read_claims(folder / "claims.json")
-    return sum(claim.holds for claim in claims), len(claims)
+def _judged(folder: Path) -> tuple[tuple[int, int] | None, list[str]]:
+    """How many claims hold of how many, if that was judged; and what is wrong with the summary."""
+    if not (folder / "summary.json").exists():
+        return None, []
+    try:
+        claims = Summary.read(folder).claims
+    except StudyError as error:
+        return None, [str(error).rstrip(".")]
+    return (sum(claim.holds for claim in claims), len(claims)), []
 
 
-OWN = {
-    "cells",
-    "figures",
-    "arrays",
-    "lock",
-    "manifest.json",
-    "summary.json",
-    "claims.json",
-    "rows.parquet",
-    "report.html",
-}
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+CACHED = re.compile(r"[^/]+-[0-9a-f]{16}\.(safetensors|sha256|lock)")
+OWN = ("manifest.json", "summary.json", "claims.json", "rows.parquet", "report.html")
 
 
 def clean(folder: Path | str, *, everything: bool = False) -> list[Path]:
@@ -169,38 +191,93 @@ def clean(folder: Path | str, *, everything: bool = False) -> list[Path]:
         What was removed.
 
     Raises:
-        StudyError: a run holds the folder, it is not a result folder, or it also holds files that are not a study's.
+        StudyError: a run holds the folder, it is not a result folder, it is or holds a link, or it also holds files
+            that are not known to be a study's.
     """
     folder = Path(folder)
     read_manifest(folder)
+    for place in (folder, *(folder / name for name in ("cells", "figures", "arrays"))):
+        if place.is_symlink():
+            raise StudyError(f"{place} is a link, which no study made; remove it first.")
     with lock(folder):
-        if everything:
-            _refuse_strangers(folder)
-            shutil.rmtree(folder)
-            return [folder]
-        removed = [path for place in (folder, folder / "cells") for path in place.glob(f".*{TEMPORARY}")]
-        if found := same_study(folder):
-            order, contents = contents_of(folder, *found)
-            whole = set(contents.tables)
-            useless = [folder / "cells" / f"{name}{end}" for name in order if name not in whole for end in ENDINGS]
-            removed += [path for path in useless if path.exists()]
-        for path in removed:
-            path.unlink(missing_ok=True)
-        return removed
+        try:
+            return _remove_all(folder) if everything else _remove_useless(folder)
+        except OSError as error:
+            raise StudyError(explain(error, folder)) from error
 
 
-def _refuse_strangers(folder: Path) -> None:
-    strangers = sorted(
-        path.name for path in folder.iterdir() if path.name not in OWN and not path.name.endswith(TEMPORARY)
-    )
-    if strangers:
-        raise StudyError(f"{folder} also holds {strangers[0]!r}, which no study wrote; move it away first.")
+def _remove_useless(folder: Path) -> list[Path]:
+    removed = [path for place in (folder, folder / "cells") for path in leftovers(place)]
+    if found := same_study(folder):
+        order, contents = contents_of(folder, *found)
+        useless = [
+            folder / "cells" / f"{name}{end}" for name in order if name not in contents.tables for end in ENDINGS
+        ]
+        removed += [path for path in useless if path.is_file()]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
+
+
+def _remove_all(folder: Path) -> list[Path]:
+    """Remove exactly the files that a study wrote, then the empty folders; a stranger's file stops it beforehand."""
+    own = set(_own(folder))
+    places = (folder, folder / "cells", folder / "figures")
+    for path in (path for place in places if place.is_dir() for path in place.iterdir()):
+        if path not in own and path not in places and path not in (folder / "arrays", folder / "lock"):
+            raise StudyError(
+                f"{folder} also holds {str(path.relative_to(folder))!r}, which no study is known to have written; "
+                "move it away first."
+            )
+    if (folder / "arrays").is_dir():
+        shutil.rmtree(folder / "arrays")
+    for path in own:
+        path.unlink(missing_ok=True)
+    for place in reversed(places):
+        if place != folder and place.is_dir():
+            place.rmdir()
+    (folder / "lock").unlink(missing_ok=True)
+    folder.rmdir()
+    return [folder]
+
+
+def _own(folder: Path) -> Iterator[Path]:
+    """Files whose content or name says that a study wrote them."""
+    yield from (folder / name for name in OWN if (folder / name).is_file())
+    for place in (folder, folder / "cells", folder / "figures"):
+        yield from leftovers(place)
+    with suppress(StudyError):
+        drawn = records.read(folder / "summary.json", records.SUMMARY)["alt"]
+        yield from (folder / "figures" / f"{name}.png" for name in drawn)
+    for name in _cell_names(folder):
+        yield from (folder / "cells" / f"{name}{ending}" for ending in ENDINGS)
+
+
+def _cell_names(folder: Path) -> set[str]:
+    """Cells of the study, if it is here; and those whose record says that they belong to this folder."""
+    digest = read_manifest(folder)["digest"]
+    found = same_study(folder)
+    names = {cell.name for cell in found[1].cells(found[0])} if found else set()
+    for path in (folder / "cells").glob("*.json"):
+        kind = records.FAILURE if path.name.endswith(FAILED) else records.RECORD
+        with suppress(StudyError):
+            record = records.read(path, kind)
+            if record["digest"] == digest:
+                names.add(record["cell"])
+    return names
 
 
 def clean_cache(out: Path, study: str) -> list[Path]:
-    """Remove a study's trained networks once none of its results are left."""
+    """Remove a study's trained networks once none of its results are left; what else lies there stays."""
     home = out / study
-    if (home / "cache").is_dir() and not list(home.glob("*/manifest.json")):
-        shutil.rmtree(home / "cache")
-        return [home / "cache"]
-    return []
+    cache = home / "cache"
+    if not is_safe(study) or not cache.is_dir() or cache.is_symlink() or list(home.glob("*/manifest.json")):
+        return []
+    try:
+        for path in cache.iterdir():
+            if CACHED.fullmatch(path.name) or path.name.endswith(TEMPORARY):
+                path.unlink()
+        cache.rmdir()
+    except OSError as error:
+        raise StudyError(explain(error, cache)) from error
+    return [cache]

@@ -2,6 +2,9 @@
 
 `studies/results/NAME/` holds `rows.parquet`, `claims.json`, `manifest.json` and the figures as PNG. They are written by
 `studies run NAME --full --publish` (or `studies publish DIR`) and read by the book.
+
+A manifest of format 2 is sealed and has the checksum of every file beside it. One without a format was published before
+there were seals: it is read by its fields, and its rows by their checksum.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studies.errors import StudyError
-from studies.files import checksum, make_folder, read_json, write, write_json
-from studies.running.summary import Summary, read_claims, write_claims
+from studies.files import checksum, make_folder, read, write
+from studies.running import records
+from studies.running.names import safe
+from studies.running.summary import Summary, claims_from, claims_to
 from studies.running.tables import decode, frame, to_bytes
 from studies.study import Claim, suggestion
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLDER", "LARGEST", "Published", "load", "names", "publish"]
 
 FOLDER = Path(__file__).resolve().parent
+SEALED = {**records.PUBLISHED, "format": records.whole, "files": records.named(records.digits(64))}
 LARGEST = 1_000_000  # bytes: these tables are kept in git
 
 
@@ -51,25 +57,51 @@ def load(name: str, folder: Path = FOLDER) -> Published:
             else f"nothing is published for the study {name!r}; run 'studies run {name} --full --publish'."
         )
     home = folder / name
-    manifest = read_json(home / "manifest.json")
-    content = (home / "rows.parquet").read_bytes() if (home / "rows.parquet").is_file() else b""
-    if checksum(content) != manifest.get("rows_checksum"):
-        raise StudyError(f"the published rows of {name!r} differ from their checksum; restore or publish them again.")
-    return Published(frame(decode(content)), read_claims(home / "claims.json"), manifest)
+    manifest = _manifest_of(home / "manifest.json")
+    sums = manifest.get("files") or {"rows.parquet": manifest["rows_checksum"]}
+
+    def whole(part: str, known: str) -> bytes:
+        content = read(home / part)
+        if part in sums and checksum(content) != sums[part]:
+            raise StudyError(f"the published {known} of {name!r} differ from their checksum; publish them again.")
+        return content
+
+    claims = claims_from(whole("claims.json", "claims"), home / "claims.json")
+    return Published(frame(decode(whole("rows.parquet", "rows"))), claims, manifest)
+
+
+def _manifest_of(path: Path) -> dict[str, Any]:
+    content = records.parse(path)
+    if isinstance(content, dict) and "format" not in content:
+        if reason := records.fault(content, records.PUBLISHED):
+            raise StudyError(f"{path} is damaged ({reason}); publish it again.")
+        return content
+    return records.read(path, SEALED)
 
 
 def publish(result: Path | str, folder: Path = FOLDER) -> Path:
-    """Copy the final tables of a complete result folder here.
+    """Judge the cells of a complete result folder and keep the tables here; its own summary is not asked.
 
     Raises:
-        StudyError: cells are missing or failed, or a table or figure is too large to be kept in git.
+        StudyError: its study is not here, cells are missing, damaged or failed, or a table or figure is too large to
+            be kept in git.
     """
-    summary = Summary.read(Path(result))
+    from studies.reports.upkeep import judged_anew, same_study
+
+    result = Path(result)
+    found = same_study(result)
+    if found is None:
+        raise StudyError(
+            f"the study of {result} is not here or has changed since, so that its cells cannot be judged; "
+            "name its module with --study, or run it again."
+        )
+    summary = judged_anew(result, *found)
     if not summary.complete or summary.failures:
         raise StudyError(f"{result} is not complete; only results with every cell finished are published.")
     content = to_bytes(summary.rows)
-    home = folder / summary.study
-    parts = {"rows.parquet": content} | {f"{name}.png": each.png for name, each in summary.figures.items()}
+    home = folder / safe(summary.study, "study")
+    parts = {"rows.parquet": content, "claims.json": claims_to(summary.claims)}
+    parts |= {f"{name}.png": each.png for name, each in summary.figures.items()}
     for name, part in parts.items():
         if len(part) > LARGEST:
             raise StudyError(
@@ -81,13 +113,14 @@ def publish(result: Path | str, folder: Path = FOLDER) -> Path:
         old.unlink()
     for name, part in parts.items():
         write(home / name, part)
-    write_claims(home / "claims.json", summary.claims)
-    write_json(home / "manifest.json", _manifest(summary) | {"rows_checksum": checksum(content)})
+    sums = {name: checksum(part) for name, part in parts.items()}
+    records.write(home / "manifest.json", SEALED, _manifest(summary, sums))
     return home
 
 
-def _manifest(summary: Summary) -> dict[str, Any]:
+def _manifest(summary: Summary, sums: dict[str, str]) -> dict[str, Any]:
     return {
+        "format": records.FORMAT,
         "study": summary.study,
         "question": summary.question,
         "setting": summary.setting,
@@ -96,4 +129,6 @@ def _manifest(summary: Summary) -> dict[str, Any]:
         "origin": summary.origin,
         "notes": summary.notes,
         "figures": {name: each.alt for name, each in summary.figures.items()},
+        "rows_checksum": sums["rows.parquet"],
+        "files": sums,
     }

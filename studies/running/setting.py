@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from studies.errors import StudyError
+from studies.running.foreign import ForeignError, contained
+from studies.running.names import safe
 from studies.study import Cell, Study, configuration
 
 __all__ = ["Setting", "jsonable"]
@@ -53,7 +55,7 @@ class Setting:
     @classmethod
     def of(cls, study: Study, level: str, *, seed: int = 0, device: str = "cpu") -> Setting:
         config = configuration(study, level)
-        return cls(study.NAME, level, config, getattr(study, "VERSION", 1), seed, device)
+        return cls(safe(study.NAME, "study's NAME"), level, config, getattr(study, "VERSION", 1), seed, device)
 
     def describe(self) -> dict[str, Any]:
         """The same as JSON-able fields."""
@@ -82,21 +84,18 @@ class Setting:
         Raises:
             StudyError: a name that is not unique or not safe as a file name, or parameters that JSON cannot hold.
         """
-        cells = [_checked(cell) for cell in study.cells(self.config)]
+        try:
+            with contained(StudyError):
+                cells = list(study.cells(self.config))
+        except ForeignError as error:
+            raise StudyError(f"the cells of {self.study!r} could not be listed: {error.line.rstrip('.')}.") from error
+        cells = [_checked(cell) for cell in cells]
         _unique(cells)
         return [dataclasses.replace(cell, seed=_shift(cell.seed, self.seed)) for cell in cells]
 
 
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=+,-")
-LONGEST = 150  # file systems allow 255 bytes; room is left for suffixes and temporary names
-
-
 def _checked(cell: Cell) -> Cell:
-    if not cell.name or cell.name[0] in ".-" or set(cell.name) - SAFE or len(cell.name) > LONGEST:
-        raise StudyError(
-            f"the cell name {cell.name!r} is no safe file name; use up to {LONGEST} letters, digits and '._=+,-', "
-            "starting with a letter or digit."
-        )
+    safe(cell.name, "cell name")
     try:
         json.dumps(dict(cell.parameters), allow_nan=False)
     except (TypeError, ValueError) as error:

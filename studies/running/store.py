@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
 from studies.errors import StudyError
-from studies.files import TEMPORARY, checksum, explain, make_folder, read_json, write, write_json
-from studies.running import provenance
+from studies.files import TEMPORARY, checksum, explain, leftovers, make_folder, read, write
+from studies.running import provenance, records, text
+from studies.running.locks import lock
+from studies.running.records import FORMAT, FormatError
 from studies.running.setting import Setting
-from studies.running.tables import decode
+from studies.running.tables import CELL, decode
 from studies.study import Cell
 
 if TYPE_CHECKING:
@@ -39,12 +39,10 @@ if TYPE_CHECKING:
 
     from studies.running.execution import Outcome
 
-__all__ = ["ENDINGS", "FAILED", "FORMAT", "Contents", "Store", "check_format", "held", "lock"]
+__all__ = ["ENDINGS", "FAILED", "Contents", "Store"]
 
-FORMAT = 1  # of the files above; raised when they change
 FAILED = ".failed.json"
 ENDINGS = (".parquet", ".json", FAILED)  # of a cell's files
-WAIT_SECONDS = 0.5  # for a lock: long enough for another command that only looked
 
 
 @dataclass(frozen=True)
@@ -70,23 +68,25 @@ class Store:
     Args:
         folder: where they lie.
         setting: what they depend on.
+        code: digest of the code that new rows come from (`studies.running.code`); only needed to write.
     """
 
-    def __init__(self, folder: Path, setting: Setting) -> None:
+    def __init__(self, folder: Path, setting: Setting, code: str = "") -> None:
         self.setting = setting
+        self.code = code
         self.folder = folder
         self.cells_folder = folder / "cells"
 
     @classmethod
-    def below(cls, out: Path, setting: Setting) -> Store:
+    def below(cls, out: Path, setting: Setting, code: str = "") -> Store:
         """The store of a setting in the folder of all results."""
-        return cls(out / setting.study / setting.folder_name, setting)
+        return cls(out / setting.study / setting.folder_name, setting, code)
 
     def open(self, module: str) -> None:
         """Check that the folder is this setting's and write the manifest. Call with the lock held.
 
         Args:
-            module: the study's module, so that the report can be made again.
+            module: the study's module: the name that it is to be called by for a report.
 
         Raises:
             StudyError: another setting's or a newer version's folder, or one that cannot be written.
@@ -95,20 +95,23 @@ class Store:
         known = self._manifest(manifest)
         created = known.get("created", time.time())
         header = {"format": FORMAT, "digest": self.setting.digest, "module": module, "created": created}
-        write_json(manifest, header | {"setting": self.setting.describe(), "environment": provenance.environment()})
+        content = header | {"setting": self.setting.describe(), "environment": provenance.environment()}
+        records.write(manifest, records.MANIFEST, content)
 
     def _manifest(self, path: Path) -> dict[str, Any]:
-        # A missing or damaged manifest is written anew: every cell's record says by itself where it belongs.
+        # A missing, damaged or older manifest is written anew: every cell's record says by itself where it belongs.
         try:
-            known = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            known = records.parse(path)
+        except StudyError:
             return {}
         if not isinstance(known, dict):
             return {}
-        check_format(known, path)
+        found = known.get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise FormatError(path, found)
         if known.get("digest") != self.setting.digest:
             raise StudyError(f"{self.folder} holds results of another setting; choose another folder with --out.")
-        return known
+        return known if not records.fault(known, records.MANIFEST) else {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -124,7 +127,7 @@ class Store:
     def sweep(self) -> None:
         """Remove what a killed run was writing. Call with the lock held."""
         for folder in (self.folder, self.cells_folder):
-            for path in folder.glob(f".*{TEMPORARY}"):
+            for path in leftovers(folder):
                 path.unlink(missing_ok=True)
 
     def put(self, cell: Cell, outcome: Outcome) -> dict[str, Any]:
@@ -137,11 +140,11 @@ class Store:
         failed = self.cells_folder / (cell.name + FAILED)
         if outcome.content is None:
             record |= {"error": outcome.error, "traceback": outcome.traceback}
-            write_json(failed, record)
+            records.write(failed, records.FAILURE, record)
             return record
-        record |= {"checksum": checksum(outcome.content)}
+        record |= {"rows": outcome.rows, "checksum": checksum(outcome.content)}
         write(self._rows_path(cell.name), outcome.content)
-        write_json(self._record_path(cell.name), record)
+        records.write(self._record_path(cell.name), records.RECORD, record)
         failed.unlink(missing_ok=True)
         return record
 
@@ -155,6 +158,7 @@ class Store:
             "device": self.setting.device,
             "commit": provenance.commit(),
             "versions": provenance.versions(),
+            "code": self.code,
             "finished": time.time(),
         }
 
@@ -165,17 +169,27 @@ class Store:
         return self.cells_folder / f"{name}.json"
 
     def read(self, cells: Iterable[Cell]) -> Contents:
-        """Every finished cell, checked; damaged and foreign files are named."""
-        present = {path.name for path in self.cells_folder.iterdir()} if self.cells_folder.is_dir() else set()
+        """Every finished cell, checked; damaged and foreign files are named.
+
+        Raises:
+            StudyError: the folder of cells cannot be read.
+        """
+        present = self._present()
         contents = Contents({}, {}, {}, [])
         for cell in cells:
             names = {cell.name + ending for ending in ENDINGS}
             if names & present:
                 self._read_cell(cell, names & present, contents)
                 present -= names
-        strangers = sorted(name for name in present if not name.endswith(TEMPORARY))
+        strangers = sorted(text.line(name) for name in present if not name.endswith(TEMPORARY))
         contents.problems.extend(f"{name} belongs to no cell here; it is left and ignored" for name in strangers)
         return contents
+
+    def _present(self) -> set[str]:
+        try:
+            return {path.name for path in self.cells_folder.iterdir()} if self.cells_folder.is_dir() else set()
+        except OSError as error:
+            raise StudyError(explain(error, self.cells_folder)) from error
 
     def _read_cell(self, cell: Cell, present: set[str], contents: Contents) -> None:
         if cell.name + FAILED in present:
@@ -184,86 +198,48 @@ class Store:
             return  # rows without a record: killed between the two writes
         try:
             record = self._checked_record(cell)
-            content = self._rows_path(cell.name).read_bytes()
-            if checksum(content) != record["checksum"]:
-                raise StudyError("its rows differ from their checksum")
-            contents.tables[cell.name] = decode(content)
+            if f"{cell.name}.parquet" not in present:
+                raise StudyError("its rows are missing")
+            contents.tables[cell.name] = self._checked_rows(cell, record)
             contents.records[cell.name] = record
-        except FileNotFoundError:
-            contents.problems.append(f"cell {cell.name!r} is redone: its rows are missing")
-        except OSError as error:
-            contents.problems.append(f"cell {cell.name!r} is redone: {error.strerror}")
         except StudyError as error:
-            contents.problems.append(f"cell {cell.name!r} is redone: {str(error).rstrip('.')}")
+            contents.problems.append(f"cell {cell.name!r} is redone: {text.line(error).rstrip('.')}")
+
+    def _checked_rows(self, cell: Cell, record: dict[str, Any]) -> pa.Table:
+        content = read(self._rows_path(cell.name))
+        if checksum(content) != record["checksum"]:
+            raise StudyError("its rows differ from their checksum")
+        table = decode(content)
+        names = table[CELL].to_pylist() if CELL in table.column_names else None
+        if names is None or set(names) - {cell.name}:
+            raise StudyError("its rows are of another cell")
+        if len(names) != record["rows"]:
+            raise StudyError(f"it holds {len(names)} rows, and its record tells of {record['rows']}")
+        return table
 
     def _read_failure(self, cell: Cell, contents: Contents) -> None:
         try:
-            record = read_json(self.cells_folder / (cell.name + FAILED))
-            contents.failures[cell.name] = {"error": str(record["error"]), "traceback": str(record["traceback"])}
-        except (StudyError, KeyError, TypeError):
+            record = records.read(self.cells_folder / (cell.name + FAILED), records.FAILURE)
+            contents.failures[cell.name] = {"error": record["error"], "traceback": record["traceback"]}
+        except StudyError:
             contents.problems.append(f"the failure of cell {cell.name!r} is unreadable; the cell is redone")
 
     def _checked_record(self, cell: Cell) -> dict[str, Any]:
-        path = self._record_path(cell.name)
-        try:
-            record = json.loads(path.read_bytes())
-        except ValueError:
-            raise StudyError("its record is damaged") from None
-        if not isinstance(record, dict) or not isinstance(record.get("checksum"), str):
-            raise StudyError("its record is damaged")
-        if record.get("format") != FORMAT:
-            raise StudyError(f"it was written in format {record.get('format')}, this version reads {FORMAT}")
-        if record.get("digest") != self.setting.digest or record.get("cell") != cell.name:
+        record = self._record_of(cell)
+        if record["digest"] != self.setting.digest or record["cell"] != cell.name:
             raise StudyError("it belongs to another setting")
-        if record.get("seed") != cell.seed or record.get("parameters") != json.loads(json.dumps(dict(cell.parameters))):
+        if record["seed"] != cell.seed or record["parameters"] != json.loads(json.dumps(dict(cell.parameters))):
             raise StudyError("the study's seed or parameters of this cell have changed")
-        own, versions = provenance.versions()["score-sensitivity"], record.get("versions")
-        written = versions.get("score-sensitivity") if isinstance(versions, dict) else None
+        own, written = (versions.get("score-sensitivity") for versions in (provenance.versions(), record["versions"]))
         if written != own:
             raise StudyError(f"it was computed by version {written}, this is {own}")
         return record
 
-
-def check_format(manifest: dict[str, Any], path: Path) -> None:
-    """Refuse a store that this version cannot read.
-
-    Raises:
-        StudyError: another format.
-    """
-    if manifest.get("format") != FORMAT:
-        raise StudyError(
-            f"{path} is of format {manifest.get('format')} and this version reads format {FORMAT}; "
-            "install the version that wrote it or choose another folder with --out."
-        )
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a result folder; the operating system lets go when the process ends, however it ends.
-
-    Raises:
-        StudyError: another run holds it.
-    """
-    handle = filelock.FileLock(folder / "lock")
-    try:
-        handle.acquire(timeout=WAIT_SECONDS)
-    except filelock.Timeout:
-        raise StudyError(
-            f"another run is writing to {folder}; wait until it ends, or choose another folder with --out."
-        ) from None
-    except OSError as error:
-        raise StudyError(explain(error, folder / "lock")) from error
-    try:
-        yield
-    finally:
-        handle.release()
-
-
-def held(folder: Path) -> bool:
-    """Whether a run holds the folder now."""
-    handle = filelock.FileLock(folder / "lock")
-    try:
-        with handle.acquire(timeout=0):
-            return False
-    except (filelock.Timeout, OSError):
-        return True
+    def _record_of(self, cell: Cell) -> dict[str, Any]:
+        path = self._record_path(cell.name)
+        try:
+            return records.read(path, records.RECORD)
+        except FormatError as error:
+            raise StudyError(f"it was written in format {error.found}, this version reads {FORMAT}") from None
+        except StudyError:
+            raise StudyError("its record is damaged") from None

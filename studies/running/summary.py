@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from studies.errors import StudyError
-from studies.files import make_folder, read_json, write, write_json
-from studies.running import provenance
+from studies.files import checksum, make_folder, read, write
+from studies.running import provenance, records, text
+from studies.running.foreign import ForeignError, contained
+from studies.running.names import fitted
 from studies.running.tables import decode, frame, join, to_bytes
 from studies.study import STUDIES, Claim, Study
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from studies.running.setting import Setting
     from studies.running.store import Contents
 
-__all__ = ["Picture", "Summary", "claims_of", "read_claims", "write_claims"]
+__all__ = ["Picture", "Summary", "claims_from", "claims_of", "claims_to"]
 
 DOTS_PER_INCH = 150
 
@@ -73,17 +75,19 @@ class Summary:
         return bool(self.origin["finished"] == self.origin["cells"])
 
     def write(self, folder: Path) -> None:
-        """Store rows, claims, figures and the rest beside the cells."""
-        write(folder / "rows.parquet", to_bytes(self.rows))
-        write_claims(folder / "claims.json", self.claims)
-        pictures = make_folder(folder / "figures")
-        for name, picture in self.figures.items():
-            write(pictures / f"{name}.png", picture.png)
+        """Store rows, claims, figures and the rest beside the cells; the rest, written last, has their checksums."""
+        parts = {"rows.parquet": to_bytes(self.rows), "claims.json": claims_to(self.claims)}
+        parts |= {_place(name): picture.png for name, picture in self.figures.items()}
+        make_folder(folder / "figures")
+        for name, content in parts.items():
+            write(folder / name, content)
         rest = {
             key: getattr(self, key)
             for key in ("study", "question", "setting", "digest", "environment", "origin", "failures", "notes")
         }
-        write_json(folder / "summary.json", rest | {"alt": {name: each.alt for name, each in self.figures.items()}})
+        sums = {"files": {name: checksum(content) for name, content in parts.items()}}
+        alt = {"alt": {name: each.alt for name, each in self.figures.items()}}
+        records.write(folder / "summary.json", records.SUMMARY, rest | sums | alt | {"format": records.FORMAT})
 
     @classmethod
     def read(cls, folder: Path) -> Summary:
@@ -92,16 +96,19 @@ class Summary:
         Raises:
             StudyError: something is missing or damaged.
         """
-        rest = read_json(folder / "summary.json")
-        try:
-            alt = rest.pop("alt")
-            figures = {name: Picture((folder / "figures" / f"{name}.png").read_bytes(), alt[name]) for name in alt}
-            rows = decode((folder / "rows.parquet").read_bytes())
-            return cls(rows=rows, claims=read_claims(folder / "claims.json"), figures=figures, **rest)
-        except (OSError, KeyError, TypeError, AttributeError) as error:
-            raise StudyError(
-                f"the summary in {folder} is damaged ({error}); run the study again to renew it."
-            ) from error
+        rest = records.read(folder / "summary.json", records.SUMMARY)
+        alt, sums = rest.pop("alt"), rest.pop("files")
+        del rest["format"]
+
+        def whole(name: str) -> bytes:
+            content = read(folder / name)
+            if checksum(content) != sums.get(name):
+                raise StudyError(f"{folder / name} is damaged (it differs from its checksum); run the study again.")
+            return content
+
+        figures = {name: Picture(whole(_place(name)), alt[name]) for name in alt}
+        claims = claims_from(whole("claims.json"), folder / "claims.json")
+        return cls(rows=decode(whole("rows.parquet")), claims=claims, figures=figures, **rest)
 
     @classmethod
     def of(cls, study: Study, setting: Setting, contents: Contents, order: Sequence[str], folder: Path) -> Summary:
@@ -117,7 +124,7 @@ class Summary:
         figures, more = _figures(study, data, setting.config, complete)
         return cls(
             study=study.NAME,
-            question=study.QUESTION,
+            question=text.line(study.QUESTION),
             setting=setting.describe(),
             digest=setting.digest,
             environment=provenance.environment(),
@@ -126,13 +133,26 @@ class Summary:
             claims=claims,
             figures=figures,
             failures=contents.failures,
-            notes=[*contents.problems, *notes, *more],
+            notes=[*contents.problems, *_mixed(contents), *notes, *more],
         )
 
 
 def name_of(study: Study) -> str:
     """What `studies run` knows the study by: its name if it is registered, its module otherwise."""
     return study.NAME if study.NAME in STUDIES else study.__name__
+
+
+def _place(figure: str) -> str:
+    """Where a figure lies in a result folder."""
+    return f"figures/{figure}.png"
+
+
+def _mixed(contents: Contents) -> list[str]:
+    """A sentence where rows come from more than one state of the code or of the packages."""
+    codes = {record["code"] for record in contents.records.values()}
+    if len(codes) < 2:
+        return []
+    return [f"the rows come from {len(codes)} states of the study's code or packages ({', '.join(sorted(codes))})"]
 
 
 def with_folder(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -150,30 +170,40 @@ def claims_of(study: Study, rows: pd.DataFrame, config: Any, complete: bool) -> 
     if not len(rows):
         return [], []
     try:
-        return [_plain(claim) for claim in study.claims(rows, config)], []
-    except Exception as error:
+        with contained():
+            return [_plain(claim) for claim in study.claims(rows, config)], []
+    except ForeignError as error:
         if complete:
-            raise StudyError(f"the claims of {study.NAME!r} could not be computed: {_line(error)}.") from error
-        return [], [f"claims need the missing cells ({_line(error)})"]
+            sentence = f"the claims of {study.NAME!r} could not be computed: {error.line.rstrip('.')}."
+            raise StudyError(sentence) from error
+        return [], [f"claims need the missing cells ({error.line})"]
 
 
 def _figures(study: Study, rows: pd.DataFrame, config: Any, complete: bool) -> tuple[dict[str, Picture], list[str]]:
     if not len(rows):
         return {}, []
     try:
-        return {_safe(name): picture(name, figure) for name, figure in study.figures(rows, config).items()}, []
-    except Exception as error:
+        with contained():
+            return _drawn(study.figures(rows, config)), []
+    except ForeignError as error:
         if complete:
-            raise StudyError(f"the figures of {study.NAME!r} could not be drawn: {_line(error)}.") from error
-        return {}, [f"figures need the missing cells ({_line(error)})"]
+            raise StudyError(f"the figures of {study.NAME!r} could not be drawn: {error.line.rstrip('.')}.") from error
+        return {}, [f"figures need the missing cells ({error.line})"]
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+def _drawn(figures: Mapping[str, Figure]) -> dict[str, Picture]:
+    """Pictures by safe names.
 
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    Raises:
+        ValueError: two figures have one name, once it is made safe.
+    """
+    drawn: dict[str, Picture] = {}
+    for name, figure in figures.items():
+        key = fitted(name)
+        if key in drawn:
+            raise ValueError(f"two figures are named {key!r}; give each a name of letters and digits of its own")
+        drawn[key] = picture(name, figure)
+    return drawn
 
 
 def picture(name: str, figure: Figure) -> Picture:
@@ -181,14 +211,16 @@ def picture(name: str, figure: Figure) -> Picture:
     buffer = io.BytesIO()
     # Software and date are left out so that equal rows give equal files.
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
-    return Picture(buffer.getvalue(), str(getattr(figure, "alt", "") or name.replace("_", " ")))
+    return Picture(buffer.getvalue(), text.line(getattr(figure, "alt", "") or name.replace("_", " "), 5000))
 
 
 def _plain(claim: Claim) -> Claim:
-    """A claim with Python's own numbers."""
+    """A claim with Python's own numbers and safe text."""
     low_high = None if claim.interval is None else (float(claim.interval[0]), float(claim.interval[1]))
     return dataclasses.replace(
         claim,
+        statement=text.line(claim.statement, 5000),
+        source=text.line(claim.source, 5000),
         measured=_number(claim.measured),
         expected=_number(claim.expected),
         interval=low_high,
@@ -197,37 +229,41 @@ def _plain(claim: Claim) -> Claim:
 
 
 def _number(value: Any) -> float | str:
-    return value if isinstance(value, str) else float(value)
+    return text.line(value) if isinstance(value, str) else float(value)
 
 
 def _origin(contents: Contents, cells: int) -> dict[str, Any]:
-    records = list(contents.records.values())
+    found = list(contents.records.values())
     return {
         "cells": cells,
         "finished": len(contents.tables),
-        "seconds": sum(record.get("seconds", 0.0) for record in records),
-        "peak_memory_bytes": max((record.get("peak_memory_bytes", 0) for record in records), default=0),
-        "commits": sorted({str(record.get("commit")) for record in records}),
+        "seconds": sum(record["seconds"] for record in found),
+        "peak_memory_bytes": max((record["peak_memory_bytes"] for record in found), default=0),
+        "commits": sorted({str(record["commit"]) for record in found}),
     }
 
 
-def write_claims(path: Path, claims: Sequence[Claim]) -> None:
-    """Store claims as JSON."""
-    write_json(path, [dataclasses.asdict(claim) for claim in claims])
+def claims_to(claims: Sequence[Claim]) -> bytes:
+    """Claims as JSON."""
+    return (json.dumps([dataclasses.asdict(claim) for claim in claims], indent=1) + "\n").encode()
 
 
-def read_claims(path: Path) -> list[Claim]:
-    """Read claims.
+def claims_from(content: bytes, path: Path) -> list[Claim]:
+    """Inverse of `claims_to`.
 
     Raises:
-        StudyError: absent or damaged.
+        StudyError: damaged.
     """
     try:
-        return [_claim(item) for item in read_json(path)]
-    except (TypeError, KeyError, ValueError) as error:
-        raise StudyError(f"{path} is damaged ({error}); run the study again to renew it.") from error
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    reasons = [records.fault(item, records.CLAIM) for item in found] if isinstance(found, list) else ["it is no list"]
+    if reason := next(filter(None, reasons), ""):
+        raise StudyError(f"{path} is damaged ({reason}); run the study again to renew it.")
+    return [_claim(item) for item in found]
 
 
 def _claim(item: Mapping[str, Any]) -> Claim:
-    interval = item["interval"]
-    return Claim(**{**item, "interval": None if interval is None else (interval[0], interval[1])})
+    fields = {name: item[name] for name in records.CLAIM}
+    return Claim(**fields | {"interval": None if item["interval"] is None else tuple(item["interval"])})

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from studies.errors import StudyError
+from studies.running import text
 
-__all__ = ["decode", "encode", "frame", "join"]
+__all__ = ["CELL", "decode", "encode", "frame", "join"]
 
 CELL = "cell"  # the column that the runner adds to every row
 
@@ -88,8 +89,8 @@ def decode(content: bytes) -> pa.Table:
     """
     try:
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"not a Parquet file ({error}).") from error
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise StudyError(f"not a Parquet file ({text.line(error, 200)}).") from error
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 from studies.errors import StudyError
 from studies.study import suggestion
 
-__all__ = ["BACKENDS", "Backend", "backend"]
+__all__ = ["BACKENDS", "Backend", "backend", "settings_kept", "to_numpy"]
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,40 @@ def to_numpy(value: Any) -> np.ndarray:
     """Any library's array, or nested sequence of numbers, as float64 NumPy.
 
     Raises:
-        TypeError: `value` is not an array of real numbers.
+        TypeError: `value` is not an array of real numbers; what its own conversion raises goes through.
     """
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
+    elif isinstance(value, list | tuple) and any(isinstance(item, list) or hasattr(item, "detach") for item in value):
+        value = [to_numpy(item) for item in value]  # tensors that require grad hide from NumPy
     try:
         array = np.asarray(value)
     except ValueError as error:
+        if not isinstance(value, list | tuple):
+            raise  # by the value's own code
         raise TypeError("an array of numbers was expected, not rows of different lengths") from error
     if array.dtype.kind not in "fiub":
         kind = type(value).__name__ if array.dtype.kind in "OUSV" else f"one of {array.dtype}"
         raise TypeError(f"an array of real numbers was expected, not {kind}")
     return array.astype(np.float64)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Give back what an estimator may leave changed: torch's default device, default dtype and grad mode, NumPy's
+    handling of errors, and the current folder."""
+    torch = sys.modules.get("torch")
+    before = (torch.get_default_device(), torch.get_default_dtype(), torch.is_grad_enabled()) if torch else None
+    errors, folder = np.geterr(), os.getcwd()
+    try:
+        yield
+    finally:
+        np.seterr(**errors)
+        os.chdir(folder)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            device, dtype, grad = before or ("cpu", torch.float32, True)
+            if torch.get_default_device() != torch.device(device):
+                torch.set_default_device(device)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(grad)

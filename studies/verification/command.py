@@ -9,8 +9,11 @@ from tempfile import TemporaryFile
 from rich.console import Console
 
 from studies.errors import StudyError
+from studies.reports.display import screen as usual_screen
+from studies.running import text
+from studies.running.waiting import waiting
 from studies.verification.loading import load_estimator
-from studies.verification.report import Report
+from studies.verification.report import Report, check_folder
 from studies.verification.session import REPEATS, verify
 
 __all__ = ["run", "run_engine"]
@@ -37,10 +40,11 @@ def run(
     Raises:
         StudyError: what the command line shows as one sentence (exit code 2).
     """
-    screen = console or Console()
+    screen = console or usual_screen()
     _writable(out)
     found = load_estimator(estimator)
-    with screen.status(f"{task}: posing problems") as status:
+    at = Place(task)
+    with screen.status(f"{task}: posing problems") as status, waiting(at.words):
         report = verify(
             found,
             task,
@@ -51,7 +55,7 @@ def run(
             problems=problems,
             slack=slack,
             name=estimator,
-            progress=lambda name: status.update(f"{task}: {name}"),
+            progress=lambda name: status.update(at.move(name)),
         )
     show(report, screen, out)
     return report.exit_code
@@ -69,10 +73,11 @@ def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, 
     from studies.verification.engine import verify_engine
     from studies.verification.tables import overview
 
-    screen = console or Console()
+    screen = console or usual_screen()
     _writable(out)
-    with screen.status("posing problems") as status:
-        reports = verify_engine(suite, seed=seed, progress=status.update)
+    at = Place("engine")
+    with screen.status("posing problems") as status, waiting(at.words):
+        reports = verify_engine(suite, seed=seed, progress=lambda name: status.update(at.move(name)))
     screen.print(overview(reports))
     for report in reports:
         if not report.holds:
@@ -82,6 +87,20 @@ def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, 
     if out is not None:
         screen.print(f"reports: {out}", markup=False, highlight=False, soft_wrap=True)
     return max(report.exit_code for report in reports)
+
+
+class Place:
+    """Where a verification is, for whoever asks why it takes long."""
+
+    def __init__(self, task: str) -> None:
+        self.task, self.name = task, "the problems"
+
+    def move(self, name: str) -> str:
+        self.name = name
+        return self.words()
+
+    def words(self) -> str:
+        return f"{self.task}: {self.name}"
 
 
 def _writable(out: Path | None) -> None:
@@ -96,6 +115,7 @@ def _writable(out: Path | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out):
             pass
+        check_folder(out)
     except OSError as error:
         raise StudyError(f"--out {str(out)!r} is no folder to write to ({error.strerror}); name another.") from error
 
@@ -109,10 +129,10 @@ def show(report: Report, screen: Console, out: Path | None = None) -> None:
     """Print the table and what fails; write the files where a folder is given."""
     screen.print(report.table())
     for line in report.findings():
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        screen.print(text.line(line, 5000), markup=False, highlight=False, soft_wrap=True)
     if report.status == "could not run":
         trace = next((run.trace for v in report.judged for run in v.runs if run.trace), "")
-        screen.print(trace.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        screen.print(text.block(trace).rstrip(), markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         folder = report.save(out)
         screen.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -33,7 +33,7 @@ def _by_problem(verdicts: list[Verdict], label: str) -> tuple[Figure, Any]:
     drawing, axes = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
     axes[0].axvline(1.0, color="black", linewidth=1.0)
     axes[0].set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
-    axes[0].set_ylim(len(verdicts) - 0.5, -0.5)
+    axes[0].set_ylim(max(len(verdicts), 1) - 0.5, -0.5)
     axes[0].set_xscale("log")
     axes[0].set_xlabel(label)
     return drawing, axes[0]

@@ -32,6 +32,8 @@ class Findings:
         verdicts: one per case, in the suite's order.
         orders: observed orders, see `studies.verification.orders`.
         seconds: wall time of the whole.
+        slack: factor by which every limit was widened; 1 for the task's own.
+        chosen: the problems, where not the whole suite was posed.
     """
 
     task: Task
@@ -42,6 +44,8 @@ class Findings:
     verdicts: tuple[Verdict, ...]
     orders: tuple[dict[str, Any], ...]
     seconds: float
+    slack: float = 1.0
+    chosen: tuple[str, ...] | None = None
 
     @property
     def judged(self) -> list[Verdict]:
@@ -94,12 +98,21 @@ class Findings:
             answered = (
                 f"all {total} problems" if not declined else f"the {total} problems it answered ({declined} declined)"
             )
-            return f"{self.estimator} holds on {answered} of task {self.task.name}."
+            return f"{self.estimator} holds on {answered} of task {self.task.name}{self._terms()}."
         place = f", exactly where the tag is {' or '.join(map(repr, self.where))}" if self.where else ""
         return (
             f"{self.estimator} falls short on {total - good} of {total} problems of task {self.task.name}{place} "
-            f"(checks: {', '.join(self.failed_checks)})."
+            f"(checks: {', '.join(self.failed_checks)}){self._terms()}."
         )
+
+    def _terms(self) -> str:
+        """What the caller chose that makes the verdict say less than the suite's."""
+        terms = [f"every limit widened {self.slack:g} times"] if self.slack != 1 else []
+        if self.chosen is not None:
+            terms.append(
+                f"only {', '.join(self.chosen)}" if len(self.chosen) < 4 else f"only {len(self.chosen)} chosen"
+            )
+        return f" ({'; '.join(terms)})" if terms else ""
 
     def findings(self) -> list[str]:
         """What fails, one sentence each; observed orders, the summary, the worst case and how to see it again, cost."""
@@ -160,6 +173,7 @@ class Findings:
             return ""
         parts = ["studies verify", self.estimator, "--task", self.task.name, "--problem", verdict.case.name]
         parts += ["--backend", self.backend] if self.backend != "torch" else []
+        parts += ["--slack", f"{self.slack:g}"] if self.slack != 1 else []
         return " ".join(parts + (["--seed", str(self.seed)] if self.seed else []))
 
     def problems(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 
 from studies.verification.backends import Backend
 from studies.verification.laws import Law, oracle
-from studies.verification.problem import Anchor, Functional, Levels, Measure, Meter, Perturbation, karras
+from studies.verification.problem import Anchor, BlackBox, Functional, Levels, Measure, Meter, Perturbation, karras
 
 __all__ = ["Kit", "levelled"]
 
@@ -94,8 +94,8 @@ class Kit:
             given.weights,
             given.means,
             given.covariances,
-            levelled(mixture, "log_density"),
-            levelled(mixture, "score"),
+            BlackBox(levelled(mixture, "log_density")),
+            BlackBox(levelled(mixture, "score")),
         )
         return Perturbation("toward", measure)
 

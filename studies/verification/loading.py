@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from studies.errors import StudyError
+from studies.running.foreign import ForeignError, contained
 from studies.study import first_on_path, suggestion
 
 __all__ = ["load_estimator"]
@@ -55,15 +56,16 @@ def _public(module: Any) -> list[str]:
 
 def _import(name: str) -> ModuleType:
     try:
-        return _from_file(Path(name)) if name.endswith(".py") else _from_path(name)
+        with contained(StudyError, ModuleNotFoundError):  # a script without a main guard may exit
+            return _from_file(Path(name)) if name.endswith(".py") else _from_path(name)
     except StudyError:
         raise
     except ModuleNotFoundError as error:
         if error.name in (name, name.split(".")[0]):
             raise StudyError(f"there is no module {name!r}; run from the folder that contains it.") from error
         raise StudyError(f"the module {name!r} needs {error.name!r}, which is not installed.") from error
-    except (Exception, SystemExit) as error:  # a script without a main guard may exit
-        raise StudyError(f"importing {name!r} failed with {type(error).__name__}: {error}.") from error
+    except ForeignError as error:
+        raise StudyError(f"importing {name!r} failed with {error.line.rstrip('.')}.") from error
 
 
 def _from_path(name: str) -> ModuleType:

@@ -39,7 +39,8 @@ def errors(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _norm(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(*values.shape[:2], -1)
     size = _size(flat, -1)
-    return np.linalg.norm(flat / size, axis=-1) * size[..., 0]
+    with np.errstate(invalid="ignore"):  # an infinite error is none, and the values are judged not finite
+        return np.linalg.norm(flat / size, axis=-1) * size[..., 0]
 
 
 def _size(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:

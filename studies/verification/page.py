@@ -36,7 +36,8 @@ def page(report: Findings, drawings: Mapping[str, Figure]) -> str:
         f"<body><h1>{name}: <span class='{state}'>{report.status}</span></h1>",
         f"<p>{html.escape(report.summary)}</p>",
         f"<p>Asked: {html.escape(report.task.question)}. Truth: {html.escape(report.task.qualifies)}. "
-        f"Suite {report.suite}, backend {report.backend}, seed {report.seed}, {report.seconds:.1f} s.</p>",
+        f"Suite {report.suite}, backend {report.backend}, seed {report.seed}, slack {report.slack:g}, "
+        f"{report.seconds:.1f} s.</p>",
         _table(report),
         _failures(report),
         _orders(report),

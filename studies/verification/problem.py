@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-__all__ = ["Anchor", "BudgetError", "Functional", "Levels", "Measure", "Meter", "Perturbation", "Problem"]
+__all__ = ["Anchor", "BlackBox", "BudgetError", "Functional", "Levels", "Measure", "Meter", "Perturbation", "Problem"]
 
 FIELDS = {
     "score": "black box `score(x, sigma)`: `s_σ(x)` like x (n, d); sigma a scalar or (n,); counted",
@@ -94,17 +95,41 @@ class Meter:
         self.calls = 0
         self.rows = 0
 
-    def watch(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """The same function, counted; a closure, so that the law behind it is no attribute."""
+    def watch(self, function: Callable[[Any, Any], Any]) -> BlackBox:
+        """The same function, counted."""
 
-        def black_box(x: Any, sigma: Any) -> Any:
+        def counted(x: Any, sigma: Any) -> Any:
             self.calls += 1
             self.rows += int(np.prod(tuple(x.shape[:-1])))
             if self.calls > self.budget:
                 raise BudgetError(f"more than {self.budget} score calls; batch the rows, or use fewer steps.")
             return function(x, sigma)
 
-        return black_box
+        return BlackBox(counted)
+
+
+_INSIDE: WeakKeyDictionary[BlackBox, Callable[[Any, Any], Any]] = WeakKeyDictionary()
+
+
+class BlackBox:
+    """A function of (x, sigma) that does not carry what it computes with: no attribute and no closure leads there."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        _INSIDE[self] = function
+
+    def __call__(self, x: Any, sigma: Any) -> Any:
+        return _INSIDE[self](x, sigma)
+
+    def __copy__(self) -> BlackBox:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> BlackBox:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a problem's black box cannot be pickled: it belongs to this process.")
 
 
 @dataclass(frozen=True)
@@ -141,7 +166,7 @@ class Anchor:
                 raise ValueError(f"the anchor is known at sigma >= {sigma_max:g}, got {lowest:g}; ask it at sigma_max.")
             return function(x, sigma)
 
-        self.log_density = log_density
+        self.log_density = BlackBox(log_density)
         self.sigma_max = sigma_max
         self.mean = mean
         self.covariance = covariance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.errors import StudyError
+from studies.files import make_folder, write
+from studies.running import records
 from studies.verification.findings import Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Report"]
+__all__ = ["Report", "check_folder"]
+
+FILES = ("report.json", "report.html", "problems.parquet", "rows.parquet")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Report(Findings):
                 "suite": self.suite,
                 "backend": self.backend,
                 "seed": self.seed,
+                "slack": self.slack,
+                "chosen": self.chosen,
                 "status": self.status,
                 "summary": self.summary,
                 "seconds": self.seconds,
@@ -64,16 +72,42 @@ class Report(Findings):
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNGs; returns the folder."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "report.json").write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
-        (path / "report.html").write_text(self.to_html(), encoding="utf-8")
-        self.problems().to_parquet(path / "problems.parquet", index=False)
-        self.rows().to_parquet(path / "rows.parquet", index=False)
+        """Write `report.json`, `report.html`, `problems.parquet`, `rows.parquet` and PNGs; returns the folder.
+
+        Raises:
+            StudyError: it holds something else, or cannot be written to.
+        """
+        path = make_folder(Path(folder))
+        check_folder(path)
+        page = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        write(path / "report.json", page.encode())
+        write(path / "report.html", self.to_html().encode())
+        for name, frame in (("problems", self.problems()), ("rows", self.rows())):
+            write(path / f"{name}.parquet", frame.to_parquet(index=False))
         for name, figure in self.figures().items():
-            figure.savefig(path / f"{name}.png", dpi=120)
+            content = io.BytesIO()
+            figure.savefig(content, format="png", dpi=120)
+            write(path / f"{name}.png", content.getvalue())
         return path
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder where the files of a report would overwrite something else, such as a study's rows.
+
+    Raises:
+        StudyError: it holds files that a report has as well, and no report.
+    """
+    taken = [name for name in FILES if (path / name).exists()]
+    if taken and not _is_report(path / "report.json"):
+        raise StudyError(f"{path} holds {taken[0]!r} of something else, such as a study's result; name another folder.")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = records.parse(path)
+    except StudyError:
+        return False
+    return isinstance(content, dict) and {"task", "estimator", "suite", "checks"} <= set(content)
 
 
 def _clean(value: Any) -> Any:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from studies.running import text
+from studies.running.foreign import ForeignError, contained
 from studies.running.memory import peak_since
-from studies.verification.backends import Backend, to_numpy
+from studies.verification.backends import Backend, settings_kept, to_numpy
 from studies.verification.kit import Kit
 from studies.verification.problem import BudgetError, Meter, Problem
 from studies.verification.tasks.base import Arrays, Case, Task
@@ -63,26 +64,19 @@ def call(
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    answer, start = None, time.perf_counter()
-    failure: dict[str, Any] = {}
+    found, start = Run(), time.perf_counter()
     with peak_since() as peak:
         before = peak()
         try:
-            answer = estimator(problem)
+            with settings_kept(), contained(BudgetError):  # reading the value may run the estimator's code, too
+                found = _read(estimator(problem), shape)
         except BudgetError as error:
-            failure = {"error": str(error), "check": "budget"}
-        except (Exception, SystemExit) as error:  # an estimator that exits has no value either
-            failure = {"error": _said(error), "check": "runs", "trace": traceback.format_exc()}
+            found = Run(error=text.line(error), check="budget")
+        except ForeignError as error:
+            found = Run(error=error.line, check="runs", trace=error.trace)
         megabytes = (peak() - before) / 1e6
     spent = time.perf_counter() - start
-    cost: dict[str, Any] = {"calls": meter.calls, "rows": meter.rows, "seconds": spent, "megabytes": megabytes}
-    return Run(**failure, **cost) if failure else _read(answer, shape, cost)
-
-
-def _said(error: BaseException) -> str:
-    """The kind of exception and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return replace(found, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
 
 
 def _of_estimate(answer: Any) -> tuple[Any, Any]:
@@ -92,23 +86,23 @@ def _of_estimate(answer: Any) -> tuple[Any, Any]:
     return answer, None
 
 
-def _read(answer: Any, shape: tuple[int, ...], cost: dict[str, Any]) -> Run:
+def _read(answer: Any, shape: tuple[int, ...]) -> Run:
     if answer is NotImplemented:
-        return Run(applicable=False, **cost)
+        return Run(applicable=False)
     if isinstance(answer, tuple) and len(answer) != 2:
         sentence = f"a tuple of {len(answer)} came back; return the value, or the pair (value, standard_error)."
-        return Run(error=sentence, check="shape", **cost)
+        return Run(error=sentence, check="shape")
     value, spread = answer if isinstance(answer, tuple) else _of_estimate(answer)
     try:
         array = to_numpy(value)
         bars = None if spread is None else to_numpy(spread)
-    except (TypeError, ValueError) as error:
-        return Run(error=f"the value is unusable: {str(error).rstrip('.')}.", check="shape", **cost)
+    except TypeError as error:
+        return Run(error=f"the value is unusable: {text.line(error).rstrip('.')}.", check="shape")
     if array.shape != shape:
-        return Run(error=f"the value has shape {array.shape}, not {shape}.", check="shape", **cost)
+        return Run(error=f"the value has shape {array.shape}, not {shape}.", check="shape")
     if bars is not None and bars.shape not in (shape, shape[:1], ()):
-        return Run(error=f"the standard error has shape {bars.shape}, not {shape}.", check="shape", **cost)
+        return Run(error=f"the standard error has shape {bars.shape}, not {shape}.", check="shape")
     if bars is not None and np.any(bars < 0):
         sentence = f"a standard error is negative ({bars.min():.3g}); return NaN where it is not known."
-        return Run(error=sentence, check="error bars", **cost)
-    return Run(value=array, standard_error=bars, **cost)
+        return Run(error=sentence, check="error bars")
+    return Run(value=array, standard_error=bars)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from studies.errors import StudyError
+from studies.running import text
 from studies.verification.backends import Backend
 from studies.verification.backends import backend as load_backend
 from studies.verification.judge import Check, Verdict, judge
@@ -87,13 +89,15 @@ def verify(
     measured = _orders(estimator, chosen, library, seed, verdicts) if orders else []
     return Report(
         task=chosen,
-        estimator=name or getattr(estimator, "__name__", type(estimator).__name__),
+        estimator=text.line(name or getattr(estimator, "__name__", type(estimator).__name__)),
         suite=suite,
         backend=backend,
         seed=seed,
         verdicts=tuple(verdicts),
         orders=tuple(measured),
         seconds=time.perf_counter() - start,
+        slack=slack,
+        chosen=None if problems is None else tuple(verdict.case.name for verdict in verdicts),
     )
 
 
@@ -118,8 +122,8 @@ def _check(estimator: Any, repeats: int, slack: float, seed: int) -> None:
         raise StudyError(f"repeats = {repeats} cannot tell bias from noise; give at least 4.")
     if seed < 0:
         raise StudyError(f"seed = {seed} must not be negative: 0 is the published suite, others draw fresh rows.")
-    if not slack > 0:
-        raise StudyError(f"slack = {slack} must be positive: it multiplies every limit.")
+    if not 0 < slack < math.inf:
+        raise StudyError(f"slack = {slack} must be positive and finite: it multiplies every limit.")
 
 
 def _selected(task: Task, suite: str, problems: Iterable[str] | None) -> list[Case]:
@@ -174,7 +178,8 @@ def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
     if first.value is None or probe.value is None:
         return False
     few = len(probe.value)
-    gap = np.abs(first.value[:few] - probe.value).reshape(few, -1).max(axis=1)
+    with np.errstate(invalid="ignore"):  # infinities are judged later
+        gap = np.abs(first.value[:few] - probe.value).reshape(few, -1).max(axis=1)
     # Differences far below what is judged are rounding, which depends on the number of rows.
     size = 1e-3 * task.limit(truth[:few]) + 1e-9 * np.abs(first.value[:few]).reshape(few, -1).max(axis=1)
     return bool(np.all((gap <= size) | ~np.isfinite(gap)))

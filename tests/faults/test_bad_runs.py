@@ -48,7 +48,7 @@ COMMANDS = {
     "a comparison of nothing": (["compare", "/nowhere", "/nowhere"], "does not exist"),
     "the status of nothing": (["status", "--out", "/nowhere"], "is no folder"),
     "cleaning nothing": (["clean", "--out", "/nowhere"], "is no folder"),
-    "publishing nothing": (["publish", "/nowhere"], "does not exist"),
+    "publishing nothing": (["publish", "/nowhere"], "no result folder"),
     "a folder name that is too long": (["run", STUDY, "--workers", "0", "--out", "x" * 300], "too long"),
 }
 
@@ -208,7 +208,9 @@ def test_only_complete_small_and_whole_tables_are_published(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(demonstration.Config, "smoke", lambda: demonstration.Config(fail="n=10-0"))
         failed = run(STUDY, "smoke", out=tmp_path, workers=0)
-    with pytest.raises(StudyError, match="only results with every cell finished"):
+        with pytest.raises(StudyError, match="only results with every cell finished"):
+            results.publish(failed.folder, shelf)
+    with pytest.raises(StudyError, match="its cells cannot be judged"):
         results.publish(failed.folder, shelf)
     whole = run(STUDY, "smoke", out=tmp_path, workers=0)
     with monkeypatch.context() as patch:
@@ -232,11 +234,15 @@ def test_a_damaged_summary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = run(STUDY, "smoke", out=tmp_path, workers=0)
     (result.folder / "summary.json").write_text("{}")
     monkeypatch.setattr(demonstration, "VERSION", 2, raising=False)
-    with pytest.raises(StudyError, match=r"summary in .* is damaged"):
+    with pytest.raises(StudyError, match=r"summary\.json is damaged"):
         upkeep.renew(result.folder)
+    (problem,) = upkeep.status(result.folder).problems
+    assert "summary.json is damaged" in problem
+    monkeypatch.undo()
+    run(STUDY, "smoke", out=tmp_path, workers=0)
     (result.folder / "claims.json").write_text('[{"statement": 1}]')
-    with pytest.raises(StudyError, match=r"claims\.json is damaged"):
-        upkeep.status(result.folder)
+    (problem,) = upkeep.status(result.folder).problems
+    assert "claims.json is damaged" in problem
 
 
 def test_a_cached_network_that_is_damaged_is_built_again(tmp_path: Path) -> None:

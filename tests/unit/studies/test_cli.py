@@ -185,7 +185,7 @@ def test_help_states_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     """Assert that plain `studies` and `--help` say what 0, 1 and 2 mean."""
     assert command() == 0
     assert command("--help") == 0
-    assert capsys.readouterr().out.count("Exit codes: 0 all claims hold, 1 some do not, 2 could not run.") == 2
+    assert capsys.readouterr().out.count("Exit codes: 0 all claims hold, 1 some do not, 2 no verdict.") == 2
 
 
 def test_verify_needs_a_name_and_a_task_or_the_engine(capsys: pytest.CaptureFixture[str]) -> None:

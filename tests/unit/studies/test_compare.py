@@ -19,10 +19,13 @@ BASE = [{"error": float(value), "size": 3, "seconds": 0.1 + index} for index, va
 def result(folder: Path, rows: list[dict[str, Any]], *, holds: bool = True, study: str = "s") -> Path:
     """A stored summary with one cell for each row."""
     table = join([decode(encode(f"cell-{index}", [row])) for index, row in enumerate(rows)])
-    origin = {"cells": len(rows), "finished": len(rows)}
+    spent = {"seconds": 1.0, "peak_memory_bytes": 1, "commits": [], "run_as": study}
+    origin = {"cells": len(rows), "finished": len(rows)} | spent
+    setting = {"study": study, "level": "smoke", "version": 1, "seed": 0, "device": "cpu", "config": {}}
+    environment: dict[str, Any] = {"versions": {}, "commit": None, "machine": {}}
     claim = Claim("errors are small", 1.0, (0.5, 1.5), "small", "test", holds)
     folder.mkdir()
-    Summary(study, "?", {}, "d", {}, origin, table, [claim], {}).write(folder)
+    Summary(study, "?", setting, "d" * 16, environment, origin, table, [claim], {}).write(folder)
     return folder
 
 

@@ -48,9 +48,11 @@ def test_rows_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
 def test_an_existing_cluster_gives_the_same_rows(tmp_path: Path) -> None:
     """Assert the same through a scheduler's address, and that the cluster is left running."""
     alone = run(STUDY, "smoke", out=tmp_path / "0", workers=0)
-    with execution.local_client(1) as client:
-        address = client.scheduler.address
-        remote = run(STUDY, "smoke", out=tmp_path / "r", scheduler=address)
+    from distributed import Client, LocalCluster
+
+    kind: dict[str, Any] = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(1, threads_per_worker=1, processes=True, **kind) as cluster, Client(cluster) as client:
+        remote = run(STUDY, "smoke", out=tmp_path / "r", scheduler=cluster.scheduler_address)
         assert client.submit(sum, [1, 2]).result() == 3
     assert rows_file(remote.folder) == rows_file(alone.folder)
 

@@ -1,0 +1,108 @@
+"""Which code rows come from: a digest of a study's source, of what it imports, and of the packages it runs on.
+
+The source is read, not run. Comments and layout do not count; what is imported from this house or from the study's own
+top-level package counts, found by its import statements.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from studies.running import provenance
+
+__all__ = ["digest", "sources"]
+
+HOUSE = ("oracles", "sensitivity", "studies")
+
+
+@functools.cache
+def digest(module: str) -> str:
+    """Sixteen hexadecimal digits that change with the code of the study in `module` or with what it runs on."""
+    parts = [provenance.versions(), {name: _tree_digest(path) for name, path in sorted(sources(module).items())}]
+    _tree.cache_clear()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sources(module: str) -> dict[str, Path]:
+    """The files that the module is made of, by module name.
+
+    Example:
+        >>> {"studies.cost", "studies.cost.timing"} <= set(sources("studies.cost"))
+        True
+    """
+    roots = {name: place for name in {*HOUSE, module.split(".")[0]} if (place := _place(name)) is not None}
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _file(name, roots)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        waiting += [name.rpartition(".")[0], *_imported(name, path)]
+    return found
+
+
+def _place(top: str) -> Path | None:
+    """Where a top-level package or module lies, without importing it."""
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    if loaded is not None:
+        return Path(loaded)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if spec.has_location and spec.origin:
+        return Path(spec.origin)
+    folders = list(spec.submodule_search_locations or [])
+    return Path(folders[0]) / "__init__.py" if folders else None
+
+
+def _file(name: str, roots: dict[str, Path]) -> Path | None:
+    top, _, rest = name.partition(".")
+    if top not in roots:
+        return None
+    if not rest:
+        return roots[top] if roots[top].is_file() else None
+    inner = roots[top].parent.joinpath(*rest.split("."))
+    return next((path for path in (inner.with_suffix(".py"), inner / "__init__.py") if path.is_file()), None)
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _tree_digest(path: Path) -> str:
+    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+
+
+def _imported(name: str, path: Path) -> Iterator[str]:
+    """Names that may be modules: what is imported, and what is imported from it."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(package, node)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _base(package: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    above = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])
