@@ -6,8 +6,8 @@ Exit codes, of every command:
     1  some claim does not hold, the estimator falls short, results differ, or `status` found damage
     2  no verdict: it could not be run, a cell failed, it was interrupted, or it ended in any other way
 
-Nothing but a verdict that is stored and printed gives 0 or 1: see `studies.running.supervise`. Errors are one sentence on
-standard error.
+Nothing but a verdict that is stored and printed gives 0 or 1: see `studies.running.supervise`. Errors are one sentence
+on standard error.
 """
 
 from __future__ import annotations
