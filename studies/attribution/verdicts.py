@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from studies.attribution import EMPIRICAL, EXACT, OURS
-from studies.statistics import Interval, Paired, median_interval, paired
+from studies.bounds import above
+from studies.statistics import Paired, median_interval, paired
 from studies.study import Claim
 
 __all__ = ["verdicts"]
@@ -41,14 +41,11 @@ def verdicts(rows: pd.DataFrame) -> list[Claim]:
 
 def _control(rows: pd.DataFrame) -> Claim:
     values = rows.loc[rows["method"] == EXACT, "truth"]
-    interval = median_interval(values)
-    return Claim(
+    return Claim.of(
         "With the exact score, the engine's influences rank training points as the analytic influence does.",
-        interval.estimate,
-        _bounds(interval),
-        "above .999",
+        median_interval(values),
+        above(0.999, interval=True),
         SOURCES["truth"],
-        bool(interval.estimate > 0.999),
     )
 
 
@@ -63,22 +60,14 @@ def _by_gradients(method: str) -> bool:
 
 
 def _comparison(part: pd.DataFrame, law: str, judge: str, other: str) -> Claim:
-    difference = _paired(part, judge, other)
     kind = "the best gradient method here, " if _by_gradients(other) else ""
-    return Claim(
+    return Claim.of(
         f"{law}: influence through the network's score agrees better with {WORDS[judge]} than {kind}{other} "
         "(paired difference of rank correlations).",
-        difference.difference.estimate,
-        _bounds(difference.difference),
-        "above 0",
+        _paired(part, judge, other).difference,
+        above(0, interval=True),
         SOURCES[judge],
-        bool(difference.difference.low > 0),
     )
-
-
-def _bounds(interval: Interval) -> tuple[float, float] | None:
-    """The interval's ends; None where so few values have none."""
-    return interval.bounds if np.isfinite(interval.bounds).all() else None
 
 
 def _paired(part: pd.DataFrame, judge: str, other: str) -> Paired:

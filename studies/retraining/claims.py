@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, at_least, below, equals
 from studies.retraining.causes import CAUSES
 from studies.retraining.config import MAIN, Config, Regime
 from studies.retraining.measures import explained, quartile_gap, share_of_ceiling, unexplained_by_noise
@@ -14,7 +15,8 @@ from studies.study import Claim
 
 PAPER = "arXiv 2509.23092, images (CelebA .46 retrained, .66 fine-tuned: other data, context only)"
 CEILING = "noise floor, Spearman–Brown"
-SCRATCH, FINETUNE, OF_CEILING = 0.75, 0.85, 0.95
+SCRATCH, FINETUNE = 0.75, 0.85
+NEAR_CEILING = at_least(0.95, interval=True)
 AIMED = 8  # pairs for which the digits' aims were stated
 TRUTHS = ("scratch", "finetune")
 WORDS = {"scratch": "retraining from scratch", "finetune": "fine-tuning"}
@@ -46,11 +48,6 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     return found
 
 
-def _claim(statement: str, value: Interval, expected: str, source: str, holds: bool) -> Claim:
-    bounds = value.bounds if np.isfinite(value.bounds).all() else None
-    return Claim(statement, value.estimate, bounds, expected, source, holds)
-
-
 def _main(rows: pd.DataFrame, regime: Regime) -> list[Claim]:
     name, found = regime.name, []
     if regime.images == "digits" and regime.pairs >= AIMED:
@@ -63,7 +60,7 @@ def _main(rows: pd.DataFrame, regime: Regime) -> list[Claim]:
 def _aim(rows: pd.DataFrame, name: str, truth: str, threshold: float) -> Claim:
     value = median_interval(correlations(rows, "flow", truth))
     words = f"{name}: the sensitivity predicts the change of samples under {WORDS[truth]} (median correlation)"
-    return _claim(words, value, f"≥ {threshold}", PAPER, value.estimate >= threshold)
+    return Claim.of(words, value, at_least(threshold, interval=True), PAPER)
 
 
 def _share(rows: pd.DataFrame, name: str, truth: str, change: str) -> Claim:
@@ -72,13 +69,13 @@ def _share(rows: pd.DataFrame, name: str, truth: str, change: str) -> Claim:
         f"{name}, {change}, {truth}: the median correlation as a share of its ceiling ({noise.ceiling:.2f} "
         f"[{noise.ceiling_low:.2f}, {noise.ceiling_high:.2f}], {int(noise.pairs)} pairs)"
     )
-    return _claim(words, value, f"≥ {OF_CEILING}", CEILING, value.estimate >= OF_CEILING)
+    return Claim.of(words, value, NEAR_CEILING, CEILING)
 
 
 def _beats(rows: pd.DataFrame, name: str, truth: str, other: str) -> Claim:
     value = paired(correlations(rows, "flow", truth), correlations(rows, other, truth)).difference
     words = f"{name}, {truth}: the sensitivity correlates better than the baseline '{other}' (paired median difference)"
-    return _claim(words, value, "> 0", "baseline", value.low > 0)
+    return Claim.of(words, value, above(0, interval=True), "baseline")
 
 
 def _norms(rows: pd.DataFrame, name: str, truth: str) -> Claim:
@@ -88,7 +85,7 @@ def _norms(rows: pd.DataFrame, name: str, truth: str) -> Claim:
         f"{name}, {truth}: latents predicted to move more do move more (rank correlation of norms; slope of actual "
         f"on predicted change {row.calibration:.2f} [{row.calibration_low:.2f}, {row.calibration_high:.2f}])"
     )
-    return _claim(words, value, "> 0", "norm agreement", value.low > 0)
+    return Claim.of(words, value, above(0, interval=True), "norm agreement")
 
 
 def _classes(rows: pd.DataFrame, name: str) -> list[Claim]:
@@ -100,14 +97,8 @@ def _classes(rows: pd.DataFrame, name: str) -> list[Claim]:
     low = min(parts, key=lambda change: parts[change].estimate)
     words = f"{name}: median share of their ceilings over {len(names)} classes that gain mass"
     return [
-        _claim(words, _pooled(rows, names), f"≥ {OF_CEILING}", CEILING, _pooled(rows, names).estimate >= OF_CEILING),
-        _claim(
-            f"{name}: the lowest of these shares ({low})",
-            parts[low],
-            f"≥ {OF_CEILING}",
-            CEILING,
-            parts[low].estimate >= OF_CEILING,
-        ),
+        Claim.of(words, _pooled(rows, names), NEAR_CEILING, CEILING),
+        Claim.of(f"{name}: the lowest of these shares ({low})", parts[low], NEAR_CEILING, CEILING),
     ]
 
 
@@ -152,7 +143,7 @@ def _single(rows: pd.DataFrame, name: str) -> list[Claim]:
             f"another latent (paired median difference; median correlation {np.median(ours):.2f}, ceilings "
             f"{min(ceilings):.2f} to {max(ceilings):.2f})"
         )
-        found.append(_claim(statement, value, "> 0", "leave-one-out and add-one-in", value.low > 0))
+        found.append(Claim.of(statement, value, above(0, interval=True), "leave-one-out and add-one-in"))
     return found
 
 
@@ -170,7 +161,7 @@ def _causes(rows: pd.DataFrame, name: str) -> list[Claim]:
             f"{name}, {truth}: samples whose paths pass between classes are predicted worse (median correlation in the "
             "quarter of largest class entropy minus that in the quarter of smallest)"
         )
-        found.append(_claim(words, gap, "< 0", "samples near class boundaries", gap.high < 0))
+        found.append(Claim.of(words, gap, below(0, interval=True), "samples near class boundaries"))
     return found + [claim for truth in TRUTHS for claim in _swaps(rows, name, truth)]
 
 
@@ -182,7 +173,7 @@ def _noise_share(rows: pd.DataFrame, name: str, truth: str) -> Claim:
         f"{name}, {truth}: share of the unexplained variance that the seed noise of {int(noise.pairs)} pairs explains, "
         "(1 − ceiling²)/(1 − median²)"
     )
-    return _claim(words, value, "> .5: seed noise is the first cause", CEILING, value.low > 0.5)
+    return Claim.of(words, value, above(0.5, interval=True), f"{CEILING}; seed noise is the first cause")
 
 
 def _repeated(rows: pd.DataFrame, name: str) -> Claim:
@@ -195,7 +186,7 @@ def _repeated(rows: pd.DataFrame, name: str) -> Claim:
         f"twice (median correlation of the two means {np.median(means):.3f}, of the prediction with both "
         f"{np.median(predicted):.3f})"
     )
-    return _claim(words, value, f"≥ {OF_CEILING}", "repeated fine-tuning", value.estimate >= OF_CEILING)
+    return Claim.of(words, value, NEAR_CEILING, "repeated fine-tuning")
 
 
 def _matched(rows: pd.DataFrame, name: str, truth: str) -> Claim:
@@ -205,21 +196,20 @@ def _matched(rows: pd.DataFrame, name: str, truth: str) -> Claim:
         f"{name}, {truth}: a network's prediction fits its own change better than another network's (paired median "
         f"difference; medians {np.median(row.own):.2f}, {np.median(row.other):.2f})"
     )
-    return _claim(
-        words, value, "> 0: the part of the change that is a network's own is predicted", "matched pairs", value.low > 0
-    )
+    source = "matched pairs: the part of the change that is a network's own is predicted"
+    return Claim.of(words, value, above(0, interval=True), source)
 
 
 def _cause(name: str, truth: str, cause: str, shares: tuple[Interval, Interval]) -> Claim:
     alone, added = shares
     if cause == "all":
         words = f"{name}, {truth}: share of the variance over latents of the correlation that all causes explain"
-        return _claim(words, alone, "> .5", "regression on ranks", alone.low > 0.5)
+        return Claim.of(words, alone, above(0.5, interval=True), "regression on ranks")
     words = (
         f"{name}, {truth}: share of the variance over latents of the correlation that '{cause}' explains alone "
         f"(beside all others it adds {added.estimate:.2f} [{added.low:.2f}, {added.high:.2f}])"
     )
-    return _claim(words, alone, "> .05", "regression on ranks", alone.low > 0.05)
+    return Claim.of(words, alone, above(0.05, interval=True), "regression on ranks")
 
 
 def _swaps(rows: pd.DataFrame, name: str, truth: str) -> list[Claim]:
@@ -230,9 +220,8 @@ def _swaps(rows: pd.DataFrame, name: str, truth: str) -> list[Claim]:
             continue
         value = paired(correlations(rows, after, truth), correlations(rows, before, truth)).difference
         statement = f"{name}, {truth}: what changes if one takes {words} (paired median difference of correlations)"
-        expected = "< 0: the network's own score is needed" if after == "empirical" else "within ± .05"
-        holds = value.high < 0 if after == "empirical" else abs(value.estimate) <= 0.05
-        found.append(_claim(statement, value, expected, "one ingredient exchanged", holds))
+        bound = below(0, interval=True) if after == "empirical" else equals(0, 0.05, interval=True)
+        found.append(Claim.of(statement, value, bound, "one ingredient exchanged"))
     return found
 
 
@@ -247,8 +236,8 @@ def _influence(rows: pd.DataFrame, name: str) -> list[Claim]:
             f"{name}: influences rank random halves better than '{other}' (paired median difference of the LDS; "
             f"medians {np.median(ours):.2f}, {np.median(theirs):.2f})"
         )
-        found.append(_claim(words, value, "> 0", "LDS, arXiv 2303.14186; no tuning", value.low > 0))
+        found.append(Claim.of(words, value, above(0, interval=True), "LDS, arXiv 2303.14186; no tuning"))
     second = np.asarray(scores["second seed"], dtype=float)
     value = share_of_ceiling(ours, second, int(rows[rows.kind == "lds"].seeds.max()))
     words = f"{name}: the LDS {np.median(ours):.2f} as a share of what two seeds of the halves allow"
-    return [*found, _claim(words, value, f"≥ {OF_CEILING}", CEILING, value.estimate >= OF_CEILING)]
+    return [*found, Claim.of(words, value, NEAR_CEILING, CEILING)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, below
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.summaries import changes, mean_of
 from studies.study import Claim
@@ -36,13 +37,11 @@ def sign(rows: pd.DataFrame, ladder: Ladder, config: Config, axis: str, column: 
     found = mean_of(changes(rows, config, AXES[axis], f"{column}_empirical"))
     falls = column == "inside"
     words = "inside the shells falls" if falls else f"on {OUTSIDE[column]}, outside the shells, rises"
-    return Claim(
+    return Claim.of(
         f"{ladder.name}: with more {axis} the error to the empirical score {words} (mean change of its logarithm)",
-        found.estimate,
-        found.bounds,
-        "< 0" if falls else "> 0",
+        found,
+        below(0, interval=True) if falls else above(0, interval=True),
         f"{PAPER}: SiT S to XL .1884→.1834 inside, .5334→.5359 outside",
-        bool(found.high < 0 if falls else found.low > 0),
     )
 
 
@@ -50,14 +49,12 @@ def selective(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     """The weak sense: more is gained inside than outside."""
     inside, outside = (changes(rows, config, AXES["training"], f"{c}_empirical") for c in ("inside", "heldout"))
     found = mean_of((inside - outside).dropna())
-    return Claim(
+    return Claim.of(
         f"{ladder.name}: with more training the inside error falls by more than that of held-out states (mean "
         "difference of the changes of the logarithms)",
-        found.estimate,
-        found.bounds,
-        "< 0",
+        found,
+        below(0, interval=True),
         "weak sense, ours",
-        bool(found.high < 0),
     )
 
 
@@ -79,14 +76,12 @@ def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     gap, error = (np.asarray(start[c], dtype=float) for c in ("heldout_gap", "heldout_empirical"))
     ratios = np.log(gap) - np.log(error)
     found = mean_of(ratios[np.isfinite(ratios)])
-    return Claim(
+    return Claim.of(
         f"{ladder.name}: on held-out states a perfect denoiser has a smaller error to the empirical score than the "
         "shortest training (mean log ratio)",
-        found.estimate,
-        found.bounds,
-        "< 0",
+        found,
+        below(0, interval=True),
         "ours: |x − x_i|² = |x_0 − x_i|² + noise, so removing noise brings a state closer to every datum",
-        bool(found.high < 0),
     )
 
 
@@ -101,12 +96,10 @@ def pulled(rows: pd.DataFrame, few: Ladder, many: Ladder, config: Config) -> Cla
     found = [rows[rows.ladder == ladder.name] for ladder in (few, many)]
     a, b = (changes(own, config, AXES["training"], "heldout_pull", np.positive) for own in found)
     value = mean_of((a - b).dropna())
-    return Claim(
+    return Claim.of(
         f"{many.problem} {many.kind}: with more training, held-out states are pulled toward the empirical score more "
         f"for N = {few.size} than for N = {many.size} (mean difference of the changes of the pull)",
-        value.estimate,
-        value.bounds,
-        "> 0",
+        value,
+        above(0, interval=True),
         "ours: outside errors fall where networks memorise",
-        bool(value.low > 0),
     )

@@ -343,7 +343,7 @@ def test_difference_of_shares_covers_equal_shares():
 
 def test_guidance_claim_fails_when_empirical_scores_differ():
     """Assert that a gap between empirical scores on training states is reported."""
-    shared = [{"kind": "gap", "states": s, "learned": 1.0} for s in ("training", "trajectory")]
+    shared = [{"kind": "gap", "states": s, "learned": 1.0} for s in ("training", "trajectory")] * 8
     assert guidance(pd.DataFrame([row | {"empirical": 1e-6} for row in shared])).holds
     assert not guidance(pd.DataFrame([row | {"empirical": 0.5} for row in shared])).holds
 

@@ -18,6 +18,7 @@ from studies.attribution.gradients import GRADIENTS, Task, _largest_hessian
 from studies.attribution.methods import METHODS
 from studies.attribution.problem import SIGMA_MAX, SIGMA_MIN, Setup, true_influence
 from studies.attribution.retraining import checkpoints, halves, recipe
+from studies.bounds import Verdict
 from studies.networks import Architecture, build
 from studies.study import Context
 
@@ -117,7 +118,8 @@ def test_the_smoke_study_runs_and_its_control_holds(tmp_path: Path) -> None:
     assert {"analytic influence", EXACT, OURS, "TracIn"} <= set(rows["method"])
     assert rows[rows["method"] == "analytic influence"]["truth"].min() > 0.999999
     claims = attribution.claims(rows, config)
-    assert claims[0].holds
+    assert claims[0].measured > 0.999
+    assert claims[0].verdict is Verdict.OPEN  # four queries have no interval at 95 %
     assert set(attribution.figures(rows, config)) == {"correlations"}
 
 

@@ -1,0 +1,60 @@
+"""Judges published rows anew by the claims of today's code: `python -m studies.results.rejudge [--check] [NAME …]`.
+
+Rows, figures and manifests stay as they are; only `claims.json` is written. With `--check` nothing is written, and the
+exit code is 1 if a published claim is not what the code makes of the published rows.
+
+>>> changed("conformance")
+[]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from studies.results import FOLDER, load, names
+from studies.study import Claim, configuration
+from studies.study import load as load_study
+from studies.summary import claims_of, write_claims
+
+__all__ = ["changed", "judged", "main"]
+
+
+def judged(name: str, folder: Path = FOLDER) -> list[Claim]:
+    """The claims of a study on its published rows.
+
+    Raises:
+        StudyError: nothing is published under that name, or the claims cannot be computed.
+    """
+    published, study = load(name, folder), load_study(name)
+    config = configuration(study, published.manifest["setting"]["level"])
+    return claims_of(study, published.rows, config, complete=True)[0]
+
+
+def changed(name: str, folder: Path = FOLDER) -> list[str]:
+    """Statements whose published claim is not what the code makes of the rows: another verdict, bound, or none.
+
+    Measured values and intervals may differ by rounding between processors.
+    """
+    before, after = (
+        {(claim.statement, claim.expected, claim.verdict) for claim in claims}
+        for claims in (load(name, folder).claims, judged(name, folder))
+    )
+    return sorted({statement for statement, _, _ in before ^ after})
+
+
+def main(arguments: list[str]) -> int:
+    """Judge all published studies, or those named."""
+    check = "--check" in arguments
+    differing = 0
+    for name in [each for each in arguments if each != "--check"] or names():
+        found = changed(name)
+        differing += len(found)
+        print(f"{name}: {len(found)} claims changed")
+        if not check:
+            write_claims(FOLDER / name / "claims.json", judged(name))
+    return int(check and differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
