@@ -336,7 +336,8 @@ def restored(stored: Mapping[str, Any]) -> Bound:
     kind = fields.pop("kind")
     if kind == "region":
         empty = {"low": -math.inf, "high": math.inf, "slack": math.nan}
-        return Region(**{name: empty[name] if value is None else value for name, value in fields.items()})
+        whole: dict[str, Any] = {name: empty[name] if value is None else value for name, value in fields.items()}
+        return Region(**whole)
     if kind == "agreement":
         return Agreement(**fields)
     if kind == "recorded":
