@@ -178,7 +178,7 @@ PAPERS = (
                 "a theorem",
                 "density_formula",
                 "mean error of the formula with the exact",
-                "bias in standard errors",
+                "bias in standard deviations of one estimate",
             ),
             Statement(
                 "a wrong score over-estimates −log p by its error",

@@ -1,4 +1,4 @@
-"""The linear datamodelling score: values by hand, coverage by simulation, a ceiling that a perfect prediction reaches."""
+"""The linear datamodelling score: values by hand, coverage by simulation, a ceiling that the truth reaches."""
 
 import numpy as np
 import pytest
