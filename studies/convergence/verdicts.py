@@ -15,6 +15,7 @@ from studies.statistics import (
     local_slopes,
     median_interval,
     paired,
+    perfect_shares,
     share_interval,
     slope_of_medians,
     spearman_brown,
@@ -182,12 +183,17 @@ def _direction(row: pd.Series, text: str, least: float) -> Iterator[Claim]:
     middle = median_interval(linear)
     yield Claim.of(text, middle, at_least(least, interval=True), f"retraining; {PAPER}")
     gain = paired(linear, np.asarray(row["shuffled"], dtype=float)).difference
-    yield Claim.of(f"{text}: more than the prediction of another latent", gain, above(0, interval=True), "control")
+    wrong = float(np.median(np.asarray(row["shuffled"], dtype=float)))
+    words = f"{text}: more than the prediction of another latent, whose median is {wrong:.2f}"
+    yield Claim.of(words, gain, above(0, interval=True), "control")
     if row["between"] is None or np.ndim(row["between"]) == 0:
         return
     reliability = float(np.clip(np.median(np.asarray(row["between"], dtype=float)), 1e-3, 1))
     ceiling = float(np.sqrt(spearman_brown(reliability, float(row["pairs"]))))
     share = middle.estimate / ceiling
-    bounds = middle.low / ceiling, middle.high / ceiling
+    # The unit is the pair of networks: how far chance carries a perfect prediction with so few belongs to the interval.
+    chance = perfect_shares(max(int(row["pairs"]), 2), len(linear), min(reliability, 0.99))
+    low, high = np.quantile(chance, [0.025, 0.975])
+    bounds = float(middle.low / ceiling / high), float(middle.high / ceiling / low)
     words = f"{text}: share of the ceiling √ρ_k = {ceiling:.2f}"
     yield Claim(words, share, bounds, at_least(0.9, interval=True), "Spearman–Brown")

@@ -12,7 +12,6 @@ from studies.bounds import Condition, above, agrees, at_least, at_most, below, w
 from studies.density_formula.asserting import PAPER, Z, chosen
 from studies.density_formula.claims_implications import implications
 from studies.density_formula.config import Config
-from studies.density_formula.paths import PLANTED
 from studies.statistics import bootstrap, holm, share_interval
 from studies.study import Claim
 
@@ -136,23 +135,12 @@ def _coverage(rows: pd.DataFrame) -> Claim:
 
 def _paths(rows: pd.DataFrame) -> list[Claim]:
     own = chosen(rows, part="path")
-    planted = chosen(own, estimator="planted, common")
-    gap = float((planted.relative - abs(np.expm1(-PLANTED))).abs().max())
     last = own[own.budget == own.budget.max()]
     fresh, one = (_by_state(last, name, "state_errors") for name in ("formula", "formula, one noise"))
     ratio = bootstrap(np.log(fresh / one))
     carried, own_noise = (_by_state(last, name, "state_shares") for name in ("hutchinson", "formula"))
     shares = bootstrap(carried - own_noise)
-    dimensions = ", ".join(f"{int(d)}" for d in sorted(own.dimension.unique()))
     return [
-        Claim(
-            f"paths: a common error e of log p moves the sensitivity by |e^(−e) − 1| "
-            f"(largest deviation, d = {dimensions})",
-            gap,
-            None,
-            at_most(1e-9),
-            "ṡ = r(s^ν − s), linear in r",
-        ),
         Claim(
             "paths: error of the sensitivity with fresh noise at each node over that with one noise (mean ratio)",
             float(np.exp(ratio.estimate)),

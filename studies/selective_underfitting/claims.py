@@ -10,6 +10,7 @@ from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.signs import AXES, PAPER, signs
 from studies.selective_underfitting.summaries import (
     AT,
+    EMPTY,
     changes,
     difference,
     mean_of,
@@ -17,7 +18,7 @@ from studies.selective_underfitting.summaries import (
     networks,
     spearman,
 )
-from studies.statistics import median_interval, share_interval
+from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -174,18 +175,17 @@ def toy(rows: pd.DataFrame, config: Config) -> list[Claim]:
 
 
 def guidance(rows: pd.DataFrame) -> Claim:
-    """Nothing to guide with, had the empirical scores been learned."""
+    """Guidance is what networks differ by where they were not trained. (The empirical scores of the classes agree to
+    rounding on both kinds of states, so that no ratio with them in the numerator can fail.)"""
     gaps = rows[rows.kind == "gap"]
-    empirical = np.asarray(gaps[gaps.states == "training"].empirical, dtype=float)
-    learned = np.asarray(gaps[gaps.states == "trajectory"].learned, dtype=float)
-    found = median_interval(empirical)
-    scale = max(float(np.median(learned)), 1e-30)
-    return Claim(
-        "guidance: conditional and unconditional empirical scores agree on training states, learned ones differ on "
-        "trajectories (ratio of median gaps)",
-        found.estimate / scale,
-        (found.low / scale, found.high / scale),
-        below(0.05, interval=True),
+    wide = gaps.pivot_table(index=["label", "sigma"], columns="states", values="learned")
+    kept = wide[(wide > 0).all(axis=1)].reindex(columns=["trajectory", "training"])
+    each = np.log(kept["trajectory"] / kept["training"]).groupby(level="label").mean()
+    return Claim.of(
+        "guidance: learned conditional and unconditional scores differ by more on trajectories than on training states "
+        "(mean log ratio, unit: a class)",
+        mean_of_units(each.to_numpy(dtype=float)) if len(each) else EMPTY,
+        above(0, interval=True),
         f"{PAPER}, guidance",
     )
 
@@ -222,18 +222,27 @@ def features(rows: pd.DataFrame) -> Claim:
     )
 
 
+def _within_ladders(table: pd.DataFrame, column: str) -> tuple[Interval, str]:
+    """The mean rank correlation of the energy distance with a column within ladders, and each of them in words."""
+    if table.groupby("ladder").size().ge(ENOUGH).sum() < 2:
+        return EMPTY, "fewer than two ladders"
+    found = within_groups(table[column], table.energy, table.ladder)
+    each = ", ".join(f"{name}: {value:.2f}" for name, value in found.each.items())
+    return found.mean, f"{each}; over all {len(table)} networks at once {found.pooled:.2f}"
+
+
 def quality(rows: pd.DataFrame) -> list[Claim]:
-    """Rank correlation over networks of the energy distance with each part of the supervision loss."""
+    """Rank correlation over the networks of a ladder of the energy distance with each part of the supervision loss."""
     table = networks(rows)
     found = []
     for column, words in (("inside_empirical", "inside error"), ("trajectory_empirical", "trajectory error")):
-        interval = spearman(table[column], table.energy)
+        value, each = _within_ladders(table[table[column].notna() & table.energy.notna()], column)
         rises = column == "inside_empirical"
         found.append(
             Claim.of(
-                f"images: sample quality and {words} (rank correlation of the energy distance with it over "
-                f"{len(table)} networks)",
-                interval,
+                f"images: sample quality and {words} (rank correlation of the energy distance with it within a ladder, "
+                f"mean, unit: a ladder; {each})",
+                value,
                 above(0, interval=True) if rises else below(0, interval=True),
                 f"{PAPER}: decomposition of the supervision loss",
             )

@@ -380,7 +380,6 @@ FAULTS = {
     "standard error at 32 000": lambda r: r.part.eq("exact") & r.estimator.eq("formula"),
     "in standard deviations of one": lambda r: r.part.eq("bias"),
     "smallest p-value": lambda r: r.part.eq("bias"),
-    "common error e": lambda r: r.part.eq("path"),
     "fresh noise at each node": lambda r: r.part.eq("path"),
     "share of the worst case": lambda r: r.part.eq("path"),
     "hold the truth": lambda r: r.part.eq("coverage"),

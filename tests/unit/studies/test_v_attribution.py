@@ -130,7 +130,9 @@ def made_rows(ours: float, other: float) -> pd.DataFrame:
     for method, level in ((EXACT, 0.9999), (OURS, ours), ("TracIn", other), ("TRAK", 0.0), ("empirical score", other)):
         for query in range(40):
             value = min(level + jitter[query] * (method != EXACT), 1.0)
-            rows.append({"law": "plane", "draw": 0, "method": method, "query": query, "truth": value, "lds": value})
+            rows.append(
+                {"law": "plane", "draw": query % 4, "method": method, "query": query, "truth": value, "lds": value}
+            )
     rows.append({"law": "plane", "draw": 0, "method": RETRAINED, "query": 0, "truth": np.nan, "lds": 0.9})
     return pd.DataFrame(rows)
 
