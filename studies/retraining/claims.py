@@ -16,7 +16,7 @@ from studies.retraining.measures import (
     share_of_ceiling,
     unexplained_by_noise,
 )
-from studies.retraining.reading import changes_of, correlations, floor, judged, of, share
+from studies.retraining.reading import changes_of, correlations, floor, joint, judged, of, share
 from studies.statistics import Interval, median_interval, paired
 from studies.study import Claim
 
@@ -58,6 +58,7 @@ def _main(rows: pd.DataFrame, regime: Regime) -> list[Claim]:
     name, found = regime.name, []
     found += [_aim(rows, name, "scratch", SCRATCH), _aim(rows, name, "finetune", FINETUNE)]
     found += [_share(rows, name, truth, MAIN) for truth in TRUTHS if judged(rows, truth)]
+    found += [claim for truth in TRUTHS for claim in _centred(rows, name, truth)]
     known = set(rows.predictor.dropna())  # tables before version 4 lack the mean over latents
     found += [_beats(rows, name, truth, other) for truth in TRUTHS for other in BASELINES if other in known]
     return found + [_norms(rows, name, truth) for truth in TRUTHS]
@@ -82,6 +83,18 @@ def _share(rows: pd.DataFrame, name: str, truth: str, change: str) -> Claim:
         f"[{noise.ceiling_low:.2f}, {noise.ceiling_high:.2f}], {int(noise.pairs)} pairs)"
     )
     return Claim.of(words, value, NEAR_CEILING, CEILING)
+
+
+def _centred(rows: pd.DataFrame, name: str, truth: str) -> list[Claim]:
+    """The other reading: what is left when the change that all latents share is taken from both sides."""
+    found = joint(floor(rows, truth), "centred")
+    if found is None:
+        return []
+    words = (
+        f"{name}, {truth}: the same share after the mean change over latents is taken from both sides (median "
+        f"correlation {found.correlation.estimate:.2f}, ceiling {found.ceiling.estimate:.2f})"
+    )
+    return [Claim.of(words, found.share, NEAR_CEILING, CEILING)]
 
 
 def _beats(rows: pd.DataFrame, name: str, truth: str, other: str) -> Claim:

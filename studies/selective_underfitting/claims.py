@@ -13,9 +13,9 @@ from studies.selective_underfitting.summaries import (
     EMPTY,
     changes,
     difference,
-    mean_of,
     memorised_counts,
     networks,
+    over_trainings,
     spearman,
 )
 from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
@@ -147,10 +147,10 @@ def toy(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """The paper's Gaussian toy."""
     own = rows[rows.problem == "gaussian20"]
     base = own[(own.kind == "level") & (own.rung == "base") & (own.sigma <= config.low)]
-    plateau = mean_of(np.asarray(base.inside_population.dropna(), dtype=float))
-    fitted = mean_of(changes(own, config, AXES["training"], "inside_empirical"))
-    outside = mean_of(changes(own, config, AXES["training"], "heldout_population"))
-    name, words = "gaussian20", "(mean change of its logarithm with training)"
+    plateau = over_trainings(base.set_index("seed").inside_population.dropna().astype(float))
+    fitted = over_trainings(changes(own, config, AXES["training"], "inside_empirical"))
+    outside = over_trainings(changes(own, config, AXES["training"], "heldout_population"))
+    name, words = "gaussian20", "(mean change of its logarithm with training, unit: a seed)"
     source = f"{PAPER}, Gaussian toy:"
     return [
         Claim.of(

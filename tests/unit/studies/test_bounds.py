@@ -6,10 +6,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import studies
-from studies import bounds
+from studies import bounds, papers
 from studies.bounds import (
     Condition,
     Tally,
@@ -204,6 +205,22 @@ def test_published_claims_follow_from_published_rows(name):
     published = load(name).claims
     assert not any(isinstance(claim.bound, bounds.Recorded) for claim in published)
     assert len({claim.statement for claim in published}) == len(published)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "truth"), [("under retraining from scratch", "scratch"), ("under fine-tuning", "finetune")]
+)
+def test_the_page_of_what_was_reproduced_shows_every_setting(pattern, truth):
+    """Assert that the range of median correlations is that of all rows, none chosen."""
+    rows = load("retraining").rows
+    chosen = rows[(rows.kind == "agreement") & (rows.predictor == "flow") & (rows.truth == truth)]
+    chosen = chosen[chosen.change.str.match(r"class:\d@0\.1$")]
+    compared = chosen[~chosen.regime.str.contains("=")]  # members of the one-factor design are varied on purpose
+    medians = [float(np.median(np.asarray(each, dtype=float))) for each in compared.correlation]
+    (statement,) = [each for paper in papers.PAPERS for each in paper.statements if each.pattern == pattern]
+    claims = [float(claim.measured) for claim in statement.claims()]
+    assert sorted(claims) == pytest.approx(sorted(medians))
+    assert f"{min(medians):.3g} … {max(medians):.3g}" in papers.summary(papers.PAPERS[0])
 
 
 MAKERS = {"Region", "Agreement", "Recorded", "Judgement"}

@@ -215,7 +215,8 @@ def made_up(quality: float) -> pd.DataFrame:
     rows = []
     for t in ("scratch", "finetune"):
         head = {"regime": "r", "change": MAIN, "truth": t}
-        rows.append(head | {"kind": "floor", "pairs": 8} | measures.noise_floor(pairs))
+        kept = measures.trained_products(quality * truth + 0.1 * RNG.standard_normal(truth.shape), pairs)
+        rows.append(head | {"kind": "floor", "pairs": 8} | measures.noise_floor(pairs) | kept)
         for name in ("flow", *BASELINES):
             strength = quality if name == "flow" else 0.0
             # Large where the truth is large, so that norms agree; noise with norms of its own for the baselines.
