@@ -27,6 +27,7 @@ __all__ = ["Lds", "lds"]
 
 Floats = NDArray[np.float64]
 FEWEST = 4  # subsets: fewer have no ranks to speak of
+SPLITS = 20
 LEVEL = 0.95
 
 
@@ -106,28 +107,37 @@ def _mean_rank_correlation(first: Floats, second: Floats) -> float:
 
 
 def _variance(predicted: Floats, outputs: Floats) -> tuple[float, float]:
-    """Of the score, and degrees of freedom: subsets, and what seeds share beyond the noise of single networks."""
+    """Of the score, and degrees of freedom: over subsets, and what seeds have in common over all of them."""
     seeds, subsets = outputs.shape[:2]
     without = [_score(np.delete(predicted, s, 0), np.delete(outputs, s, 1)) for s in range(subsets)]
     over_subsets = _jackknife(np.array(without))
     if seeds < 2:
         return over_subsets, subsets - 1
-    over_seeds = _jackknife(np.array([_score(predicted, np.delete(outputs, k, 0)) for k in range(seeds)]))
-    shared = max(0.0, over_seeds - _single_networks(predicted, outputs))
+    shared = max(0.0, _shared_by_seeds(predicted, outputs))
     total = over_subsets + shared
     freedom = total**2 / (over_subsets**2 / (subsets - 1) + shared**2 / (seeds - 1)) if total > 0 else subsets - 1
     return total, freedom
 
 
-def _single_networks(predicted: Floats, outputs: Floats) -> float:
-    """The variance that noise of single networks alone gives: leave out one network of one subset at a time."""
+def _shared_by_seeds(predicted: Floats, outputs: Floats) -> float:
+    """The variance of the score that seeds have in common over subsets.
+
+    A seed is left out on two disjoint halves of the subsets at a time: what networks err by on their own is independent
+    on the two, what a seed does to all subsets is not, and remains in the product of the two deviations.
+    """
     seeds, subsets = outputs.shape[:2]
-    mean, value, total = outputs.mean(axis=0), _score(predicted, outputs), 0.0
-    for k, s in itertools.product(range(seeds), range(subsets)):
-        changed = mean.copy()
-        changed[s] = np.delete(outputs[:, s], k, 0).mean(axis=0)
-        total += (_mean_rank_correlation(predicted, changed) - value) ** 2
-    return total * (seeds - 1) / seeds
+    rng, found = np.random.default_rng(0), []
+    for _ in range(SPLITS):
+        order = rng.permutation(subsets)
+        halves = (order[: subsets // 2], order[subsets // 2 :])
+        first, second = (_seed_deviations(predicted[half], outputs[:, half]) for half in halves)
+        found.append((seeds - 1) / seeds * float(first @ second))
+    return float(np.mean(found))
+
+
+def _seed_deviations(predicted: Floats, outputs: Floats) -> Floats:
+    values = np.array([_score(predicted, np.delete(outputs, k, 0)) for k in range(len(outputs))])
+    return np.asarray(values - values.mean())
 
 
 def _jackknife(values: Floats) -> float:

@@ -180,7 +180,7 @@ def guidance(rows: pd.DataFrame) -> Claim:
     gaps = rows[rows.kind == "gap"]
     wide = gaps.pivot_table(index=["label", "sigma"], columns="states", values="learned")
     kept = wide[(wide > 0).all(axis=1)].reindex(columns=["trajectory", "training"])
-    each = np.log(kept["trajectory"] / kept["training"]).groupby(level="label").mean()
+    each = (kept["trajectory"] / kept["training"]).apply(np.log).groupby(level="label").mean()
     return Claim.of(
         "guidance: learned conditional and unconditional scores differ by more on trajectories than on training states "
         "(mean log ratio, unit: a class)",

@@ -75,7 +75,7 @@ def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     """Whether generalising perfectly would raise the outside error at all, from where the ladder starts."""
     start = rows[(rows.kind == "level") & (rows.sigma <= config.low) & (rows.rung == "shorter")]
     gap, error = (start.set_index("seed")[c].astype(float) for c in ("heldout_gap", "heldout_empirical"))
-    found = over_trainings(np.log(gap) - np.log(error))
+    found = over_trainings((gap / error).apply(np.log))
     return Claim.of(
         f"{ladder.name}: on held-out states a perfect denoiser has a smaller error to the empirical score than the "
         "shortest training (mean log ratio, unit: a seed)",

@@ -36,8 +36,10 @@ def test_signs_scales_and_shifts_do_what_they_must():
     assert lds(masks, outputs, np.zeros_like(scores)).value == 0
 
 
-@pytest.mark.parametrize(("seeds", "common"), [(1, 0.0), (4, 0.0), (4, 0.6)])
-def test_the_interval_covers_the_score_of_infinitely_many_subsets(seeds, common):
+@pytest.mark.parametrize(
+    ("seeds", "common", "noise", "size"), [(1, 0.0, 3.0, 32), (4, 0.0, 3.0, 32), (4, 2.0, 1.0, 64)]
+)
+def test_the_interval_covers_the_score_of_infinitely_many_subsets(seeds, common, noise, size):
     """Assert 95 % coverage within three standard errors, for noise of networks and for what seeds share."""
     rng, draws = np.random.default_rng(2), 200
     scores = truth = rng.normal(size=(4, 40))
@@ -47,11 +49,11 @@ def test_the_interval_covers_the_score_of_infinitely_many_subsets(seeds, common)
         masks = rng.random((subsets, 40)) < 0.5
         drift = common * rng.normal(size=(kinds, 4, 40))
         outputs = masks @ truth.T + np.einsum("sn,kqn->ksq", masks, drift)
-        return masks, outputs + 3 * rng.normal(size=(kinds, subsets, 4)), scores
+        return masks, outputs + noise * rng.normal(size=(kinds, subsets, 4)), scores
 
-    target = np.mean([_value(*study(2000, seeds)) for _ in range(40)])
+    target = np.mean([_value(*study(1000, seeds)) for _ in range(80)])
     for _ in range(draws):
-        low, high = lds(*study(32, seeds)).interval
+        low, high = lds(*study(size, seeds)).interval
         covered.append(low <= target <= high)
     assert abs(np.mean(covered) - 0.95) <= 3 * np.sqrt(0.95 * 0.05 / draws)
 
