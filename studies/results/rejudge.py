@@ -1,7 +1,8 @@
-"""Judges published rows anew by the claims of today's code: `python -m studies.results.rejudge [--check] [NAME …]`.
+"""Judges published rows anew by today's code: `python -m studies.results.rejudge [--check | --draw] [NAME …]`.
 
-Rows, figures and manifests stay as they are; only `claims.json` is written. With `--check` nothing is written, and the
-exit code is 1 if a published claim is not what the code makes of the published rows.
+Rows stay as they are; `claims.json` is written, and with `--draw` also the figures and, in the manifest, their text
+alternatives. With `--check` nothing is written, and the exit code is 1 if a published claim is not what the code makes
+of the published rows.
 
 >>> changed("conformance")
 []
@@ -12,12 +13,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from studies.files import write, write_json
 from studies.results import FOLDER, load, names
 from studies.study import Claim, configuration
 from studies.study import load as load_study
-from studies.summary import claims_of, write_claims
+from studies.summary import claims_of, picture, write_claims
 
-__all__ = ["changed", "judged", "main"]
+__all__ = ["changed", "draw", "judged", "main"]
 
 
 def judged(name: str, folder: Path = FOLDER) -> list[Claim]:
@@ -43,16 +45,32 @@ def changed(name: str, folder: Path = FOLDER) -> list[str]:
     return sorted({statement for statement, _, _ in before ^ after})
 
 
+def draw(name: str, folder: Path = FOLDER) -> list[str]:
+    """Draw a study's published figures anew from its published rows; names of those that changed."""
+    published, study = load(name, folder), load_study(name)
+    config = configuration(study, published.manifest["setting"]["level"])
+    pictures = {key: picture(key, figure) for key, figure in study.figures(published.rows, config).items()}
+    home, differing = folder / name, []
+    for key, each in pictures.items():
+        path = home / f"{key}.png"
+        if not path.is_file() or path.read_bytes() != each.png:
+            differing.append(key)
+            write(path, each.png)
+    write_json(home / "manifest.json", published.manifest | {"figures": {key: p.alt for key, p in pictures.items()}})
+    return differing
+
+
 def main(arguments: list[str]) -> int:
     """Judge all published studies, or those named."""
-    check = "--check" in arguments
-    differing = 0
-    for name in [each for each in arguments if each != "--check"] or names():
+    check, differing = "--check" in arguments, 0
+    for name in [each for each in arguments if not each.startswith("--")] or names():
         found = changed(name)
         differing += len(found)
         print(f"{name}: {len(found)} claims changed")
         if not check:
             write_claims(FOLDER / name / "claims.json", judged(name))
+        if "--draw" in arguments and not check:
+            print(f"{name}: {', '.join(draw(name)) or 'no figure'} drawn anew")
     return int(check and differing > 0)
 
 
