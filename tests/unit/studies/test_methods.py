@@ -127,6 +127,17 @@ def test_input_that_has_no_answer_is_refused(call, message):
         call()
 
 
+@pytest.mark.parametrize("units", [2, 3, 6])
+def test_a_mean_over_units_has_its_level_however_few_they_are(units):
+    """Assert coverage with two seeds, three draws and six geometries, and that pooling ten values of each has not."""
+    rng, draws = np.random.default_rng(11), 800
+    values = rng.normal(size=(draws, units, 1)) + 0.3 * rng.normal(size=(draws, units, 10))
+    found = [st.mean_of_units(each.mean(1)) for each in values]
+    assert within_three(np.mean([each.low <= 0 <= each.high for each in found]), 0.95, draws)
+    pooled = [st.mean_of_units(each.ravel()) for each in values]
+    assert np.mean([each.low <= 0 <= each.high for each in pooled]) < 0.7
+
+
 def grouped(rng, slope):
     """Five groups of ten values: within them y goes with x by `slope`, between them against it."""
     x = np.concatenate([10 * g + rng.normal(size=10) for g in range(5)])
