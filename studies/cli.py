@@ -1,7 +1,8 @@
 """The command `studies`.
 
-Exit codes: 0 all claims hold (or the command did what was asked), 1 some do not hold (or results differ), 2 it could
-not be run. Errors are one sentence on standard error.
+Exit codes: 0 no claim fails (or the command did what was asked), 1 some fail (or results differ), 2 it could not be
+run. A claim that is open, because too little was measured, does not fail: it is counted and shown with what would
+decide it. Errors are one sentence on standard error.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Studies that hold sensitivity estimates against ground truth.\n\n"
-    "Exit codes: 0 all claims hold, 1 some do not, 2 could not run.",
+    "Exit codes: 0 no claim fails, 1 some do, 2 could not run.",
 )
 
 Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules of your own.")]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.running.progress import ClaimTable, measured, number
+from studies.running.progress import WORDS, ClaimTable, measured, number
 
 if TYPE_CHECKING:
     from studies.reports.compare import ClaimPair, ColumnPair, Comparison
@@ -45,7 +45,7 @@ def show_status(console: Console, status: Status) -> None:
     total = "?" if status.cells is None else status.cells
     parts = [f"{status.study} {status.level}: {status.finished}/{total} cells"]
     parts += [f"{status.failed} failed"] if status.failed else []
-    parts += [f"{status.claims[0]} of {status.claims[1]} claims hold"] if status.claims else ["not judged yet"]
+    parts += [str(status.claims)] if status.claims else ["not judged yet"]
     parts += ["running"] if status.running else []
     parts += ["the study has changed since"] if status.cells is None else []
     say(console, ", ".join(parts))
@@ -77,7 +77,7 @@ def _claims(pairs: list[ClaimPair]) -> Table:
 def _verdict(claim: Claim | None) -> str:
     if claim is None:
         return "not made"
-    return f"{'holds' if claim.holds else 'DOES NOT HOLD'}: {measured(claim)}"
+    return f"{WORDS[claim.verdict]}: {measured(claim)}"
 
 
 def _columns(pairs: list[ColumnPair]) -> Table:

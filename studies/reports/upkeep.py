@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studies.bounds import Tally
 from studies.errors import StudyError
 from studies.files import TEMPORARY, read_json
 from studies.reports.report import write_report
@@ -85,7 +86,7 @@ class Status:
         study, level: of what.
         cells: how many there are to be; None when the study has changed or is not here.
         finished, failed: cells by their files.
-        claims: how many hold of how many, or None before the end of the run.
+        claims: how many hold, fail and are open, or None before the end of the run.
         running: whether a run holds the folder now.
         age: seconds since the last change.
         problems: damaged or foreign files, when they were looked for.
@@ -97,7 +98,7 @@ class Status:
     cells: int | None
     finished: int
     failed: int
-    claims: tuple[int, int] | None
+    claims: Tally | None
     running: bool
     age: float
     problems: list[str]
@@ -139,11 +140,10 @@ def status(folder: Path, *, check: bool = False) -> Status:
     )
 
 
-def _held(folder: Path) -> tuple[int, int] | None:
+def _held(folder: Path) -> Tally | None:
     if not (folder / "claims.json").is_file():
         return None
-    claims = read_claims(folder / "claims.json")
-    return sum(claim.holds for claim in claims), len(claims)
+    return Tally.of(claim.verdict for claim in read_claims(folder / "claims.json"))
 
 
 OWN = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from studies.bounds import Condition, Recorded, Verdict, restored
 from studies.errors import StudyError
 from studies.files import make_folder, read_json, write, write_json
 from studies.running import provenance
@@ -190,9 +191,8 @@ def _plain(claim: Claim) -> Claim:
     return dataclasses.replace(
         claim,
         measured=_number(claim.measured),
-        expected=_number(claim.expected),
         interval=low_high,
-        holds=bool(claim.holds),
+        conditions=tuple(dataclasses.replace(each, measured=float(each.measured)) for each in claim.conditions),
     )
 
 
@@ -213,7 +213,24 @@ def _origin(contents: Contents, cells: int) -> dict[str, Any]:
 
 def write_claims(path: Path, claims: Sequence[Claim]) -> None:
     """Store claims as JSON."""
-    write_json(path, [dataclasses.asdict(claim) for claim in claims])
+    write_json(path, [_stored(claim) for claim in claims])
+
+
+def _stored(claim: Claim) -> dict[str, Any]:
+    """What a file keeps: the bound, and for whoever reads the file its words and the verdict."""
+    return {
+        "statement": claim.statement,
+        "measured": claim.measured,
+        "interval": claim.interval,
+        "expected": claim.expected,
+        "source": claim.source,
+        "verdict": claim.verdict.value,
+        "bound": claim.bound.stored(),
+        "conditions": [
+            {"what": each.what, "measured": each.measured, "bound": each.bound.stored(), "interval": each.interval}
+            for each in claim.conditions
+        ],
+    }
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -224,10 +241,25 @@ def read_claims(path: Path) -> list[Claim]:
     """
     try:
         return [_claim(item) for item in read_json(path)]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise StudyError(f"{path} is damaged ({error}); run the study again to renew it.") from error
 
 
 def _claim(item: Mapping[str, Any]) -> Claim:
-    interval = item["interval"]
-    return Claim(**{**item, "interval": None if interval is None else (interval[0], interval[1])})
+    """A stored claim, judged anew; one stored before bounds existed keeps the verdict it was stored with."""
+    head = item["statement"], item["measured"], _ends(item["interval"])
+    if "bound" not in item:
+        words = item["expected"] if isinstance(item["expected"], str) else f"{item['expected']:g}"
+        return Claim(*head, Recorded(words, Verdict.HOLDS if item["holds"] else Verdict.FAILS), item["source"])
+    conditions = tuple(
+        Condition(each["what"], each["measured"], restored(each["bound"]), _ends(each["interval"]))
+        for each in item["conditions"]
+    )
+    claim = Claim(*head, restored(item["bound"]), item["source"], conditions=conditions)
+    if claim.verdict != item["verdict"]:
+        raise ValueError(f"the verdict {item['verdict']!r} of {claim.statement!r} does not follow from its bound")
+    return claim
+
+
+def _ends(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])

@@ -186,7 +186,7 @@ def test_guidance_mixes_its_branches() -> None:
 
 def test_wrong_divisor_of_sigma_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Assert that a noise network read without the division by σ, a planted fault, fails the contract."""
-    from sensitivity.scores.score import score as scores
+    from sensitivity.scores import score as scores
 
     monkeypatch.setattr(scores, "_own_coordinates", lambda p, output, x, sigma: -output)
     contract = TestNetworks()

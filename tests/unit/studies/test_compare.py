@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from studies.bounds import at_most
 from studies.reports.compare import Comparison, compare
 from studies.running.summary import Summary
 from studies.running.tables import decode, encode, join
@@ -20,7 +21,7 @@ def result(folder: Path, rows: list[dict[str, Any]], *, holds: bool = True, stud
     """A stored summary with one cell for each row."""
     table = join([decode(encode(f"cell-{index}", [row])) for index, row in enumerate(rows)])
     origin = {"cells": len(rows), "finished": len(rows)}
-    claim = Claim("errors are small", 1.0, (0.5, 1.5), "small", "test", holds)
+    claim = Claim("errors are small", 1.0, (0.5, 1.5), at_most(2.0 if holds else 0.1), "test")
     folder.mkdir()
     Summary(study, "?", {}, "d", {}, origin, table, [claim], {}).write(folder)
     return folder
