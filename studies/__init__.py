@@ -1,11 +1,11 @@
 """Studies: experiments that hold the engine (`sensitivity`) against the truth (`oracles`), and the tools to run them.
 
-Nothing heavy is imported here; `studies.verify` is loaded when it is first asked for.
+Nothing heavy is imported here; `studies.verify` and `studies.lds` are loaded when they are first asked for.
 """
 
 from typing import Any
 
-__all__ = ["verify"]
+__all__ = ["Lds", "lds", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +13,8 @@ def __getattr__(name: str) -> Any:
         from studies.verification import verify
 
         return verify
+    if name in ("Lds", "lds"):
+        from studies import datamodelling
+
+        return getattr(datamodelling, name)
     raise AttributeError(f"module 'studies' has no attribute {name!r}")

@@ -2,12 +2,13 @@
 
 Exit codes, of every command:
 
-    0  all claims hold, the estimator holds, or the command did what was asked
-    1  some claim does not hold, the estimator falls short, results differ, or `status` found damage
+    0  no claim fails, the estimator holds, or the command did what was asked
+    1  some claim fails, the estimator falls short, results differ, or `status` found damage
     2  no verdict: it could not be run, a cell failed, it was interrupted, or it ended in any other way
 
-Nothing but a verdict that is stored and printed gives 0 or 1: see `studies.running.supervise`. Errors are one sentence
-on standard error.
+Nothing but a verdict that is stored and printed gives 0 or 1: see `studies.running.supervise`. A claim that is open,
+because too little was measured, does not fail: it is counted and shown with what would decide it. Errors are one
+sentence on standard error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Studies that hold sensitivity estimates against ground truth.\n\n"
-    "Exit codes: 0 all claims hold, 1 some do not, 2 no verdict.",
+    "Exit codes: 0 no claim fails, 1 some do, 2 no verdict.",
 )
 
 Names = Annotated[list[str], typer.Argument(help="Studies, see 'studies list'; or modules or files of your own.")]

@@ -6,7 +6,7 @@ A study module defines
 - `Config`: a frozen dataclass of JSON-able fields with class methods `smoke`, `quick`, `full`, `paper`;
 - `cells(config)`: the independent pieces of work;
 - `run_cell(cell, context)`: the rows of one cell, flat dictionaries of scalars, strings and short lists;
-- `claims(rows, config)`: what the study asserts, with measured values and intervals;
+- `claims(rows, config)`: what the study asserts, with measured values, intervals and bounds (`studies.bounds`);
 - `figures(rows, config)`: Matplotlib figures by name, each with a text alternative in the attribute `alt`.
 
 Three attributes are optional: `VERSION` (an integer; raising it sets aside rows stored by older code), `SERIAL`
@@ -19,12 +19,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, final
 
+from studies.bounds import Bound, Condition, Judgement, Verdict, all_of
 from studies.errors import StudyError
 from studies.running.foreign import ForeignError, contained
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from studies.cache import Cache
+    from studies.statistics import Interval
 
 __all__ = ["LEVELS", "STUDIES", "Cell", "Claim", "Context", "Study", "available", "configuration", "load"]
 
@@ -77,25 +80,76 @@ class Cell:
         return np.random.default_rng(self.seed)
 
 
+@final
 @dataclass(frozen=True)
 class Claim:
-    """A statement held against measurement.
+    """A statement held against measurement; its bound alone decides the verdict.
 
     Args:
         statement: what is claimed, one sentence.
-        measured: the measured value (a number, or a short string where one number cannot say it).
+        measured: the measured value (or a sentence that says why there is none).
         interval: its uncertainty (low, high), or None where there is none.
-        expected: what theory or the paper predicts, as a number or in words.
+        bound: what theory or the paper predicts, made by a function of `studies.bounds`.
         source: the paper and equation or section, or the kind of control.
-        holds: whether the measurement agrees; a claim that does not hold is reported as such.
+        conditions: what else must be true for the claim to hold.
+
+    Raises:
+        TypeError: a bound that is not one of `studies.bounds`.
+
+    Example:
+        >>> from studies.bounds import above
+        >>> claim = Claim("pigs fly", 0.3, (-0.5, 1.1), above(0, interval=True), "folklore")
+        >>> claim.holds, str(claim.verdict), claim.expected
+        (False, 'open', '> 0 (interval decides)')
     """
 
     statement: str
     measured: float | str
     interval: tuple[float, float] | None
-    expected: float | str
+    bound: Bound
     source: str
-    holds: bool
+    conditions: tuple[Condition, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bound, Bound):
+            raise TypeError(
+                f"the bound of the claim {self.statement!r} is {self.bound!r}; make it by a function of "
+                "studies.bounds, such as at_most(0.1) or above(0, interval=True)."
+            )
+
+    @classmethod
+    def of(
+        cls, statement: str, found: Interval, bound: Bound, source: str, *, conditions: tuple[Condition, ...] = ()
+    ) -> Claim:
+        """A claim on an estimate with its interval, as `studies.statistics` gives it."""
+        interval = None if math.isnan(found.low) or math.isnan(found.high) else found.bounds
+        return cls(statement, found.estimate, interval, bound, source, conditions=conditions)
+
+    @property
+    def judgement(self) -> Judgement:
+        """The verdict and, where it is open, what would decide it."""
+        own = self.bound.judge(self.measured, self.interval)
+        return all_of([own, *(condition.judge() for condition in self.conditions)])
+
+    @property
+    def verdict(self) -> Verdict:
+        """Holds, fails or open (too little was measured)."""
+        return self.judgement.verdict
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement agrees; neither a failing nor an open claim does."""
+        return self.verdict is Verdict.HOLDS
+
+    @property
+    def expected(self) -> str:
+        """The bound in words, with what else must be true."""
+        return "; ".join(map(str, (self.bound, *self.conditions)))
+
+    @property
+    def smallest(self) -> float:
+        """The smallest effect that could have been seen, see `Bound.smallest`."""
+        return self.bound.smallest(self.measured, self.interval)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from studies.attribution import EMPIRICAL, EXACT, OURS
-from studies.statistics import Interval, Paired, median_interval, paired
+from studies.bounds import above
+from studies.statistics import Interval, mean_of_units
 from studies.study import Claim
 
 __all__ = ["verdicts"]
@@ -40,15 +40,12 @@ def verdicts(rows: pd.DataFrame) -> list[Claim]:
 
 
 def _control(rows: pd.DataFrame) -> Claim:
-    values = rows.loc[rows["method"] == EXACT, "truth"]
-    interval = median_interval(values)
-    return Claim(
+    values = rows[rows["method"] == EXACT].groupby(["law", "draw"])["truth"].median()
+    return Claim.of(
         "With the exact score, the engine's influences rank training points as the analytic influence does.",
-        interval.estimate,
-        _bounds(interval),
-        "above .999",
+        mean_of_units(values.to_numpy(dtype=float)),
+        above(0.999, interval=True),
         SOURCES["truth"],
-        bool(interval.estimate > 0.999),
     )
 
 
@@ -63,24 +60,19 @@ def _by_gradients(method: str) -> bool:
 
 
 def _comparison(part: pd.DataFrame, law: str, judge: str, other: str) -> Claim:
-    difference = _paired(part, judge, other)
     kind = "the best gradient method here, " if _by_gradients(other) else ""
-    return Claim(
+    return Claim.of(
         f"{law}: influence through the network's score agrees better with {WORDS[judge]} than {kind}{other} "
-        "(paired difference of rank correlations).",
-        difference.difference.estimate,
-        _bounds(difference.difference),
-        "above 0",
+        f"(paired difference of rank correlations, median of a draw's queries, mean over {part['draw'].nunique()} "
+        "draws).",
+        _paired(part, judge, other),
+        above(0, interval=True),
         SOURCES[judge],
-        bool(difference.difference.low > 0),
     )
 
 
-def _bounds(interval: Interval) -> tuple[float, float] | None:
-    """The interval's ends; None where so few values have none."""
-    return interval.bounds if np.isfinite(interval.bounds).all() else None
-
-
-def _paired(part: pd.DataFrame, judge: str, other: str) -> Paired:
+def _paired(part: pd.DataFrame, judge: str, other: str) -> Interval:
+    """Ours minus the other. The unit is a draw of the data: all its queries are asked of the same networks."""
     table = part.pivot_table(index=["draw", "query"], columns="method", values=judge)
-    return paired(table[OURS].to_numpy(), table[other].to_numpy())
+    each = (table[OURS] - table[other]).groupby(level="draw").median()
+    return mean_of_units(each.to_numpy(dtype=float))

@@ -15,6 +15,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from studies.bounds import equals
 from studies.study import Cell, Claim, Context
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
         "Every difference found is analysed to its cause" + (f"; not yet: {names}." if names else "."),
         float(len(unexplained)),
         None,
-        0.0,
+        equals(0),
         "studies.conformance.findings",
-        unexplained.empty,
     )
     return [*[claim for claim in found if claim is not None], explained]
 
@@ -174,12 +174,12 @@ def _package_claim(package: str, rows: pd.DataFrame) -> Claim | None:
     version, differing = judged["version"].iloc[0], judged[judged["status"] == "differs"]
     names = ", ".join(differing["check"])
     return Claim(
-        f"{package} {version} agrees with exact laws on all checks" + (f"; it differs on {names}." if names else "."),
-        f"{len(judged) - len(differing)} of {len(judged)}",
+        f"{package} {version} agrees with exact laws on all {len(judged)} checks"
+        + (f"; it differs on {names}." if names else "."),
+        float(len(judged) - len(differing)),
         None,
-        f"{len(judged)} of {len(judged)}",
+        equals(len(judged)),
         "exact mixtures (oracles), tolerances stated per row",
-        differing.empty,
     )
 
 

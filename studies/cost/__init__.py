@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from studies.bounds import Condition, at_most
 from studies.cost import benchmarks, floors
 from studies.cost.benchmarks import Setup
 from studies.cost.benchmarks._drawing import ratios
@@ -149,17 +150,10 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
 
 
 def _claim(name: str, size: str, bound: benchmarks.Bound, against: str, relative: Interval, error: float) -> Claim:
-    accurate = bound.error is None or error <= bound.error
-    said = "" if bound.error is None else f", with a relative error of at most {bound.error:g} ({error:.1e})"
     several = "" if len(bound.rivals()) == 1 else "the fastest public package, "
-    return Claim(
-        statement=f"{name} ({size}): {bound.alternative} takes at most {bound.ratio:g} times {several}{against}{said}",
-        measured=relative.estimate,
-        interval=relative.bounds,
-        expected=f"≤ {bound.ratio:g}",
-        source=bound.source,
-        holds=relative.estimate <= bound.ratio and accurate,
-    )
+    accurate = () if bound.error is None else (Condition("its relative error", error, at_most(bound.error)),)
+    statement = f"{name} ({size}): {bound.alternative} takes at most {bound.ratio:g} times {several}{against}"
+    return Claim.of(statement, relative, at_most(bound.ratio, interval=True), bound.source, conditions=accurate)
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:

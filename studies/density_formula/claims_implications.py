@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, agrees, at_least, below, equals
 from studies.density_formula.asserting import PAPER, Z, chosen
-from studies.statistics import Interval, bootstrap, fit_slope, paired, share_interval
+from studies.statistics import Interval, bootstrap, fit_slope, median_interval, paired, share_interval
 from studies.study import Claim
 
 LOW = 0.25  # levels below which most of a sequence's excess is expected
@@ -30,17 +31,15 @@ def _evidence(rows: pd.DataFrame) -> list[Claim]:
             "(a) distance of the evidence bound's maximiser from the likelihood's falls with their number (order)",
             slope.slope,
             (slope.slope - half, slope.slope + half),
-            "−1 ± .15",
+            equals(-1, 0.15, interval=True),
             f"{PAPER}, evidence lower bound",
-            abs(slope.slope + 1) <= 0.15,
         ),
         Claim(
             f"(a) distance at {last} steps over that at {first} (it is {own.gap.iloc[-1]:.2g})",
             ratio,
             None,
-            "< .01",
+            below(0.01),
             f"{PAPER}, evidence lower bound",
-            ratio < 0.01,
         ),
     ]
 
@@ -49,24 +48,18 @@ def _mixtures(rows: pd.DataFrame) -> list[Claim]:
     own = chosen(rows, part="classifier-mixtures")
     last = chosen(own, budget=own.budget.max()).set_index("rule")
     weighted, plain = (np.asarray(last.agrees[rule], dtype=float) for rule in ("weighted", "unweighted"))
-    share = share_interval(int(weighted.sum()), len(weighted))
-    gap = bootstrap(weighted - plain)
     return [
-        Claim(
+        Claim.of(
             "(b) mixtures: the weighted sum chooses as Bayes' rule does",
-            share.estimate,
-            share.bounds,
-            "≥ .95",
+            share_interval(int(weighted.sum()), len(weighted)),
+            at_least(0.95, interval=True),
             f"{PAPER}, diffusion classifier",
-            share.estimate >= 0.95,
         ),
-        Claim(
+        Claim.of(
             "(b) mixtures: agreement with Bayes' rule, weighted minus unweighted",
-            gap.estimate,
-            gap.bounds,
-            "> 0",
+            bootstrap(weighted - plain),
+            above(0, interval=True),
             f"{PAPER}; heuristic of arXiv 2303.16203",
-            gap.low > 0,
         ),
     ]
 
@@ -80,17 +73,15 @@ def _images(rows: pd.DataFrame) -> list[Claim]:
         flow = float(group[group.rule == "flow"].accuracy.iloc[0])
         gap, right = (_between_rules(last, column) for column in ("agrees", "right"))
         found.append(
-            Claim(
+            Claim.of(
                 f"(b) {group.images.iloc[0]} with noise {sigma:g}, {int(last.budget.iloc[0])} evaluations a class: "
                 f"agreement with the flow's likelihood, weighted minus unweighted (agreement "
                 f"{last.agreement['weighted']:.2f} and {last.agreement['unweighted']:.2f}; accuracy "
                 f"{last.accuracy['weighted']:.2f} and {last.accuracy['unweighted']:.2f}, difference "
                 f"[{right.low:.2f}, {right.high:.2f}]; flow {flow:.2f})",
-                gap.estimate,
-                gap.bounds,
-                "> 0",
+                gap,
+                above(0, interval=True),
                 f"{PAPER}, diffusion classifier",
-                gap.low > 0,
             )
         )
     return found
@@ -107,15 +98,13 @@ def _tokens(rows: pd.DataFrame) -> list[Claim]:
     networks = chosen(own, score="network")
     longest = chosen(networks, wide=0.0, steps=networks.steps.max()).iloc[0]
     weighted, _, exact = _losses(longest)
-    best = _rank_interval(weighted, exact)
     return [
-        Claim(
+        Claim.of(
             f"(c) tokens, network of {int(longest.steps)} steps: a sequence's weighted diffusion loss ranks as its "
             "negative log-likelihood (Spearman)",
-            *best,
-            "≥ .95",
+            _rank_interval(weighted, exact),
+            at_least(0.95, interval=True),
             f"{PAPER}, autoregressive models",
-            best[0] >= 0.95,
         ),
         _above_unweighted(longest),
         *_wide(own),
@@ -130,15 +119,13 @@ def _losses(row: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _above_unweighted(row: Any) -> Claim:
-    difference = _rank_difference(*_losses(row))
     who = "exact score" if row.score == "exact" else f"network of {int(row.steps)} steps"
-    return Claim(
+    return Claim.of(
         f"(c) tokens, range w = {row.wide:g}, {who}: rank correlation of the weighted loss ({row['rank']:.3f}) minus "
         f"the unweighted's ({row.unweighted_rank:.3f})",
-        *difference,
-        "> 0",
+        _rank_difference(*_losses(row)),
+        above(0, interval=True),
         "control",
-        difference[1][0] > 0,
     )
 
 
@@ -158,33 +145,42 @@ def _token_excess(row: Any) -> Claim:
         f"log-likelihood ({row.excess:.4f} nats a token) minus ½∫E|s_θ−s|²dv ({row.theory:.4f})",
         gap,
         (gap - Z * error, gap + Z * error),
-        "0",
+        agrees(0, row.theory / 2),
         f"{PAPER}",
-        bool(abs(gap) <= Z * error),
     )
 
 
 def band_variances(own: Any, wide: float, steps: int) -> list[tuple[float, float]]:
     """Lower edge of a band, and the variance over sequences of what the network's score there adds to the loss."""
+    return [(low, float(np.var(each))) for low, each in band_excesses(own, wide, steps)]
+
+
+def band_excesses(own: Any, wide: float, steps: int) -> list[tuple[float, np.ndarray]]:
+    """Lower edge of a band, and what the network's score there adds to the loss of each sequence."""
     exact = np.asarray(chosen(own, wide=wide, score="exact").iloc[0].weighted, dtype=float)
     bands = chosen(own, wide=wide, steps=steps, score="network in a band").sort_values("low")
     added = [np.asarray(values, dtype=float) - exact for values in bands.weighted]
-    return [(float(low), float(np.var(each))) for low, each in zip(bands.low, added, strict=True)]
+    return [(float(low), each) for low, each in zip(bands.low, added, strict=True)]
+
+
+def _low_share(lows: np.ndarray, added: np.ndarray) -> float:
+    variances = added.var(axis=1)
+    return float(variances[lows < LOW].sum() / variances.sum())
 
 
 def _low_bands(own: Any) -> Claim:
     bands = chosen(own, wide=0.0, score="network in a band")
+    added = band_excesses(own, 0.0, int(bands.steps.min()))
     variances = band_variances(own, 0.0, int(bands.steps.min()))
     total = sum(value for _, value in variances)
-    share = sum(value for low, value in variances if low < LOW) / total
+    lows, table = np.array([low for low, _ in added]), np.stack([values for _, values in added])
+    draws = [_low_share(lows, table[:, k]) for k in _resampled(table.shape[1])]
     each = ", ".join(f"from σ = {low:g}: {value / total:.2f}" for low, value in variances)
-    return Claim(
+    return Claim.of(
         f"(c) tokens: share of the variance of a sequence's excess that comes from levels below {LOW} ({each})",
-        share,
-        None,
-        "> .5",
+        _percentiles(_low_share(lows, table), draws),
+        above(0.5, interval=True),
         "analysis of the unweighted loss's rank",
-        share > 0.5,
     )
 
 
@@ -197,60 +193,53 @@ def _rank(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _rank_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
-    values = [_rank(a[k], b[k]) for k in _resampled(len(a))]
-    return _rank(a, b), (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+def _rank_interval(a: np.ndarray, b: np.ndarray) -> Interval:
+    return _percentiles(_rank(a, b), [_rank(a[k], b[k]) for k in _resampled(len(a))])
 
 
-def _rank_difference(a: np.ndarray, other: np.ndarray, b: np.ndarray) -> tuple[float, tuple[float, float]]:
+def _rank_difference(a: np.ndarray, other: np.ndarray, b: np.ndarray) -> Interval:
     values = [_rank(a[k], b[k]) - _rank(other[k], b[k]) for k in _resampled(len(a))]
-    bounds = (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
-    return _rank(a, b) - _rank(other, b), bounds
+    return _percentiles(_rank(a, b) - _rank(other, b), values)
+
+
+def _percentiles(estimate: float, values: list[float]) -> Interval:
+    return Interval(estimate, float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
 
 
 def _generator(rows: pd.DataFrame) -> list[Claim]:
     own = chosen(rows, part="gradient")
     cosines = {name: group.cosine.to_numpy(dtype=float) for name, group in own.groupby("score")}
-    median = float(np.median(cosines["network"]))
     low, high = np.quantile(cosines["network"], [0.1, 0.9])
-    gap = paired(cosines["network"], cosines["unweighted"]).difference
     ends = chosen(rows, part="minimiser").set_index("score")
     split = chosen(rows, part="decomposition")
     inside = int((split.gap.abs() <= Z * split.gap_error + 1e-3).sum())
-    share = share_interval(inside, len(split))
     return [
-        Claim(
+        Claim.of(
             f"(d) generator: with its exact score the weighted term is −log p_G (share of parameters whose 95 % "
             f"interval holds 0; largest difference {split.gap.abs().max():.4f} nats)",
-            share.estimate,
-            share.bounds,
-            "≥ .9",
+            share_interval(inside, len(split)),
+            at_least(0.9, interval=True),
             f"{PAPER}, generative adversarial networks",
-            share.estimate >= 0.9,
         ),
-        Claim(
-            "(d) generator: cosine of the trained score's regulariser gradient with the likelihood's (median; 10–90 %)",
-            median,
-            (float(low), float(high)),
-            "≥ .95",
+        Claim.of(
+            f"(d) generator: cosine of the trained score's regulariser gradient with the likelihood's (median; 10 and "
+            f"90 % of parameters: {low:.3f}, {high:.3f})",
+            median_interval(cosines["network"]),
+            at_least(0.95, interval=True),
             f"{PAPER}, generative adversarial networks",
-            median >= 0.95,
         ),
-        Claim(
+        Claim.of(
             "(d) generator: the same minus the unweighted term's (paired median difference)",
-            gap.estimate,
-            gap.bounds,
-            "> 0",
+            paired(cosines["network"], cosines["unweighted"]).difference,
+            above(0, interval=True),
             "control",
-            gap.low > 0,
         ),
         Claim(
             f"(d) generator: distance of the regulariser's minimiser from the likelihood's "
-            f"(unweighted: {ends.distance['unweighted']:.3f})",
-            float(ends.distance["network"]),
+            f"({ends.distance['network']:.3f}) over that of the unweighted term's ({ends.distance['unweighted']:.3f})",
+            float(ends.distance["network"] / ends.distance["unweighted"]),
             None,
-            "< .1",
+            below(0.5),
             f"{PAPER}, generative adversarial networks",
-            bool(ends.distance["network"] < 0.1),
         ),
     ]

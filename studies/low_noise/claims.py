@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, below, equals, within
 from studies.low_noise.config import Config, Part
-from studies.low_noise.onset import FEWEST, Onset, laws, mean_interval, table, usual
-from studies.low_noise.verdicts import EFFECT, Verdict, ratios, verdicts
-from studies.statistics import bootstrap
+from studies.low_noise.onset import FEWEST, Onset, censored, mean_interval, table, usual
+from studies.low_noise.verdicts import EFFECT, LEAST, Verdict, ratios, verdicts
+from studies.statistics import Interval, mean_of_units
 from studies.study import Claim
 
 PAPER = "arXiv 2506.07841, main claim"
+SIDED = "one-sided 95 % bounds"
 CONTROL = "control A′ (same data, other seed)"
+UNIT = "unit: a geometry"
 AGREE, HIGH, MIDDLE, PLACED = 0.1, 3.0, 100, 0.1
 TRAINED = 0.05  # excess loss over the least possible loss
 Onsets = dict[tuple[str, str, int], Onset]
@@ -43,6 +46,16 @@ def pairs(config: Config) -> list[tuple[str, str]]:
     return [(part.geometry, part.objective) for part in parts if part.length == 1]
 
 
+def over_geometries(rows: pd.DataFrame, column: str) -> Interval:
+    """Mean over geometries of the mean over all else: replicates of one number share their draws over geometries.
+
+    Where there is one geometry only, its replicates are the units.
+    """
+    kept = rows.dropna(subset=[column])
+    unit = "geometry" if kept["geometry"].nunique() > 1 else "replicate"
+    return mean_of_units(kept.groupby(unit)[column].mean().to_numpy(dtype=float))
+
+
 def _on(rows: pd.DataFrame, count: int | None = None) -> pd.DataFrame:
     chosen = rows[(rows["kind"] == "level") & (rows["states"] == "on")]
     return chosen if count is None else chosen[chosen["N"] == count]
@@ -51,45 +64,45 @@ def _on(rows: pd.DataFrame, count: int | None = None) -> pd.DataFrame:
 def _agree(rows: pd.DataFrame, pair: str, count: int) -> Claim:
     own = _on(rows, count)
     found = mean_interval(own[own["level"] == HIGH]["cross"].to_numpy(), tail=0.05)
-    statement = f"{pair}: at N = {count} networks on disjoint data agree at 3τ, |f_A − f_B|/|f − y|"
-    return Claim(
-        statement, found.estimate, found.bounds, f"below {AGREE} (one-sided 95 % bounds)", PAPER, found.high < AGREE
-    )
+    statement = f"{pair}: at N = {count} networks on disjoint data agree at 3τ, |f_A − f_B|/|f − y| ({SIDED})"
+    return Claim.of(statement, found, below(AGREE, interval=True), PAPER)
 
 
 def _diverge(found: Verdict, pair: str, count: int) -> Claim:
-    statement = f"{pair}: at N = {count} data and not seeds part them at low noise, mean log(|f_A−f_B|/|f_A−f_A′|)"
-    expected = f"above log {EFFECT} = {np.log(EFFECT):.3f} (one-sided 95 % bounds)"
-    if found.what != "data":
-        expected += "; the control explains it" if found.what == "seed" else "; undecided"
-    return Claim(
-        statement, found.ratio.estimate, found.ratio.bounds, expected, f"{PAPER}; {CONTROL}", found.what == "data"
+    statement = (
+        f"{pair}: at N = {count} data and not seeds part them at low noise, mean log(|f_A−f_B|/|f_A−f_A′|) above log "
+        f"{EFFECT} ({SIDED}, Holm over all cells; the data's share of the squared difference is {_text(found.share)})"
     )
+    return Claim.of(statement, found.ratio, above(LEAST, interval=True), f"{PAPER}; {CONTROL}")
+
+
+def _text(share: Interval) -> str:
+    return f"{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]"
 
 
 def _falls(onsets: Onsets, geometry: str, objective: str) -> Claim:
-    law = laws(onsets, geometry, objective)[0]
+    law = censored(onsets, geometry, objective)
     statement = f"{geometry}/{objective}: the onset falls with N, slope of log σ on log N"
     source = "arXiv 2506.07841 (training-set size matters); scaling law ours"
-    if law is None:
-        return Claim(statement, "too few N with an onset in range", None, "below 0", source, False)
-    statement += f" over N = {', '.join(map(str, law.used))}"
-    return Claim(statement, law.slope.estimate, law.slope.bounds, "below 0", source, law.slope.high < 0)
+    if isinstance(law, str):
+        return Claim(statement, law, None, below(0, interval=True), source)
+    statement += f" ({law.seen} onsets seen, {law.censored} beyond the levels: censored)"
+    return Claim.of(statement, law.slope, below(0, interval=True), source)
 
 
 def _means(rows: pd.DataFrame) -> list[Claim]:
     """At 30τ networks differ as the means of their data do, which is what the exact empirical denoisers differ by."""
     own = _on(rows, 10)
     own = own[(own["level"] == own["level"].max()) & (own["objective"] != "blind")]
-    logs = np.log((own["data_part"] / own["empirical"]).to_numpy())
-    logs = logs[np.isfinite(logs)]
-    if len(logs) < FEWEST:
+    logs = np.log(own["data_part"] / own["empirical"])
+    if not np.isfinite(logs).any():
         return []
-    found = mean_interval(logs)
-    statement = f"N = 10, {own['level'].max():g}τ, all but blind: log of the networks' data part over that of the data"
-    source = "σ²(s_A − s_B) → mean_A − mean_B, error O(1/σ²)"
-    good = found.low > -0.1 and found.high < 0.1
-    return [Claim(statement, found.estimate, found.bounds, "within ±0.1", source, good)]
+    found = over_geometries(own.assign(log=logs.where(np.isfinite(logs))), "log")
+    statement = (
+        f"N = 10, {own['level'].max():g}τ, all but blind: log of the networks' data part over that of the data ({UNIT})"
+    )
+    source = "σ²(s_A − s_B) → mean_A − mean_B, to O(1/σ) at states of level σ"
+    return [Claim.of(statement, found, within(-0.1, 0.1, interval=True), source)]
 
 
 def _reference(onsets: Onsets) -> list[Claim]:
@@ -103,8 +116,7 @@ def _reference(onsets: Onsets) -> list[Claim]:
         return []
     slope = mean_interval(np.concatenate(found))
     statement = "exact empirical denoisers: slope of the onset from N = 1 to 10, where it lies above τ"
-    good = slope.low <= -0.5 <= slope.high
-    return [Claim(statement, slope.estimate, slope.bounds, -0.5, "σ = |mean_A − mean_B|/δ√d ∝ N^−½", good)]
+    return [Claim.of(statement, slope, equals(-0.5, 0.1, interval=True), "σ = |mean_A − mean_B|/δ√d ∝ N^−½")]
 
 
 def _placing(rows: pd.DataFrame) -> list[Claim]:
@@ -113,14 +125,17 @@ def _placing(rows: pd.DataFrame) -> list[Claim]:
         return []
     own = _on(rows[rows["objective"] == "edm"])
     own = own[(own["level"] == PLACED) & own["place"].notna()]
-    few, many = own[own["N"] == 10], own[own["N"] == own["N"].max()]
     keys = ["geometry", "replicate"]
-    falls = (few.set_index(keys)["place"] - many.set_index(keys)["place"]).dropna().to_numpy()
+    few, many = own[own["N"] == 10], own[own["N"] == own.groupby("geometry")["N"].transform("max")]
+    falls = (few.set_index(keys)["place"] - many.set_index(keys)["place"]).dropna().rename("fall").reset_index()
     if not len(falls):
         return []
-    found = bootstrap(falls)
-    statement = "edm, .1τ: the place between population (0) and memorising (1) falls from N = 10 to the largest N"
-    return [Claim(statement, found.estimate, found.bounds, "above 0", "theory of denoising on N data", found.low > 0)]
+    found = over_geometries(falls, "fall")
+    statement = (
+        "edm, .1τ: the place between population (0) and memorising (1) falls from N = 10 to the geometry's largest N "
+        f"({UNIT})"
+    )
+    return [Claim.of(statement, found, above(0, interval=True), "theory of denoising on N data")]
 
 
 def _predicting(rows: pd.DataFrame) -> list[Claim]:
@@ -131,14 +146,15 @@ def _predicting(rows: pd.DataFrame) -> list[Claim]:
     for kind, words in (("finite", ""), ("smooth", ", data smoothed")):
         if f"{kind}_cosine" not in own or not len(own):
             continue
-        gain = bootstrap((own[f"{kind}_cosine"] - own[f"{kind}_cosine_wrong"]).dropna().to_numpy())
+        gain = over_geometries(own.assign(gain=own[f"{kind}_cosine"] - own[f"{kind}_cosine_wrong"]), "gain")
         statement = (
-            f"edm, N = {MIDDLE}, .1τ{words}: cosine of predicted and observed f_B − f_A exceeds that of the wrong data"
+            f"edm, N = {MIDDLE}, .1τ{words}: cosine of predicted and observed f_B − f_A exceeds that of the wrong data "
+            f"({UNIT})"
         )
-        found.append(Claim(statement, gain.estimate, gain.bounds, "above 0", source, gain.low > 0))
-        part = bootstrap(own[f"{kind}full_explained"].dropna().to_numpy())
-        statement = f"edm, N = {MIDDLE}, .1τ{words}: share of the observed |f_B − f_A|² that is predicted"
-        found.append(Claim(statement, part.estimate, part.bounds, "above 0", source, part.low > 0))
+        found.append(Claim.of(statement, gain, above(0, interval=True), source))
+        part = over_geometries(own, f"{kind}full_explained")
+        statement = f"edm, N = {MIDDLE}, .1τ{words}: share of the observed |f_B − f_A|² that is predicted ({UNIT})"
+        found.append(Claim.of(statement, part, above(0, interval=True), source))
     return found
 
 
@@ -150,9 +166,9 @@ def _trained(rows: pd.DataFrame) -> list[Claim]:
     own = own[(own["geometry"] != "thin") & (own["N"] >= 1000)]
     if not len(own):
         return []
-    found = bootstrap((own["excess"] / own["optimum"]).to_numpy(), np.median)
-    statement = "edm, N ≥ 1000, d ≤ 5: median excess loss over the least possible loss, fresh data"
-    return [Claim(statement, found.estimate, found.bounds, f"below {TRAINED}", "rule for steps", found.high < TRAINED)]
+    found = over_geometries(own.assign(share=own["excess"] / own["optimum"]), "share")
+    statement = f"edm, N ≥ 1000, d ≤ 5: mean excess loss over the least possible loss, fresh data ({UNIT})"
+    return [Claim.of(statement, found, below(TRAINED, interval=True), "rule for steps")]
 
 
 def _longer(rows: pd.DataFrame) -> list[Claim]:
@@ -168,10 +184,9 @@ def _longer(rows: pd.DataFrame) -> list[Claim]:
         gain = mean_interval(last - first, tail=0.05)
         statement = (
             f"spiral/edm, N = {n:.0f}: training {lengths[-1]} times as long raises mean log(|f_A−f_B|/|f_A−f_A′|) "
-            f"at low noise ({first.mean():.3f} → {last.mean():.3f})"
+            f"at low noise ({first.mean():.3f} → {last.mean():.3f}; {SIDED})"
         )
-        expected = "above 0 (one-sided 95 % bounds)"
-        found.append(Claim(statement, gain.estimate, gain.bounds, expected, "seed noise averages out", gain.low > 0))
+        found.append(Claim.of(statement, gain, above(0, interval=True), "seed noise averages out"))
     return found
 
 
@@ -180,4 +195,4 @@ def _finite(rows: pd.DataFrame) -> Claim:
     parts = rows[rows["kind"] == "level"].reindex(columns=["finite", "exact_finite"]).fillna(1.0)
     share = float(((parts["finite"] == 1) & (parts["exact_finite"] == 1)).mean())
     statement = "share of level rows in which learned, empirical and exact values are all finite"
-    return Claim(statement, share, None, "1", "log-sum-exp in every reference", share == 1)
+    return Claim(statement, share, None, equals(1), "log-sum-exp in every reference")

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from studies.statistics import Interval
+from studies.statistics import CensoredSlope, Interval, censored_slope
 
 DELTA = 0.1
 FEWEST = 3  # N of a scaling law
@@ -153,6 +153,22 @@ def laws(onsets: dict[tuple[str, str, int], Onset], geometry: str, objective: st
     networks = scaling({n: each.crossings for n, each in own.items()})
     exact = {n: each.empirical for n, each in own.items()}
     return networks, scaling(exact, None if networks is None else networks.used)
+
+
+def censored(onsets: dict[tuple[str, str, int], Onset], geometry: str, objective: str) -> CensoredSlope | str:
+    """The networks' scaling law over all N and replicates, onsets beyond the levels censored; or why there is none.
+
+    The nested data of a replicate make its onsets dependent; the scatter about the line is taken as independent.
+    """
+    own = [
+        (n, value) for (g, o, n), each in onsets.items() if (g, o) == (geometry, objective) for value in each.crossings
+    ]
+    levels = next(each.levels for (g, o, _), each in onsets.items() if (g, o) == (geometry, objective))
+    counts, values = zip(*own, strict=True)
+    try:
+        return censored_slope(counts, values, lowest=float(levels.min()), highest=float(levels.max()))
+    except ValueError as error:
+        return f"too few onsets in range: {error}"
 
 
 def usual(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from studies.low_noise.onset import Law, Onset, laws, mean_interval, table, usual
+from studies.low_noise.onset import Law, Onset, censored, laws, mean_interval, table, usual
 from studies.low_noise.verdicts import ratios, verdicts
 
 KEYS = ["geometry", "objective", "N"]
@@ -36,6 +36,17 @@ def tally(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"objective": o} | line for o, line in table.items()])
 
 
+def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
+    """The data's share of the squared difference, `1 − (within/cross)²`, with its interval over replicates."""
+    found = verdicts(rows)
+    counts = sorted({n for _, _, n in found})
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for (g, o, n), each in found.items():
+        line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
+        line[f"N = {n}"] = f"{each.share.estimate:.2f} [{max(each.share.low, -9.99):.2f}, {each.share.high:.2f}]"
+    return pd.DataFrame(list(lines.values()))
+
+
 def scaling_laws(rows: pd.DataFrame) -> pd.DataFrame:
     """The exponents of σ_onset ∝ N^b, of networks and of exact empirical denoisers over the same N."""
     onsets, found = table(rows), []
@@ -43,6 +54,8 @@ def scaling_laws(rows: pd.DataFrame) -> pd.DataFrame:
         own, exact = laws(onsets, g, o)
         used = "" if own is None else ", ".join(map(str, own.used))
         fits = {"b, networks": _law(own), "b, empirical": "" if own is None else _law(exact)}
+        whole = censored(onsets, g, o)
+        fits["b, all N, censored"] = "" if isinstance(whole, str) else str(whole.slope)
         found.append({"geometry": g, "objective": o, "N": used} | fits)
     return pd.DataFrame(found)
 

@@ -10,9 +10,10 @@ import pandas as pd
 
 from studies.low_noise.config import LOW
 from studies.low_noise.onset import Floats, mean_interval, usual
-from studies.statistics import Interval
+from studies.statistics import Interval, data_share, family_intervals
 
 EFFECT = 1.1  # the least ratio |f_A − f_B| / |f_A − f_A′| that counts as an effect of the data
+LEAST = float(np.log(EFFECT))
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Verdict:
     Attributes:
         ratio: the mean with its one-sided 95 % bounds. what: "data": certainly above log 1.1; "seed": certainly below,
             so that the control explains the divergence; "open": neither is certain.
+        share: the data's share of the squared difference, `1 − (within/cross)²`, with its 95 % interval.
     """
 
     ratio: Interval
     what: Literal["data", "seed", "open"]
+    share: Interval
 
 
 def ratios(rows: pd.DataFrame) -> Floats:
@@ -36,12 +39,22 @@ def ratios(rows: pd.DataFrame) -> Floats:
 
 def verdict(rows: pd.DataFrame) -> Verdict:
     """The verdict from the level rows of one geometry, objective, N and length."""
-    found = mean_interval(ratios(rows), tail=0.05)
-    least = float(np.log(EFFECT))
-    return Verdict(found, "data" if found.low > least else "seed" if found.high < least else "open")
+    values = ratios(rows)
+    return _judged(mean_interval(values, tail=0.05), values)
+
+
+def _judged(found: Interval, values: Floats) -> Verdict:
+    share = data_share(np.exp(values), np.ones(len(values)))
+    return Verdict(found, "data" if found.low > LEAST else "seed" if found.high < LEAST else "open", share)
 
 
 def verdicts(rows: pd.DataFrame) -> dict[tuple[str, str, int], Verdict]:
-    """The verdict of every geometry, objective and N at the usual length."""
+    """The verdict of every geometry, objective and N at the usual length; bounds hold for all at once (Holm)."""
     groups = usual(rows).groupby(["geometry", "objective", "N"], sort=False)
-    return {(str(g), str(o), int(float(str(n)))): verdict(part) for (g, o, n), part in groups}
+    values = {(str(g), str(o), int(float(str(n)))): ratios(part) for (g, o, n), part in groups}
+    means = [mean_interval(each, tail=0.05) for each in values.values()]
+    if any(len(each) < 2 for each in values.values()):
+        return {key: _judged(found, each) for (key, each), found in zip(values.items(), means, strict=True)}
+    errors, freedom = [each.standard_error for each in means], [len(each) - 1 for each in values.values()]
+    family = family_intervals([each.estimate for each in means], errors, freedom, LEAST)
+    return {key: _judged(found, each) for (key, each), found in zip(values.items(), family, strict=True)}

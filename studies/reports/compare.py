@@ -58,7 +58,7 @@ class ClaimPair:
 
     @property
     def differs(self) -> bool:
-        return self.first is None or self.second is None or self.first.holds != self.second.holds
+        return self.first is None or self.second is None or self.first.verdict != self.second.verdict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.running import text
-from studies.running.progress import ClaimTable, measured, number
+from studies.running.progress import WORDS, ClaimTable, measured, number
 
 if TYPE_CHECKING:
     from studies.reports.compare import ClaimPair, ColumnPair, Comparison
@@ -56,7 +56,7 @@ def show_status(console: Console, status: Status) -> None:
     total = "?" if status.cells is None else status.cells
     parts = [f"{status.study} {status.level}: {status.finished}/{total} cells"]
     parts += [f"{status.failed} failed"] if status.failed else []
-    parts += [f"{status.claims[0]} of {status.claims[1]} claims hold"] if status.claims else ["not judged yet"]
+    parts += [str(status.claims)] if status.claims else ["not judged yet"]
     parts += ["running"] if status.running else []
     parts += ["whether it runs cannot be told here"] if status.running is None else []
     parts += ["its study is not here (name it with --study) or has changed since"] if status.cells is None else []
@@ -89,7 +89,7 @@ def _claims(pairs: list[ClaimPair]) -> Table:
 def _verdict(claim: Claim | None) -> str:
     if claim is None:
         return "not made"
-    return f"{'holds' if claim.holds else 'DOES NOT HOLD'}: {measured(claim)}"
+    return f"{WORDS[claim.verdict]}: {measured(claim)}"
 
 
 def _columns(pairs: list[ColumnPair]) -> Table:

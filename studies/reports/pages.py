@@ -8,13 +8,15 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import Any
 
+from studies.bounds import Verdict
 from studies.errors import StudyError
 from studies.results import FOLDER, load
-from studies.study import suggestion
+from studies.study import Claim, suggestion
 
 __all__ = ["claims", "drawn", "picture", "provenance"]
 
@@ -34,27 +36,35 @@ class Shown:
 
 
 def claims(name: str) -> Shown:
-    """Every claim of a published study with measured value, interval, expectation, source and whether it holds.
+    """Every claim of a published study with measured value, interval, bound, the smallest effect that could have been
+    seen, source and verdict; an open claim says what would decide it.
 
     >>> from studies.results import names
     >>> all("measured" in repr(claims(name)) for name in names())
     True
     """
-    head = ("claim", "measured", "interval", "expected", "source", "")
+    head = ("claim", "measured", "interval", "expected", "smallest effect seen", "source", "")
     rows = [
         (
             claim.statement,
             _number(claim.measured),
             "" if claim.interval is None else f"[{_number(claim.interval[0])}, {_number(claim.interval[1])}]",
-            _number(claim.expected),
+            claim.expected,
+            "" if math.isnan(claim.smallest) else f"{claim.smallest:.2g}",
             claim.source,
-            "holds" if claim.holds else "does not hold",
+            _verdict(claim),
         )
         for claim in load(name).claims
     ]
     cells = "".join(f"<tr>{_row(row, 'td')}</tr>" for row in rows)
     text = "\n".join(" | ".join(row) for row in (head, *rows))
     return Shown(f'<table class="dataframe"><tr>{_row(head, "th")}</tr>{cells}</table>', text)
+
+
+def _verdict(claim: Claim) -> str:
+    if claim.verdict is Verdict.OPEN:
+        return f"open: {claim.judgement.reason}"
+    return "holds" if claim.holds else "does not hold"
 
 
 def drawn(figure: Any) -> Shown:

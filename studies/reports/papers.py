@@ -15,10 +15,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from studies.bounds import Tally, Verdict
 from studies.results import load, names
 from studies.study import Claim
 
-__all__ = ["PAPERS", "Paper", "Statement", "failures", "missing", "summary"]
+__all__ = ["PAPERS", "Paper", "Statement", "failures", "missing", "summary", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ PAPERS = (
                 "a theorem",
                 "density_formula",
                 "mean error of the formula with the exact",
-                "bias in standard errors",
+                "bias in standard deviations of one estimate",
             ),
             Statement(
                 "a wrong score over-estimates −log p by its error",
@@ -206,7 +207,8 @@ def summary(paper: Paper) -> str:
     rows = ["| statement of the paper | its figure | measured here | claims that hold | page |", "|---|" + 4 * "---|"]
     for statement in paper.statements:
         found = statement.claims()
-        held = f"{sum(claim.holds for claim in found)} of {len(found)}"
+        count = Tally.of(claim.verdict for claim in found)
+        held = f"{count.holds} of {len(found)}" + (f" ({count.open} open)" if count.open else "")
         page = f"[{statement.study.replace('_', ' ')}](../studies/{statement.study}.md)"
         measured = f"{statement.quantity}: {_span(found)}" if statement.quantity else "see the page"
         rows.append(f"| {statement.text} | {statement.figure} | {measured} | {held} | {page} |")
@@ -214,9 +216,18 @@ def summary(paper: Paper) -> str:
 
 
 def failures() -> Iterator[tuple[str, Claim]]:
-    """Every published claim that does not hold, with the study it belongs to."""
+    """Every published claim that fails, with the study it belongs to."""
+    yield from _judged(Verdict.FAILS)
+
+
+def undecided() -> Iterator[tuple[str, Claim]]:
+    """Every published claim that is open, because too little was measured, with the study it belongs to."""
+    yield from _judged(Verdict.OPEN)
+
+
+def _judged(verdict: Verdict) -> Iterator[tuple[str, Claim]]:
     for name in names():
-        yield from ((name, claim) for claim in load(name).claims if not claim.holds)
+        yield from ((name, claim) for claim in load(name).claims if claim.verdict is verdict)
 
 
 def missing() -> list[str]:

@@ -10,14 +10,16 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from studies.bounds import Tally, Verdict
 from studies.files import write
-from studies.running.progress import duration, measured, number
+from studies.running.progress import duration, measured
 from studies.running.summary import Summary
 from studies.running.tables import frame
 
 __all__ = ["html", "write_report"]
 
 ROWS_SHOWN = 40
+WORDS = {Verdict.HOLDS: "holds", Verdict.FAILS: "does not hold", Verdict.OPEN: "open"}
 
 
 def write_report(summary: Summary, path: Path) -> None:
@@ -47,8 +49,7 @@ def html(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """The result in one sentence."""
-    holding = sum(claim.holds for claim in summary.claims)
-    text = f"{holding} of {len(summary.claims)} claims hold" if summary.claims else "No claims were judged"
+    text = str(Tally.of(claim.verdict for claim in summary.claims)) if summary.claims else "No claims were judged"
     if summary.failures:
         text += f"; {len(summary.failures)} cells failed"
     if not summary.complete:
@@ -58,10 +59,12 @@ def verdict(summary: Summary) -> str:
 
 def claim_fields(claim: Any) -> dict[str, Any]:
     return {
-        "holds": claim.holds,
+        "verdict": claim.verdict.value,
+        "word": WORDS[claim.verdict],
+        "reason": claim.judgement.reason,
         "statement": claim.statement,
         "measured": measured(claim),
-        "expected": number(claim.expected),
+        "expected": claim.expected,
         "source": claim.source,
     }
 

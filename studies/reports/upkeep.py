@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from studies.bounds import Tally
 from studies.errors import StudyError
 from studies.files import TEMPORARY, explain, leftovers
 from studies.reports.report import write_report
@@ -101,7 +102,7 @@ class Status:
         study, level: of what.
         cells: how many there are to be; None when the study has changed or is not here.
         finished, failed: cells by their files.
-        claims: how many hold of how many, or None before the end of the run.
+        claims: how many hold, fail and are open, or None before the end of the run.
         running: whether a run holds the folder now; None where that cannot be told.
         age: seconds since the last change.
         problems: damaged or foreign files, when they were looked for.
@@ -113,7 +114,7 @@ class Status:
     cells: int | None
     finished: int
     failed: int
-    claims: tuple[int, int] | None
+    claims: Tally | None
     running: bool | None
     age: float
     problems: list[str]
@@ -162,15 +163,15 @@ def status(folder: Path | str, *, check: bool = False) -> Status:
     )
 
 
-def _judged(folder: Path) -> tuple[tuple[int, int] | None, list[str]]:
-    """How many claims hold of how many, if that was judged; and what is wrong with the summary."""
+def _judged(folder: Path) -> tuple[Tally | None, list[str]]:
+    """How many claims hold, fail and are open, if that was judged; and what is wrong with the summary."""
     if not (folder / "summary.json").exists():
         return None, []
     try:
         claims = Summary.read(folder).claims
     except StudyError as error:
         return None, [str(error).rstrip(".")]
-    return (sum(claim.holds for claim in claims), len(claims)), []
+    return Tally.of(claim.verdict for claim in claims), []
 
 
 def _changed(path: Path) -> float:

@@ -16,7 +16,7 @@ from studies.retraining.causes import run_causes
 from studies.retraining.changes import Change
 from studies.retraining.config import MAIN, Config, Regime
 from studies.retraining.halves import run_halves
-from studies.retraining.measures import agreement, noise_floor, short
+from studies.retraining.measures import agreement, noise_floor, short, trained_products
 from studies.study import Cell, Context
 from studies.training import Trained
 
@@ -132,6 +132,7 @@ def _predictions(
     if bench.regime.varied:
         return found, []
     found["zero"] = np.zeros_like(found["flow"])
+    found["mean"] = np.broadcast_to(found["flow"].mean(axis=0), found["flow"].shape)  # one direction for all latents
     found["nearest"] = np.mean([predictors.nearest(x, change) for x in base], axis=0)
     gated = [predictors.finite(bench, t, change, x) for t, x in zip(bench.base, base, strict=False)]
     if gated[0] is not None:
@@ -171,7 +172,8 @@ def _transport(bench: Bench, base: np.ndarray, networks: list[Trained]) -> np.nd
 def _against(truth: str, bench: Bench, change: Change, changes: np.ndarray, found: dict[str, np.ndarray]) -> Rows:
     """Rows of every predictor against the mean change of P pairs, and against that of the first pair alone."""
     shared = {"regime": bench.regime.name, "change": change.name, "eta": change.eta, "truth": truth}
-    rows: Rows = [shared | {"kind": "floor", "pairs": len(changes)} | noise_floor(changes)]
+    floor = {"kind": "floor", "pairs": len(changes)} | noise_floor(changes)
+    rows: Rows = [shared | floor | trained_products(found["flow"], changes)]
     for name, predicted in found.items():
         own = shared | {"kind": "agreement", "predictor": name}
         rows.append(own | {"pairs": len(changes)} | agreement(predicted, changes.mean(0)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from studies.statistics import Interval, spearman_brown
+from studies.statistics import Interval, centred, perfect_shares, products, spearman_brown
 
 Array = np.ndarray
 RESAMPLES = 1000
@@ -75,6 +76,23 @@ def between_pairs(changes: Array) -> Array:
     return np.mean([pearson(changes[i], changes[j]) for i, j in combinations(range(len(changes)), 2)], axis=0)
 
 
+def trained_products(predicted: Array, changes: Array) -> dict[str, list[float]]:
+    """Products over pixels of the prediction and every pair's change, latent by latent, the upper triangle end to end;
+    and the same after the mean change over latents is taken from both sides."""
+    upper = np.triu_indices(len(changes) + 1)
+    tables = {"products": products(predicted, changes), "centred": products(centred(predicted), centred(changes))}
+    return {name: short(table[:, *upper].ravel()) for name, table in tables.items()}
+
+
+def from_products(stored: Array, pairs: int) -> Array:
+    """The table (n, 1 + P, 1 + P) of which `trained_products` keeps the upper triangle."""
+    upper = np.triu_indices(pairs + 1)
+    rows = np.asarray(stored, dtype=float).reshape(-1, len(upper[0]))
+    table = np.zeros((len(rows), pairs + 1, pairs + 1))
+    table[:, upper[0], upper[1]] = table[:, upper[1], upper[0]] = rows
+    return table
+
+
 def noise_floor(changes: Array) -> dict[str, Any]:
     """From the changes of P pairs (P, n, pixels): correlation of two pairs per latent, and the ceilings it implies."""
     between = between_pairs(changes)
@@ -96,22 +114,44 @@ def ceiling(between: Array, pairs: int) -> Interval:
     return _interval(float(_ceilings(between[None], pairs)[0]), _ceilings(draws, pairs))
 
 
-def share_of_ceiling(correlation: Array, between: Array, pairs: int, *, resamples: int = RESAMPLES) -> Interval:
-    """Median correlation over the ceiling, latents drawn jointly; an end is infinite where the ceiling may be 0."""
-    draws = _draws(len(between))[:resamples]
+def share_of_ceiling(correlation: Array, between: Array, pairs: int) -> Interval:
+    """Median correlation over the ceiling; an end is infinite where the ceiling may be 0.
+
+    Latents are drawn jointly, and each draw is divided by the share that chance gives a perfect prediction with so few
+    pairs (`studies.statistics.perfect_shares`): the pairs are the unit, and their common noise does not average out
+    over latents.
+    """
+    draws = _draws(len(between))
     tops = np.median(correlation[draws], axis=1)
-    limits = _ceilings(between[draws], pairs)
+    limits = _ceilings(between[draws], pairs) * chance(between, pairs)
     found = np.divide(tops, limits, out=np.full(len(draws), np.inf), where=limits > 0)
+    return _interval(plain_share(correlation, between, pairs), found)
+
+
+def plain_share(correlation: Array, between: Array, pairs: int) -> float:
+    """Median correlation over the ceiling; infinite where the ceiling is 0."""
     limit = float(_ceilings(between[None], pairs)[0])
-    return _interval(float(np.median(correlation)) / limit if limit > 0 else float("inf"), found)
+    return float(np.median(correlation)) / limit if limit > 0 else float("inf")
+
+
+def chance(between: Array, pairs: int) -> Array:
+    """Shares of a perfect prediction by simulation, (RESAMPLES,): how far the noise of so few pairs carries it."""
+    reliability = float(np.clip(np.median(between), 0.01, 0.99))
+    return _chance(pairs, len(between), round(reliability, 3))
+
+
+@functools.cache
+def _chance(pairs: int, latents: int, reliability: float) -> Array:
+    return perfect_shares(max(pairs, 2), latents, reliability, draws=RESAMPLES)
 
 
 def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Interval:
     """The share `(1 − c²_max)/(1 − c²)` of the unexplained variance that seed noise explains: c the median
     correlation, c_max the ceiling; above 1 where the prediction passes the ceiling."""
     draws = _draws(len(between))
-    tops = np.median(correlation[draws], axis=1)
-    found = (1 - _ceilings(between[draws], pairs) ** 2) / np.maximum(1 - tops**2, 1e-12)
+    tops = np.median(correlation[draws], axis=1) / chance(between, pairs)
+    rest = 1 - np.minimum(tops, 1.0) ** 2
+    found = np.divide(1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0)
     own = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
     return _interval(own, found)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from studies.retraining.config import MAIN
-from studies.retraining.measures import share_of_ceiling
-from studies.statistics import Interval, median_interval
+from studies.retraining.measures import from_products, share_of_ceiling
+from studies.statistics import Interval, Shares, median_interval, share_of_trainings
+from studies.statistics.trainings import FEWEST_TRAININGS
 
 Array = np.ndarray
 
@@ -32,11 +33,25 @@ def floor(rows: pd.DataFrame, truth: str, change: str = MAIN) -> pd.Series:
 
 
 def share(rows: pd.DataFrame, truth: str, change: str = MAIN, predictor: str = "flow") -> Interval:
-    """Median correlation over the ceiling, with its interval."""
+    """Median correlation over the ceiling, with its interval.
+
+    Where a row keeps the products of all pairs, pairs and latents are resampled jointly; otherwise the pairs' part of
+    the interval is simulated, with noise wholly common to a pair's latents.
+    """
     noise = floor(rows, truth, change)
+    if predictor == "flow" and (found := joint(noise)) is not None:
+        return found.share
     return share_of_ceiling(
         correlations(rows, predictor, truth, change), np.asarray(noise.reliabilities, dtype=float), int(noise.pairs)
     )
+
+
+def joint(noise: pd.Series, kind: str = "products") -> Shares | None:
+    """Agreement with the pair as unit; None where the row keeps no products, or has too few pairs."""
+    stored, pairs = noise.get(kind), int(noise.pairs)
+    if stored is None or np.ndim(stored) == 0 or pairs < FEWEST_TRAININGS:
+        return None
+    return share_of_trainings(from_products(np.asarray(stored), pairs))
 
 
 def judged(rows: pd.DataFrame, truth: str, change: str = MAIN) -> bool:

@@ -11,11 +11,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from studies.bounds import Verdict
 from studies.study import Claim
 
 __all__ = ["ClaimTable", "Lines", "LiveDisplay", "Progress", "Silent", "for_console", "number"]
 
 
+WORDS = {Verdict.HOLDS: "holds", Verdict.FAILS: "DOES NOT HOLD", Verdict.OPEN: "OPEN"}
+STYLES = {Verdict.HOLDS: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
 NARROW = 64  # columns; below, a table of four columns breaks its words
 
 
@@ -164,17 +167,23 @@ class ClaimTable:
         table.add_column("measured", overflow="fold")
         table.add_column("expected", overflow="fold")
         for claim in self.claims:
-            plain = (claim.statement, measured(claim), number(claim.expected))
+            plain = (_whole(claim), measured(claim), claim.expected)
             table.add_row(_verdict(claim), *map(Text, plain))  # Text: brackets are no markup
         return table
 
 
 def _verdict(claim: Claim) -> Text:
-    return Text("holds", "green") if claim.holds else Text("DOES NOT HOLD", "bold red")
+    return Text(WORDS[claim.verdict], STYLES[claim.verdict])
+
+
+def _whole(claim: Claim) -> str:
+    """The statement; of an open claim also what would decide it."""
+    reason = claim.judgement.reason
+    return f"{claim.statement} [open: {reason}]" if reason else claim.statement
 
 
 def _paragraph(claim: Claim) -> Text:
-    body = f": {claim.statement}\n{measured(claim)}, expected {number(claim.expected)}"
+    body = f": {_whole(claim)}\n{measured(claim)}, expected {claim.expected}"
     return Text.assemble(_verdict(claim), body, overflow="fold")
 
 

@@ -159,7 +159,6 @@ CLAIM: Kind = {
     "interval": interval,
     "expected": either(number, written),
     "source": written,
-    "holds": flag,
 }
 _STORY: Kind = {
     "study": is_safe,

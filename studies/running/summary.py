@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from studies.bounds import Condition, Recorded, Verdict, restored
 from studies.errors import StudyError
 from studies.files import checksum, make_folder, read, write
 from studies.running import provenance, records, text
@@ -222,9 +223,8 @@ def _plain(claim: Claim) -> Claim:
         statement=text.line(claim.statement, 5000),
         source=text.line(claim.source, 5000),
         measured=_number(claim.measured),
-        expected=_number(claim.expected),
         interval=low_high,
-        holds=bool(claim.holds),
+        conditions=tuple(dataclasses.replace(each, measured=float(each.measured)) for each in claim.conditions),
     )
 
 
@@ -245,7 +245,24 @@ def _origin(contents: Contents, cells: int) -> dict[str, Any]:
 
 def claims_to(claims: Sequence[Claim]) -> bytes:
     """Claims as JSON."""
-    return (json.dumps([dataclasses.asdict(claim) for claim in claims], indent=1) + "\n").encode()
+    return (json.dumps([_stored(claim) for claim in claims], indent=1) + "\n").encode()
+
+
+def _stored(claim: Claim) -> dict[str, Any]:
+    """What a file keeps: the bound, and for whoever reads the file its words and the verdict."""
+    return {
+        "statement": claim.statement,
+        "measured": claim.measured,
+        "interval": claim.interval,
+        "expected": claim.expected,
+        "source": claim.source,
+        "verdict": claim.verdict.value,
+        "bound": claim.bound.stored(),
+        "conditions": [
+            {"what": each.what, "measured": each.measured, "bound": each.bound.stored(), "interval": each.interval}
+            for each in claim.conditions
+        ],
+    }
 
 
 def claims_from(content: bytes, path: Path) -> list[Claim]:
@@ -261,9 +278,27 @@ def claims_from(content: bytes, path: Path) -> list[Claim]:
     reasons = [records.fault(item, records.CLAIM) for item in found] if isinstance(found, list) else ["it is no list"]
     if reason := next(filter(None, reasons), ""):
         raise StudyError(f"{path} is damaged ({reason}); run the study again to renew it.")
-    return [_claim(item) for item in found]
+    try:
+        return [_claim(item) for item in found or []]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise StudyError(f"{path} is damaged ({text.said(error)}); run the study again to renew it.") from error
 
 
 def _claim(item: Mapping[str, Any]) -> Claim:
-    fields = {name: item[name] for name in records.CLAIM}
-    return Claim(**fields | {"interval": None if item["interval"] is None else tuple(item["interval"])})
+    """A stored claim, judged anew; one stored before bounds existed keeps the verdict it was stored with."""
+    head = item["statement"], item["measured"], _ends(item["interval"])
+    if "bound" not in item:
+        words = item["expected"] if isinstance(item["expected"], str) else f"{item['expected']:g}"
+        return Claim(*head, Recorded(words, Verdict.HOLDS if item["holds"] else Verdict.FAILS), item["source"])
+    conditions = tuple(
+        Condition(each["what"], each["measured"], restored(each["bound"]), _ends(each["interval"]))
+        for each in item["conditions"]
+    )
+    claim = Claim(*head, restored(item["bound"]), item["source"], conditions=conditions)
+    if claim.verdict != item["verdict"]:
+        raise ValueError(f"the verdict {item['verdict']!r} of {claim.statement!r} does not follow from its bound")
+    return claim
+
+
+def _ends(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, at_least, at_most, below, within
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.signs import AXES, PAPER, signs
 from studies.selective_underfitting.summaries import (
     AT,
+    EMPTY,
     changes,
     difference,
-    mean_of,
     memorised_counts,
     networks,
+    over_trainings,
     spearman,
 )
-from studies.statistics import median_interval, share_interval
+from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -48,26 +50,22 @@ def deviation(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     training = [median_interval(np.asarray(v)) for v in own[own.states == "inside"].deviation]
     worst = max(training, key=lambda interval: abs(interval.estimate - 1))
     found = [
-        Claim(
+        Claim.of(
             f"{ladder.data}: training states lie at r⋆ = 1 (median at the level where it is farthest from 1)",
-            worst.estimate,
-            worst.bounds,
-            "in [.9, 1.1]",
+            worst,
+            within(0.9, 1.1, interval=True),
             f"{PAPER}, r⋆; χ² law",
-            0.9 <= worst.estimate <= 1.1,
         )
     ]
     names = {"trajectory": "sampling trajectories leave", "heldout": "control: held-out states are outside"}
     for states, words in names.items():
         value = median_interval(np.asarray(own[(own.states == states) & (own.sigma == lowest)].iloc[0].deviation))
         found.append(
-            Claim(
+            Claim.of(
                 f"{ladder.data}: {words} the shells at σ = {lowest:g} (median r⋆)",
-                value.estimate,
-                value.bounds,
-                "> 1.2",
+                value,
+                above(1.2, interval=True),
                 f"{PAPER}: r⋆ 1 at t ≥ .8, about 10 at .1, 90 at .01" if states == "trajectory" else "control",
-                value.low > 1.2,
             )
         )
     return found
@@ -83,9 +81,8 @@ def memoriser(rows: pd.DataFrame, ladder: Ladder) -> list[Claim]:
             f"{ladder.data}: the exact empirical score memorises every sample (share)",
             share,
             None,
-            "≥ .99",
+            at_least(0.99),
             "control: exact memoriser",
-            share >= 0.99,
         )
     ]
 
@@ -94,19 +91,16 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     """Return to the training point from the lowest and from the highest level."""
     own = rows[(rows.kind == "level") & (rows.rung == "base")]
     found = []
-    for sigma, bound in ((min(config.levels), "≥ .9"), (max(config.levels), "≤ .1")):
+    ends = ((min(config.levels), at_least(0.9, interval=True)), (max(config.levels), at_most(0.1, interval=True)))
+    for sigma, bound in ends:
         shares = np.asarray(own[own.sigma == sigma].returned, dtype=float)
         tries = min(64, ladder.size) * len(shares)
-        interval = share_interval(round(float(shares.mean()) * tries), tries)
-        holds = interval.estimate >= 0.9 if bound.startswith("≥") else interval.estimate <= 0.1
         found.append(
-            Claim(
+            Claim.of(
                 f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share)",
-                interval.estimate,
-                interval.bounds,
+                share_interval(round(float(shares.mean()) * tries), tries),
                 bound,
                 f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
-                holds,
             )
         )
     return found
@@ -120,21 +114,17 @@ def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list
     more, other = difference(wide, thin), difference(thick, thin)
     paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
     return [
-        Claim(
+        Claim.of(
             f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]})",
-            more.estimate,
-            more.bounds,
-            "> 0",
+            more,
+            above(0, interval=True),
             f"{PAPER}: {paper} at ratios 1 to 25.6",
-            more.low > 0,
         ),
-        Claim(
+        Claim.of(
             f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]})",
-            other.estimate,
-            other.bounds,
-            "> 0",
+            other,
+            above(0, interval=True),
             "not in the paper",
-            other.low > 0,
         ),
     ]
 
@@ -144,14 +134,12 @@ def reach(rows: pd.DataFrame, kind: str) -> Claim:
     own = rows[(rows.kind == "freedom") & (rows.network == kind)]
     outside = own.heldout_errors.map(lambda v: float(np.nanmean(np.log(np.asarray(v, dtype=float)))))
     found = spearman(outside, own.memorised.map(lambda m: float(m[AT])))
-    return Claim(
+    return Claim.of(
         f"{kind}: over regions, images added or shells thickened, more is memorised where the targets are met on "
         f"held-out states (rank correlation of the share with the error there, {len(own)} networks)",
-        found.estimate,
-        found.bounds,
-        "< 0",
+        found,
+        below(0, interval=True),
         "ours: new directions count, not radii",
-        bool(found.high < 0),
     )
 
 
@@ -159,54 +147,46 @@ def toy(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """The paper's Gaussian toy."""
     own = rows[rows.problem == "gaussian20"]
     base = own[(own.kind == "level") & (own.rung == "base") & (own.sigma <= config.low)]
-    plateau = mean_of(np.asarray(base.inside_population.dropna(), dtype=float))
-    fitted = mean_of(changes(own, config, AXES["training"], "inside_empirical"))
-    outside = mean_of(changes(own, config, AXES["training"], "heldout_population"))
-    name, words = "gaussian20", "(mean change of its logarithm with training)"
+    plateau = over_trainings(base.set_index("seed").inside_population.dropna().astype(float))
+    fitted = over_trainings(changes(own, config, AXES["training"], "inside_empirical"))
+    outside = over_trainings(changes(own, config, AXES["training"], "heldout_population"))
+    name, words = "gaussian20", "(mean change of its logarithm with training, unit: a seed)"
     source = f"{PAPER}, Gaussian toy:"
     return [
-        Claim(
+        Claim.of(
             f"{name}: the inside error to the empirical score falls {words}",
-            fitted.estimate,
-            fitted.bounds,
-            "< 0",
+            fitted,
+            below(0, interval=True),
             f"{source} .98→.17",
-            fitted.high < 0,
         ),
-        Claim(
+        Claim.of(
             f"{name}: the inside error to the true score does not vanish (base)",
-            plateau.estimate,
-            plateau.bounds,
-            "≥ .1",
+            plateau,
+            at_least(0.1, interval=True),
             f"{source} .34",
-            plateau.low >= 0.1,
         ),
-        Claim(
+        Claim.of(
             f"{name}: the outside error to the true score falls {words}",
-            outside.estimate,
-            outside.bounds,
-            "< 0",
+            outside,
+            below(0, interval=True),
             f"{source} .56→.08",
-            outside.high < 0,
         ),
     ]
 
 
 def guidance(rows: pd.DataFrame) -> Claim:
-    """Nothing to guide with, had the empirical scores been learned."""
+    """Guidance is what networks differ by where they were not trained. (The empirical scores of the classes agree to
+    rounding on both kinds of states, so that no ratio with them in the numerator can fail.)"""
     gaps = rows[rows.kind == "gap"]
-    empirical = np.asarray(gaps[gaps.states == "training"].empirical, dtype=float)
-    learned = np.asarray(gaps[gaps.states == "trajectory"].learned, dtype=float)
-    found = median_interval(empirical)
-    scale = max(float(np.median(learned)), 1e-30)
-    return Claim(
-        "guidance: conditional and unconditional empirical scores agree on training states, learned ones differ on "
-        "trajectories (ratio of median gaps)",
-        found.estimate / scale,
-        (found.low / scale, found.high / scale),
-        "< .05",
+    wide = gaps.pivot_table(index=["label", "sigma"], columns="states", values="learned")
+    kept = wide[(wide > 0).all(axis=1)].reindex(columns=["trajectory", "training"])
+    each = (kept["trajectory"] / kept["training"]).apply(np.log).groupby(level="label").mean()
+    return Claim.of(
+        "guidance: learned conditional and unconditional scores differ by more on trajectories than on training states "
+        "(mean log ratio, unit: a class)",
+        mean_of_units(each.to_numpy(dtype=float)) if len(each) else EMPTY,
+        above(0, interval=True),
         f"{PAPER}, guidance",
-        found.estimate < 0.05 * scale,
     )
 
 
@@ -219,13 +199,11 @@ def perception(rows: pd.DataFrame) -> list[Claim]:
         value = difference(*counts)
         falls = column == "between"
         found.append(
-            Claim(
+            Claim.of(
                 f"perception toy: aligned features give {words} than plain ones (difference of shares)",
-                value.estimate,
-                value.bounds,
-                "< 0" if falls else "> 0",
+                value,
+                below(0, interval=True) if falls else above(0, interval=True),
                 f"{PAPER}, perception-aligned toy (network ours)",
-                value.high < 0 if falls else value.low > 0,
             )
         )
     return found
@@ -239,28 +217,34 @@ def features(rows: pd.DataFrame) -> Claim:
         "features: the inside error does not rise between nested feature sets (largest rise)",
         rise,
         None,
-        "≤ 1e-9",
+        at_most(1e-9),
         "least squares on the exact denoising objective",
-        rise <= 1e-9,
     )
 
 
+def _within_ladders(table: pd.DataFrame, column: str) -> tuple[Interval, str]:
+    """The mean rank correlation of the energy distance with a column within ladders, and each of them in words."""
+    if table.groupby("ladder").size().ge(ENOUGH).sum() < 2:
+        return EMPTY, "fewer than two ladders"
+    found = within_groups(table[column], table.energy, table.ladder)
+    each = ", ".join(f"{name}: {value:.2f}" for name, value in found.each.items())
+    return found.mean, f"{each}; over all {len(table)} networks at once {found.pooled:.2f}"
+
+
 def quality(rows: pd.DataFrame) -> list[Claim]:
-    """Rank correlation over networks of the energy distance with each part of the supervision loss."""
+    """Rank correlation over the networks of a ladder of the energy distance with each part of the supervision loss."""
     table = networks(rows)
     found = []
     for column, words in (("inside_empirical", "inside error"), ("trajectory_empirical", "trajectory error")):
-        interval = spearman(table[column], table.energy)
+        value, each = _within_ladders(table[table[column].notna() & table.energy.notna()], column)
         rises = column == "inside_empirical"
         found.append(
-            Claim(
-                f"images: sample quality and {words} (rank correlation of the energy distance with it over "
-                f"{len(table)} networks)",
-                interval.estimate,
-                interval.bounds,
-                "> 0" if rises else "< 0",
+            Claim.of(
+                f"images: sample quality and {words} (rank correlation of the energy distance with it within a ladder, "
+                f"mean, unit: a ladder; {each})",
+                value,
+                above(0, interval=True) if rises else below(0, interval=True),
                 f"{PAPER}: decomposition of the supervision loss",
-                bool(interval.low > 0 if rises else interval.high < 0),
             )
         )
     return found

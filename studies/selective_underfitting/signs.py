@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from studies.bounds import above, below
 from studies.selective_underfitting.config import Config, Ladder
-from studies.selective_underfitting.summaries import changes, mean_of
+from studies.selective_underfitting.summaries import changes, over_trainings
 from studies.study import Claim
 
 PAPER = "arXiv 2510.01378"
@@ -33,31 +34,28 @@ def signs(rows: pd.DataFrame, config: Config) -> list[Claim]:
 
 def sign(rows: pd.DataFrame, ladder: Ladder, config: Config, axis: str, column: str) -> Claim:
     """One half of the pattern of selective underfitting."""
-    found = mean_of(changes(rows, config, AXES[axis], f"{column}_empirical"))
+    found = over_trainings(changes(rows, config, AXES[axis], f"{column}_empirical"))
     falls = column == "inside"
     words = "inside the shells falls" if falls else f"on {OUTSIDE[column]}, outside the shells, rises"
-    return Claim(
-        f"{ladder.name}: with more {axis} the error to the empirical score {words} (mean change of its logarithm)",
-        found.estimate,
-        found.bounds,
-        "< 0" if falls else "> 0",
+    return Claim.of(
+        f"{ladder.name}: with more {axis} the error to the empirical score {words} (mean change of its logarithm, "
+        "unit: a seed)",
+        found,
+        below(0, interval=True) if falls else above(0, interval=True),
         f"{PAPER}: SiT S to XL .1884→.1834 inside, .5334→.5359 outside",
-        bool(found.high < 0 if falls else found.low > 0),
     )
 
 
 def selective(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     """The weak sense: more is gained inside than outside."""
     inside, outside = (changes(rows, config, AXES["training"], f"{c}_empirical") for c in ("inside", "heldout"))
-    found = mean_of((inside - outside).dropna())
-    return Claim(
+    found = over_trainings(inside - outside)
+    return Claim.of(
         f"{ladder.name}: with more training the inside error falls by more than that of held-out states (mean "
-        "difference of the changes of the logarithms)",
-        found.estimate,
-        found.bounds,
-        "< 0",
+        "difference of the changes of the logarithms, unit: a seed)",
+        found,
+        below(0, interval=True),
         "weak sense, ours",
-        bool(found.high < 0),
     )
 
 
@@ -67,7 +65,7 @@ def table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     for ladder in config.ladders:
         own = rows[rows.ladder == ladder.name]
         for axis in AXES if ladder.capacity else list(AXES)[:2]:
-            cells = {c: mean_of(changes(own, config, AXES[axis], f"{c}_empirical")) for c in STATES}
+            cells = {c: over_trainings(changes(own, config, AXES[axis], f"{c}_empirical")) for c in STATES}
             texts = {c: f"{v.estimate:+.2f} [{v.low:+.2f}, {v.high:+.2f}]" for c, v in cells.items()}
             found.append({"ladder": ladder.name, "more": axis} | texts)
     return pd.DataFrame(found).rename(columns=STATES)
@@ -76,17 +74,14 @@ def table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
 def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     """Whether generalising perfectly would raise the outside error at all, from where the ladder starts."""
     start = rows[(rows.kind == "level") & (rows.sigma <= config.low) & (rows.rung == "shorter")]
-    gap, error = (np.asarray(start[c], dtype=float) for c in ("heldout_gap", "heldout_empirical"))
-    ratios = np.log(gap) - np.log(error)
-    found = mean_of(ratios[np.isfinite(ratios)])
-    return Claim(
+    gap, error = (start.set_index("seed")[c].astype(float) for c in ("heldout_gap", "heldout_empirical"))
+    found = over_trainings((gap / error).apply(np.log))
+    return Claim.of(
         f"{ladder.name}: on held-out states a perfect denoiser has a smaller error to the empirical score than the "
-        "shortest training (mean log ratio)",
-        found.estimate,
-        found.bounds,
-        "< 0",
+        "shortest training (mean log ratio, unit: a seed)",
+        found,
+        below(0, interval=True),
         "ours: |x − x_i|² = |x_0 − x_i|² + noise, so removing noise brings a state closer to every datum",
-        bool(found.high < 0),
     )
 
 
@@ -100,13 +95,12 @@ def pulled(rows: pd.DataFrame, few: Ladder, many: Ladder, config: Config) -> Cla
     """Whether falling outside errors come from memorising: then they need few points."""
     found = [rows[rows.ladder == ladder.name] for ladder in (few, many)]
     a, b = (changes(own, config, AXES["training"], "heldout_pull", np.positive) for own in found)
-    value = mean_of((a - b).dropna())
-    return Claim(
+    value = over_trainings(a - b)
+    return Claim.of(
         f"{many.problem} {many.kind}: with more training, held-out states are pulled toward the empirical score more "
-        f"for N = {few.size} than for N = {many.size} (mean difference of the changes of the pull)",
-        value.estimate,
-        value.bounds,
-        "> 0",
+        f"for N = {few.size} than for N = {many.size} (mean difference of the changes of the pull, "
+        "unit: a seed)",
+        value,
+        above(0, interval=True),
         "ours: outside errors fall where networks memorise",
-        bool(value.low > 0),
     )

@@ -12,7 +12,7 @@ from scipy import stats
 
 from studies.selective_underfitting.config import Config
 from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
-from studies.statistics import Interval, bootstrap, share_interval
+from studies.statistics import Interval, mean_of_units, share_interval
 
 AT = THRESHOLDS.index(THRESHOLD)
 EMPTY = Interval(float("nan"), float("nan"), float("nan"))
@@ -27,9 +27,16 @@ def changes(
     return pd.concat({rung: levels["base"] - levels[rung] for rung in smaller}).dropna()
 
 
-def mean_of(values: pd.Series | np.ndarray) -> Interval:
-    """Mean with a bootstrap interval; empty without values."""
-    return bootstrap(np.asarray(values, dtype=float)) if len(values) else EMPTY
+def over_trainings(values: pd.Series) -> Interval:
+    """Mean over seeds of the mean over all else, Student's interval; empty without values.
+
+    Rungs and levels of one seed share initial parameters, data and order: the training is the unit.
+
+    Args:
+        values: indexed by seed among others.
+    """
+    kept = values[np.isfinite(values.to_numpy(dtype=float))]
+    return mean_of_units(kept.groupby(level="seed").mean().to_numpy(dtype=float)) if len(kept) else EMPTY
 
 
 def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:

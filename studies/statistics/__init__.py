@@ -6,7 +6,9 @@
 1.0
 """
 
-from studies.statistics.comparisons import Paired, holm, paired
+from studies.statistics.censored import CensoredSlope, censored_slope
+from studies.statistics.comparisons import Paired, family_intervals, holm, paired
+from studies.statistics.groups import Within, mean_of_units, within_groups
 from studies.statistics.intervals import (
     Coverage,
     Interval,
@@ -18,24 +20,38 @@ from studies.statistics.intervals import (
 )
 from studies.statistics.reliability import Ceiling, ceiling, correlations, spearman_brown
 from studies.statistics.slopes import Slope, fit_slope, local_slopes, slope_of_medians
+from studies.statistics.trainings import Shares, centred, perfect_shares, products, share_of_trainings
+from studies.statistics.variances import data_share
 
 __all__ = [
     "Ceiling",
+    "CensoredSlope",
     "Coverage",
     "Interval",
     "Paired",
+    "Shares",
     "Slope",
+    "Within",
     "bootstrap",
     "ceiling",
+    "censored_slope",
+    "centred",
     "correlations",
     "coverage",
+    "data_share",
+    "family_intervals",
     "fit_slope",
     "holm",
     "local_slopes",
+    "mean_of_units",
     "median_interval",
     "paired",
+    "perfect_shares",
+    "products",
     "quantile_interval",
     "share_interval",
+    "share_of_trainings",
     "slope_of_medians",
     "spearman_brown",
+    "within_groups",
 ]

@@ -11,7 +11,7 @@ from scipy import stats
 from studies.statistics._checks import Floats, finite, same_length
 from studies.statistics.intervals import Interval, median_interval
 
-__all__ = ["Paired", "holm", "paired"]
+__all__ = ["Paired", "family_intervals", "holm", "paired"]
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,50 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
+
+
+def family_intervals(
+    estimates: ArrayLike, errors: ArrayLike, freedom: ArrayLike, null: float, *, tail: float = 0.05
+) -> list[Interval]:
+    """One-sided bounds of a family of means, at the levels at which Holm's procedure tests them.
+
+    Each end stands beyond `null` exactly where Holm's step-down procedure of one-sided t-tests, lower ends against
+    "at most null" and upper ends against "at least null", rejects: at most a share `tail` of families has a lower end
+    wrongly above, and at most as many an upper end wrongly below.
+
+    Args:
+        estimates, errors: (m,) means and their standard errors, positive.
+        freedom: (m,) degrees of freedom, or one for all.
+        null: what all are tested against.
+        tail: level of the family on each side.
+
+    Raises:
+        ValueError: different lengths, values that are not finite, or errors that are not positive.
+
+    Example:
+        >>> low = [each.low for each in family_intervals([3.0, 1.0], [1.0, 1.0], 20, 0.0)]
+        >>> low[0] > 0, low[1] > 0
+        (True, False)
+    """
+    means, scale = finite("estimates", estimates), finite("errors", errors)
+    same_length(means, scale, "estimates and errors")
+    if (scale <= 0).any() or not 0 < tail < 0.5:
+        raise ValueError(f"errors must be positive and tail={tail} between 0 and .5.")
+    dof = np.broadcast_to(np.asarray(freedom, dtype=np.float64), means.shape)
+    lows = means - _steps(stats.t.sf((means - null) / scale, dof), dof, tail) * scale
+    highs = means + _steps(stats.t.cdf((means - null) / scale, dof), dof, tail) * scale
+    return [Interval(*map(float, each)) for each in zip(means, lows, highs, scale, strict=True)]
+
+
+def _steps(p_values: Floats, freedom: Floats, tail: float) -> Floats:
+    """t quantiles at the level at which Holm's procedure meets each test; after the first that stands, its level."""
+    order, count = np.argsort(p_values), len(p_values)
+    levels = np.empty(count)
+    level = tail / count
+    for rank, index in enumerate(order):
+        level = tail / (count - rank)
+        if p_values[index] > level:
+            levels[order[rank:]] = level
+            break
+        levels[index] = level
+    return np.asarray(stats.t.isf(levels, freedom))

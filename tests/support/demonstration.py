@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from studies.bounds import at_most
 from studies.study import Cell, Claim, Context
 
 NAME = "demonstration"
@@ -60,7 +61,7 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     error = float(np.abs(rows["mean"] - 0.5).max())
-    return [Claim("the mean is one half within 0.4", error, (0.0, error), "≤ 0.4", "law of large numbers", error < 0.4)]
+    return [Claim("the mean is one half within 0.4", error, (0.0, error), at_most(0.4), "law of large numbers")]
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from studies.bounds import equals
 from studies.study import Cell, Claim, Context
 
 NAME = "tiny"
@@ -42,7 +43,7 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     mean = float(rows["value"].mean())
-    return [Claim("the mean is one half within 0.5", mean, None, 0.5, "test", abs(mean - 0.5) < 0.5)]
+    return [Claim("the mean is one half within 0.5", mean, None, equals(0.5, 0.5), "test")]
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:

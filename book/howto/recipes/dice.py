@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.bounds import above, equals
 from studies.figures import described, figure
 from studies.statistics import fit_slope
 from studies.study import Cell, Claim, Context
@@ -67,24 +68,20 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Claims that can fail, the control among them."""
     fair, loaded = (rows[rows["die"] == die].sort_values("throws") for die in DICE)
     slope = fit_slope(fair["throws"], fair["rms"])
-    low, high = slope.slope - 2 * slope.standard_error, slope.slope + 2 * slope.standard_error
-    least = float(loaded["rms"].min())
     return [
         Claim(
             statement="the distance falls as one over the root of N (slope of logarithms)",
             measured=slope.slope,
-            interval=(low, high),
-            expected="−0.5 ± 0.05",
+            interval=slope.interval(),
+            bound=equals(-0.5, 0.05),
             source="central limit theorem",
-            holds=abs(slope.slope + 0.5) < 0.05,
         ),
         Claim(
             statement="a loaded die stays away (least distance)",
-            measured=least,
+            measured=float(loaded["rms"].min()),
             interval=None,
-            expected=f"above {BIAS / 2}",
+            bound=above(BIAS / 2),
             source="control",
-            holds=least > BIAS / 2,
         ),
     ]
 

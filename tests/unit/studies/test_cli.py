@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import demonstration
 
+from studies.bounds import above, equals
 from studies.cli import main
 from studies.study import Claim
 
@@ -52,10 +53,25 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Assert the verdict in words."""
-    claim = Claim("pigs fly", 0.0, None, "altitude > 0", "folklore", False)
+    claim = Claim("pigs fly", 0.0, None, above(0), "folklore")
     monkeypatch.setattr(demonstration, "claims", lambda rows, config: [claim])
     assert command("run", STUDY, "--smoke", "--workers", "0") == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
+
+
+def test_an_open_claim_is_shown_with_what_would_decide_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Assert exit code 0, the word, the reason, and the count in `status`."""
+    claim = Claim("pigs fly", 0.5, (-0.5, 1.5), above(0, interval=True), "folklore")
+    monkeypatch.setattr(demonstration, "claims", lambda rows, config: [claim])
+    monkeypatch.setenv("COLUMNS", "300")
+    assert command("run", STUDY, "--smoke", "--workers", "0") == 0
+    out = capsys.readouterr().out
+    assert "OPEN" in out
+    assert "about 4 times as many independent repetitions" in " ".join(out.split())
+    assert command("status") == 0
+    assert "0 of 1 claims hold, 1 is open" in capsys.readouterr().out
 
 
 def test_a_failed_cell_gives_exit_code_two_and_is_named(
@@ -78,7 +94,7 @@ def test_several_studies_run_in_turn_and_the_worst_exit_code_counts(
     other.__dict__.update({key: value for key, value in vars(demonstration).items() if not key.startswith("__")})
     other.NAME = "again"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "support.again", other)
-    claim = Claim("pigs fly", 0.0, None, 1.0, "folklore", False)
+    claim = Claim("pigs fly", 0.0, None, above(0), "folklore")
     monkeypatch.setattr(demonstration, "claims", lambda rows, config: [claim])
     assert command("run", STUDY, "support.again", "--smoke", "--workers", "0") == 1
     assert {path.name for path in Path("studies-out").iterdir()} == {"demonstration", "again"}
@@ -129,7 +145,7 @@ def test_the_live_display_shows_claims_as_they_stand() -> None:
     display.start("demonstration", "why?", 10, 4)
     display.cell("a", 0.1, "")
     display.cell("b", 0.1, "ValueError: no")
-    display.claims([Claim("means agree", 0.25, (0.2, 0.3), 0.25, "test", True)])
+    display.claims([Claim("means agree", 0.25, (0.2, 0.3), equals(0.25), "test")])
     console.print(display.render())
     display.stop()
     text = screen.getvalue()
@@ -185,7 +201,7 @@ def test_help_states_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     """Assert that plain `studies` and `--help` say what 0, 1 and 2 mean."""
     assert command() == 0
     assert command("--help") == 0
-    assert capsys.readouterr().out.count("Exit codes: 0 all claims hold, 1 some do not, 2 no verdict.") == 2
+    assert capsys.readouterr().out.count("Exit codes: 0 no claim fails, 1 some do, 2 no verdict.") == 2
 
 
 def test_verify_needs_a_name_and_a_task_or_the_engine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from studies.bounds import at_most
 from studies.reports.compare import Comparison, compare
 from studies.running.summary import Summary
 from studies.running.tables import decode, encode, join
@@ -23,7 +24,7 @@ def result(folder: Path, rows: list[dict[str, Any]], *, holds: bool = True, stud
     origin = {"cells": len(rows), "finished": len(rows)} | spent
     setting = {"study": study, "level": "smoke", "version": 1, "seed": 0, "device": "cpu", "config": {}}
     environment: dict[str, Any] = {"versions": {}, "commit": None, "machine": {}}
-    claim = Claim("errors are small", 1.0, (0.5, 1.5), "small", "test", holds)
+    claim = Claim("errors are small", 1.0, (0.5, 1.5), at_most(2.0 if holds else 0.1), "test")
     folder.mkdir()
     Summary(study, "?", setting, "d" * 16, environment, origin, table, [claim], {}).write(folder)
     return folder

@@ -9,6 +9,7 @@ import torch
 from support.close import assert_close
 
 from studies import convergence
+from studies.bounds import Verdict
 from studies.bridge import exact_score
 from studies.convergence import exact, images, neural, robust, truth, verdicts
 from studies.convergence.engine import predict, relative
@@ -28,10 +29,12 @@ def results(tmp_path_factory):
 
 
 def test_smoke_rows_support_every_claim(results):
-    """Assert that all claims are made, measured and hold."""
+    """Assert that all claims are made and measured, that none fails, and that few latents leave few of them open."""
     claims = convergence.claims(*results)
     assert len(claims) >= 15
-    assert [claim.statement for claim in claims if not claim.holds] == []
+    assert [claim.statement for claim in claims if claim.verdict is Verdict.FAILS] == []
+    undecided = [claim.statement for claim in claims if claim.verdict is Verdict.OPEN]
+    assert len(undecided) <= 3, undecided
     assert len({claim.statement for claim in claims}) == len(claims)
 
 

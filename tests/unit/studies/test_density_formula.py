@@ -11,6 +11,7 @@ import torch
 from support.close import assert_close
 
 from oracles import GaussianMixture
+from studies.bounds import Verdict
 from studies.bridge import engine_measure
 from studies.density_formula import (
     choice,
@@ -379,7 +380,6 @@ FAULTS = {
     "standard error at 32 000": lambda r: r.part.eq("exact") & r.estimator.eq("formula"),
     "in standard deviations of one": lambda r: r.part.eq("bias"),
     "smallest p-value": lambda r: r.part.eq("bias"),
-    "common error e": lambda r: r.part.eq("path"),
     "fresh noise at each node": lambda r: r.part.eq("path"),
     "share of the worst case": lambda r: r.part.eq("path"),
     "hold the truth": lambda r: r.part.eq("coverage"),
@@ -408,9 +408,11 @@ def _spoil(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
 def test_claims_hold_where_theory_does(result):
     """Assert that every claim but the ratio of distances (too short a range here) holds on perfect rows."""
     found = claims(perfect(result.rows), JUDGED)
-    failing = [c.statement for c in found if not c.holds]
+    failing = [c.statement for c in found if c.verdict is Verdict.FAILS]
     assert len(failing) == 1
     assert "steps over that" in failing[0]
+    undecided = [c.statement for c in found if c.verdict is Verdict.OPEN]
+    assert len(undecided) == 4, undecided  # shares of few trials, and differences with long intervals
 
 
 @pytest.mark.parametrize("words", sorted(FAULTS))
@@ -421,6 +423,8 @@ def test_a_planted_fault_makes_its_claim_fail(result, words):
     own = [c for c in spoilt if words in c.statement]
     assert own
     assert not any(c.holds for c in own)
+    # Of three distances one that is wrong leaves the order's interval so long that the claim is open.
+    assert any(c.verdict is Verdict.FAILS for c in own) or words == "falls with their number"
 
 
 def test_a_classifier_that_guesses_fails(result):

@@ -10,6 +10,7 @@ import pytest
 from support import demonstration
 from support.browser import visit
 
+from studies.bounds import above, equals
 from studies.reports import report
 from studies.runner import run
 from studies.running.summary import Summary
@@ -58,7 +59,7 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
 
 def test_text_from_a_study_is_never_taken_as_html(summary: Summary) -> None:
     """Assert that a statement with tags is shown as written."""
-    claim = Claim("x < y & <script>alert(1)</script>", 1.0, None, 1.0, "s", True)
+    claim = Claim("x < y & <script>alert(1)</script>", 1.0, None, equals(1), "s")
     page = report.html(dataclasses.replace(summary, claims=[claim]))
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page
@@ -68,15 +69,20 @@ def test_failures_and_verdicts_are_told(summary: Summary) -> None:
     """Assert failed cells with traceback, claims that do not hold, notes, and missing cells."""
     broken = dataclasses.replace(
         summary,
-        claims=[Claim("pigs fly", float("nan"), None, 1.0, "s", False)],
+        claims=[
+            Claim("pigs fly", 0.0, None, above(0), "s"),
+            Claim("pigs swim", 0.5, (-0.5, 1.5), above(0, interval=True), "s"),
+        ],
         failures={"n=10-0": {"error": "ValueError: no", "traceback": "Traceback: line 1"}},
         notes=["cell 'a' is redone"],
         origin=summary.origin | {"finished": 3},
     )
     page = report.html(broken)
     for piece in (
-        "0 of 1 claims hold; 1 cells failed; 3 of 4 cells are finished.",
+        "0 of 2 claims hold, 1 is open; 1 cells failed; 3 of 4 cells are finished.",
         "does not hold",
+        'class="open">open',
+        "about 4 times as many independent repetitions decide",
         "ValueError: no",
         "Traceback: line 1",
         "cell &#39;a&#39; is redone",

@@ -13,6 +13,7 @@ from scipy import stats
 
 from oracles import GaussianMixture
 from studies import selective_underfitting as study
+from studies.bounds import Verdict
 from studies.networks import Architecture, build
 from studies.selective_underfitting import (
     Distilled,
@@ -341,11 +342,17 @@ def test_difference_of_shares_covers_equal_shares():
     assert far.low > 0.6
 
 
-def test_guidance_claim_fails_when_empirical_scores_differ():
-    """Assert that a gap between empirical scores on training states is reported."""
-    shared = [{"kind": "gap", "states": s, "learned": 1.0} for s in ("training", "trajectory")]
-    assert guidance(pd.DataFrame([row | {"empirical": 1e-6} for row in shared])).holds
-    assert not guidance(pd.DataFrame([row | {"empirical": 0.5} for row in shared])).holds
+def test_the_guidance_claim_follows_the_learned_gaps():
+    """Assert that it holds where they are larger on trajectories and fails where they are smaller, class by class."""
+    for larger, verdict in (("trajectory", Verdict.HOLDS), ("training", Verdict.FAILS)):
+        gaps = [
+            {"kind": "gap", "states": s, "label": k, "sigma": 0.4, "learned": (1 + 0.1 * k) * (2 if s == larger else 1)}
+            for s in ("training", "trajectory")
+            for k in range(5)
+        ]
+        noisy = pd.DataFrame(gaps)
+        noisy["learned"] *= np.exp(0.05 * np.random.default_rng(0).normal(size=len(noisy)))
+        assert guidance(noisy).verdict is verdict
 
 
 def test_feature_claim_fails_for_an_error_that_rises():
@@ -414,8 +421,9 @@ def test_quality_claims_fail_when_errors_and_quality_are_unrelated():
     """Assert that the rank claims hold on planted monotone rows and fail on constant trajectories' reversal."""
     for power, expected in ((-1, [True, True]), (1, [True, False])):
         rows = []
-        for k in range(1, 13):
-            shared = {"ladder": "digits-mlp-9", "problem": "digits", "size": 9, "rung": str(k), "seed": 0.0}
+        for k in range(1, 25):
+            ladder = f"digits-mlp-{k % 3}"
+            shared = {"ladder": ladder, "problem": "digits", "size": 9, "rung": str(k), "seed": 0.0}
             row = {"energy": float(k), "confidence": 0.5, "loss": 1.0, "excess": 0.1, "optimum": 0.5}
             rows.append(shared | {"kind": "network"} | row)
             errors = {f"{name}_empirical": float(k) ** power for name in ("trajectory", "heldout", "own")}

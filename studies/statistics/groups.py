@@ -1,0 +1,80 @@
+"""Correlation within groups, the group as unit: what holds in each group, and not what distinguishes groups.
+
+Two quantities can agree within every group and disagree over all of them together, or the reverse (Simpson 1951).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from studies.statistics._checks import check_level, finite, same_length
+from studies.statistics.intervals import Interval
+
+__all__ = ["Within", "mean_of_units", "within_groups"]
+
+
+@dataclass(frozen=True)
+class Within:
+    """Rank correlations within groups.
+
+    Args:
+        mean: over groups, with Student's interval over groups.
+        each: of every group, by its name.
+        pooled: over all values at once, groups disregarded; for comparison.
+    """
+
+    mean: Interval
+    each: dict[Hashable, float]
+    pooled: float
+
+
+def mean_of_units(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean over independent units with Student's interval; infinite ends for a single unit.
+
+    Example:
+        >>> print(mean_of_units([1.0, 2.0, 3.0]))
+        2 [-0.4841, 4.484]
+    """
+    data = finite("values", values)
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Interval(mean, -np.inf, np.inf)
+    error = float(data.std(ddof=1) / np.sqrt(len(data)))
+    half = float(stats.t.ppf((1 + check_level(level)) / 2, len(data) - 1)) * error
+    return Interval(mean, mean - half, mean + half, error)
+
+
+def within_groups(x: ArrayLike, y: ArrayLike, groups: Iterable[Hashable], *, level: float = 0.95) -> Within:
+    """Spearman's correlation of x and y in every group, and its mean over groups.
+
+    Args:
+        x, y: (n,).
+        groups: n names; groups of fewer than three values, or in which one side is constant, are left out.
+        level: confidence level.
+
+    Raises:
+        ValueError: different lengths, values that are not finite, or fewer than two groups with ranks.
+
+    Example:
+        >>> x, y = [1, 2, 3, 4, 11, 12, 13, 14], [14, 15, 16, 17, 1, 2, 3, 4]
+        >>> found = within_groups(x, y, "aaaabbbb")
+        >>> found.mean.estimate, round(found.pooled, 2)
+        (1.0, -0.52)
+    """
+    a, b, names = finite("x", x), finite("y", y), list(groups)
+    same_length(a, b, "x and y")
+    if len(names) != len(a):
+        raise ValueError(f"groups has {len(names)} names for {len(a)} values; give one for each.")
+    each: dict[Hashable, float] = {}
+    for name in dict.fromkeys(names):
+        own = np.array([other == name for other in names])
+        if own.sum() >= 3 and np.ptp(a[own]) > 0 and np.ptp(b[own]) > 0:
+            each[name] = float(stats.spearmanr(a[own], b[own]).statistic)
+    if len(each) < 2:
+        raise ValueError(f"{len(each)} group(s) have three values that differ; two groups are the least.")
+    return Within(mean_of_units(list(each.values()), level=level), each, float(stats.spearmanr(a, b).statistic))
