@@ -17,7 +17,7 @@ from studies.reports import papers
 from studies.results import load, names
 from studies.results.rejudge import changed
 from studies.runner import Result
-from studies.running.summary import read_claims, write_claims
+from studies.running.summary import claims_from, claims_to
 from studies.study import Claim
 
 HOLDS, FAILS, OPEN = Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN
@@ -148,14 +148,14 @@ def test_claims_are_stored_with_their_bound_and_judged_anew(bound, tmp_path):
     """Assert that nothing is lost in the file, and that a verdict edited in it is refused."""
     claim = Claim("a", 1.5, (1.2, 1.9), bound, "s", conditions=(Condition("e", 0.1, at_most(1)),))
     path = tmp_path / "claims.json"
-    write_claims(path, [claim])
-    assert read_claims(path) == [claim]
+    path.write_bytes(claims_to([claim]))
+    assert claims_from(path.read_bytes(), path) == [claim]
     assert restored(bound.stored()) == bound
     edited = json.loads(path.read_text())
     edited[0]["verdict"] = "fails" if claim.holds else "holds"
     path.write_text(json.dumps(edited))
     with pytest.raises(StudyError, match="does not follow from its bound"):
-        read_claims(path)
+        claims_from(path.read_bytes(), path)
 
 
 def test_claims_stored_before_bounds_existed_keep_their_verdict(tmp_path):
@@ -163,20 +163,20 @@ def test_claims_stored_before_bounds_existed_keep_their_verdict(tmp_path):
     old = {"statement": "a", "measured": 1.0, "interval": [0, 2], "expected": -0.5, "source": "s", "holds": False}
     path = tmp_path / "claims.json"
     path.write_text(json.dumps([old, old | {"holds": True, "expected": "≥ .9"}]))
-    claims = read_claims(path)
+    claims = claims_from(path.read_bytes(), path)
     assert [(claim.expected, claim.verdict) for claim in claims] == [("-0.5", FAILS), ("≥ .9", HOLDS)]
-    write_claims(path, claims)
-    assert read_claims(path) == claims
+    path.write_bytes(claims_to(claims))
+    assert claims_from(path.read_bytes(), path) == claims
 
 
 @pytest.mark.parametrize("damage", [{"bound": {"kind": "planted"}}, {"bound": {}}, {"bound": None}, {"conditions": 5}])
 def test_a_damaged_bound_is_refused_in_a_sentence(damage, tmp_path):
     """Assert that no traceback of JSON comes through."""
     path = tmp_path / "claims.json"
-    write_claims(path, [Claim("a", 1.0, None, at_most(2), "s")])
+    path.write_bytes(claims_to([Claim("a", 1.0, None, at_most(2), "s")]))
     path.write_text(json.dumps([json.loads(path.read_text())[0] | damage]))
     with pytest.raises(StudyError, match="is damaged"):
-        read_claims(path)
+        claims_from(path.read_bytes(), path)
 
 
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (math.nan, 0), (-1.0, 1)])

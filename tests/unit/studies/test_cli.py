@@ -269,8 +269,8 @@ def test_a_study_may_be_a_file_anywhere(dice: Path, spelling: str) -> None:
         (".hidden", "there is no study '.hidden'"),
         ("a..b", "there is no study 'a..b'"),
         ("not-a-name.py", "cannot be imported by its name"),
-        ("broken.py", "importing 'broken.py' failed with ZeroDivisionError"),
-        ("leaves.py", "importing 'leaves.py' failed with SystemExit"),
+        ("broken.py", "importing the study module 'broken.py' failed with ZeroDivisionError"),
+        ("leaves.py", "importing the study module 'leaves.py' failed with SystemExit"),
         ("json.py", "another module is already called 'json'"),
     ],
 )
