@@ -11,6 +11,7 @@ from torch import Tensor
 from sensitivity import log_density
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
 from sensitivity.sampler.path import integrate_density
 from studies.cost.benchmarks import Bound, Setup, _public
@@ -75,7 +76,7 @@ def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
         theirs = _public.flow_matching_likelihood(problem.path, x, False)
         torch.manual_seed(seed)
         signs = (torch.randn_like(x.flatten(1)) < 0) * 2.0 - 1.0
-    products = Products(problem.score, "reverse").choose(x, torch.tensor(SIGMA_MIN).to(x))
+    products = choose(Products(problem.score, "reverse"), x, torch.tensor(SIGMA_MIN).to(x))
     with torch.no_grad():
         levels = problem.grid.reversed_from(SIGMA_MIN)
         noise = _Kept(signs.reshape(x.shape))

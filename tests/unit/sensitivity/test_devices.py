@@ -16,6 +16,7 @@ from oracles import GaussianMixture
 from sensitivity import Formula, GaussianAnchor, Grid, Mixture, Points, log_density, log_density_ratio
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no PrivateUse1 Python backend")
@@ -79,7 +80,7 @@ def test_products_run_on_the_device(method: str) -> None:
             return hidden @ values["2.weight"].T + values["2.bias"] - y / (1 + sigma**2)
 
         sigma = torch.full((), 0.5, dtype=x.dtype, device=x.device)
-        chosen = Products(score, method).choose(x, sigma)
+        chosen = choose(Products(score, method), x, sigma)
         return (*chosen.jvp(x, sigma, t), chosen.vjp(x, sigma, t)[1], *chosen.second(x, sigma, t[0]))
 
     expected = products(parameters, STATES, tangents)
