@@ -71,7 +71,8 @@ class _Kept(Noise):
 
 
 def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
-    """Difference from flow_matching with the same signs kept, relative to the log density, (batch,)."""
+    """Difference from flow_matching with the same signs kept, relative to the log density, (batch,): the error of its
+    Heun steps and ours, since the engine sums log densities from the nodes by a rule of fourth order."""
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
         theirs = _public.flow_matching_likelihood(problem.path, x, False)
