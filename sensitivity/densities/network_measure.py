@@ -16,6 +16,7 @@ from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.log_density import log_density
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.trial import choose
 from sensitivity.scores.score import Score
 
 __all__ = ["NetworkMeasure"]
@@ -89,7 +90,7 @@ class NetworkMeasure:
         check_like(tangent, x, "tangent")
         level = check_sigma(sigma, x)
         if self._products.method == "auto":
-            self._products = self._products.choose(x[:1].detach(), _first(level))
+            self._products = choose(self._products, x[:1].detach(), _first(level))
         return self._products.jvp(x, level, tangent[None])[1][0]
 
 

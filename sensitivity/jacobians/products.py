@@ -14,7 +14,7 @@ method         J t                                    needs
 =============  =====================================  ==============================================
 
 ``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on two samples at
-several levels (:meth:`Products.choose`, :mod:`sensitivity.jacobians.trial`), never inside a loop:
+several levels (:func:`sensitivity.jacobians.trial.choose`), never inside a loop:
 
 - fused attention has no forward mode: the mathematically equal composite kernel is used instead;
 - group normalisation has no forward mode for non-contiguous inputs: they are made contiguous;
@@ -38,10 +38,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from inspect import ismethod
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -51,22 +49,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from sensitivity._callables import evaluate, ready, unit_of
-from sensitivity._checks import check_count, in_autocast, transformed
-
-Score = Callable[[Tensor, Tensor], Tensor]
+from sensitivity._callables import evaluate
+from sensitivity._checks import check_count, transformed
+from sensitivity.jacobians.differences import Score, differences, norms, step_length
 
 METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
 DIFFERENCES = ("finite", "one-sided")
-
-
-@dataclass(frozen=True)
-class Uses:
-    """What a run will ask of the products: tangents ``J t``, cotangents ``Jᵀu``, second derivatives ``D²s[t, t]``."""
-
-    tangents: bool = True
-    cotangents: bool = False
-    second: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,47 +92,10 @@ class Products:
     def exact(self) -> bool:
         return self.method not in DIFFERENCES
 
-    def choose(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        *,
-        tangents: bool = True,
-        uses: Uses | None = None,
-        until: float | None = None,
-    ) -> Products:
-        """Decide the method and the cures by a trial on two of the samples at four levels; about 16 network calls.
-
-        Args:
-            x: states at ``σ``, (batch, *shape).
-            sigma: their level.
-            tangents: whether ``J t`` will be asked for; without, only ``v·Jv``, and reverse mode is a candidate too.
-            uses: the same and more, in place of ``tangents``.
-            until: the other end of the run's levels; without, the trial is at ``σ`` alone.
-
-        The decision is remembered with the score, for states of this shape, dtype and device and for levels within the
-        range that was tried, unless the trial found nothing to judge by.
-
-        Raises:
-            ValueError: where no method agrees with differences of the score's own values; where ``Jᵀu`` is needed and
-                there is no graph; for a score that is random or couples the samples of a batch.
-        """
-        from sensitivity.jacobians.trial import (
-            decide,  # the trial builds Products, so the import waits until it is needed
-        )
-
-        ready(self.score)
-        uses, known = uses or Uses(tangents), _memory(self.score)
-        if x.shape[0] == 0:
-            return replace(self, method="forward" if uses.tangents else "reverse") if self._undecided else self
-        ends = _ends(sigma, until)
-        key = (self.method, self.differentiable, uses, x.shape[1:], x.dtype, x.device, in_autocast(x))
-        if key in known and known[key][0] <= ends[0] * (1 + 1e-6) and ends[1] <= known[key][1] * (1 + 1e-6):
-            return replace(self, **known[key][2])
-        found, judged = decide(self, x, sigma, uses, until)
-        if judged:
-            known[key] = (*ends, {name: getattr(found, name) for name in ("method", "cures", "error", "message")})
-        return found
+    @property
+    def undecided(self) -> bool:
+        """Whether a trial has still to choose the method."""
+        return self.method in ("auto", "fastest")
 
     def value(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``s(x, σ)``."""
@@ -182,15 +133,11 @@ class Products:
         with self._context():
             return _SECOND[self._decided("second")](self, x, sigma, tangent)
 
-    @property
-    def _undecided(self) -> bool:
-        return self.method in ("auto", "fastest")
-
     def _decided(self, call: str) -> str:
-        if self._undecided:
+        if self.undecided:
             raise ValueError(
-                f'Products(method="{self.method}").{call} has no method yet: call choose(x, sigma) once and use its '
-                "result."
+                f'Products(method="{self.method}").{call} has no method yet: call '
+                "sensitivity.jacobians.trial.choose(products, x, sigma) once and use its result."
             )
         if self.method == "reverse":
             raise ValueError(
@@ -231,28 +178,6 @@ class Products:
             if "contiguous" in self.cures:
                 stack.enter_context(_ContiguousGroupNorm())
             yield
-
-
-# Decisions for scores that cannot keep them themselves, by object; a bound method is made anew at every access.
-_KNOWN: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
-
-
-def _memory(score: Any) -> dict[Any, Any]:
-    """Where the trials of a score are remembered; a new dictionary for one that can neither keep nor key them."""
-    own = getattr(score, "trials", None)
-    if own is not None:
-        return own
-    holder, name = (score.__self__, score.__func__) if ismethod(score) else (score, None)
-    try:
-        return _KNOWN.setdefault(holder, {}).setdefault(name, {})
-    except TypeError:
-        return {}
-
-
-def _ends(sigma: Tensor, until: float | None) -> tuple[float, float]:
-    """The lowest and the highest level of a trial."""
-    start = float(sigma.detach().reshape(-1)[0])
-    return (start, start) if until is None else (min(start, until), max(start, until))
 
 
 class _ContiguousGroupNorm(TorchFunctionMode):
@@ -322,16 +247,6 @@ def _finite(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> t
     return differences(products.score, x, sigma, tangents, step_length(x, sigma) / norms(tangents))
 
 
-def differences(score: Score, x: Tensor, sigma: Tensor, tangents: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """``(s, [s(x + c t_k) − s(x − c t_k)]/2c)`` in one network call, ``c`` of shape ``(K, batch)``."""
-    count, batch = tangents.shape[:2]
-    scale = scale.reshape(count, batch, *[1] * (x.dim() - 1))
-    states = torch.cat([x[None], x + scale * tangents, x - scale * tangents]).flatten(0, 1)
-    levels = sigma if sigma.dim() == 0 else sigma.repeat(2 * count + 1)
-    values = evaluate(score, states, levels).reshape(2 * count + 1, batch, *x.shape[1:])
-    return values[0], (values[1 : count + 1] - values[count + 1 :]) / (2 * scale)
-
-
 def _one_sided(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     value = products._at(sigma)(x)
     return value, _ahead(products, x, sigma, tangents, value)
@@ -344,22 +259,6 @@ def _ahead(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor, value
     levels = sigma if sigma.dim() == 0 else sigma.repeat(count)
     values = products._at(levels)((x + scale * tangents).flatten(0, 1)).reshape(tangents.shape)
     return (values - value) / scale
-
-
-def step_length(x: Tensor, sigma: Tensor, order: int = 1, unit: float | None = None) -> Tensor:
-    """Length of a difference step, shape ``(batch,)``: ``h = σ (ε |x|/σ)^{1/(order + 2)}``, at most σ/2.
-
-    ``order`` is that of the derivative for central differences, and 0 for the first derivative by forward ones;
-    ``unit`` is ε, by default that of the state's dtype, or of autocast's or a GPU's coarser one.
-    """
-    noise = (unit or unit_of(x)) * (x.flatten(1).norm(dim=1) / sigma).clamp(min=1.0)
-    return sigma * noise.pow(1 / (order + 2)).clamp(max=0.5)
-
-
-def norms(tangents: Tensor) -> Tensor:
-    """Lengths ``(K, batch)`` of the tangents, 1 where a tangent is zero."""
-    lengths = tangents.flatten(2).norm(dim=2)
-    return torch.where(lengths > 0, lengths, torch.ones_like(lengths))
 
 
 def _second_forward(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,12 +27,18 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from inspect import ismethod
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from sensitivity._callables import evaluate, let_pass, resolution
-from sensitivity.jacobians.products import DIFFERENCES, Products, Uses, differences, step_length
+from sensitivity._callables import evaluate, let_pass, ready, resolution
+from sensitivity._checks import in_autocast
+from sensitivity.jacobians.differences import differences, step_length
+from sensitivity.jacobians.products import DIFFERENCES, Products
+from sensitivity.jacobians.second import along
 from sensitivity.noise import Noise
 
 LEVELS = 4
@@ -50,6 +56,15 @@ _SAYS = {
 }
 _KINDS = {"finite": "central", "one-sided": "forward"}
 _log = logging.getLogger("sensitivity")
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a run will ask of the products: tangents ``J t``, cotangents ``Jᵀu``, second derivatives ``D²s[t, t]``."""
+
+    tangents: bool = True
+    cotangents: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,73 @@ class Station:
         apart = found - image if project is None else (found - (project * image).flatten(1).sum(1))[:, None]
         share = max(CLOSE if k == 0 else FAR, least)
         return apart.flatten(1).norm(dim=1) <= share * image.flatten(1).norm(dim=1) + 3 * self.doubts[k]
+
+
+def choose(
+    products: Products,
+    x: Tensor,
+    sigma: Tensor,
+    *,
+    tangents: bool = True,
+    uses: Uses | None = None,
+    until: float | None = None,
+) -> Products:
+    """``products`` with the method and cures of a trial on two of the samples at four levels; about 16 network calls.
+
+    Args:
+        products: their score, the method asked for and what is recorded.
+        x: states at ``σ``, (batch, *shape).
+        sigma: their level.
+        tangents: whether ``J t`` will be asked for; without, only ``v·Jv``, and reverse mode is a candidate too.
+        uses: the same and more, in place of ``tangents``.
+        until: the other end of the run's levels; without, the trial is at ``σ`` alone.
+
+    The decision is remembered with the score, for states of this shape, dtype and device and for levels within the
+    range that was tried, unless the trial found nothing to judge by.
+
+    Raises:
+        ValueError: where no method agrees with differences of the score's own values; where ``Jᵀu`` is needed and
+            there is no graph; for a score that is random or couples the samples of a batch.
+
+    Example:
+        >>> x, sigma = torch.ones(2, 3, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+        >>> choose(Products(lambda y, sigma: -y / (1 + sigma**2)), x, sigma).method
+        'forward'
+    """
+    ready(products.score)
+    uses, known = uses or Uses(tangents), _memory(products.score)
+    if x.shape[0] == 0:
+        return replace(products, method="forward" if uses.tangents else "reverse") if products.undecided else products
+    ends = _ends(sigma, until)
+    key = (products.method, products.differentiable, uses, x.shape[1:], x.dtype, x.device, in_autocast(x))
+    if key in known and known[key][0] <= ends[0] * (1 + 1e-6) and ends[1] <= known[key][1] * (1 + 1e-6):
+        return replace(products, **known[key][2])
+    found, judged = decide(products, x, sigma, uses, until)
+    if judged:
+        known[key] = (*ends, {name: getattr(found, name) for name in ("method", "cures", "error", "message")})
+    return found
+
+
+# Decisions for scores that cannot keep them themselves, by object; a bound method is made anew at every access.
+_KNOWN: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _memory(score: Any) -> dict[Any, Any]:
+    """Where the trials of a score are remembered; a new dictionary for one that can neither keep nor key them."""
+    own = getattr(score, "trials", None)
+    if own is not None:
+        return own
+    holder, name = (score.__self__, score.__func__) if ismethod(score) else (score, None)
+    try:
+        return _KNOWN.setdefault(holder, {}).setdefault(name, {})
+    except TypeError:
+        return {}
+
+
+def _ends(sigma: Tensor, until: float | None) -> tuple[float, float]:
+    """The lowest and the highest level of a trial."""
+    start = float(sigma.detach().reshape(-1)[0])
+    return (start, start) if until is None else (min(start, until), max(start, until))
 
 
 def decide(products: Products, x: Tensor, sigma: Tensor, uses: Uses, until: float | None) -> tuple[Products, bool]:
@@ -368,8 +450,6 @@ def _says(product: str, found: Tensor, station: Station, u: Tensor | None = None
 
 
 def _second_reason(candidate: Products, station: Station) -> str | None:
-    from sensitivity.readings.second_order import along  # the module takes Products
-
     x, v, sigma = station.x, station.v, station.sigma
     length = step_length(x, sigma, unit=resolution(candidate.score, x)).reshape(-1, *[1] * (x.dim() - 1))
     ways = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sensitivity._checks import full_precision
 from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
 
 _MARGIN = 8  # directions beyond the rank, as in Halko, Martinsson and Tropp, section 4.2
@@ -20,7 +21,7 @@ def moments_of_score(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variances, directions, remaining variance: ``m = E D``, ``C = σ² G (I − G)⁻¹``, ``G = E ∇D`` at m ± σz."""
     level = torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device)
-    products = products.choose(mean[None], level)
+    products = choose(products, mean[None], level)
     white = level * noise.to(mean.device).gaussian(tuple(mean.shape), step=0, dtype=mean.dtype)[0]
     for _ in range(2):  # the first round finds the mean, the second uses states centred on it
         x = torch.cat([mean + white, mean - white])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_values, outside_inference_mode
-from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states
+from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.measures.anchors import GaussianAnchor
@@ -132,6 +132,7 @@ def influence(
         if not callable(function):
             raise TypeError(f"functional {k} is a {type(function).__name__}, not callable: pass a function of samples.")
     check_states(latents, "latents")
+    check_values(latents, "latents")
     data = points if isinstance(points, Points) else Points(_tensor(points, "points"))
     if data.shape != tuple(latents.shape[1:]):
         raise ValueError(

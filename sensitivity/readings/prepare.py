@@ -13,8 +13,9 @@ from torch import Tensor
 from sensitivity._callables import anchor_log_density
 from sensitivity._checks import at_least_single, check_count, check_finite, check_seed, check_states
 from sensitivity.grid import Grid
-from sensitivity.jacobians.products import Products, Uses
+from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import Uses, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
@@ -141,11 +142,11 @@ def prepare(
     # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
     x = at_least_single(latents if options.differentiable else latents.detach()).contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    choose = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
-    laws, anchors = laws_of(score, changes, options.anchor, choose)
+    chosen = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
+    laws, anchors = laws_of(score, changes, options.anchor, chosen)
     if options.response is not None:
         laws = options.response.bound(laws, x, grid, tangents)
-    laws, anchors = link(laws, anchors, choose)
+    laws, anchors = link(laws, anchors, chosen)
     solver, grid = solver_of(options.solver, score, x, grid)
     needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
     carried = needed or (plain and options.anchor is not None)
@@ -230,11 +231,11 @@ def _guided_laws(
 
 
 def _chooser(options: Options, x: Tensor, sigma: Tensor, uses: Uses, until: float) -> Callable[[Score], Products]:
-    def choose(score: Score) -> Products:
+    def chosen(score: Score) -> Products:
         products = Products(score, options.products, options.differentiable)
-        return products.choose(x, sigma, uses=uses, until=until)
+        return choose(products, x, sigma, uses=uses, until=until)
 
-    return choose
+    return chosen
 
 
 def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> Laws:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._checks import per_sample
-from sensitivity.jacobians.products import Products, linearised, norms, step_length
+from sensitivity.jacobians.second import along
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.sampler.carried_density import arrive, inside, inside_slants
 from sensitivity.sampler.carried_network import Linked, Slot
@@ -176,30 +176,3 @@ def _slants(laws: Laws, line: list[_Branch], drift: Tensor, tangent: Tensor, pro
         return None
     bends = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]
     return slopes + torch.stack(bends)[:, None]
-
-
-def along(
-    products: Products, x: Tensor, sigma: Tensor, directions: Tensor, tangent: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """s, J v_k and D²s[v_k, t] for directions (K, batch, *shape) and one tangent t.
-
-    Products are differentiated once more in forward mode, or by double-VJP where an operation (SiLU) has no second
-    forward derivative; where they are finite differences, so is this.
-    """
-    if products.exact:
-        known = getattr(products.score, "trials", {})
-        if known.get("second") != "double-vjp":
-            try:
-                both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
-                return *both[0], both[1][1]
-            except NotImplementedError:
-                known["second"] = "double-vjp"
-        recorded = replace(products, differentiable=True)
-        moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
-        found = moved, onward(tangent)
-        return products.value(x, sigma), *(found if products.differentiable else (each.detach() for each in found))
-    length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
-    score, moved = products.jvp(x, sigma, directions)
-    ahead = products.jvp(x + length * tangent, sigma, directions)[1]
-    behind = products.jvp(x - length * tangent, sigma, directions)[1]
-    return score, moved, (ahead - behind) / (2 * length)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 
 from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.trial import choose
 from sensitivity.responses.gradients import DataLoss
 from sensitivity.responses.losses import checked
 
@@ -93,7 +94,7 @@ class GaussNewton:
     def _products(self, x0: Tensor, sigma: Tensor) -> Products:
         """How this network's derivatives are taken, by the trial that its states get too."""
         if self._decided is None:
-            found = Products(self.data.weights.score).choose(x0, sigma)
+            found = choose(Products(self.data.weights.score), x0, sigma)
             kept = found if found.exact else Products(self.data.weights.score, "double-vjp", cures=("math",))
             self._decided = kept
         return self._decided

@@ -23,7 +23,8 @@ from torch.func import jvp, vjp, vmap
 
 from sensitivity._checks import check_choice, check_positive_number
 from sensitivity.grid import Grid
-from sensitivity.jacobians.products import Products, norms, step_length
+from sensitivity.jacobians.differences import norms, step_length
+from sensitivity.jacobians.products import Products
 from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.curvature import Conjugate, Curvature, Exact, GaussNewton

@@ -221,7 +221,7 @@ def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, 
 
 def _size(differences: Tensor) -> Tensor:
     """Size of a difference (…, groups, batch) without the noise that its groups show, (…, batch)."""
-    if differences.shape[-2] == 1:
+    if differences.shape[-2] == 1 or not differences.shape[-1]:  # nothing to take a variance of
         return differences[..., 0, :].abs()
     noise = differences.var(-2) / differences.shape[-2]
     return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()

@@ -160,7 +160,7 @@ def integrate_density(
         noise: noise of the probes, None for the exact trace.
         tableau: the solver or its name.
     """
-    method = find(tableau) if isinstance(tableau, str) else tableau
+    method = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
     start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = Laws(tuple(laws), trace, noise)
     *path, last = steps(levels, method, x, trace)

@@ -186,7 +186,7 @@ def _explained(error: RuntimeError, z: Tensor, time: Tensor) -> Exception:
     if "dtype" not in words and "scalar type" not in words:
         return error
     return TypeError(
-        f"network was called with states of {z.dtype} and times of {time.dtype} and cannot mix its dtypes "
+        f"the score's network was called with states of {z.dtype} and times of {time.dtype} and cannot mix its dtypes "
         f"({words.splitlines()[0][:120]}): convert one of them inside it, or bring it to float32 or float64."
     )
 

@@ -67,8 +67,11 @@ def denoiser(network: Exact, schedule: Any) -> Any:
             self.schedule = schedule
 
         def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> Any:
-            alpha, sigma = schedule(t.double().reshape(-1)[0])
-            return DiracPosterior(network.data(x_t, alpha, sigma))
+            times = t.double().expand(len(x_t)) if t.ndim == 0 else t.double().reshape(-1)
+            if bool((times == times[0]).all()):
+                return DiracPosterior(network.data(x_t, *schedule(times[0])))
+            rows = [network.data(x[None], *schedule(time)) for x, time in zip(x_t, times, strict=True)]
+            return DiracPosterior(torch.cat(rows))
 
     return Answer()
 

@@ -29,9 +29,9 @@ class Config:
     dimensions: tuple[int, ...] = (1, 2, 10, 100)
     latents: tuple[int, ...] = (64, 64, 64, 16)
     etas: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-    steps: tuple[int, ...] = (70, 60, 60, 80)
+    steps: tuple[int, ...] = (240, 100, 120, 120)
     solvers: tuple[str, ...] = ("euler", "heun", "rk4", "exponential")
-    solver_steps: tuple[int, ...] = (10, 20, 40, 80, 160)
+    solver_steps: tuple[int, ...] = (10, 20, 40, 80, 160, 320)
     solver_latents: int = 24
     log_errors: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5)
     score_errors: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
@@ -63,7 +63,7 @@ class Config:
             dimensions=(1, 2),
             latents=(24, 16),
             etas=(1e-2, 1e-3, 1e-4),
-            steps=(60, 40),
+            steps=(200, 100),
             solvers=("heun", "rk4"),
             solver_steps=(40, 80, 160),
             solver_latents=8,
@@ -97,8 +97,7 @@ class Config:
         """Half an hour on two cores."""
         return cls(
             latents=(512, 512, 512, 128),
-            steps=(200, 120, 120, 100),
-            solver_steps=(10, 20, 40, 80, 160, 320),
+            steps=(400, 120, 120, 120),
             solver_latents=64,
             robust_latents=256,
             probes=(1, 2, 4, 8, 16, 32),

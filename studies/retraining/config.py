@@ -103,7 +103,7 @@ class Config:
             factor="reference",
         )  # fmt: skip
         return cls(
-            (digits, *design(small, {"steps": (10,)})), latents=12, grid=4, probes=2, classifier_steps=10, formula=32
+            (digits, *design(small, {"steps": (10,)})), latents=12, grid=4, probes=2, classifier_steps=10, formula=128
         )
 
     @classmethod

@@ -15,6 +15,7 @@ import sensitivity
 import sensitivity.noise
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from studies.verification.problem import Problem
 from studies.verification.report import Report
 from studies.verification.runs import Estimator
@@ -54,7 +55,7 @@ def denoiser(problem: Problem) -> Tensor:
 
 def _field(problem: Problem) -> tuple[Products, Tensor]:
     level = torch.tensor(problem.sigma, dtype=torch.float64)
-    return Products(problem.score).choose(problem.x, level), level
+    return choose(Products(problem.score), problem.x, level), level
 
 
 def jacobian_product(problem: Problem) -> Tensor:

@@ -14,6 +14,7 @@ from oracles import AdditivePerturbation, GaussianMixture
 from sensitivity import Toward, score_derivative
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from studies.bridge import engine_measure
 
 SIZES = [(1, 1), (1, 8), (2, 3), (2, 8), (10, 1), (10, 5), (100, 2), (100, 8)]  # (dimension, components)
@@ -34,7 +35,7 @@ class Setting:
         self.noised = self.base.noised(sigma)
         self.score = engine_measure(self.base).score
         self.states, self.tangents = torch.from_numpy(self.x), torch.from_numpy(self.v)
-        self.products = Products(self.score).choose(self.states, self.sigma)
+        self.products = choose(Products(self.score), self.states, self.sigma)
 
 
 def _score(at: Setting) -> tuple[Tensor, np.ndarray]:

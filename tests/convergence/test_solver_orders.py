@@ -11,7 +11,7 @@ from support.engine import assert_order, case, local_orders
 
 from oracles.transport import QuantileOracle
 from sensitivity import Grid, sample_sensitivity
-from sensitivity.sampler import quadrature, windows
+from sensitivity.sampler import carried_density, quadrature, windows
 from sensitivity.sampler.tableau import EULER, EXPONENTIAL, HEUN, RK4
 
 TOP, BOTTOM = 5.0, 0.8
@@ -70,7 +70,11 @@ def test_a_wrong_coefficient_loses_the_order():
 
 def _without_defects(patch):
     """e_l = 0: the log density as if the computed states lay on the exact flow."""
-    patch.setattr(transport, "_path", lambda window, nodes, b: nodes[0].x.new_zeros(len(window.rates), len(nodes[0].x)))
+
+    def path(window, nodes, b):
+        return nodes[0].x.new_zeros(len(window.rates), len(nodes[0].x))
+
+    patch.setattr(carried_density, "_path", path)
 
 
 def _shifted_weights(patch):

@@ -190,7 +190,7 @@ def test_schedulers_that_cannot_be_a_score_are_refused() -> None:
     diffusers = pytest.importorskip("diffusers")
     for scheduler, words in (
         (diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas"),
-        (diffusers.EDMEulerScheduler(), "without alphas_cumprod"),
+        (diffusers.EDMEulerScheduler(), "preconditioned; wrap it .* use from_edm"),
         (diffusers.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"), "from_edm"),
         (diffusers.DDPMScheduler(prediction_type="flow"), "predicts 'flow'"),
     ):

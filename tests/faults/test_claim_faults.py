@@ -45,7 +45,7 @@ def dropped_sigma(patch):
         here = right(step, stage, *rest)
         return here if here.rate is None else here._replace(rate=here.rate / step.table.levels[stage])
 
-    patch.setattr(laws, "node", node)
+    patch.setattr(local_maps, "node", node)
 
 
 @pytest.mark.parametrize("dimension", [1, 2])

@@ -41,20 +41,21 @@ def by_formula(law: Parameters, x: torch.Tensor, sigma: float, seed: int, **opti
 
 def test_formula_has_nominal_coverage_over_generated_laws() -> None:
     """Assert that 85–95 % of 90 % intervals hold the truth over 25 generated laws, 16 states each."""
-    hits: list[torch.Tensor] = []
+    hits: dict[int, torch.Tensor] = {}
 
-    @settings(max_examples=60, derandomize=True)
+    @settings(max_examples=200, derandomize=True)
     @given(law=mixtures(components=4), sigma=sigmas(0.2, 2.0), seed=SEEDS)
     def collect(law: Parameters, sigma: float, seed: int) -> None:
-        if len(hits) >= 25 or len(law.weights) == 1:  # one Gaussian is its own reference: no error at all
+        # One Gaussian is its own reference: no error at all. A repeated seed, as mutated examples have, is no new draw.
+        if len(hits) >= 25 or len(law.weights) == 1 or seed in hits:
             return
         x = states(law, sigma, seed, 16)
         low, high = by_formula(law, x, sigma, seed, evaluations=600).interval(0.9)
         truth = torch.from_numpy(GaussianMixture(*law).noised(sigma).log_density(x.numpy()))
-        hits.append(((low - 1e-5 < truth) & (truth < high + 1e-5)).double())
+        hits[seed] = ((low - 1e-5 < truth) & (truth < high + 1e-5)).double()
 
     collect()
-    share = float(torch.cat(hits).mean())
+    share = float(torch.cat(list(hits.values())).mean())
     assert len(hits) == 25
     assert 0.85 <= share <= 0.95
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from sensitivity import log_density
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
+from sensitivity.sampler.carried_network import Law
 from sensitivity.sampler.path import integrate_density
 from studies.cost.benchmarks import Bound, Setup, _public
 from studies.cost.benchmarks._problem import SIGMA_MIN, Problem
@@ -69,13 +71,14 @@ class _Kept(Noise):
 
 
 def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
-    """Difference from flow_matching with the same signs kept, relative to the log density, (batch,)."""
+    """Difference from flow_matching with the same signs kept, relative to the log density, (batch,): the error of its
+    Heun steps and ours, since the engine sums log densities from the nodes by a rule of fourth order."""
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
         theirs = _public.flow_matching_likelihood(problem.path, x, False)
         torch.manual_seed(seed)
         signs = (torch.randn_like(x.flatten(1)) < 0) * 2.0 - 1.0
-    products = Products(problem.score, "reverse").choose(x, torch.tensor(SIGMA_MIN).to(x))
+    products = choose(Products(problem.score, "reverse"), x, torch.tensor(SIGMA_MIN).to(x))
     with torch.no_grad():
         levels = problem.grid.reversed_from(SIGMA_MIN)
         noise = _Kept(signs.reshape(x.shape))

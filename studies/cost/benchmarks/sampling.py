@@ -11,6 +11,7 @@ from torch import Tensor
 from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, sample_sensitivity
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
 from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.local_maps import Law, Laws
@@ -66,7 +67,7 @@ def sample_with_density(score: Score, latents: Tensor, grid: Grid, seed: int) ->
     """Samples and the increment of their log density along the path, from one probe a stage."""
     trace = Trace.resolve("hutchinson", 1, latents[0].numel())
     noise = Noise.draw(len(latents), seed=seed, device=latents.device)
-    products = Products(score).choose(latents[:1], torch.tensor(grid.sigma_max).to(latents))
+    products = choose(Products(score), latents[:1], torch.tensor(grid.sigma_max).to(latents))
     laws = Laws((Law(products, 1.0),), trace, noise)
     start = State(latents, memory=Memory.start(latents.new_zeros(1, trace.groups, len(latents))))
     *path, last = of_grid(grid, find("heun"), latents, trace)

@@ -16,6 +16,7 @@ from oracles import GaussianMixture
 from sensitivity import Formula, GaussianAnchor, Grid, Mixture, Points, log_density, log_density_ratio
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
+from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no PrivateUse1 Python backend")
@@ -30,6 +31,13 @@ GRID = Grid(20.0, 0.3, 4)
 def back(value: Tensor) -> Tensor:
     assert value.device.type == NAME
     return value.cpu()
+
+
+def test_nobody_finds_the_device_outside_its_context() -> None:
+    """Assert that DataParallel leaves networks where they are; in one process it moved those of other tests."""
+    network = torch.nn.DataParallel(torch.nn.Linear(2, 2))
+    assert next(network.parameters()).device.type == "cpu"
+    assert network(torch.ones(1, 2)).shape == (1, 2)
 
 
 def test_the_device_refuses_what_a_gpu_refuses() -> None:
@@ -79,7 +87,7 @@ def test_products_run_on_the_device(method: str) -> None:
             return hidden @ values["2.weight"].T + values["2.bias"] - y / (1 + sigma**2)
 
         sigma = torch.full((), 0.5, dtype=x.dtype, device=x.device)
-        chosen = Products(score, method).choose(x, sigma)
+        chosen = choose(Products(score, method), x, sigma)
         return (*chosen.jvp(x, sigma, t), chosen.vjp(x, sigma, t)[1], *chosen.second(x, sigma, t[0]))
 
     expected = products(parameters, STATES, tangents)

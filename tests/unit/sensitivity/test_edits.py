@@ -15,7 +15,7 @@ RNG = np.random.default_rng(5)
 DATA = RNG.standard_normal((6, 2)) * [1.0, 0.6] + [0.3, -0.2]
 SHIFT = RNG.standard_normal((6, 2))
 LATENTS = TOP * RNG.standard_normal((3, 2))
-FINE = Grid(TOP, BOTTOM, 24, spacing="log")
+FINE = Grid(TOP, BOTTOM, 40, spacing="log")
 
 
 def _points(data, weights=None):

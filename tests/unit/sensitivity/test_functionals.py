@@ -39,7 +39,7 @@ def test_the_own_log_density_has_the_score_as_gradient():
     """Assert the value of the exact law and the exact gradient, inside `influence` too."""
     problem = case("d2_k3_s0", samples=2)
     x = (problem.latents / SIGMA_MAX).requires_grad_()
-    function = own_log_density(problem.score, 0.5, anchor=problem.exact, grid=Grid(SIGMA_MAX, 0.5, 24), solver="rk4")
+    function = own_log_density(problem.score, 0.5, anchor=problem.exact, grid=Grid(SIGMA_MAX, 0.5, 48), solver="rk4")
     value = function(x)
     assert_close(value.detach(), problem.exact.log_density(x.detach(), 0.5), rtol=0, atol=1e-4)
     gradient = torch.autograd.grad(value.sum(), x)[0]

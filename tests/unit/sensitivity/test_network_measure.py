@@ -14,7 +14,7 @@ from sensitivity.scores.score import as_score
 
 LAW = Mixture(*(torch.from_numpy(v.copy()) for v in PROBLEMS["d2_k3_s0"].toward))
 BASE = Mixture(*(torch.from_numpy(v.copy()) for v in PROBLEMS["d2_k3_s0"].base))
-MEASURE = NetworkMeasure(as_score(LAW.score), LAW, grid=Grid(40.0, 0.3, 60, "log"), solver="rk4")
+MEASURE = NetworkMeasure(as_score(LAW.score), LAW, grid=Grid(40.0, 0.3, 80, "log"), solver="rk4")
 X = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 

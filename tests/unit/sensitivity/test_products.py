@@ -16,6 +16,7 @@ from torch.nn import functional
 from oracles import GaussianMixture
 from sensitivity import as_score
 from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.trial import choose
 from studies.bridge import exact_score
 
 EXACT = ("forward", "double-vjp")
@@ -93,13 +94,13 @@ def test_the_fastest_method_is_exact_and_said(caplog: pytest.LogCaptureFixture) 
     """Assert that an exact method is taken, named with the times, and right."""
     x = states()
     with caplog.at_level(logging.INFO, logger="sensitivity"):
-        chosen = Products(SCORE, "fastest").choose(x, SIGMA)
+        chosen = choose(Products(SCORE, "fastest"), x, SIGMA)
     assert chosen.method in EXACT
     assert "the fastest of: forward" in chosen.message
     assert chosen.message in caplog.text
     t = directions(2, x)
     assert_close(chosen.jvp(x, SIGMA, t)[1], torch.einsum("bij,kbj->kbi", jacobian(x), t), rtol=1e-10, atol=1e-12)
-    assert Products(SCORE, "fastest").choose(x, SIGMA, tangents=False).method in (*EXACT, "reverse")
+    assert choose(Products(SCORE, "fastest"), x, SIGMA, tangents=False).method in (*EXACT, "reverse")
 
 
 def test_a_network_is_tried_once_for_each_kind_of_state() -> None:
@@ -112,13 +113,13 @@ def test_a_network_is_tried_once_for_each_kind_of_state() -> None:
 
     score = as_score(denoiser, "denoiser")
     x = states()
-    first = Products(score).choose(x, SIGMA)
+    first = choose(Products(score), x, SIGMA)
     count = len(calls)
-    assert Products(score).choose(x, SIGMA) == first
+    assert choose(Products(score), x, SIGMA) == first
     assert len(calls) == count > 0
-    Products(score).choose(x.float(), SIGMA.float())
+    choose(Products(score), x.float(), SIGMA.float())
     assert len(calls) > count
-    assert Products(score).choose(x, SIGMA, tangents=False).method == "reverse"
+    assert choose(Products(score), x, SIGMA, tangents=False).method == "reverse"
 
 
 @pytest.mark.parametrize("method", EXACT)
@@ -178,12 +179,12 @@ def test_forward_differences_cost_one_evaluation_a_tangent_and_keep_their_stated
     assert_close(value, exact[0])
     assert_close((forms * t[:1]).sum(2), (exact[1][:1] * t[:1]).sum(2), rtol=1e-11, atol=1e-12)
     assert_close(products.jvp(x, SIGMA, t)[1], moved, rtol=1e-6, atol=1e-7)
-    chosen = products.choose(x, SIGMA)
+    chosen = choose(products, x, SIGMA)
     assert not chosen.exact
     assert "forward differences with relative error about" in chosen.message
     error = np.median(relative_error(moved, exact[1]))
     assert 0.01 * chosen.error < error < 100 * chosen.error < 1e-3
-    assert Products(SCORE).choose(x, SIGMA).method != "one-sided"
+    assert choose(Products(SCORE), x, SIGMA).method != "one-sided"
 
 
 @pytest.mark.parametrize("method", [*EXACT, "finite"])
@@ -256,7 +257,7 @@ def test_attention_and_group_norm_are_cured_once_with_one_message(norm: bool, ca
     with pytest.raises((NotImplementedError, RuntimeError)):
         Products(network, "forward").jvp(x, SIGMA, t)
     with caplog.at_level(logging.INFO, logger="sensitivity"):
-        products = Products(network).choose(x, SIGMA)
+        products = choose(Products(network), x, SIGMA)
     assert products.method == "forward"
     assert products.exact
     assert set(products.cures) == ({"math", "contiguous"} if norm else {"math"})
@@ -291,7 +292,7 @@ def test_operation_without_forward_or_batching_rule_takes_the_double_reverse_rou
     """Assert that exact products are found when only the reverse mode exists."""
     x = states()
     t = directions(3, x)
-    products = Products(lambda y, sigma: ReverseOnly.apply(y)).choose(x, SIGMA)
+    products = choose(Products(lambda y, sigma: ReverseOnly.apply(y)), x, SIGMA)
     assert products.method == "double-vjp"
     assert products.exact
     assert_close(products.jvp(x, SIGMA, t)[1], -torch.cos(x) * t, rtol=1e-12)
@@ -302,7 +303,7 @@ def test_detached_network_falls_to_differences_and_says_so(caplog: pytest.LogCap
     x = states()
     t = directions(3, x)
     with caplog.at_level(logging.INFO, logger="sensitivity"):
-        products = Products(lambda y, sigma: -torch.sin(y.detach())).choose(x, SIGMA)
+        products = choose(Products(lambda y, sigma: -torch.sin(y.detach())), x, SIGMA)
     assert (products.method, products.exact) == ("finite", False)
     assert 0 < products.error < 1e-6
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -318,13 +319,13 @@ def test_score_outside_torch_gets_differences() -> None:
         return torch.from_numpy(-np.sin(y.detach().numpy()))
 
     x = states()
-    assert Products(score).choose(x, SIGMA).method == "finite"
+    assert choose(Products(score), x, SIGMA).method == "finite"
 
 
 def test_good_score_is_chosen_silently(caplog: pytest.LogCaptureFixture) -> None:
     """Assert that a score that needs no cure gives forward mode and no message."""
     with caplog.at_level(logging.DEBUG, logger="sensitivity"):
-        products = Products(SCORE).choose(states(), SIGMA)
+        products = choose(Products(SCORE), states(), SIGMA)
     assert (products.method, products.cures, products.message) == ("forward", (), "")
     assert not caplog.records
 
@@ -336,13 +337,13 @@ def test_trial_passes_the_error_of_a_score_that_cannot_be_evaluated() -> None:
         raise KeyError("missing table")
 
     with pytest.raises(KeyError, match="missing table"):
-        Products(score).choose(states(), SIGMA)
+        choose(Products(score), states(), SIGMA)
 
 
 def test_explicit_method_that_cannot_work_is_refused() -> None:
     """Assert that forward mode on a network without it names the method and the way out."""
     with pytest.raises(ValueError, match="'forward' does not work for this score"):
-        Products(lambda y, sigma: ReverseOnly.apply(y), "forward").choose(states(), SIGMA)
+        choose(Products(lambda y, sigma: ReverseOnly.apply(y), "forward"), states(), SIGMA)
 
 
 def test_products_refuse_unknown_undecided_and_one_way_methods() -> None:
@@ -350,7 +351,7 @@ def test_products_refuse_unknown_undecided_and_one_way_methods() -> None:
     x = states()
     with pytest.raises(ValueError, match="products method 'magic' is unknown"):
         Products(SCORE, "magic")
-    with pytest.raises(ValueError, match="call choose"):
+    with pytest.raises(ValueError, match=r"has no method yet: call sensitivity.jacobians.trial.choose"):
         Products(SCORE).jvp(x, SIGMA, x[None])
     with pytest.raises(ValueError, match="transposed Jacobian"):
         Products(SCORE, "reverse").jvp(x, SIGMA, x[None])
@@ -372,7 +373,7 @@ def test_products_keep_the_dtype_of_the_state_under_autocast(method: str) -> Non
     _, expected = products.quadratic(x, SIGMA.float(), t)
     with torch.autocast("cpu", torch.bfloat16):
         value, product = products.quadratic(x, SIGMA.float(), t)
-        stated = products.choose(x, SIGMA.float()).error
+        stated = choose(products, x, SIGMA.float()).error
     assert value.dtype == product.dtype == torch.float32
     if method == "finite":
         # Differences of rounded values, in units of the tangent: the loss is said, and is what is said.
@@ -393,7 +394,7 @@ def test_products_of_a_compiled_score_and_compiled_products() -> None:
         return net(y) - y / sigma**2
 
     expected = Products(score, "forward").jvp(x, SIGMA, t)[1]
-    compiled = Products(torch.compile(score)).choose(x, SIGMA)
+    compiled = choose(Products(torch.compile(score)), x, SIGMA)
     assert compiled.exact
     assert_close(compiled.jvp(x, SIGMA, t)[1], expected, rtol=1e-11, atol=1e-13)
     for method in EXACT:
@@ -419,7 +420,7 @@ def test_public_unet_with_attention_gets_exact_forward_products() -> None:
 
     x = torch.randn(2, 1, 8, 8)
     t, u = torch.randn(2, *x.shape), torch.randn(2, *x.shape)
-    products = Products(score).choose(x, SIGMA.float())
+    products = choose(Products(score), x, SIGMA.float())
     assert (products.method, set(products.cures)) == ("forward", {"math", "contiguous"})
     left = (u * products.jvp(x, SIGMA.float(), t)[1]).flatten(2).sum(2)
     right = (products.vjp(x, SIGMA.float(), u)[1] * t).flatten(2).sum(2)

@@ -22,7 +22,7 @@ from sensitivity import (
     sample_sensitivity,
 )
 from sensitivity.jacobians.products import Products
-from sensitivity.readings.second_order import along
+from sensitivity.jacobians.second import along
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 10)
 

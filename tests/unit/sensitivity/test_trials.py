@@ -22,7 +22,8 @@ from sensitivity import (
     resample,
     sample_sensitivity,
 )
-from sensitivity.jacobians.products import Products, Uses
+from sensitivity.jacobians.products import Products
+from sensitivity.jacobians.trial import Uses, choose
 
 SHAPE, GRID = (2, 4, 4), Grid(40.0, 0.05, 24)
 DATA = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(3)).double()
@@ -177,8 +178,8 @@ def test_a_wrong_second_derivative_is_found() -> None:
         return -x / (1 + sigma**2) - Cubed.apply(x / (1 + sigma)) / (1 + sigma)
 
     x, sigma = torch.ones(2, 3).double(), torch.tensor(0.7).double()
-    assert Products(score).choose(x, sigma).exact
-    chosen = Products(score).choose(x, sigma, uses=Uses(second=True))
+    assert choose(Products(score), x, sigma).exact
+    chosen = choose(Products(score), x, sigma, uses=Uses(second=True))
     assert not chosen.exact
 
 
@@ -193,11 +194,11 @@ def test_the_trial_says_what_it_costs_and_is_remembered() -> None:
     sigma = torch.tensor(40.0).double()
     for uses in (Uses(), Uses(tangents=False), Uses(tangents=False, cotangents=True)):
         calls.clear()
-        Products(score).choose(LATENTS, sigma, uses=uses, until=0.05)
+        choose(Products(score), LATENTS, sigma, uses=uses, until=0.05)
         assert (len(calls), max(calls)) == (16, 26)
-        Products(score).choose(LATENTS, sigma, uses=uses, until=0.1)
+        choose(Products(score), LATENTS, sigma, uses=uses, until=0.1)
         assert len(calls) == 16
-    Products(score).choose(LATENTS, sigma, until=0.01)
+    choose(Products(score), LATENTS, sigma, until=0.01)
     assert len(calls) == 32
 
 
@@ -209,17 +210,17 @@ def test_a_void_trial_is_not_remembered() -> None:
         return denoiser(x.detach(), sigma) * (float("nan") if broken[0] else 1.0)
 
     score, sigma = as_score(network, "denoiser"), torch.tensor(40.0).double()
-    assert Products(score).choose(LATENTS, sigma, until=0.05).exact
+    assert choose(Products(score), LATENTS, sigma, until=0.05).exact
     assert not score.verified
     broken[0] = False
-    assert not Products(score).choose(LATENTS, sigma, until=0.05).exact
+    assert not choose(Products(score), LATENTS, sigma, until=0.05).exact
 
 
 def test_a_trial_draws_no_noise_of_the_user() -> None:
     """Assert that neither the global generator nor a given one is advanced by the trial."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    Products(LAW.score).choose(LATENTS, torch.tensor(40.0).double(), until=0.05)
+    choose(Products(LAW.score), LATENTS, torch.tensor(40.0).double(), until=0.05)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -311,7 +312,7 @@ def test_half_networks_are_single() -> None:
         score = as_score(HalfNet(seed).eval(), "denoiser")
         x = LATENTS.float()
         assert bool(score(x, torch.tensor(0.5)).isfinite().all())
-        Products(score).choose(x, torch.tensor(40.0), until=0.05)
+        choose(Products(score), x, torch.tensor(40.0), until=0.05)
 
 
 def test_planted_trials_that_look_away_are_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +335,7 @@ def test_planted_trials_that_look_away_are_seen_to(monkeypatch: pytest.MonkeyPat
 
 def _found(fault: Denoiser, sigma: Tensor) -> bool:
     try:
-        return not Products(plain(fault)).choose(LATENTS, sigma, until=0.05).exact
+        return not choose(Products(plain(fault)), LATENTS, sigma, until=0.05).exact
     except ValueError:
         return True
 
@@ -347,5 +348,5 @@ def test_a_batch_of_one_and_equal_samples_are_tried_on_two() -> None:
 
     sigma = torch.tensor(40.0).double()
     for x in (LATENTS, LATENTS[:1], LATENTS[:1].expand(3, *SHAPE)):
-        assert not Products(plain(network)).choose(x, sigma, until=0.05).exact
-    assert Products(plain(denoiser)).choose(LATENTS[:1], sigma, until=0.05).exact
+        assert not choose(Products(plain(network)), x, sigma, until=0.05).exact
+    assert choose(Products(plain(denoiser)), LATENTS[:1], sigma, until=0.05).exact

@@ -213,7 +213,7 @@ def test_the_page_of_what_was_reproduced_shows_every_setting(pattern, truth):
 
 
 MAKERS = {"Region", "Agreement", "Recorded", "Judgement"}
-MAY_MAKE = {"Recorded": "summary.py"}
+MAY_MAKE = {"Recorded": "running/summary.py"}
 
 
 def verdicts_set(source: str, path: str) -> list[str]:

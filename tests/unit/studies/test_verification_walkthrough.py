@@ -32,9 +32,12 @@ def test_the_walkthrough_fails_and_holds_as_the_readme_says(
     monkeypatch.chdir(tmp_path)
     short = [*ask, "--problem", "plane-s0.1"]
     assert main([word.format("wrong") for word in short]) == 1
-    assert re.search(r"`(Observed order.*?)`", section()).group(1) in capsys.readouterr().out  # type: ignore[union-attr]
+    quoted = re.findall(r"`(Observed order.*?)`", section())
+    assert len(quoted) == 2
+    assert quoted[0] in capsys.readouterr().out
     assert main([word.format("mended") for word in short]) == 0
-    assert "Observed order in steps on plane-s0.1: 4.0" in capsys.readouterr().out
+    assert quoted[1] in capsys.readouterr().out
+    assert abs(float(quoted[1].split()[-1].rstrip(".")) - 4) < 0.2  # the order of log densities, whatever the solver
 
 
 def test_the_readme_counts_the_planted_faults() -> None:
