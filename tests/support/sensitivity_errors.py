@@ -29,7 +29,7 @@ GRIDS = {
     "flow matching 50": RectifiedFlow().grid(50),
     "flow matching 20": RectifiedFlow().grid(20),
 }
-SOLVERS = ("euler", "heun", "exponential", "rk4")
+SOLVERS = ("euler", "heun", "exponential", "2m", "rk4")
 
 
 class Case(NamedTuple):
@@ -79,8 +79,9 @@ def exact(law: Any, change: Toward, x: Tensor, grid: Grid, steps: int = 400) -> 
 
 def _rate(law: Any, change: Toward, z: Tensor, log_sigma: Tensor) -> Tensor:
     sigma = log_sigma.exp()
-    score, moved = torch.func.jvp(lambda y: law.score(y, sigma), (z[0],), (z[1],))
-    source = change.source(z[0], sigma, score, law.log_density(z[0], sigma))
+    logs, score = law.log_density_and_score(z[0], sigma)
+    moved = law.score_product(z[0], sigma, z[1])
+    source = change.source(z[0], sigma, score, logs)
     return -(sigma**2) * torch.stack([score, moved + source])
 
 

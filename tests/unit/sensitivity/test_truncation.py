@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.sensitivity_errors import GRIDS, SOLVERS, Case, case, stated_and_true
 from support.strategies import image_law, images
 
-from sensitivity import SDE, GaussianAnchor, Grid, Mixture, Toward, sample_sensitivity
+from sensitivity import SDE, Grid, Mixture, Toward, sample_sensitivity
 from sensitivity.readings import first_order
 from sensitivity.sampler import truncation
 from sensitivity.sampler.quadrature import inverse_weights
@@ -122,8 +122,8 @@ def test_an_error_of_the_log_density_enters_the_stated_error(monkeypatch):
 
 @pytest.mark.parametrize("d", [784, 3072])
 def test_it_covers_in_image_size(d):
-    """Assert it for a Gaussian anchor as the law and a mean shifted by .01 in every pixel."""
-    law = GaussianAnchor(torch.zeros(d).double(), torch.tensor(0.25).double())
+    """Assert it for an isotropic Gaussian whose mean is shifted by .01 in every pixel."""
+    law = Mixture(None, torch.zeros(1, d).double(), torch.tensor(0.25).double())
     new = Toward(Mixture(None, torch.full((1, d), 0.01).double(), torch.tensor(0.25).double()))
     white = torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
     problem = Case(law, new, lambda sigma: sigma * white, "hutchinson")
