@@ -130,6 +130,6 @@ def _joined(parts: Sequence[Sampled]) -> Sampled:
         joined = torch.cat(values, 1)
         return joined[0] if len(joined) == 1 else joined
 
-    logs = {name: join(name) for name in ("log_density", "log_density_error", "grid_error")}
+    logs: dict[str, Any] = {name: join(name) for name in ("log_density", "log_density_error", "grid_error")}
     samples = torch.cat([part.samples for part in parts])
     return replace(parts[0], samples=samples, outcome=Outcomes.join([part.outcome for part in parts]), **logs)
