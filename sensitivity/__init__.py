@@ -30,6 +30,7 @@ from sensitivity.readings.first_order import sample_sensitivity
 from sensitivity.readings.influences import Influence, influence
 from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
+from sensitivity.readings.sampling import Sampled, sample
 from sensitivity.responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.outcome import Outcome, Outcomes
@@ -70,6 +71,7 @@ __all__ = [
     "Resampled",
     "Reweight",
     "SampleSensitivity",
+    "Sampled",
     "Schedule",
     "Score",
     "Toward",
@@ -91,6 +93,7 @@ __all__ = [
     "log_density_ratio",
     "recommendation",
     "resample",
+    "sample",
     "sample_sensitivity",
     "score_derivative",
     "train_ratio_classifier",

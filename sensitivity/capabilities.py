@@ -44,6 +44,7 @@ from sensitivity.perturbations.derivative import score_derivative
 from sensitivity.readings.finite_mass import resample
 from sensitivity.readings.first_order import sample_sensitivity
 from sensitivity.readings.influences import influence
+from sensitivity.readings.sampling import sample
 from sensitivity.scores.score import guided
 
 __all__ = ["ARGUMENTS", "RESULTS", "Row", "markdown", "probe", "store", "stored", "table"]
@@ -99,6 +100,10 @@ def _samples(s: Setting, **options: Any) -> Any:
     return sample_sensitivity(s.score, s.states, s.change, GRID, anchor=s.anchor, differentiable=True, **options)
 
 
+def _plain(s: Setting, **options: Any) -> Any:
+    return sample(s.score, s.states, GRID, differentiable=True, **options)
+
+
 def _influence(s: Setting) -> Tensor:
     return influence(s.score, s.states, lambda x: x.square().sum(1), Points(s.points), GRID, anchor=s.anchor).values
 
@@ -123,8 +128,11 @@ RESULTS: dict[str, Callable[[Setting], Tensor]] = {
     "log_density, formula": partial(_density, "formula"),
     "log_density, kernel": partial(_density, "kernel"),
     "log_density_ratio": _ratio,
+    "sample: samples": lambda s: _plain(s).samples,
+    "sample: log density": lambda s: _plain(s, log_density=True, anchor=s.anchor).log_density,
     "sample_sensitivity: samples": lambda s: _samples(s).samples,
     "sample_sensitivity: sensitivity": lambda s: _samples(s).sensitivity,
+    "sample_sensitivity: sensitivity, 2m": lambda s: _samples(s, solver="2m").sensitivity,
     "sample_sensitivity: curvature": lambda s: _samples(s, order=2).curvature,
     "resample: samples": _resample,
     "influence: values": _influence,

@@ -91,8 +91,8 @@ def log_density(
         trace: "exact", "hutchinson", "hutchinson-gaussian", "hutch++", or "auto": exact up to dimension 16.
         probes: products with the Jacobian in one stage, for random traces (default 4; one gives no standard error).
         generator, seed: source of the noise; give one of them at most.
-        solver: tableau of the flow: "euler", "heun", "rk4", "dopri5", "exponential". The log density is taken along the
-            states that it computes, so that its error hangs on the number of nodes more than on the solver.
+        solver: step of the flow: "euler", "heun", "rk4", "dopri5", "exponential", "2m". The log density is taken along
+            the states that it computes, so that its error hangs on the number of nodes more than on the solver.
         products: how Jacobian products are taken (see `Products`); by default a probe costs one backward pass.
         control: a Gaussian whose divergence is known; random probes then see only the difference from it.
         formula: options of the density formula.

@@ -75,6 +75,7 @@ def pull_back(
     laws: Laws, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
 ) -> Iterator[Pairing]:
     """Stage cotangents from the last step to the first, for F cotangents ∇φ of the samples, (F, batch, *shape)."""
+    later: Tensor | None = None
     for step, entries in zip(reversed(path), reversed(records), strict=True):
         taken = entries[0].running.reshape(-1, *[1] * (cotangents.ndim - 2))
         pairings: list[Pairing] = []
@@ -94,6 +95,6 @@ def pull_back(
             pairings.append(Pairing(record, scores, mu))
             return moved.masked_fill(~taken, 0.0)
 
-        passed = retreat(step, cotangents.masked_fill(~taken, 0.0), transpose)
+        passed, later = retreat(step, cotangents.masked_fill(~taken, 0.0), transpose, later)
         cotangents = torch.where(taken, passed, cotangents)
         yield from pairings

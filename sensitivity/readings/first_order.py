@@ -22,13 +22,15 @@ from sensitivity.readings.prepare import Options, Run, prepare
 from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
 from sensitivity.readings.second_order import curvature_slope
 from sensitivity.responses import POPULATION, PopulationResponse, Response, chosen, note
+from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.carried_network import Linked
 from sensitivity.sampler.local_maps import Laws
 from sensitivity.sampler.outcome import Outcome, Watch
-from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
+from sensitivity.sampler.path import log_errors, logs_of, mark_log_error, observed, run
 from sensitivity.sampler.sde import Stochastic
 from sensitivity.sampler.step import Rate, Slope, State, required
 from sensitivity.sampler.tableau import Step
+from sensitivity.sampler.truncation import Truncation, tangent_node
 from sensitivity.scores.score import Score
 
 PRODUCT_ERROR_LIMIT = 0.1
@@ -71,8 +73,9 @@ def sample_sensitivity(
         trace: how div s is taken, "exact", "hutchinson", "hutch++" or "auto" (exact in small dimension).
         probes: number of random probes per stage.
         generator, seed: source of the probes' noise.
-        solver: "euler", "heun", "rk4", "dopri5", "exponential", "adaptive" (its own levels between the grid's ends),
-            "sde" (reverse SDE with common noise), or `Adaptive(...)`, `SDE(...)` with settings.
+        solver: "euler", "heun", "rk4", "dopri5", "exponential", "2m" (two-step exponential, one call a step),
+            "adaptive" (its own levels between the grid's ends), "sde" (reverse SDE with common noise), or
+            `Adaptive(...)`, `SDE(...)` with settings.
         order: 2 adds the second derivative ζ; costs one more derivative of every product.
         denoise: return D(x(σ_min)) and its sensitivity.
         standard_error: estimate the error of the sensitivity by the jackknife over probe groups; costs K·groups more
@@ -130,10 +133,12 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     if laws.product_error > PRODUCT_ERROR_LIMIT:
         watch.mark(watch.running, Outcome.INEXACT_PRODUCTS, work.grid.sigma_max)
     slope = curvature_slope(laws, watch) if order == 2 else tangent_slope(laws, versions, watch)
+    judge = Truncation()
+    slope = judged(slope, laws, judge, versions)
     kept = [_start(work, order, versions)]
     at_min = run(kept[0], work.path, slope, watch, move=work.move, kept=kept if trajectory else None)
     end = run(at_min, work.final, slope, watch)
-    seen = end if work.denoise else observed(laws, at_min, work.last, watch)
+    seen = end if work.denoise else _seen(work, at_min, slope, order, watch)
     logs = logs_of(laws, seen)
     # A halted sample never reached σ_min, where the log ratio is taken.
     log_ratio = torch.where(watch.running, log_ratios(work, at_min.x, logs.value, work.grid.sigma_min), float("nan"))
@@ -141,9 +146,59 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     spread, bias = jackknife(tangents, laws) if standard_error else (None, None)
     known = (log_ratio, logs.value, logs.error, logs.grid, spread, bias, end.curvature)
     path = _trajectory(work, kept, seen, versions) if trajectory else None
+    error = torch.where(watch.running, _stated(work, judge, at_min, seen, tangents[:, 0], versions), float("nan"))
     return SampleSensitivity(
-        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error
+        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error, error
     )
+
+
+def _seen(work: Run, at_min: State, slope: Slope, order: int, watch: Watch) -> State:
+    """The state at σ_min with its log densities; the same call shows the tangent's slope there, in first order."""
+    if at_min.memory is None or order == 2:
+        return observed(work.laws, at_min, work.last, watch)
+    seen = replace(at_min, memory=slope(work.last, 0, at_min).memory)
+    watch.mark(~seen.finite(), Outcome.NONFINITE_DERIVATIVE, work.last.start)
+    return seen.where(watch.running, at_min)
+
+
+def _stated(work: Run, judge: Truncation, at_min: State, seen: State, tangents: Tensor, versions: int) -> Tensor:
+    """The stated error of |δ|, (K, batch): NaN along a stochastic path."""
+    if isinstance(work.move, Stochastic):
+        return tangents.new_full(tangents.shape[:2], float("nan"))
+    memory = None if seen.memory is None else seen.memory
+    error = None if memory is None else source_errors(work.laws, memory)
+    own = required(at_min.tangent).detach().unflatten(0, (-1, versions))[:, 0]
+    total = judge.end(work.grid.sigma_min, own, error)
+    total = judge.denoised() if work.denoise else total
+    return total + work.laws.product_error * tangents.detach().flatten(2).norm(dim=2)
+
+
+def judged(slope: Slope, laws: Laws, judge: Truncation, versions: int) -> Slope:
+    """The same slope; `judge` sees the first version of every direction at the nodes."""
+
+    def first(values: Tensor) -> Tensor:
+        return values.unflatten(0, (-1, versions))[:, 0]
+
+    def seen(step: Step, stage: int, state: State) -> Rate:
+        rate = slope(step, stage, state)
+        if stage == 0 and rate.answers is not None:
+            tangent, moved, source = (first(each) for each in (required(state.tangent), *rate.answers))
+            error = source.new_zeros(source.shape[:2]) if rate.memory is None else source_errors(laws, rate.memory)
+            judge.arrive(tangent_node(step.start, tangent, moved, source, error))
+        return rate
+
+    return seen
+
+
+def source_errors(laws: Laws, memory: Memory) -> Tensor:
+    """Stated error in nats of the log densities that each direction's source depends on, (K, batch)."""
+    each = torch.hypot(*log_errors(laws, memory.now.logs, memory)).detach()
+    both = each[: laws.samplers].amax(0) + each[laws.samplers :].sum(0)
+    count = len(laws.laws[0].changes)
+    needed = [
+        any(c is not None and c.needs_density for c in (law.changes[k] for law in laws.laws)) for k in range(count)
+    ]
+    return torch.stack([both if need else torch.zeros_like(both) for need in needed])
 
 
 def _trajectory(work: Run, kept: Sequence[State], seen: State, versions: int) -> Trajectory:
@@ -185,7 +240,8 @@ def tangent_slope(laws: Laws, versions: int = 1, watch: Watch | None = None) -> 
             logs = torch.cat([logs, left_out(required(carried.logs)).movedim(1, 0)])
         source = laws.sources(state.x, sigma, local, logs)
         source = source.expand(-1, versions, *state.x.shape).flatten(0, 1)
-        return laws.rate(local, local.drift, required(local.moved) + source, carried)
+        moved = required(local.moved)
+        return replace(laws.rate(local, local.drift, moved + source, carried), answers=(moved, source))
 
     return slope
 

@@ -27,6 +27,7 @@ from sensitivity.readings.streaming import paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
+from sensitivity.sampler.path import Logs
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
 
@@ -49,6 +50,11 @@ class Influence:
         grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
         outcome: how each sample ended.
         cost: network evaluations, Jacobian products and sources per sample.
+        relative_error: of each sample's values through the stated errors of its log densities, (batch,): a value is a
+            sum over the path of terms that are proportional to e^{−L}, each known up to the factor e^{±E}, E the
+            stated error of L, so that no term is off by more than the share e^E − 1 at the path's end; a value whose
+            terms cancel may be off by more than this share of itself. The sampler's truncation is not in it: see
+            `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a stochastic path.
     """
 
     values: Tensor
@@ -60,6 +66,7 @@ class Influence:
     grid_error: Tensor | None
     outcome: Outcomes
     cost: Cost
+    relative_error: Tensor
 
 
 @outside_inference_mode
@@ -198,8 +205,16 @@ def _parts(
             found, indices = _answered(response, chunk, pairings, data, rates[0], top_k)
         watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        parts.append(Influence(found, indices, x, own, *logs, watch.read(), chunk.laws.cost))
+        parts.append(Influence(found, indices, x, own, *logs, watch.read(), chunk.laws.cost, _relative(chunk, x, logs)))
     return parts
+
+
+def _relative(work: Run, x: Tensor, logs: Logs) -> Tensor:
+    """e^E − 1 at the path's end for the law of the largest E, (batch,)."""
+    if logs.error is None or logs.grid is None:
+        return x.new_zeros(len(x))
+    error = torch.hypot(torch.nan_to_num(logs.error, nan=0.0), logs.grid)
+    return torch.expm1(error[: work.laws.samplers].amax(0))
 
 
 def _answered(
@@ -286,4 +301,5 @@ def _joined(parts: Sequence[Influence], several: bool) -> Influence:
         log_density_error=join("log_density_error", alone),
         grid_error=join("grid_error", alone),
         outcome=Outcomes.join([part.outcome for part in parts]),
+        relative_error=torch.cat([part.relative_error for part in parts]),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sensitivity._callables import anchor_log_density
+from sensitivity._callables import anchor_log_density, ready
 from sensitivity._checks import at_least_single, check_count, check_finite, check_seed, check_states
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
@@ -136,13 +137,16 @@ def prepare(
     check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
-    changes, single = ([None], True) if plain else as_changes(perturbation)
+    nothing: Any = PerBranch(None, None) if isinstance(score, GuidedScore) else None
+    changes, single = ([nothing], True) if plain else as_changes(perturbation)
     for branch in (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,):
         check_domain(branch, grid.sigma_min, grid.sigma_max)
     # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
     x = at_least_single(latents if options.differentiable else latents.detach()).contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
     chosen = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
+    if plain and options.anchor is None:
+        chosen = partial(_values_only, options)  # no product is taken, and so none is tried
     laws, anchors = laws_of(score, changes, options.anchor, chosen)
     if options.response is not None:
         laws = options.response.bound(laws, x, grid, tangents)
@@ -236,6 +240,11 @@ def _chooser(options: Options, x: Tensor, sigma: Tensor, uses: Uses, until: floa
         return choose(products, x, sigma, uses=uses, until=until)
 
     return chosen
+
+
+def _values_only(options: Options, score: Score) -> Products:
+    ready(score)
+    return Products(score, "reverse", options.differentiable)
 
 
 def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> Laws:

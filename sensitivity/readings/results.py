@@ -58,6 +58,11 @@ class SampleSensitivity:
         trajectory: the same quantities at every level, or None if not asked for.
         product_error: stated error of the Jacobian products, 0 for exact ones (see `Products`), relative to the larger
             of the denoiser's product and the tangent; above .1 no sample is called finished.
+        sensitivity_error: stated error of `sensitivity`, an upper estimate of the norm |δ − δ_exact| for each sample,
+            (batch,) or (K, batch), δ_exact being that of the score's exact flow from the same latent: the solver's
+            truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
+            `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
+            a sample halted and along a stochastic path.
     """
 
     samples: Tensor
@@ -74,6 +79,7 @@ class SampleSensitivity:
     grid: Grid
     trajectory: Trajectory | None = None
     product_error: float = 0.0
+    sensitivity_error: Tensor | None = None
 
     def predict(self, eta: float) -> Tensor:
         """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""

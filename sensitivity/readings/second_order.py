@@ -157,6 +157,8 @@ class _Stage:
 
 def _rate(laws: Laws, local: Local, lines: list[list[_Branch]], probes: Tensor, carried: Carriage) -> Rate:
     tangents = [laws.shared([branch.tangent for branch in line]) for line in lines]
+    moved = tuple(torch.stack([line[b].moved for line in lines]) for b in range(len(laws.laws)))
+    shared = laws.shared(moved)
     known: list[Tensor] = []
     if carried.memory is None:
         slants = [_slants(laws, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
@@ -165,7 +167,8 @@ def _rate(laws: Laws, local: Local, lines: list[list[_Branch]], probes: Tensor, 
         laws.rate(local, local.drift, torch.stack(tangents), carried),
         curvature=torch.stack([laws.shared([branch.curvature for branch in line]) for line in lines]),
         log_tangent=torch.stack(known) if known else None,
-        moved=tuple(torch.stack([line[b].moved for line in lines]) for b in range(len(laws.laws))),
+        moved=moved,
+        answers=(shared, torch.stack(tangents) - shared),
     )
 
 

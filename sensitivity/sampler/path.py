@@ -86,15 +86,20 @@ def mark_log_error(watch: Watch, laws: Laws, carried: Carriage, level: float) ->
     """
     if carried.logs is None or not (carried.node or carried.memory is None):
         return
-    noise = torch.nan_to_num(required(laws.summary(carried.logs)[1]), nan=0.0)
-    grid = torch.zeros_like(noise)
-    if carried.memory is not None:
-        grid = carried.memory.now.error + carried.memory.within
-        if carried.logs.shape[1] == 1 and not (laws.trace is None or laws.trace.exact):
-            noise = carried.memory.now.noise.sqrt()
+    noise, grid = log_errors(laws, carried.logs, carried.memory)
     large = torch.hypot(noise, grid) > LOG_RATIO_ERROR_LIMIT
     watch.mark((large & (noise >= grid)).any(0), Outcome.LOG_RATIO_ERROR, level)
     watch.mark((large & (noise < grid)).any(0), Outcome.GRID_ERROR, level)
+
+
+def log_errors(laws: Laws, logs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
+    """Errors of log densities (laws, groups, batch) by random probes and by the grid in nats, (laws, batch) each."""
+    noise = torch.nan_to_num(required(laws.summary(logs)[1]), nan=0.0)
+    if memory is None:
+        return noise, torch.zeros_like(noise)
+    if logs.shape[1] == 1 and not (laws.trace is None or laws.trace.exact):
+        noise = memory.now.noise.sqrt()
+    return noise, memory.now.error + memory.within
 
 
 def observed(laws: Laws, state: State, last: Step, watch: Watch | None = None) -> State:
@@ -160,7 +165,7 @@ def integrate_density(
         noise: noise of the probes, None for the exact trace.
         tableau: the solver or its name.
     """
-    method = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
+    method = tableau if not isinstance(tableau, str) and callable(getattr(tableau, "weights", None)) else find(tableau)
     start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = Laws(tuple(laws), trace, noise)
     *path, last = steps(levels, method, x, trace)

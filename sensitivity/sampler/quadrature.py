@@ -107,6 +107,18 @@ def log_weights(levels: Levels, start: float, end: float, variable: int) -> Arra
     return _lagrange(to(np.array(levels)), to(np.exp(u))) @ weights
 
 
+@lru_cache(maxsize=65536)
+def inverse_weights(levels: Levels, start: float, end: float, variable: int) -> Array:
+    """∫ ℓ_i dω, ω = 1/σ, between two levels, for the nodes at `levels`."""
+    to = VARIABLES[variable]
+    return _shares(to(np.array(levels)), to, start, end)
+
+
+def _shares(t: Array, to: Callable[[Array], Array], start: float, end: float) -> Array:
+    u, weights = _points(start, end)
+    return _lagrange(t, to(np.exp(u))) @ (-weights * np.exp(-u))
+
+
 def _products(t: Array, interval: int) -> Array:
     """N_il, (n, n−1); the Gauss rule is exact for polynomials."""
     half = (t[interval + 1] - t[interval]) / 2
@@ -120,8 +132,7 @@ def _references(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
     count = len(values)
     result = np.zeros((count - 1, count - 1))
     for part in range(count - 1):
-        u, weights = _points(values[part], values[part + 1])
-        shares = _lagrange(t, to(np.exp(u))) @ (-weights * np.exp(-u))
+        shares = _shares(t, to, values[part], values[part + 1])
         for m in range(count - 1):
             result[part, m] = shares[m + 1 :].sum() if m > part else -shares[: m + 1].sum()
     return result

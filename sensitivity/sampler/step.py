@@ -8,6 +8,10 @@ tableau and knows nothing of what is carried:
                                carries the factor w and the tangent of L drops out;
 - cotangent:                   the transpose, from the same weights (`retreat`): with μ_j = B_j λ⁺ + Σ_{i>j} A_ij ν_i
                                and ν_j = J_jᵀ μ_j it is λ = λ⁺ + Σ_j ν_j; the source of stage j is paired with μ_j.
+
+A two-step method carries the denoiser D = x + σ² s of the node before, with its tangents, and x⁺ has h (D − D_before)
+beside. Its transpose carries the cotangent κ⁺ of D from the step after: with ρ = h λ⁺ + κ⁺ the first stage has
+μ_0 + σ² ρ, λ has ρ beside, and κ = −h λ⁺ goes on to the step before.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ class State:
         curvature: ζ_k, (K, batch, *shape), or None.
         log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order along a stochastic path only.
         memory: log densities along the nodes of a path without noise, or None where none is carried.
+        before: D, ∂D and ∂²D at the node before as `x`, `tangent` and `curvature`, for a two-step method; else None.
     """
 
     x: Tensor
@@ -41,6 +46,7 @@ class State:
     curvature: Tensor | None = None
     log_tangent: Tensor | None = None
     memory: Memory | None = None
+    before: State | None = None
 
     def plus(self, weights: Sequence[float], slopes: Sequence[State]) -> State:
         """x + Σ_j w_j ẋ_j, likewise δ and ζ; log densities are not moved by weights (see `transport` and `sde`)."""
@@ -73,6 +79,7 @@ class State:
             pick(column, self.curvature, other.curvature),
             pick(running, self.log_tangent, other.log_tangent),
             self.memory if self.memory is None or other.memory is None else self.memory.kept(running, other.memory),
+            self.before,  # a halted sample takes no step and needs none
         )
 
 
@@ -84,11 +91,13 @@ class Rate(State):
         scores: s_b, each (batch, *shape).
         divergences: div s_b, (laws, groups, batch), or None.
         moved: J_b δ_k for each law, (K, batch, *shape), where L̇ is carried.
+        answers: Jδ_k and ṡ_k, whose sum is the rate of the tangent, (K, batch, *shape) each, where it is carried.
     """
 
     scores: tuple[Tensor, ...] = ()
     divergences: Tensor | None = None
     moved: tuple[Tensor, ...] = ()
+    answers: tuple[Tensor, Tensor] | None = None
 
 
 Slope = Callable[[Step, int, State], Rate]
@@ -105,18 +114,42 @@ def advance(step: Step, state: State, slope: Slope) -> State:
         slopes.append(slope(step, stage, entry))
         if slopes[-1].memory is not None:
             state = replace(state, memory=slopes[-1].memory)
-    return state.plus(table.final, slopes)
+    after = state.plus(table.final, slopes)
+    return _remembering(step, state, slopes[0], after) if table.remembers else after
 
 
-def retreat(step: Step, cotangent: Tensor, transpose: Transpose) -> Tensor:
-    """λ before the step from λ⁺ after it; `transpose(step, j, μ_j)` returns J_jᵀ μ_j and may pair μ_j with sources."""
+def _remembering(step: Step, state: State, slope: Rate, after: State) -> State:
+    """The state after a step of a two-step method: moved by h (D − D_before), with D kept for the next one."""
+    plain = State(state.x, tangent=state.tangent, curvature=state.curvature)
+    here = plain.plus((step.start**2,), (slope,))
+    if state.before is not None:
+        weight = step.table.history
+        after = after.plus((weight, -weight), (here, state.before))
+    return replace(after, before=here)
+
+
+def retreat(
+    step: Step, cotangent: Tensor, transpose: Transpose, later: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """λ and κ before the step from λ⁺ and κ⁺ (`later`) after it, κ of two-step methods only.
+
+    `transpose(step, j, μ_j)` returns J_jᵀ μ_j and may pair μ_j with sources.
+    """
     table = step.table
     count = len(table.levels)
+    recalled = combine_optional(later, [table.history], [cotangent])  # ρ
+    if recalled is None and table.history:
+        recalled = table.history * cotangent
     pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
     for j in reversed(range(count)):
         weights = [table.stages[i][j] for i in range(count - 1, j, -1)]
-        pulled.append(transpose(step, j, combine(table.final[j] * cotangent, weights, pulled)))
-    return combine(cotangent, [1.0] * count, pulled)
+        mu = combine(table.final[j] * cotangent, weights, pulled)
+        if recalled is not None and j == 0:
+            mu = torch.add(mu, recalled, alpha=step.start**2)
+        pulled.append(transpose(step, j, mu))
+    total = combine(cotangent, [1.0] * count, pulled)
+    total = total if recalled is None else total + recalled
+    return total, -table.history * cotangent if table.history else None
 
 
 def combine(base: Tensor, weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:

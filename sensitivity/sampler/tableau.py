@@ -1,4 +1,4 @@
-"""Explicit one-step samplers as tables of weights.
+"""Explicit samplers of one and two steps as tables of weights.
 
 The probability flow is dx/dσ = −σ s(x, σ). Every explicit step from σ to σ′ is
 
@@ -7,6 +7,9 @@ The probability flow is dx/dσ = −σ s(x, σ). Every explicit step from σ to 
 with weights that depend on the two levels only. Runge–Kutta methods in σ have A_ij = −(σ′−σ) a_ij σ_j. The exponential
 step (second-order DPM-Solver++, Lu et al. 2022, arXiv 2211.01095, algorithm 1) integrates the linear part of
 dx/dσ = (x − D)/σ exactly. Log densities are no matter of the step: see `transport`.
+
+A two-step method adds h (D − D_before), the change of the denoiser D = x + σ² s since the node before, with a weight
+that the three levels give (second-order multistep DPM-Solver++, ibid., algorithm 2): one network call a step.
 
 The tangent of a step has the same weights on s-dot and the Jacobian products; the cotangent is their transpose.
 """
@@ -29,11 +32,16 @@ Row = tuple[float, ...]
 
 
 class Table(NamedTuple):
-    """Stage levels σ_j and the weights A, B of one step."""
+    """Stage levels σ_j and the weights A, B of one step.
+
+    A two-step method `remembers` its first stage's denoiser for the next step, where `history` = h weighs its change.
+    """
 
     levels: Row
     stages: tuple[Row, ...]
     final: Row
+    history: float = 0.0
+    remembers: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,27 @@ class Exponential:
         return Table((start, middle), stages, final)
 
 
+@dataclass(frozen=True)
+class TwoStep:
+    """Second-order exponential step from the denoisers at two nodes (DPM-Solver++ 2M), one network call.
+
+    x⁺ = (σ′/σ) x + (1 − σ′/σ) (D + (D − D_before)/(2r)), r = log(σ/σ_before)/log(σ′/σ); without a node before it is
+    the first-order exponential step, which is Euler's in σ weighted otherwise.
+    """
+
+    name: str = "2m"
+    order: int = 2
+
+    def weights(self, start: float, end: float) -> Table:
+        """The table of a first step."""
+        return Table((start,), ((),), ((1 - end / start) * start**2,), 0.0, True)
+
+    def continued(self, before: float, start: float, end: float) -> Table:
+        """The table of a step with a node before it."""
+        ratio = math.log(start / before) / math.log(end / start)
+        return self.weights(start, end)._replace(history=(1 - end / start) / (2 * ratio))
+
+
 EULER = RungeKutta("euler", 1, (0.0,), ((),), (1.0,))
 HEUN = RungeKutta("heun", 2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5))
 RK4 = RungeKutta(
@@ -135,8 +164,9 @@ DOPRI5 = RungeKutta(
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 EXPONENTIAL = Exponential()
+TWO_STEP = TwoStep()
 
-TABLEAUX: dict[str, Tableau] = {t.name: t for t in (EULER, HEUN, RK4, DOPRI5, EXPONENTIAL)}
+TABLEAUX: dict[str, Tableau] = {t.name: t for t in (EULER, HEUN, RK4, DOPRI5, EXPONENTIAL, TWO_STEP)}
 
 
 def steps(levels: Tensor, tableau: Tableau, like: Tensor, trace: Trace | None = None) -> list[Step]:
@@ -147,6 +177,8 @@ def steps(levels: Tensor, tableau: Tableau, like: Tensor, trace: Trace | None = 
     """
     values = levels.tolist()
     tables = [tableau.weights(a, b) for a, b in pairwise(values)]
+    if isinstance(tableau, TwoStep):
+        tables[1:] = [tableau.continued(*levels) for levels in zip(values, values[1:], values[2:], strict=False)]
     ends = list(pairwise(values))
     last = values[-1]
     tables.append(Table((last,), ((),), (last**2,)))

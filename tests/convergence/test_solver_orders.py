@@ -12,7 +12,7 @@ from support.engine import assert_order, case, local_orders
 from oracles.transport import QuantileOracle
 from sensitivity import Grid, sample_sensitivity
 from sensitivity.sampler import carried_density, quadrature, windows
-from sensitivity.sampler.tableau import EULER, EXPONENTIAL, HEUN, RK4
+from sensitivity.sampler.tableau import EULER, EXPONENTIAL, HEUN, RK4, TWO_STEP
 
 TOP, BOTTOM = 5.0, 0.8
 STEPS = {
@@ -20,6 +20,7 @@ STEPS = {
     "heun": (8, 16, 32, 64),
     "exponential": (32, 64, 128, 256),
     "rk4": (12, 24, 48, 96),
+    "2m": (32, 64, 128, 256),
 }
 
 
@@ -47,7 +48,7 @@ def _errors(solver, steps):
     return list(map(list, zip(*rows, strict=True)))
 
 
-@pytest.mark.parametrize("solver", [EULER, HEUN, EXPONENTIAL, RK4], ids=lambda solver: solver.name)
+@pytest.mark.parametrize("solver", [EULER, HEUN, EXPONENTIAL, RK4, TWO_STEP], ids=lambda solver: solver.name)
 def test_samples_and_sensitivities_converge_at_the_order_of_the_solver_and_log_densities_at_the_fourth(solver):
     """Assert the solver's order within 0.1 (RK4: at least 3.5) and order 3.5 of log densities over three doublings."""
     samples, logs, slopes = _errors(solver, STEPS[solver.name])

@@ -6,23 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, sample_sensitivity
-from sensitivity.jacobians.products import Products
-from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import choose
-from sensitivity.noise import Noise
-from sensitivity.sampler.carried_density import Memory
-from sensitivity.sampler.local_maps import Law, Laws
-from sensitivity.sampler.path import observed, run, sampling
-from sensitivity.sampler.step import State
-from sensitivity.sampler.tableau import find, of_grid
-from sensitivity.scores.score import Score
+from sensitivity import GaussianAnchor, Grid, Points, Toward, as_score, sample, sample_sensitivity
 from studies.cost.benchmarks import Bound, Setup
 from studies.cost.timing import Counter
 from studies.networks import Architecture, build
-from studies.sampling import sample
 
 QUESTION = "What does a sensitivity cost beside sampling, and beside sampling with its log density?"
 SIZES = {
@@ -51,25 +39,15 @@ def prepare(parameters: Mapping[str, Any], device: str, seed: int) -> Setup:
     change = Toward(Points(torch.randn(1, dimension, generator=generator).to(device)))
     anchor = GaussianAnchor(torch.zeros(dimension, device=device), torch.eye(dimension, device=device))
 
+    options: dict[str, Any] = {"anchor": anchor, "trace": "hutchinson", "probes": 1, "seed": seed}
+
     def sensitivity() -> object:
-        return sample_sensitivity(score, latents, change, grid, anchor=anchor, trace="hutchinson", probes=1, seed=seed)
+        return sample_sensitivity(score, latents, change, grid, **options)
 
     alternatives = {
         PLAIN: lambda: sample(score, latents, grid),
-        DENSITY: lambda: sample_with_density(score, latents, grid, seed),
+        DENSITY: lambda: sample(score, latents, grid, log_density=True, **options),
         SENSITIVITY: sensitivity,
     }
     size = sum(each.numel() * each.element_size() for each in network.parameters())
     return Setup(alternatives, counter, size + 2 * latents.numel() * latents.element_size())
-
-
-def sample_with_density(score: Score, latents: Tensor, grid: Grid, seed: int) -> State:
-    """Samples and the increment of their log density along the path, from one probe a stage."""
-    trace = Trace.resolve("hutchinson", 1, latents[0].numel())
-    noise = Noise.draw(len(latents), seed=seed, device=latents.device)
-    products = choose(Products(score), latents[:1], torch.tensor(grid.sigma_max).to(latents))
-    laws = Laws((Law(products, 1.0),), trace, noise)
-    start = State(latents, memory=Memory.start(latents.new_zeros(1, trace.groups, len(latents))))
-    *path, last = of_grid(grid, find("heun"), latents, trace)
-    with torch.no_grad():
-        return observed(laws, run(start, path, sampling(laws)), last)

@@ -78,6 +78,7 @@ RUNS = {
     "denoised": forward(denoise=True),
     "rk4": forward(solver="rk4"),
     "exponential": forward(solver="exponential"),
+    "two-step": forward(solver="2m"),
     "stochastic": forward(solver=SDE()),
     "remove": changed(lambda points, data: Remove(points)),
     "reweight": changed(lambda points, data: Reweight(points, data[:, 0])),

@@ -62,7 +62,7 @@ def test_two_changes_at_once_equal_one_after_the_other():
 def test_small_masses_move_samples_by_their_sensitivity():
     """Assert that the discrete sensitivity is the derivative of the discrete resample, for every solver."""
     problem = case("d2_k3_s0", samples=3)
-    for solver in ("euler", "heun", "exponential", "sde"):
+    for solver in ("euler", "heun", "exponential", "2m", "sde"):
         options = {"anchor": problem.exact, "solver": solver, "trace": "hutchinson", "probes": 2, "seed": 5}
         near, far = (
             resample(problem.score, problem.latents, problem.change, eta, COARSE, **options).samples

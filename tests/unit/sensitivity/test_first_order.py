@@ -252,9 +252,9 @@ def test_gradients_reach_the_network_only_when_asked():
 
 
 def test_the_cost_counts_evaluations_and_products():
-    """Assert 2·8 stages and the last node, a tangent a stage, three directions at 9 nodes and 2 first inner stages."""
+    """Assert 2·8 stages and the last node, a tangent each, three directions at 9 nodes and 2 first inner stages."""
     cost = _run(case("d3_k4_s0", samples=2)).cost
-    assert (cost.evaluations, cost.products, cost.sources) == (17, 49, 16)
+    assert (cost.evaluations, cost.products, cost.sources) == (17, 50, 17)
 
 
 def test_bad_arguments_are_refused_with_the_remedy():

@@ -55,7 +55,9 @@ def test_flow_with_exact_trace_matches_oracle(name: str) -> None:
     assert torch.equal(error, torch.zeros_like(error))
 
 
-@pytest.mark.parametrize(("solver", "steps"), [("euler", 24), ("heun", 24), ("exponential", 24), ("rk4", 16)])
+@pytest.mark.parametrize(
+    ("solver", "steps"), [("euler", 24), ("heun", 24), ("exponential", 24), ("2m", 24), ("rk4", 16)]
+)
 def test_flow_converges_at_fourth_order_whatever_the_solver(solver: str, steps: int) -> None:
     """Assert that refining the grid fourfold divides the median error by more than 4^3.5: L is taken along the path."""
     model, x = engine_measure(law("d2_k3_s0")), states("d2_k3_s0", 20)

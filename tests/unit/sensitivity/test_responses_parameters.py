@@ -130,7 +130,7 @@ def test_differences_are_near_the_exact_products():
 
 
 @pytest.mark.parametrize("denoise", [False, True], ids=["plain", "denoised"])
-@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "exponential", "sde"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "exponential", "2m", "sde"])
 def test_influence_is_the_transpose_of_the_sensitivity(solver, denoise):
     """Assert the identity to rounding for each point, functional and solver."""
     truth, score, latents = _problem()

@@ -78,7 +78,7 @@ def _against_differences(score, latents, change, options, step=3e-4):
     return float((error.flatten(1).norm(dim=1) / exact.curvature.flatten(1).norm(dim=1)).max())
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "exponential", SDE(), SDE(kappa=0.5)], ids=str)
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk4", "exponential", "2m", SDE(), SDE(kappa=0.5)], ids=str)
 def test_it_is_the_second_derivative_of_the_discrete_sampler(solver):
     """Assert agreement with second differences, random probes included, to the error of the differences."""
     problem = case("d2_k3_s0", samples=3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.close import assert_close
 
 from sensitivity import Grid
-from sensitivity.sampler.tableau import DOPRI5, EULER, EXPONENTIAL, HEUN, RK4, find, of_grid
+from sensitivity.sampler.tableau import DOPRI5, EULER, EXPONENTIAL, HEUN, RK4, TWO_STEP, find, of_grid
 
 RUNGE_KUTTA = [EULER, HEUN, RK4, DOPRI5]
 
@@ -54,6 +54,20 @@ def test_exponential_weights_are_dpm_solver_in_the_denoiser(start, ratio):
     last = end / start * x + (1 - end / start) * (first + middle**2 * scores[1])
     assert_close(x + table.stages[1][0] * scores[0], first, rtol=1e-9, atol=1e-9)
     assert_close(x + sum(b * s for b, s in zip(table.final, scores, strict=True)), last, rtol=1e-9, atol=1e-9)
+
+
+@given(st.floats(1e-3, 50.0), st.floats(0.1, 0.99), st.floats(0.1, 0.99))
+def test_two_step_weights_are_dpm_solver_in_the_denoiser(start, ratio, earlier):
+    """Assert x⁺ = (σ′/σ)x + (1 − σ′/σ)(D + (D − D_before)/(2r)) for any score and denoiser before."""
+    end, before = start * ratio, start / earlier
+    table = TWO_STEP.continued(before, start, end)
+    x, score, denoised_before = 0.7, -1.3, 0.2
+    denoised = x + start**2 * score
+    r = math.log(earlier) / math.log(ratio)
+    wanted = ratio * x + (1 - ratio) * (denoised + (denoised - denoised_before) / (2 * r))
+    got = x + table.final[0] * score + table.history * (denoised - denoised_before)
+    assert_close(got, wanted, rtol=1e-9, atol=1e-9 * max(1.0, start**2))
+    assert TWO_STEP.weights(start, end).history == 0.0
 
 
 @pytest.mark.parametrize("method", [*RUNGE_KUTTA, EXPONENTIAL], ids=lambda method: method.name)

@@ -1,0 +1,135 @@
+"""Plain samples of the probability flow or the reverse SDE, with their log densities where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensitivity._callables import outside_inference_mode
+from sensitivity.grid import Grid
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.readings.prepare import Options, Run, prepare
+from sensitivity.sampler.local_maps import Cost, Laws
+from sensitivity.sampler.outcome import Outcomes, Watch
+from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
+from sensitivity.sampler.step import Rate, Slope, State
+from sensitivity.sampler.tableau import Step
+from sensitivity.scores.score import Score
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Samples.
+
+    Attributes:
+        samples: x(σ_min), (batch, *shape), or D(x(σ_min)) with `denoise`; a halted sample keeps its last good state.
+        log_density: log p_σ_min at x(σ_min) in nats, (batch,), or None if not asked for; one row a branch if guided.
+        log_density_error: its standard error from independent probe groups; 0 for an exact trace, NaN for one probe.
+        grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
+        outcome: how each sample ended.
+        cost: network evaluations and Jacobian products per sample.
+        grid: the noise levels; those that an adaptive solver accepted.
+    """
+
+    samples: Tensor
+    log_density: Tensor | None
+    log_density_error: Tensor | None
+    grid_error: Tensor | None
+    outcome: Outcomes
+    cost: Cost
+    grid: Grid
+
+
+@outside_inference_mode
+def sample(
+    score: Score,
+    latents: Tensor,
+    grid: Grid,
+    *,
+    solver: Any = "heun",
+    log_density: bool = False,
+    anchor: Any = None,
+    trace: str = "auto",
+    probes: int | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    control: GaussianAnchor | None = None,
+    denoise: bool = False,
+    chunk_size: int | None = None,
+    products: str = "auto",
+    differentiable: bool = False,
+) -> Sampled:
+    """Samples from latents at σ_max; with `log_density`, log p_σ_min of each, taken along the states on the way.
+
+    Without `log_density` no derivative of the network is taken, and `anchor`, `trace`, `probes`, `control` and
+    `products` play no part.
+
+    Args:
+        score: s(x, σ) in variance-exploding coordinates, see `as_score`; or `guided(...)`.
+        latents: states at σ_max (already scaled), (batch, *shape).
+        grid: noise levels.
+        solver: as for `sample_sensitivity`.
+        log_density: whether log densities are carried along; needs an `anchor`.
+        anchor: log density at σ_max, such as `GaussianAnchor.from_data(data)`; under guidance `PerBranch`.
+        trace, probes, generator, seed, control, denoise, chunk_size, products: as for `sample_sensitivity`.
+        differentiable: keep the graph to the latents and the network's parameters.
+
+    Raises:
+        ValueError, TypeError: for arguments that do not fit, with the remedy.
+
+    Source: Song et al. 2021, arXiv 2011.13456.
+
+    Example:
+        >>> law = GaussianAnchor(torch.zeros(2).double(), 1.0)
+        >>> found = sample(law.score, torch.zeros(1, 2).double(), Grid(10.0, 0.1, 40), log_density=True, anchor=law)
+        >>> print(f"{float(found.log_density):.3f}")  # N(0, 1.01 I) at its mean: −log(2.02π)
+        -1.848
+    """
+    if not isinstance(log_density, bool):
+        raise TypeError(f"log_density={log_density!r} says whether log densities are wanted; give True or False.")
+    if log_density and anchor is None:
+        raise ValueError("log_density=True needs anchor, the log density at sigma_max; GaussianAnchor.from_data(data).")
+    known = anchor if log_density else None
+    options = Options(known, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    with nullcontext() if differentiable else torch.no_grad():
+        work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
+        return _joined([_sampled(chunk) for chunk in work.chunks(chunk_size)])
+
+
+def _sampled(work: Run) -> Sampled:
+    watch = Watch(work.latents.shape[0], work.latents.device)
+    slope = watched(work.laws, watch)
+    at_min = run(work.start(), work.path, slope, watch, move=work.move)
+    end = run(at_min, work.final, slope, watch)
+    seen = end if work.denoise else observed(work.laws, at_min, work.last, watch)
+    return Sampled(end.x, *logs_of(work.laws, seen), watch.read(), work.laws.cost, work.grid)
+
+
+def watched(laws: Laws, watch: Watch) -> Slope:
+    """Slope of plain sampling that marks log densities of too large an error."""
+
+    def slope(step: Step, stage: int, state: State) -> Rate:
+        local = laws.values(state.x, None, step, stage)
+        carried = laws.carried(step, stage, state, local)
+        mark_log_error(watch, laws, carried, step.table.levels[stage])
+        return laws.rate(local, local.drift, None, carried)
+
+    return slope
+
+
+def _joined(parts: Sequence[Sampled]) -> Sampled:
+    def join(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            return None
+        joined = torch.cat(values, 1)
+        return joined[0] if len(joined) == 1 else joined
+
+    logs: dict[str, Any] = {name: join(name) for name in ("log_density", "log_density_error", "grid_error")}
+    samples = torch.cat([part.samples for part in parts])
+    return replace(parts[0], samples=samples, outcome=Outcomes.join([part.outcome for part in parts]), **logs)
