@@ -45,14 +45,14 @@ class ArraySource(PointSource):
         whole = isinstance(data, np.memmap) and not isinstance(data.base, np.memmap) and data.flags.c_contiguous
         if whole and isinstance(data, np.memmap) and data.filename is not None:
             self._map = (str(data.filename), data.offset, data.dtype, data.shape)
-        self._array = None if self._map else data
+        self._array = np.empty(0) if self._map else data
 
     def _rows(self, shard: int) -> np.ndarray:
-        if self._array is not None:
+        if self._map is None:
             return self._array[slice(*self._bounds[shard])]
-        assert_path, offset, dtype, shape = self._map  # type: ignore[misc]  # one of the two is always set
+        path, offset, dtype, shape = self._map
         try:
-            whole = np.memmap(assert_path, dtype, "r", offset, shape)
+            whole = np.memmap(path, dtype, "r", offset, shape)
         except (OSError, ValueError) as error:
             raise SourceError(f"{self.name(shard)} cannot be read ({error}): restore the file.") from error
         return whole[slice(*self._bounds[shard])]

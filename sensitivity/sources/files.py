@@ -1,4 +1,4 @@
-"""Points in files: `.npy`, `.safetensors` and Parquet shards, of which headers are read at once and rows when needed."""
+"""Points in files: `.npy`, `.safetensors` and Parquet shards; headers are read at once, rows when needed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,11 @@ def _said(form: tuple[Any, ...]) -> str:
     return f"points of shape {form[1]} stored as {form[0]}"
 
 
-def _npy_header(path: Path, rows: int, column: str | None) -> tuple[int, tuple[Any, ...], list[tuple[int, int, int]]]:
+# Number of rows, what all shards must share, and (first, last, rows) of the pieces that a file is cut into.
+Header = tuple[int, tuple[Any, ...], list[tuple[int, int, int]]]
+
+
+def _npy_header(path: Path, rows: int, column: str | None) -> Header:
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     check_storage(data.dtype, f"shard {path}")
     if data.ndim < 2:
@@ -157,7 +161,7 @@ def _parquet_header(
     with needed("pyarrow.parquet", "Parquet shards").ParquetFile(path) as file:
         known = file.schema_arrow.names
         if column not in known:
-            raise SourceError(f"column={column!r} is not in shard {path}: choose one of {', '.join(map(repr, known))}.")
+            raise SourceError(f"column={column!r} is not in shard {path}: choose one of {known}.")
         kind = file.schema_arrow.field(column).type
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     return sum(sizes), (str(kind), "of a list"), [(g, g + 1, size) for g, size in enumerate(sizes)]
