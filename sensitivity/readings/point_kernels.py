@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,13 +85,13 @@ class Stages:
         return self.x.shape[1]
 
     @full_precision
-    def settle(self, bandwidth: float, farthest: float) -> None:
-        """Choose the way of every stage (one synchronisation) and cut the stages into groups of rows."""
+    def settle(self, bandwidth: float, farthest: float, rows: int = ROWS) -> None:
+        """Choose the way of every stage (one synchronisation) and cut the stages into groups of about `rows` rows."""
         variance = self.sigma.double() ** 2 + bandwidth**2
         reach = self.x.flatten(2).square().sum(2).amax(1).double() + farthest**2
         limit = EXPANDED.get(self.x.dtype, EXPANDED_SINGLE)
         self.expanded = (reach / (2 * variance) <= limit).cpu().tolist()
-        size = max(1, ROWS // self.batch)
+        size = max(1, rows // self.batch)
         for way in (True, False):
             chosen = [k for k, flag in enumerate(self.expanded) if flag is way]
             for first in range(0, len(chosen), size):
@@ -165,16 +166,25 @@ class RowGroup:
 
     def _exponents(self, block: Block) -> Tensor:
         """log r_i in the expanded form, (rows, points)."""
-        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        own, x = self._scaled
         lengths = torch.addcmul(own, 1 / self.variance, block.squares, value=-0.5)
-        return lengths.addmm_(self.x / self.variance, block.flat.T)
+        return lengths.addmm_(x, block.flat.T)
+
+    @cached_property
+    def _scaled(self) -> tuple[Tensor, Tensor]:
+        """What an exponent owes to the row alone, (rows, 1), and x/τ²: once for all blocks."""
+        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        return own, self.x / self.variance
+
+    @cached_property
+    def _slopes(self) -> tuple[Tensor, Tensor]:
+        """−(s + x/τ²)·μ and μ/τ², functionals and rows flattened."""
+        return -self.fixed.flatten(0, 1), (self.cotangents / self.variance).flatten(0, 1)
 
     def _along(self, block: Block) -> Tensor:
         """(s_i − s)·μ, (F, rows, points)."""
-        scaled = (self.cotangents / self.variance).flatten(0, 1)
-        return torch.addmm(-self.fixed.flatten(0, 1), scaled, block.flat.T).reshape(
-            len(self.cotangents), -1, len(block)
-        )
+        fixed, scaled = self._slopes
+        return torch.addmm(fixed, scaled, block.flat.T).reshape(len(self.cotangents), -1, len(block))
 
     def _expanded(self, block: Block) -> Tensor:
         return self._along(block).mul_(kernel(self._exponents(block)))

@@ -20,6 +20,8 @@ from torch import Tensor
 from sensitivity.readings.point_kernels import Block, RowGroup, Stages
 
 AXES = 128
+# Below this part of a group's rows, copying the others costs more than leaving these out saves.
+WORTH = 0.25
 # Products in single precision leave squares this uncertain, relative to |x|² and |y|².
 SLACK = 1e-5
 
@@ -117,12 +119,13 @@ def pruned(
         found = one.bounds(points)
         sample = torch.arange(found.shape[1], device=values.device) % stages.batch
         skip = found.amax(0) <= limit
-        bound.index_add_(1, sample[skip], found[:, skip])
-        skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
-        if not bool(skip.any()):
+        if float(skip.double().mean()) < WORTH:
             one.tried = False
             values += one.group.against(block)
-        elif not bool(skip.all()):
+            continue
+        bound.index_add_(1, sample[skip], found[:, skip])
+        skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
+        if not bool(skip.all()):
             kept = (~skip).nonzero()[:, 0]
             values.index_add_(1, sample[kept], one.group.only(kept).rows(block))
     return values, bound, skipped

@@ -16,6 +16,9 @@ from sensitivity.recordings.reach import Reduced, Rows, pruned
 from sensitivity.sources import Prepared, SourceError
 from sensitivity.sources.source import cut
 
+# Rows (stages × batch) that meet a block at once: with 2048 points, two megabytes of exponents.
+GROUP = 256
+
 
 def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Question) -> Answer:
     """What the points of a shard say to all chunks of latents.
@@ -80,12 +83,12 @@ class Meeting:
 
     def __init__(self, part: Recorded, states: Tensor, question: Question) -> None:
         self.question, self.states, self.shares = question, states, part.shares
-        self.squares = torch.cat([rows.flatten(1).double().square().sum(1) for rows in states.split(BLOCK)])
+        self.squares = torch.linalg.vector_norm(states.flatten(1), dim=1, dtype=torch.float64).square()
         self.stages: list[Stages] = part.stages()
         farthest = float(self.squares.max()) ** 0.5
-        for one in self.stages:
-            one.settle(question.bandwidth, farthest)
         axes = question.axes
+        for one in self.stages:
+            one.settle(question.bandwidth, farthest, GROUP)
         self.rows = [[Rows.of(g, axes) for g in one.groups] for one in self.stages] if axes is not None else []
         self.reduced = None if axes is None else Reduced.of(states.flatten(1), self.squares, axes)
 
