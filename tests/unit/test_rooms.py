@@ -45,7 +45,11 @@ def test_the_import_rule_sees_a_planted_import():
 
 @pytest.mark.parametrize(
     ("package", "heavy"),
-    [("oracles", ["torch", "jax"]), ("sensitivity", ["pandas", "distributed", "matplotlib", "safetensors", "pyarrow"]), ("studies", ["torch"])],
+    [
+        ("oracles", ["torch", "jax"]),
+        ("sensitivity", ["pandas", "distributed", "matplotlib", "safetensors", "pyarrow"]),
+        ("studies", ["torch"]),
+    ],
 )
 def test_importing_a_room_is_light(package, heavy):
     """Assert that a fresh interpreter loads none of the heavy packages with it."""
