@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.unsteady import Unsteady
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from sensitivity import Affine, Grid, Mixture, Recording, ShardFailure, gallery, record
-from sensitivity.sources import PointSource, as_source
+from sensitivity.sources import as_source
 from sensitivity.sources.files import needed
 
 LAW = Mixture(None, torch.zeros(1, 4), 1.0)
@@ -239,31 +239,12 @@ def test_bad_calls_beside_influence(call, words, tmp_path):
         call(tmp_path)
 
 
-class _Unsteady(PointSource):
-    """A source of our own whose third shard kills the process that reads it, the first time."""
-
-    def __init__(self, mark):
-        self.mark, self.sizes = mark, [3, 3, 3, 3]
-
-    def name(self, shard):
-        return f"part {shard}"
-
-    def read(self, shard):
-        if shard == 2 and not Path(self.mark).exists():
-            Path(self.mark).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return DATA[3 * shard : 3 * shard + 3]
-
-    def fingerprint(self, shard):
-        return str(shard)
-
-
 @pytest.mark.slow
 def test_dask_workers_give_the_same_bits_and_survive_a_kill(tmp_path):
     """Assert equal bits with one process and two workers, one of which dies once; and a lost shard by its name."""
     from distributed import Client, LocalCluster
 
-    source = _Unsteady(str(tmp_path / "mark"))
+    source = Unsteady(DATA, str(tmp_path / "mark"))
     whole = KEPT.influence(DATA, groups=[0, 1] * 6, top_k=3, shard_rows=3)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         found = KEPT.influence(source, 3, [0, 1] * 6, client, folder=tmp_path / "kept")

@@ -27,8 +27,8 @@ from sensitivity import (
     record,
     sample_sensitivity,
 )
-from sensitivity.readings.point_kernels import Block
-from sensitivity.recordings.reach import Reduced, axes_of
+from sensitivity.readings.point_kernels import Block, Stages
+from sensitivity.recordings.reach import Reduced, Rows, axes_of
 from sensitivity.recordings.shards import Meeting
 from sensitivity.sources import Prepared, as_source
 
@@ -300,6 +300,30 @@ def test_the_bound_holds_for_every_row_and_is_not_idle(points):
         seen = bounds > 1e-200
         tight = max(tight, float((values[seen] / bounds[seen]).max()))
     assert tight > 1e-3
+
+
+@pytest.mark.parametrize("distances", [[2.5], [0.5, 1.0, 3.0], [1.7, 6.0], [0.2]], ids=str)
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_the_bound_is_reached_where_all_is_in_one_line(distances, count):
+    """Assert value ≤ bound with zero score and points along the cotangent, where with enough axes the two are equal.
+
+    A distance bound that is a third too long, or the slope taken at another distance than that of its maximum, fails.
+    """
+    tau, line = 0.7, torch.nn.functional.normalize(torch.tensor([[1.0, -2.0, 0.5, 0.3, 1.5]], dtype=torch.float64))
+    x = torch.tensor([[0.3, 0.1, -0.2, 0.4, 0.9]], dtype=torch.float64)
+    data = x + tau * torch.tensor(distances, dtype=torch.float64)[:, None] * line
+    sigma, logs = torch.tensor([tau], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    stages = Stages(x[None], sigma, torch.zeros_like(x)[None], logs, line[None, None])
+    squares = data.square().sum(1)
+    stages.settle(0.0, float(squares.max()) ** 0.5)
+    axes = torch.eye(5, dtype=torch.float64)[:, :count]
+    (group,) = stages.groups
+    bound = float(Rows.of(group, axes).bounds(Reduced.of(data, squares, axes)))
+    value = float(group.rows(Block(data, 0.0, squares)).abs().max())
+    assert value <= bound * (1 + 1e-12)
+    if count == 5 and (len(distances) == 1 or 1.0 in distances):
+        far = distances[0] >= 1.0 or 1.0 in distances
+        assert not far or bound <= 1.05 * value
 
 
 def test_sums_top_and_values_are_of_one_pass(double, points):
