@@ -31,6 +31,7 @@ from sensitivity.readings.influences import Influence, influence
 from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
 from sensitivity.readings.sampling import Sampled, sample
+from sensitivity.recordings import Recording, ShardFailure, gallery, record
 from sensitivity.responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.outcome import Outcome, Outcomes
@@ -38,12 +39,14 @@ from sensitivity.sampler.sde import SDE
 from sensitivity.scores.per_branch import PerBranch, conditional_mass
 from sensitivity.scores.schedules import EDM, VE, DiscreteDDPM, RectifiedFlow, Schedule, VPCosine, VPLinear
 from sensitivity.scores.score import Score, as_score, guided
+from sensitivity.sources import Affine, PointSource, as_source
 
 __all__ = [
     "EDM",
     "SDE",
     "VE",
     "Adaptive",
+    "Affine",
     "DenoisingLoss",
     "DiscreteDDPM",
     "Estimate",
@@ -62,10 +65,12 @@ __all__ = [
     "ParameterResponse",
     "PerBranch",
     "Perturbation",
+    "PointSource",
     "Points",
     "PopulationResponse",
     "RatioClassifier",
     "RatioNetwork",
+    "Recording",
     "RectifiedFlow",
     "Remove",
     "Resampled",
@@ -74,24 +79,28 @@ __all__ = [
     "Sampled",
     "Schedule",
     "Score",
+    "ShardFailure",
     "Toward",
     "TrainedRatio",
     "Trajectory",
     "VPCosine",
     "VPLinear",
     "as_score",
+    "as_source",
     "conditional_mass",
     "from_azula",
     "from_diffusers",
     "from_edm",
     "from_flow_matching",
     "functionals",
+    "gallery",
     "guided",
     "influence",
     "ito_step_bias",
     "log_density",
     "log_density_ratio",
     "recommendation",
+    "record",
     "resample",
     "sample",
     "sample_sensitivity",

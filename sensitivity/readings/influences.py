@@ -7,7 +7,7 @@ arXiv 2509.23092).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from sensitivity.measures.points import Points
 from sensitivity.perturbations.contamination import Toward
 from sensitivity.readings.adjoint import Pairing, pull_back, record_path
 from sensitivity.readings.prepare import Options, Run, prepare
-from sensitivity.readings.streaming import paired
+from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
@@ -55,6 +55,13 @@ class Influence:
             stated error of L, so that no term is off by more than the share e^E − 1 at the path's end; a value whose
             terms cancel may be off by more than this share of itself. The sampler's truncation is not in it: see
             `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a stochastic path.
+        bound: what pruning may have taken from any single value, (batch,) or (F, batch), always ≥ the true loss; None
+            where nothing was pruned.
+        groups: Σ over the points of each group, (batch, G) or (F, batch, G); None without `groups=`.
+        group_bound: what pruning may have taken from each of these sums, like `groups`.
+        group_names: the groups' names, in the order of the last axis of `groups`.
+        provenance: what the values were made from, where they come from a `Recording`: recording, data, versions,
+            bytes read, shards that failed, how much was pruned at each level.
     """
 
     values: Tensor
@@ -67,6 +74,11 @@ class Influence:
     outcome: Outcomes
     cost: Cost
     relative_error: Tensor
+    bound: Tensor | None = None
+    groups: Tensor | None = None
+    group_bound: Tensor | None = None
+    group_names: tuple[Any, ...] = ()
+    provenance: Mapping[str, Any] | None = None
 
 
 @outside_inference_mode
@@ -124,20 +136,9 @@ def influence(
         >>> bool(result.values[0, 0] < 0 < result.values[0, 1])
         True
     """
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k={top_k!r} counts the points to keep; give an integer of at least 1, or None for all.")
-    if products in DIFFERENCES:
-        raise ValueError(
-            f"products={products!r} are differences without a transpose, and influence is exact; use products='auto'."
-        )
-    if isinstance(functional, str) or (isinstance(functional, Sequence) and not functional):
-        raise TypeError(
-            f"functional={functional!r} is no function: pass one of the samples, such as functionals.patch(0)."
-        )
-    functionals = list(functional) if isinstance(functional, Sequence) else [functional]
-    for k, function in enumerate(functionals):
-        if not callable(function):
-            raise TypeError(f"functional {k} is a {type(function).__name__}, not callable: pass a function of samples.")
+    check_top(top_k)
+    check_products(products)
+    functionals = listed(functional)
     check_states(latents, "latents")
     check_values(latents, "latents")
     data = points if isinstance(points, Points) else Points(_tensor(points, "points"))
@@ -156,10 +157,37 @@ def influence(
     own = answer if isinstance(answer, SourceResponse) else None
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control, response=own)
     work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
-    speeds = _rates(rates, work, len(data))
-    parts = _parts(work, functionals, data, speeds, top_k, chunk_size, own)
-    result = _joined(parts, isinstance(functional, Sequence))
+    speeds = rates_of(rates, work.laws.samplers > 1, len(data), work.latents)
+    parts = [_part(p, data, speeds, top_k, own) for p in passages(work, functionals, chunk_size)]
+    result = joined(parts, isinstance(functional, Sequence))
     return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
+
+
+def check_top(top_k: int | None) -> None:
+    """`top_k` counts points, or is None."""
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k={top_k!r} counts the points to keep; give an integer of at least 1, or None for all.")
+
+
+def check_products(products: str) -> None:
+    """`products` have a transpose."""
+    if products in DIFFERENCES:
+        raise ValueError(
+            f"products={products!r} are differences without a transpose, and influence is exact; use products='auto'."
+        )
+
+
+def listed(functional: Functional | Sequence[Functional]) -> list[Functional]:
+    """One functional or several as a list of callables."""
+    if isinstance(functional, str) or (isinstance(functional, Sequence) and not functional):
+        raise TypeError(
+            f"functional={functional!r} is no function: pass one of the samples, such as functionals.patch(0)."
+        )
+    functionals = list(functional) if isinstance(functional, Sequence) else [functional]
+    for k, function in enumerate(functionals):
+        if not callable(function):
+            raise TypeError(f"functional {k} is a {type(function).__name__}, not callable: pass a function of samples.")
+    return functionals
 
 
 def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -177,44 +205,70 @@ def _gradients(functionals: Sequence[Functional], samples: Tensor) -> tuple[list
     return values, torch.stack(rows)
 
 
-def _parts(
-    work: Run,
-    functionals: Sequence[Functional],
-    data: Points,
-    rates: list[Tensor | None],
-    top_k: int | None,
-    chunk_size: int | None,
-    response: SourceResponse | None,
-) -> list[Influence]:
+@dataclass(frozen=True)
+class Passage:
+    """A chunk of latents that went down to its samples and is ready to go back.
+
+    Attributes:
+        work: its run.
+        watch: how its samples fared so far.
+        samples: x(σ_min), (batch, *shape).
+        functional: φ(x_b), (F, batch).
+        logs: log p_σ_min at the samples with its two errors.
+        pairings: every stage with its cotangents, made as they are asked for.
+    """
+
+    work: Run
+    watch: Watch
+    samples: Tensor
+    functional: Tensor
+    logs: Logs
+    pairings: Iterator[Pairing]
+
+
+def passages(work: Run, functionals: Sequence[Functional], chunk_size: int | None) -> Iterator[Passage]:
+    """Sample all chunks, take ∇φ of all samples at once, then hand over the chunks one by one."""
     chunks = work.chunks(chunk_size)
     watches = [Watch(len(c.latents), c.latents.device) for c in chunks]
     forward = [record_path(c, w) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
     values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
-    parts = []
     for chunk, watch, (x, records, logs), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
-        pairings = list(pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents))
-        if not len(chunk.latents):
-            found = x.new_zeros(len(values), 0, min(top_k or len(data), len(data)))
-            indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
-        elif response is None:
-            found, indices = paired(chunk.laws, pairings, data, rates, top_k)
-        else:
-            found, indices = _answered(response, chunk, pairings, data, rates[0], top_k)
-        watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
         own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        parts.append(Influence(found, indices, x, own, *logs, watch.read(), chunk.laws.cost, _relative(chunk, x, logs)))
-    return parts
+        pairings = pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents)
+        yield Passage(chunk, watch, x, own, logs, pairings)
 
 
-def _relative(work: Run, x: Tensor, logs: Logs) -> Tensor:
-    """e^E − 1 at the path's end for the law of the largest E, (batch,)."""
-    if logs.error is None or logs.grid is None:
+def _part(
+    passage: Passage,
+    data: Points,
+    rates: list[Tensor | None],
+    top_k: int | None,
+    response: SourceResponse | None,
+) -> Influence:
+    work, x = passage.work, passage.samples
+    pairings = list(passage.pairings)
+    if not len(x):
+        found = x.new_zeros(len(passage.functional), 0, min(top_k or len(data), len(data)))
+        indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
+    elif response is None:
+        found, indices = paired(Recorded.of(work.laws, pairings), data, rates, top_k)
+    else:
+        found, indices = _answered(response, work, pairings, data, rates[0], top_k)
+    passage.watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
+    outcome = passage.watch.read()
+    relative = relative_of(x, passage.logs.error, passage.logs.grid, work.laws.samplers)
+    return Influence(found, indices, x, passage.functional, *passage.logs, outcome, work.laws.cost, relative)
+
+
+def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: int) -> Tensor:
+    """e^E − 1 at the path's end for the law of the largest E, (batch,); errors (laws, batch)."""
+    if error is None or grid is None:
         return x.new_zeros(len(x))
-    error = torch.hypot(torch.nan_to_num(logs.error, nan=0.0), logs.grid)
-    return torch.expm1(error[: work.laws.samplers].amax(0))
+    both = torch.hypot(torch.nan_to_num(error, nan=0.0), grid)
+    return torch.expm1(both[:samplers].amax(0))
 
 
 def _answered(
@@ -247,8 +301,8 @@ def _row_slices(sizes: Sequence[int]) -> list[slice]:
     return [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
 
 
-def _rates(rates: Any, work: Run, count: int) -> list[Tensor | None]:
-    guided = work.laws.samplers > 1
+def rates_of(rates: Any, guided: bool, count: int, like: Tensor) -> list[Tensor | None]:
+    """One tensor of rates, or None, for each law of the drift."""
     if isinstance(rates, PerBranch) != guided and rates is not None:
         raise TypeError("rates must be PerBranch(unconditional, conditional) exactly when the score is guided.")
     if guided and rates is None:
@@ -256,7 +310,7 @@ def _rates(rates: Any, work: Run, count: int) -> list[Tensor | None]:
             "rates is missing; under guidance give PerBranch(None, rates) with [label_i = c]/π_c for the class c."
         )
     values = [rates.unconditional, rates.conditional] if isinstance(rates, PerBranch) else [rates]
-    return [None if value is None else _checked_rates(value, count, work.latents) for value in values]
+    return [None if value is None else _checked_rates(value, count, like) for value in values]
 
 
 def _checked_rates(rates: Any, count: int, x: Tensor) -> Tensor:
@@ -281,7 +335,9 @@ def _tensor(value: Any, name: str) -> Tensor:
     raise TypeError(f"{name} is a {type(value).__name__}, not a tensor: pass torch.as_tensor({name}).")
 
 
-def _joined(parts: Sequence[Influence], several: bool) -> Influence:
+def joined(parts: Sequence[Influence], several: bool) -> Influence:
+    """The results of consecutive chunks as one; a single functional loses its axis."""
+
     def join(name: str, squeeze: bool) -> Any:
         values = [getattr(part, name) for part in parts]
         if values[0] is None:

@@ -12,7 +12,8 @@ log r_i = −|x − y_i|²/2τ² + offset, offset = −(d/2) log 2πτ² − L. 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Stages:
     logs: Tensor
     cotangents: Tensor
     expanded: list[bool] = field(default_factory=list)
-    groups: list[_Group] = field(default_factory=list)
+    groups: list[RowGroup] = field(default_factory=list)
 
     @property
     def functionals(self) -> int:
@@ -84,17 +85,17 @@ class Stages:
         return self.x.shape[1]
 
     @full_precision
-    def settle(self, bandwidth: float, farthest: float) -> None:
-        """Choose the way of every stage (one synchronisation) and cut the stages into groups of rows."""
+    def settle(self, bandwidth: float, farthest: float, rows: int = ROWS) -> None:
+        """Choose the way of every stage (one synchronisation) and cut the stages into groups of about `rows` rows."""
         variance = self.sigma.double() ** 2 + bandwidth**2
         reach = self.x.flatten(2).square().sum(2).amax(1).double() + farthest**2
         limit = EXPANDED.get(self.x.dtype, EXPANDED_SINGLE)
         self.expanded = (reach / (2 * variance) <= limit).cpu().tolist()
-        size = max(1, ROWS // self.batch)
+        size = max(1, rows // self.batch)
         for way in (True, False):
             chosen = [k for k, flag in enumerate(self.expanded) if flag is way]
             for first in range(0, len(chosen), size):
-                self.groups.append(_Group.of(self, chosen[first : first + size], variance, way))
+                self.groups.append(RowGroup.of(self, chosen[first : first + size], variance, way))
 
     @full_precision
     def against(self, block: Block) -> Tensor:
@@ -106,7 +107,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class _Group:
+class RowGroup:
     """Rows = some stages × batch, flattened; everything a way needs but the points.
 
     Attributes:
@@ -119,6 +120,7 @@ class _Group:
         fixed: (s + x/τ²)·μ, (F, rows, 1).
         expanded: the way.
         shape: (batch, *shape) of a stage.
+        stages: which stages these are, in order.
     """
 
     x: Tensor
@@ -131,9 +133,10 @@ class _Group:
     fixed: Tensor
     expanded: bool
     shape: torch.Size
+    stages: tuple[int, ...]
 
     @classmethod
-    def of(cls, stages: Stages, chosen: list[int], variance: Tensor, expanded: bool) -> _Group:
+    def of(cls, stages: Stages, chosen: list[int], variance: Tensor, expanded: bool) -> RowGroup:
         x = stages.x[chosen].flatten(0, 1).flatten(1)
         score = stages.score[chosen].flatten(0, 1).flatten(1)
         logs = stages.logs[chosen].flatten()
@@ -141,33 +144,47 @@ class _Group:
         tau2 = variance[chosen].repeat_interleave(stages.batch)[:, None]
         offset = -0.5 * x.shape[1] * (2 * math.pi * tau2).log() - logs.to(tau2)[:, None]
         sigma = stages.sigma[chosen].repeat_interleave(stages.batch)
-        single = tau2.to(x)
+        single, shape = tau2.to(x), stages.x.shape[1:]
         fixed = ((score + x / single) * cotangents).sum(2, keepdim=True)
-        return cls(x, sigma, single, offset, score, logs, cotangents, fixed, expanded, stages.x.shape[1:])
+        return cls(x, sigma, single, offset, score, logs, cotangents, fixed, expanded, shape, tuple(chosen))
 
     @full_precision
     def against(self, block: Block) -> Tensor:
         """Σ over this group's stages of μ·ṡ_i, (F, batch, points)."""
+        return self.rows(block).reshape(len(self.cotangents), -1, self.shape[0], len(block)).sum(1)
+
+    def rows(self, block: Block) -> Tensor:
+        """μ·ṡ_i of every row, (F, rows, points)."""
         if self.expanded:
-            values = self._expanded(block)
-        elif self.x.dtype == torch.float64:
-            values = self._direct(block)
-        else:
-            values = self._selected(block)
-        return values.reshape(len(self.cotangents), -1, self.shape[0], len(block)).sum(1)
+            return self._expanded(block)
+        return self._direct(block) if self.x.dtype == torch.float64 else self._selected(block)
+
+    def only(self, kept: Tensor) -> RowGroup:
+        """The group of some of its rows; only `rows` makes sense of it, since a stage may be incomplete."""
+        parts = {name: getattr(self, name)[kept] for name in ("x", "sigma", "variance", "offset", "score", "logs")}
+        return replace(self, **parts, cotangents=self.cotangents[:, kept], fixed=self.fixed[:, kept])
 
     def _exponents(self, block: Block) -> Tensor:
         """log r_i in the expanded form, (rows, points)."""
-        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        own, x = self._scaled
         lengths = torch.addcmul(own, 1 / self.variance, block.squares, value=-0.5)
-        return lengths.addmm_(self.x / self.variance, block.flat.T)
+        return lengths.addmm_(x, block.flat.T)
+
+    @cached_property
+    def _scaled(self) -> tuple[Tensor, Tensor]:
+        """What an exponent owes to the row alone, (rows, 1), and x/τ²: once for all blocks."""
+        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        return own, self.x / self.variance
+
+    @cached_property
+    def _slopes(self) -> tuple[Tensor, Tensor]:
+        """−(s + x/τ²)·μ and μ/τ², functionals and rows flattened."""
+        return -self.fixed.flatten(0, 1), (self.cotangents / self.variance).flatten(0, 1)
 
     def _along(self, block: Block) -> Tensor:
         """(s_i − s)·μ, (F, rows, points)."""
-        scaled = (self.cotangents / self.variance).flatten(0, 1)
-        return torch.addmm(-self.fixed.flatten(0, 1), scaled, block.flat.T).reshape(
-            len(self.cotangents), -1, len(block)
-        )
+        fixed, scaled = self._slopes
+        return torch.addmm(fixed, scaled, block.flat.T).reshape(len(self.cotangents), -1, len(block))
 
     def _expanded(self, block: Block) -> Tensor:
         return self._along(block).mul_(kernel(self._exponents(block)))

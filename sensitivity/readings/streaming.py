@@ -10,12 +10,13 @@ in host memory while the states are on a GPU: blocks then go there one by one, b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sensitivity.measures.points import Points
-from sensitivity.readings.adjoint import Pairing, Record
+from sensitivity.readings.adjoint import Pairing
 from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.sampler.local_maps import Laws
 
@@ -23,16 +24,63 @@ from sensitivity.sampler.local_maps import Laws
 NOTHING = 1e30
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """All stages of the adjoint of some latents: what the influence of a point depends on, and nothing else.
+
+    Attributes:
+        x: stage inputs, (stages, batch, *shape).
+        sigma: their levels σ, (stages,).
+        running: which samples took the step, (stages, batch).
+        logs: log p_b,σ(x) in nats for each law b of the drift, (laws, stages, batch).
+        scores: s_b(x), (laws, stages, batch, *shape).
+        cotangents: μ, (F, stages, batch, *shape).
+        shares: c_b, the parts of the laws in the drift.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    running: Tensor
+    logs: Tensor
+    scores: Tensor
+    cotangents: Tensor
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, laws: Laws, pairings: Sequence[Pairing]) -> Recorded:
+        """The stages of a backward pass, in its order.
+
+        Raises:
+            ValueError: where the log density of the base law was not carried along the path.
+        """
+        laws.cost.sources += len(pairings) * len(laws.laws)
+        records = [p.record for p in pairings]
+        if any(record.logs is None for record in records):
+            raise ValueError("the log density of the base law was not carried along the path; give an anchor.")
+        count = laws.samplers
+        logs = torch.stack([r.logs[:count] for r in records if r.logs is not None], 1)
+        return cls(
+            torch.stack([r.x for r in records]),
+            torch.stack([r.sigma for r in records]),
+            torch.stack([r.running for r in records]),
+            logs,
+            torch.stack([torch.stack(p.scores[:count]) for p in pairings], 1),
+            torch.stack([p.cotangents for p in pairings], 1),
+            tuple(law.share for law in laws.laws[:count]),
+        )
+
+    def stages(self) -> list[Stages]:
+        """The stages as each law of the drift sees them, not settled."""
+        logs = torch.where(self.running, self.logs, NOTHING)
+        parts = zip(self.scores, logs, strict=True)
+        return [Stages(self.x, self.sigma, score, own, self.cotangents) for score, own in parts]
+
+
 def paired(
-    laws: Laws,
-    pairings: Sequence[Pairing],
-    points: Points,
-    rates: Sequence[Tensor | None],
-    top_k: int | None,
+    recorded: Recorded, points: Points, rates: Sequence[Tensor | None], top_k: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """Values (F, batch, N), or the k largest with their indices."""
-    laws.cost.sources += len(pairings) * len(laws.laws)
-    stages = [_stages(b, pairings) for b in range(laws.samplers)]
+    stages = recorded.stages()
     farthest = float(points.squares.max()) ** 0.5
     for one in stages:
         one.settle(points.bandwidth, farthest)
@@ -45,36 +93,21 @@ def paired(
         here = slice(first, first + len(rows))
         block = Block(rows, points.bandwidth, squares[here])
         total = rows.new_zeros(stages[0].functionals, stages[0].batch, len(rows))
-        for law, one, rate in zip(laws.laws, stages, rates, strict=False):
+        for share, one, rate in zip(recorded.shares, stages, rates, strict=False):
             values = one.against(block)
-            total = torch.add(total, values if rate is None else values * rate[here], alpha=law.share)
+            total = torch.add(total, values if rate is None else values * rate[here], alpha=share)
         if top_k is None:
             found.append(total)
         else:
-            best = _merged(best, total, first, top_k)
+            best = largest(best, total, first, top_k)
         first = here.stop
     return best if best is not None else (torch.cat(found, -1), None)
 
 
-def _merged(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:
+def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest |value| with their indices, of those so far and of values that begin at point `first`."""
     indices = torch.arange(first, first + values.shape[-1], device=values.device).expand(values.shape)
     if best is not None:
         values, indices = torch.cat([best[0], values], -1), torch.cat([best[1], indices], -1)
     chosen = values.abs().topk(min(k, values.shape[-1]), -1).indices
     return values.gather(-1, chosen), indices.gather(-1, chosen)
-
-
-def _stages(b: int, pairings: Sequence[Pairing]) -> Stages:
-    return Stages(
-        torch.stack([p.record.x for p in pairings]),
-        torch.stack([p.record.sigma for p in pairings]),
-        torch.stack([p.scores[b] for p in pairings]),
-        torch.stack([_logs(p.record, b) for p in pairings]),
-        torch.stack([p.cotangents for p in pairings], 1),
-    )
-
-
-def _logs(record: Record, b: int) -> Tensor:
-    if record.logs is None:
-        raise ValueError("the log density of the base law was not carried along the path; give an anchor.")
-    return torch.where(record.running, record.logs[b], NOTHING)

@@ -28,8 +28,9 @@ __all__ = ["ROOMS", "WAY", "arrows", "depth", "folders", "imported", "loops", "p
 
 ROOMS = ("oracles", "sensitivity", "studies")
 WAY = (
-    *("_checks", "_callables", "grid", "noise", "scores", "jacobians", "measures", "perturbations", "sampler"),
-    *("densities", "responses", "readings", "functionals", "adapters", "capabilities"),
+    *("_checks", "_callables", "grid", "noise", "scores", "jacobians", "sources", "measures"),
+    *("perturbations", "sampler"),
+    *("densities", "responses", "readings", "recordings", "functionals", "adapters", "capabilities"),
 )
 """The order of the data's way through the engine: a family imports those before it."""
 

@@ -45,7 +45,11 @@ def test_the_import_rule_sees_a_planted_import():
 
 @pytest.mark.parametrize(
     ("package", "heavy"),
-    [("oracles", ["torch", "jax"]), ("sensitivity", ["pandas", "distributed", "matplotlib"]), ("studies", ["torch"])],
+    [
+        ("oracles", ["torch", "jax"]),
+        ("sensitivity", ["pandas", "distributed", "matplotlib", "safetensors", "pyarrow"]),
+        ("studies", ["torch"]),
+    ],
 )
 def test_importing_a_room_is_light(package, heavy):
     """Assert that a fresh interpreter loads none of the heavy packages with it."""
@@ -84,6 +88,11 @@ PARAMETERS = {
     "sensitivity.score_derivative": "score x sigma perturbation",
     "sensitivity.sample_sensitivity": "score latents perturbation grid",
     "sensitivity.influence": "score latents functional points grid",
+    "sensitivity.record": "score latents functionals grid",
+    "sensitivity.Recording.influence": "self points top_k groups client",
+    "sensitivity.Recording.save": "self path",
+    "sensitivity.Recording.load": "path",
+    "sensitivity.gallery": "influence data path",
     "sensitivity.resample": "score latents perturbation eta grid",
     "studies.verify": "estimator task",
 }

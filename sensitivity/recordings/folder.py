@@ -1,0 +1,126 @@
+"""Answers kept in a folder: one file a shard, written beside its place and renamed, with checksum and provenance.
+
+A file is a line of JSON (SHA-256 of the rest, what the answer was made from), then NumPy's format for arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensitivity.recordings.answers import Answer
+
+SUFFIX = ".answer"
+_counter = itertools.count()
+
+
+class Folder:
+    """Finished shards of one question to one recording.
+
+    Args:
+        path: the folder, made where it is not there.
+        key: what question and recording are, in JSON; a folder of another key is refused.
+
+    Raises:
+        ValueError: for a folder that cannot be used or holds something else.
+    """
+
+    def __init__(self, path: Any, key: dict[str, Any]) -> None:
+        self.path, self._key = Path(path), key
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
+        except OSError as error:
+            raise ValueError(
+                f"folder={self.path} cannot be used ({error.strerror}): give a writable folder."
+            ) from error
+
+    def _claim(self) -> None:
+        """Say what the folder is for, or see that it says the same."""
+        own = self.path / "question.json"
+        if not own.exists():
+            replace(own, (json.dumps(self._key, indent=1) + "\n").encode())
+        try:
+            stored = json.loads(own.read_text(encoding="utf-8"))
+        except ValueError:
+            stored = {}
+        if stored != self._key:
+            other = next((k for k in self._key if stored.get(k) != self._key[k]), "question")
+            raise ValueError(f"folder={self.path} holds answers made from another {other}: give another folder.")
+
+    def file(self, shard: int) -> Path:
+        """Where the answer of a shard is kept."""
+        return self.path / f"shard-{shard:06d}{SUFFIX}"
+
+    def write(self, shard: int, answer: Answer, made_from: dict[str, Any]) -> None:
+        """Keep an answer."""
+        body = packed(answer)
+        head = {"sha256": hashlib.sha256(body).hexdigest(), "shard": shard, **made_from, **self._key}
+        replace(self.file(shard), json.dumps(head).encode() + b"\n" + body)
+
+    def read(self, shard: int, fingerprint: str) -> Answer | None:
+        """The answer of a shard; None where there is none or the file is damaged, and it is to be made again.
+
+        Raises:
+            ValueError: where the shard's data have changed since.
+        """
+        try:
+            head, body = self.file(shard).read_bytes().split(b"\n", 1)
+            meant = json.loads(head)
+        except (OSError, ValueError):
+            return None
+        if hashlib.sha256(body).hexdigest() != meant.get("sha256"):
+            return None
+        if meant.get("data") != fingerprint:
+            raise ValueError(
+                f"{meant.get('name')} has changed since its answer was kept: restore the data, or delete "
+                f"{self.file(shard)} to ask it again."
+            )
+        return unpacked(body)
+
+
+def packed(answer: Answer) -> bytes:
+    """An answer as bytes."""
+    arrays = {"values": answer.values, "bound": answer.bound, "skipped": answer.skipped}
+    if answer.indices is not None:
+        arrays["indices"] = answer.indices
+    for k, name in enumerate(answer.sums):
+        arrays |= {f"sum{k}": answer.sums[name], f"loss{k}": answer.losses[name]}
+    plain = {"points": answer.points, "bytes": answer.bytes, "names": [_plain(name) for name in answer.sums]}
+    file = io.BytesIO()
+    np.savez(file, plain=np.array(json.dumps(plain)), **{k: v.cpu().numpy() for k, v in arrays.items()})
+    return file.getvalue()
+
+
+def unpacked(body: bytes) -> Answer:
+    """The answer of `packed` bytes."""
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        plain = json.loads(str(stored["plain"]))
+        arrays = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "plain"}
+    sums, losses = ({n: arrays[f"{role}{k}"] for k, n in enumerate(plain["names"])} for role in ("sum", "loss"))
+    values, indices, bound, skipped = (arrays.get(n) for n in ("values", "indices", "bound", "skipped"))
+    return Answer(values, indices, bound, skipped, plain["points"], plain["bytes"], sums, losses)  # type: ignore[arg-type]
+
+
+def _plain(name: Any) -> Any:
+    """A group's name as JSON knows it."""
+    return name.item() if hasattr(name, "item") else name
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

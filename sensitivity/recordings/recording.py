@@ -1,0 +1,510 @@
+"""The adjoint of some samples, kept: recorded once beside the network, asked of any data afterwards.
+
+Given the stages (x, μ, log p, σ, s) the influence of a point depends on nothing else: the network is not needed, and
+points may be anywhere and come in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sensitivity._callables import modules_of, outside_inference_mode
+from sensitivity._checks import at_least_single, check_finite, check_positive_number, check_same_home, check_states
+from sensitivity.grid import Grid
+from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.measures.points import Points
+from sensitivity.perturbations.contamination import Toward
+from sensitivity.readings.influences import (
+    Functional,
+    Influence,
+    check_products,
+    check_top,
+    joined,
+    listed,
+    passages,
+    rates_of,
+    relative_of,
+)
+from sensitivity.readings.prepare import Options, prepare
+from sensitivity.readings.streaming import Recorded, paired
+from sensitivity.recordings.answers import Answer, Question
+from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.reach import axes_of
+from sensitivity.recordings.run import Ran, ShardFailure, run
+from sensitivity.recordings.storage import read, write
+from sensitivity.responses import note
+from sensitivity.sampler.local_maps import Cost
+from sensitivity.sampler.outcome import Outcome, Outcomes
+from sensitivity.scores.per_branch import PerBranch
+from sensitivity.scores.score import GuidedScore, Score
+from sensitivity.sources import Prepared, as_source
+from sensitivity.sources.arrays import digest
+from sensitivity.sources.source import SHARD
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chunk of latents: its stages, and what an `Influence` says of its samples beside values."""
+
+    stages: Recorded
+    samples: Tensor
+    functional: Tensor
+    log_density: Tensor | None
+    log_density_error: Tensor | None
+    grid_error: Tensor | None
+    codes: Tensor
+    levels: Tensor
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All stages of the adjoint of a batch of samples; made by `record`.
+
+    Attributes:
+        parts: the chunks of latents.
+        several: whether a sequence of functionals was given, so that values have an axis for them.
+        made_from: grid, solver, seed, trace, digests of latents and network, names of functionals, versions, cost.
+    """
+
+    parts: tuple[Part, ...]
+    several: bool
+    made_from: Mapping[str, Any]
+
+    @property
+    def samples(self) -> Tensor:
+        """x(σ_min), (batch, *shape)."""
+        return torch.cat([part.samples for part in self.parts])
+
+    @property
+    def functional(self) -> Tensor:
+        """φ(x_b), (F, batch)."""
+        return torch.cat([part.functional for part in self.parts], 1)
+
+    @property
+    def cost(self) -> Cost:
+        """What recording asked of the network, per sample."""
+        return Cost(**self.made_from["cost"])
+
+    @property
+    def outcome(self) -> Outcomes:
+        """How each sample ended."""
+        found = Outcomes.join([Outcomes(part.codes, part.levels) for part in self.parts])
+        return replace(found, note=str(self.made_from["note"]))
+
+    @property
+    def grid(self) -> Grid:
+        """The levels of the path."""
+        return Grid.from_levels(self.made_from["levels"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all its numbers."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.tensors().items()):
+            found.update(f"{name}:{digest(value)}".encode())
+        return found.hexdigest()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, as `save` writes it."""
+        found = {}
+        for k, part in enumerate(self.parts):
+            for owner, prefix in ((part.stages, f"{k}.stages"), (part, f"{k}")):
+                for one in fields(owner):
+                    value = getattr(owner, one.name)
+                    if isinstance(value, Tensor):
+                        found[f"{prefix}.{one.name}"] = value.detach().contiguous()
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, whole or not at all, with all that is known of its making.
+
+        Raises:
+            ImportError: without the package safetensors. ValueError: for a path that cannot be written.
+        """
+        shares = [list(part.stages.shares) for part in self.parts]
+        about = {"made_from": dict(self.made_from), "several": self.several, "shares": shares, "digest": self.digest}
+        write(path, self.tensors(), json.dumps(about))
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Recording:
+        """Read what `save` wrote, and see that every number is as it was.
+
+        Raises:
+            ImportError: without the package safetensors. ValueError: for a file that is missing, damaged or none.
+        """
+        tensors, text = read(path, device)
+        try:
+            about = json.loads(text)
+            parts = tuple(_part(tensors, k, tuple(shares)) for k, shares in enumerate(about["shares"]))
+            found = cls(parts, about["several"], about["made_from"])
+            meant = about["digest"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"path={path} is no recording: give a file that Recording.save wrote.") from error
+        if found.digest != meant:
+            raise ValueError(
+                f"path={path} has changed since it was written: its numbers have another SHA-256; record anew."
+            )
+        return found
+
+    def influence(
+        self,
+        points: Any,
+        top_k: int | None = None,
+        groups: Any = None,
+        client: Any = None,
+        *,
+        rates: Any = None,
+        bandwidth: float = 0.0,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        encoder: Callable[[Tensor], Tensor] | None = None,
+        encoder_batch: int = 256,
+        column: Any = None,
+        shard_rows: int = SHARD,
+        prune: float | None = None,
+        folder: str | Path | None = None,
+        incomplete: bool = False,
+        progress: Any = False,
+    ) -> Influence:
+        """The derivative of the functionals toward each of N points, wherever these lie, in one pass over them.
+
+        Memory is bounded by a shard and, with `top_k` or `groups`, does not grow with N. A tensor without further
+        arguments gives the values of `influence` to the last bit, everything else to rounding.
+
+        Args:
+            points: a `Points`; a tensor (N, *shape); a NumPy array or memory map; a path or list of paths to `.npy`,
+                `.safetensors` or `.parquet` shards; a torch `Dataset` or `DataLoader`; a table of Hugging Face
+                `datasets`; a `sensitivity.sources.PointSource`.
+            top_k: keep only the k points of largest |value| for each functional and sample.
+            groups: one label a point, (N,), or the name of a field of the data set: Σ values for each label. The full
+                matrix is then not kept; give `top_k` for the leading points beside the sums.
+            client: a `dask.distributed.Client` whose workers read the shards; they need the same paths.
+            rates: as for `influence`.
+            bandwidth: b of the points, see `Points`; a `Points` brings its own.
+            transform: what makes states of stored rows, such as `sensitivity.sources.Affine(2 / 255, -1.0)` for
+                bytes; needed for integers. It gives the dtype of the latents.
+            encoder: what follows the transform, by batches of `encoder_batch`: an autoencoder's encoder.
+            column: where points lie in a table, a file with several tensors, or an item of a data set.
+            shard_rows: points of a shard; a Parquet file is cut at its row groups.
+            prune: what every single value may lose; points that provably cannot matter to a stage are then left out of
+                it, and `bound` of the result says how much any value may have lost (never above `prune`).
+            folder: where answers of finished shards are kept, each written at once with a checksum; a run that was
+                killed goes on from there. It belongs to one recording and one question.
+            incomplete: return the result of all other shards where some failed; its outcome's note names them.
+            progress: True for a line on standard error, or a function of (points done, of, a second, seconds left).
+
+        Raises:
+            ValueError, TypeError: for arguments that do not fit, with the remedy.
+            ShardFailure: after all other shards are done, where some could not be used; it names them.
+
+        Example:
+            >>> from sensitivity import Mixture
+            >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
+            >>> right_of = lambda x: x[:, 0]
+            >>> kept = record(base.score, torch.zeros(1, 1), right_of, Grid(10.0, 0.1, 20), anchor=base)
+            >>> found = kept.influence(torch.tensor([[-1.0], [1.0], [1.5]]), top_k=1, groups=["left", "right", "right"])
+            >>> found.group_names, bool(found.groups[0, 0] < 0 < found.groups[0, 1])
+            (('left', 'right'), True)
+        """
+        check_top(top_k)
+        wished = [groups, client, transform, encoder, column, prune, folder]
+        plain = isinstance(points, Tensor | Points) and all(value is None for value in wished)
+        if plain and shard_rows == SHARD and progress is False:
+            check_positive_number(bandwidth, "bandwidth", zero=True)
+            return self._at_once(points, top_k, rates, bandwidth)
+        if isinstance(points, Points):
+            points, bandwidth = points.data, points.bandwidth
+        source = as_source(points, shard_rows=shard_rows, column=column)
+        data = Prepared(source, self.samples[:0], transform, encoder, encoder_batch)
+        question = self._question(data, top_k, groups, rates, bandwidth, prune)
+        key = {"recording": self.digest, "question": _said(question, data)}
+        kept = None if folder is None else Folder(folder, key)
+        ran = run([part.stages for part in self.parts], data, question, client, kept, progress)
+        if ran.answer is None or (ran.failures and not incomplete):
+            raise ShardFailure(ran.failures, len(source.sizes), kept is not None)
+        return self._result(ran, ran.answer, data, question)
+
+    def self_influence(self, points: Tensor, *, bandwidth: float = 0.0) -> Tensor:
+        """The influence of point b on sample b alone, (batch,) or (F, batch), without the matrix.
+
+        Args:
+            points: one point a sample, like the samples: what each was made to resemble, or the sample itself.
+            bandwidth: b of the points.
+
+        Raises:
+            ValueError, TypeError: for points that do not match the samples; under guidance, where rates decide.
+        """
+        check_states(points, "points")
+        if points.shape != self.samples.shape:
+            raise ValueError(
+                f"points has shape {tuple(points.shape)}, but the samples have {tuple(self.samples.shape)}: give one "
+                "point for each sample."
+            )
+        check_same_home(points, self.samples, "points", "the samples")
+        check_finite(points, "points")
+        variance = check_positive_number(bandwidth, "bandwidth", zero=True) ** 2
+        if len(self.parts[0].stages.shares) > 1:
+            raise ValueError("self_influence has no rates, which guidance needs: use influence with rates=PerBranch.")
+        rows = points.split([len(part.samples) for part in self.parts])
+        values = torch.cat([_own(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
+        return values if self.several else values[0]
+
+    def _at_once(self, points: Tensor | Points, top_k: int | None, rates: Any, bandwidth: float) -> Influence:
+        """All points in memory, as `influence` meets them."""
+        data = points if isinstance(points, Points) else Points(points, bandwidth=bandwidth)
+        like = self.parts[0].samples
+        if data.shape != tuple(like.shape[1:]):
+            raise ValueError(
+                f"points have shape {data.shape}, but the recording is of shape {tuple(like.shape[1:])}: give points "
+                "of that shape."
+            )
+        check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
+        speeds = rates_of(rates, self._guided, len(data), like)
+        parts = []
+        for part in self.parts:
+            values, indices = paired(part.stages, data, speeds, top_k)
+            parts.append(self._influence(part, values, indices))
+        return self._labelled(joined(parts, self.several))
+
+    def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
+        silent = (values == 0).all(-1).all(0).cpu()
+        if bound is not None:
+            silent = silent & (bound == 0).all(0).cpu()
+        new = silent & (part.codes == Outcome.FINISHED.value)
+        codes = part.codes.masked_fill(new, Outcome.NO_POINT_NEAR.value)
+        outcome = Outcomes(codes, part.levels.masked_fill(new, self.grid.sigma_min))
+        logs = part.log_density, part.log_density_error, part.grid_error
+        relative = relative_of(part.samples, *logs[1:], len(part.stages.shares))
+        return Influence(values, indices, part.samples, part.functional, *logs, outcome, self.cost, relative)
+
+    def _labelled(self, result: Influence) -> Influence:
+        return replace(result, outcome=replace(result.outcome, note=str(self.made_from["note"])))
+
+    @property
+    def _guided(self) -> bool:
+        return len(self.parts[0].stages.shares) > 1
+
+    def _question(
+        self, data: Prepared, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
+    ) -> Question:
+        check_positive_number(bandwidth, "bandwidth", zero=True)
+        if prune is not None:
+            check_positive_number(prune, "prune")
+        count = len(data.source)
+        labels = groups if groups is None or isinstance(groups, str) else _labels(groups, count)
+        speeds = tuple(rates_of(rates, self._guided, count, self.samples))
+        # With sums asked for and no list, one leading point stands for the matrix.
+        keep = 1 if groups is not None and top_k is None else top_k
+        axes = None if prune is None else axes_of(data.read(0)[0])
+        return Question(keep, bandwidth, prune, axes, speeds, labels)
+
+    def _result(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> Influence:
+        home = self.samples.device
+        sizes = [len(part.samples) for part in self.parts]
+        bound = found.bound.to(home) if question.prune is not None else None
+        split = zip(
+            self.parts,
+            found.values.to(home).split(sizes, 1),
+            [None] * len(sizes) if found.indices is None else found.indices.to(home).split(sizes, 1),
+            [None] * len(sizes) if bound is None else bound.split(sizes, 1),
+            strict=True,
+        )
+        result = self._labelled(joined([self._influence(*pieces) for pieces in split], self.several))
+        names = tuple(sorted(found.sums, key=lambda name: (str(type(name)), name)))
+        sums, losses = (
+            torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
+            for part in (found.sums, found.losses)
+        )
+        one = slice(None) if self.several else 0
+        return replace(
+            result,
+            bound=None if bound is None else _upward(bound, self.samples)[one],
+            groups=None if sums is None else sums[one],
+            group_bound=None if losses is None or bound is None else losses[one],
+            group_names=names,
+            outcome=replace(result.outcome, note=_note(result.outcome.note, ran, len(data.source.sizes))),
+            provenance=self._provenance(ran, found, data, question),
+        )
+
+    def _provenance(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> dict[str, Any]:
+        pruned = {}
+        if question.prune is not None:
+            share = found.skipped / (found.points * len(self.samples))
+            pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self.parts[0].stages.sigma, share, strict=True)}
+        return {
+            "recording": self.digest,
+            "made_from": dict(self.made_from),
+            "question": _said(question, data),
+            "points": found.points,
+            "of": len(data.source),
+            "shards": len(data.source.sizes),
+            "bytes_read": found.bytes,
+            "reused": ran.reused,
+            "failures": ran.failures,
+            "pruned": pruned,
+            "seconds": ran.seconds,
+        }
+
+
+@outside_inference_mode
+def record(
+    score: Score,
+    latents: Tensor,
+    functionals: Functional | Sequence[Functional],
+    grid: Grid,
+    *,
+    anchor: Any = None,
+    trace: str = "auto",
+    probes: int | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+    solver: Any = "heun",
+    denoise: bool = False,
+    chunk_size: int | None = None,
+    products: str = "auto",
+    control: GaussianAnchor | None = None,
+) -> Recording:
+    """Sample, take the gradients of functionals, go back through the transposed sampler, and keep every stage.
+
+    `record(...).influence(points)` is `influence(score, latents, functionals, points, grid, ...)`, to the last bit; the
+    recording can be saved, and asked about data that are too large for memory. It holds (3 + F) numbers for each
+    entry, stage and sample: 40 stages of 32 images of 784 entries are 16 MB in single precision.
+
+    Args:
+        score, latents, functionals, grid: as for `influence`; at least one latent.
+        anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
+            `sample_sensitivity`. The response is that of the population, which needs nothing but the stages.
+
+    Raises:
+        ValueError, TypeError: as `influence` does.
+
+    Example:
+        >>> from sensitivity import Mixture
+        >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
+        >>> kept = record(base.score, torch.zeros(4, 1), lambda x: x[:, 0], Grid(10.0, 0.1, 20), anchor=base)
+        >>> kept.samples.shape, kept.made_from["solver"]
+        (torch.Size([4, 1]), 'heun')
+    """
+    check_products(products)
+    wanted = listed(functionals)
+    check_states(latents, "latents")
+    if not len(latents):
+        raise ValueError("latents is empty: give at least one latent to record.")
+    shape = at_least_single(latents[:0]).new_zeros(1, *latents.shape[1:])
+    change: Any = Toward(Points(shape))  # stands for any points: only that a density is needed matters
+    if isinstance(score, GuidedScore):
+        change = PerBranch(change, change)
+    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
+    # What the seed is, before a generator moves on.
+    drawn = seed if generator is None else int(generator.initial_seed())
+    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
+    parts, cost = [], Cost()
+    for passage in passages(work, wanted, chunk_size):
+        stages = Recorded.of(passage.work.laws, list(passage.pairings))
+        outcome, cost = passage.watch.read(), passage.work.laws.cost if not parts else cost
+        own = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
+        parts.append(Part(stages, *own))
+    made = {
+        "levels": work.grid.levels.tolist(),
+        "solver": solver if isinstance(solver, str) else repr(solver),
+        "trace": trace,
+        "probes": probes,
+        "seed": drawn,
+        "denoise": denoise,
+        "products": products,
+        "functionals": [_name(f) for f in wanted],
+        "score": _name(score),
+        "networks": [_network(m) for m in modules_of(score)],
+        "anchor": type(anchor).__name__,
+        "latents": digest(latents),
+        "cost": vars(cost).copy(),
+        "note": note(score),
+        "versions": {"torch": torch.__version__, "python": platform.python_version(), "recording": 1},
+    }
+    return Recording(tuple(parts), isinstance(functionals, Sequence), made)
+
+
+def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> Part:
+    names = [f.name for f in fields(Recorded) if f.name != "shares"]
+    stages = Recorded(**{name: tensors[f"{k}.stages.{name}"] for name in names}, shares=shares)
+    optional = ("log_density", "log_density_error", "grid_error")
+    rest = {f.name: tensors[f"{k}.{f.name}"] for f in fields(Part) if f.name not in ("stages", *optional)}
+    rest |= {"codes": rest["codes"].cpu(), "levels": rest["levels"].cpu()}
+    return Part(stages, **rest, **{name: tensors.get(f"{k}.{name}") for name in optional})  # type: ignore[arg-type]
+
+
+def _own(stages: Recorded, points: Tensor, extra: float) -> Tensor:
+    """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision."""
+    total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
+    y, dimension = points.flatten(1).double(), points[0].numel()
+    for j, sigma in enumerate(stages.sigma.double()):
+        tau2 = sigma**2 + extra
+        gap = y - stages.x[j].flatten(1).double()
+        log_ratio = -0.5 * gap.square().sum(1) / tau2 - 0.5 * dimension * (2 * torch.pi * tau2).log()
+        ratio = torch.where(stages.running[j], (log_ratio - stages.logs[0, j]).exp(), 0.0)
+        slope = (gap / tau2 - stages.scores[0, j].flatten(1)) * ratio[:, None]
+        total += (slope * stages.cotangents[:, j].flatten(2)).sum(-1)
+    return total.to(points)
+
+
+def _labels(groups: Any, count: int) -> list[Any]:
+    values = groups.tolist() if hasattr(groups, "tolist") else groups
+    if not isinstance(values, Sequence) or any(isinstance(v, list | dict | set) for v in values[:1]):
+        raise TypeError(f"groups is a {type(groups).__name__}: give one label a point, or the name of a field.")
+    if len(values) != count:
+        raise ValueError(f"groups has {len(values)} labels, but there are {count} points: give one label a point.")
+    if kinds := {type(v).__name__ for v in values} - {"int", "str"}:
+        raise TypeError(f"groups has labels of type {sorted(kinds)[0]}: give integers or strings.")
+    return list(values)
+
+
+def _upward(bound: Tensor, like: Tensor) -> Tensor:
+    """A bound in the dtype of the values, never below itself."""
+    rounded = bound.to(like.dtype)
+    return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
+
+
+def _said(question: Question, data: Prepared) -> dict[str, Any]:
+    """A question in JSON: what answers in a folder must have been made for."""
+    labels = question.labels
+    marks = [None if r is None else digest(r) for r in question.rates]
+    named = labels if labels is None or isinstance(labels, str) else hashlib.sha256(repr(labels).encode()).hexdigest()
+    plain = {"top_k": question.top_k, "bandwidth": question.bandwidth, "prune": question.prune}
+    functions = {"transform": _name(data.transform), "encoder": _name(data.encoder)}
+    return plain | {"rates": marks, "groups": named, "points": len(data.source)} | functions
+
+
+def _note(before: str, ran: Ran, total: int) -> str:
+    if not ran.failures:
+        return before
+    failed = " ".join(ran.failures.values())
+    return f"{before} {len(ran.failures)} of {total} shards failed and are left out: {failed}".strip()
+
+
+def _name(function: Any) -> str:
+    """A callable in words that stay the same from run to run; a network with the digest of its parameters."""
+    if function is None:
+        return "none"
+    if isinstance(function, nn.Module):
+        return _network(function)
+    words = getattr(function, "__qualname__", None)
+    if words is not None:
+        return f"{getattr(function, '__module__', '')}.{words}"
+    text = repr(function)
+    return type(function).__name__ if " at 0x" in text else text
+
+
+def _network(module: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(f"{name}:{digest(value) if isinstance(value, Tensor) else value}".encode())
+    return f"{type(module).__name__}:{found.hexdigest()[:16]}"

@@ -1,0 +1,197 @@
+"""Through all shards: in this process or on Dask, keeping what is done, naming what failed, saying how far it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sensitivity.readings.streaming import Recorded
+from sensitivity.recordings.answers import Answer, Merger, Question
+from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.shards import answer
+from sensitivity.sources import Prepared
+from sensitivity.sources.files import needed
+
+Report = Callable[[int, int, float, float], Any]
+
+
+class ShardFailure(RuntimeError):
+    """Some shards could not be used; all others were, and are kept where there is a folder.
+
+    Attributes:
+        failures: the sentence of each failed shard, by its number.
+    """
+
+    def __init__(self, failures: dict[int, str], total: int, kept: bool) -> None:
+        self.failures = failures
+        first = next(iter(failures.values())).rstrip(".")
+        after = "the others are kept in the folder" if kept else "with folder= the others would be kept"
+        number = f"{len(failures)} of {total} shards failed ({after})"
+        super().__init__(f"{number}: {first}; incomplete=True gives the result of the others.")
+
+    def __reduce__(self) -> Any:
+        return (_again, (self.failures, str(self)))
+
+
+def _again(failures: dict[int, str], words: str) -> ShardFailure:
+    error = ShardFailure.__new__(ShardFailure, words)
+    RuntimeError.__init__(error, words)
+    error.failures = failures
+    return error
+
+
+@dataclass
+class Ran:
+    """What came of a run.
+
+    Attributes:
+        answer: of all shards that did not fail.
+        failures: sentences of those that did.
+        reused: how many answers the folder had already.
+        seconds: how long it took.
+    """
+
+    answer: Answer | None
+    failures: dict[int, str]
+    reused: int
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """How far a run is: points done, of how many, points a second, seconds left.
+
+    Attributes:
+        total: number of points.
+        report: None for silence, or what is called with (done, total, rate, remaining).
+    """
+
+    total: int
+    report: Report | None
+    done: int = 0
+    fresh: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(cls, total: int, asked: Any) -> Progress:
+        """`progress=` as it was given: False, True, or a function."""
+        if not isinstance(asked, bool) and not callable(asked):
+            raise TypeError(f"progress={asked!r} is a {type(asked).__name__}: give True, False or a function.")
+        return cls(total, asked if callable(asked) else printed if asked else None)
+
+    def add(self, points: int, reused: bool) -> None:
+        """Some points are done; the rate is that of points that were computed."""
+        self.done, self.fresh = self.done + points, self.fresh + (0 if reused else points)
+        if self.report is not None:
+            rate = self.fresh / max(time.perf_counter() - self.start, 1e-9)
+            self.report(self.done, self.total, rate, (self.total - self.done) / rate if rate else 0.0)
+
+
+def printed(done: int, total: int, rate: float, remaining: float) -> None:
+    """One line on standard error, written over itself."""
+    end = "\n" if done >= total else ""
+    print(
+        f"\r{done} of {total} points, {rate:.0f} a second, {remaining:.0f} s left ",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def run(
+    parts: Sequence[Recorded], data: Prepared, question: Question, client: Any, folder: Folder | None, progress: Any
+) -> Ran:
+    """Ask every shard.
+
+    Raises:
+        TypeError, ImportError: for a client that is none.
+    """
+    if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
+        raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
+    source, begun = data.source, time.perf_counter()
+    merger, told = Merger(question.top_k, list(range(len(source.sizes)))), Progress.of(len(source), progress)
+    failures: dict[int, str] = {}
+    waiting, reused = [], 0
+    for shard in range(len(source.sizes)):
+        try:
+            stored = None if folder is None else folder.read(shard, source.fingerprint(shard))
+        except (ValueError, OSError) as error:
+            failures[shard], stored = str(error), None
+            merger.add(shard, None)
+            told.add(source.sizes[shard], True)
+            continue
+        if stored is None:
+            waiting.append(shard)
+            continue
+        reused += 1
+        merger.add(shard, stored)
+        told.add(source.sizes[shard], True)
+    mapped = _here if client is None else _on_dask
+    for shard, found in mapped(client, parts, data, question, waiting, folder):
+        if isinstance(found, str):
+            failures[shard] = found
+        merger.add(shard, None if isinstance(found, str) else found)
+        told.add(source.sizes[shard], False)
+    return Ran(merger.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
+
+
+Found = Iterator[tuple[int, Answer | str]]
+
+
+def _here(
+    client: None,
+    parts: Sequence[Recorded],
+    data: Prepared,
+    question: Question,
+    shards: list[int],
+    folder: Folder | None,
+) -> Found:
+    for shard in shards:
+        yield shard, tried(parts, data, shard, _part(question, data, shard), folder)
+
+
+def _on_dask(
+    client: Any, parts: Sequence[Recorded], data: Prepared, question: Question, shards: list[int], folder: Folder | None
+) -> Found:
+    completed = needed("distributed", "runs on a Dask client").as_completed
+    # The recording goes to every worker once, not with every shard.
+    common = client.scatter((parts, data, folder), broadcast=True)
+    futures = {
+        client.submit(_remote, common, shard, _part(question, data, shard), pure=False): shard for shard in shards
+    }
+    for future in completed(list(futures)):
+        shard = futures[future]
+        try:
+            yield shard, future.result()
+        except Exception as error:
+            # A worker that died, or a client that lost its cluster.
+            yield shard, f"{data.source.name(shard)} was lost ({type(error).__name__}: {str(error).splitlines()[0]})."
+        future.release()
+
+
+def _part(question: Question, data: Prepared, shard: int) -> Question:
+    return question.of(data.source.starts[shard], data.source.sizes[shard])
+
+
+def _remote(common: tuple[Sequence[Recorded], Prepared, Folder | None], shard: int, question: Question) -> Answer | str:
+    parts, data, folder = common
+    return tried(parts, data, shard, question, folder)
+
+
+def tried(
+    parts: Sequence[Recorded], data: Prepared, shard: int, question: Question, folder: Folder | None
+) -> Answer | str:
+    """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
+    name = data.source.name(shard)
+    try:
+        found = answer(parts, data, shard, question)
+        if folder is not None:
+            folder.write(shard, found, {"name": name, "data": data.source.fingerprint(shard)})
+        return found
+    except Exception as error:
+        # One shard's fault, of whatever kind, is not that of the others.
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return words if name in words or "shard" in words else f"{name} failed ({type(error).__name__}: {words})."

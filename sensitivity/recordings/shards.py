@@ -1,0 +1,118 @@
+"""One shard meets all stages of all samples: its points are read once, and nothing of size batch × N is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensitivity.measures.points import BLOCK
+from sensitivity.readings.point_kernels import Block, Stages
+from sensitivity.readings.streaming import Recorded
+from sensitivity.recordings.answers import Answer, Question, kept
+from sensitivity.recordings.reach import Reduced, Rows, pruned
+from sensitivity.sources import Prepared, SourceError
+from sensitivity.sources.source import cut
+
+# Rows (stages × batch) that meet a block at once: with 2048 points, two megabytes of exponents.
+GROUP = 256
+
+
+def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Question) -> Answer:
+    """What the points of a shard say to all chunks of latents.
+
+    Raises:
+        SourceError: for a shard that cannot be used, which it names.
+    """
+    states, read = data.read(shard)
+    names, codes = _groups(data, shard, question, len(states))
+    states = states.to(data.like.device)
+    start = data.source.starts[shard]
+    found = [_met(part, states, start, question, len(names), codes) for part in parts]
+    values, bound, sums, losses = (torch.cat([f[k] for f in found], 1) for k in (0, 2, 3, 4))
+    indices = None if question.top_k is None else torch.cat([f[1] for f in found], 1)
+    skipped = torch.stack([f[5] for f in found]).sum(0)
+    by_name = [{name: part[..., k] for k, name in enumerate(names)} for part in (sums, losses)]
+    return Answer(values, indices, bound, skipped, len(states), read, *by_name)
+
+
+def _groups(data: Prepared, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
+    labels = question.labels
+    if labels is None:
+        return [], None
+    if isinstance(labels, str):
+        labels = data.source.labels(shard, labels)
+    if len(labels) != rows:
+        raise SourceError(f"{data.source.name(shard)} has {rows} points, but {len(labels)} labels: give one for each.")
+    names = list(dict.fromkeys(labels))
+    place = {name: k for k, name in enumerate(names)}
+    return names, torch.tensor([place[label] for label in labels], device=data.like.device)
+
+
+def _met(
+    part: Recorded, states: Tensor, start: int, question: Question, groups: int, codes: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Values, indices, bound, sums, losses and skipped samples × points for one chunk of latents."""
+    meeting = Meeting(part, states, question)
+    shape = (len(part.cotangents), part.x.shape[1])
+    wide = {"dtype": torch.float64, "device": states.device}
+    bound, sums = torch.zeros(shape, **wide), torch.zeros(*shape, groups, **wide)
+    losses, skipped = torch.zeros_like(sums), torch.zeros(len(part.sigma), dtype=torch.float64)
+    every = None if question.top_k is not None else states.new_zeros(*shape, len(states))
+    best: tuple[Tensor, Tensor] | None = None
+    for first, last in cut(len(states), BLOCK):
+        here, count = slice(first, last), last - first
+        values, loss, left = meeting.values(here)
+        bound, skipped = torch.maximum(bound, loss), skipped + left * count
+        if codes is not None:
+            sums.index_add_(-1, codes[here], values.double())
+            losses.index_add_(-1, codes[here], loss[..., None].expand(*shape, count).contiguous())
+        if every is not None:
+            every[..., here] = values
+        elif question.top_k is not None:
+            indices = torch.arange(start + first, start + last, device=values.device)
+            best = kept(question.top_k, best, (values, indices.expand(values.shape)))
+    found = best if best is not None else (every if every is not None else states[:0], states[:0])
+    return *found, bound, sums, losses, skipped
+
+
+class Meeting:
+    """Points and stages, settled for these points: which way each stage takes, and what may be left out."""
+
+    def __init__(self, part: Recorded, states: Tensor, question: Question) -> None:
+        self.question, self.states, self.shares = question, states, part.shares
+        self.squares = torch.linalg.vector_norm(states.flatten(1), dim=1, dtype=torch.float64).square()
+        self.stages: list[Stages] = part.stages()
+        farthest = float(self.squares.max()) ** 0.5
+        axes = question.axes
+        for one in self.stages:
+            one.settle(question.bandwidth, farthest, GROUP)
+        self.rows = [[Rows.of(g, axes) for g in one.groups] for one in self.stages] if axes is not None else []
+        self.reduced = None if axes is None else Reduced.of(states.flatten(1), self.squares, axes)
+
+    def values(self, here: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Values of a block (F, batch, points), their bound (F, batch), and the samples left out of each stage."""
+        block = Block(self.states[here], self.question.bandwidth, self.squares[here])
+        one = self.stages[0]
+        total = self.states.new_zeros(one.functionals, one.batch, len(block))
+        bound = torch.zeros(one.functionals, one.batch, dtype=torch.float64, device=total.device)
+        skipped = torch.zeros(len(one.sigma), dtype=torch.float64)
+        for law, (share, stages, rate) in enumerate(zip(self.shares, self.stages, self.question.rates, strict=True)):
+            speed = None if rate is None else rate[here]
+            found, loss, left = self._of_law(law, stages, block, share, speed, here)
+            total = torch.add(total, found if speed is None else found * speed, alpha=share)
+            bound, skipped = bound + loss, skipped + left / len(self.shares)
+        return total, bound, skipped
+
+    def _of_law(
+        self, law: int, stages: Stages, block: Block, share: float, rate: Tensor | None, here: slice
+    ) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        if self.reduced is None or self.question.prune is None:
+            return stages.against(block), 0.0, 0.0
+        weight = abs(share) * (1.0 if rate is None else float(rate.abs().max()))
+        # Every stage of every law may lose an equal part of what a value may lose.
+        limit = self.question.prune / (len(stages.sigma) * len(self.shares) * max(weight, 1e-300))
+        values, bound, skipped = pruned(stages, self.rows[law], block, self.reduced[here], limit)
+        return values, weight * bound, skipped
