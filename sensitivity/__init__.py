@@ -30,7 +30,15 @@ from sensitivity.readings.first_order import sample_sensitivity
 from sensitivity.readings.influences import Influence, influence
 from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
-from sensitivity.responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
+from sensitivity.responses import (
+    DenoisingLoss,
+    LocalResponse,
+    ParameterResponse,
+    PopulationResponse,
+    TrainingRecord,
+    UnrolledResponse,
+    recommendation,
+)
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.outcome import Outcome, Outcomes
 from sensitivity.sampler.sde import SDE
@@ -74,7 +82,9 @@ __all__ = [
     "Score",
     "Toward",
     "TrainedRatio",
+    "TrainingRecord",
     "Trajectory",
+    "UnrolledResponse",
     "VPCosine",
     "VPLinear",
     "as_score",
