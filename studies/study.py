@@ -47,6 +47,7 @@ STUDIES: dict[str, str] = {
     "cost": "studies.cost",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
+    "responses": "studies.responses",
 }
 NOWHERE = Path()
 

@@ -101,7 +101,8 @@ class Examples:
             )
         if measure.shape != self.points.shape:
             raise ValueError(
-                f"points have shape {measure.shape}, but the training data {self.points.shape}; give one like the other."
+                f"points have shape {measure.shape}, but the training data {self.points.shape}; give one like the "
+                "other."
             )
         rows = _written(measure.data.to(self.points.data))
         missing = sum(row not in self._places for row in rows)

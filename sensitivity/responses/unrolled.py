@@ -77,7 +77,7 @@ class UnrolledResponse(MovingParameters):
         ...     module = nn.Linear(1, 1)
         ...     points, passes = Points(torch.tensor([[1.0], [3.0]])), 2
         ...     def parameter_change(self, rates, moves=None):
-        ...         return torch.stack([torch.stack([torch.zeros(()), rate @ self.points.data[:, 0]]) for rate in rates])
+        ...         return torch.stack([0 * rates[:, 0], rates @ self.points.data[:, 0]], 1)
         ...     def pull(self, cotangents):
         ...         return cotangents[:, 1:] * (self.points.data[:, 0] - 2.0)
         >>> record = Mean()
@@ -92,8 +92,8 @@ class UnrolledResponse(MovingParameters):
     def __init__(self, record: TrainingRecord, *, block: int = 256):
         if isinstance(record, type) or not isinstance(record, TrainingRecord):
             raise TypeError(
-                f"record is a {record if isinstance(record, type) else type(record).__name__}; give a recorded training "
-                "run, an object with module, points, passes, parameter_change and pull."
+                f"record is a {record if isinstance(record, type) else type(record).__name__}; give a recorded "
+                "training run, an object with module, points, passes, parameter_change and pull."
             )
         self.record, self.block = record, whole(block, "block")
         self.examples = Examples(record.points, "UnrolledResponse")

@@ -120,7 +120,9 @@ class TrainingRecord:
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise StudyError(f"the record {str(path)!r} cannot be read ({error.strerror}); give a saved one.") from error
+            raise StudyError(
+                f"the record {str(path)!r} cannot be read ({error.strerror}); give a saved one."
+            ) from error
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise StudyError(f"the record {str(path)!r} is damaged or no record; record the run again.")
         size = int.from_bytes(content[32:40], "little")

@@ -106,9 +106,7 @@ class Descent:
         found: Tensor = grad(lambda v: (a * self.losses(v, draw)).mean())(theta)
         return found
 
-    def forward(
-        self, theta: Tensor, keep: int = 0, progress: Report | None = None
-    ) -> tuple[Tensor, dict[int, State]]:
+    def forward(self, theta: Tensor, keep: int = 0, progress: Report | None = None) -> tuple[Tensor, dict[int, State]]:
         """The averaged parameters that a run from θ ends with, and its states before every `keep`-th step."""
         state, average, saved, total = self.start(theta), theta, {}, self.recipe.steps
         for step in range(total):

@@ -1,0 +1,52 @@
+"""Study `responses`: which answer of a network to a change of its data is the one that training gives?
+
+Sources: Scarvelis & Solomon 2025, arXiv 2509.23092 (the population's answer); Koh & Liang 2017, arXiv 1703.04730, and
+Mlodozeniec et al. 2024, arXiv 2410.13850 (parameters); Kamb & Ganguli 2024, arXiv 2412.20292 (patches); Ilyas &
+Engstrom 2025, arXiv 2504.16430 (the derivative of the run).
+
+Protocol
+--------
+Fixed before any result; amendments, if any, are listed below.
+
+- Data: digits 8×8, MNIST subset averaged to 14×14, Fashion-MNIST averaged to 14×14 (optional: a row says so where it
+  is not installed); a tenth is held out.
+- Networks: residual multilayer perceptrons of three layers and a convolutional U-Net; EDM weighting, noise levels
+  log-normal (−0.5, 1.5), Adam with a floor ε₀ = 1e-6 under the root (the derivative of a convolutional run is then
+  the same in single and in double precision to 2e-6, and to 3e-3 without it).
+- Changes, the same for all: class 3 gets η = .1 more mass; class 3 is removed; one image of class 3 gets η = .02;
+  class 3 is blurred by half.
+- Truths. (a) *exact*: a network that is trained exactly, by a solve at each noise level (`oracles.features`): the
+  derivative of its samples in η, by a solver of high order. (b) *run*: the derivative of the samples along the
+  derivative of the training run itself, network by network. (c) *scratch* and *finetune*: P pairs of networks, one
+  trained on the base and one on the changed data, from the same parameters, in the same order and with the same noise
+  (the change multiplies the losses of drawn data); fine-tuning takes a quarter of the steps from the base network, the
+  control goes on with the base data. The changes of P pairs are averaged, and so are the predictions from the P base
+  networks.
+- Responses: `population` (log density along the flow: exact trace at d = 64, random probes above), `kernel` (log ratio
+  of two kernel densities of the bandwidth of highest held-out likelihood), `local` (patches calibrated by the
+  network's own denoiser), `parameters` (Gauss–Newton by conjugate gradients, damping by the package's rule), `unrolled`
+  (the derivative of the run; for fine-tuning that of the control's fine-tuning).
+- Baselines: `zero`, `another latent` (the `unrolled` answer for the next latent), `mean over latents` (the mean of
+  `unrolled`): what is predicted without looking at the latent.
+- Measures: Pearson correlation over pixels, latent by latent, median over latents; the same of changes without their
+  mean over latents (centred); the slope through the origin of actual on predicted change; the share of the ceiling
+  √ρ_P, jackknifed over the P pairs (`studies.statistics.trainings`); network evaluations per latent and seconds.
+- Leave-out: 1 % of the data removed at random, trained again at the same seed, against one pass back through the run;
+  Spearman's correlation over removals of the held-out loss and of the ink (mean pixel) of samples.
+- The unit of intervals over networks is the pair, of removals the removal. What P pairs are too few for is open.
+- Expectations, stated before any result: `parameters` is the answer of the exact network (correlation ≥ .99, slope in
+  .9–1.1) and the population's is not; the leave-out correlation is ≥ .95; the best response reaches ≥ 90 % of the
+  ceiling after fine-tuning and ≥ 80 % from scratch with a slope in .7–1.4; `unrolled` has the larger share of the
+  ceiling than every other response.
+"""
+
+from studies.responses.cells import cells, run_cell
+from studies.responses.config import Config
+from studies.responses.drawing import figures
+from studies.responses.verdicts import claims
+
+NAME = "responses"
+VERSION = 1
+QUESTION = "Which answer to a change of the data is the one that a trained network gives?"
+
+__all__ = ["NAME", "QUESTION", "VERSION", "Config", "cells", "claims", "figures", "run_cell"]

@@ -1,0 +1,159 @@
+"""The exactly trained network: its own derivative, and what each response says of it.
+
+The engine sees `LevelNetwork`, which holds the solved readouts of all levels of the sampler as parameters; its training
+loss is that of the levels, with a few noises in the place of the expectation. With L levels and the engine's mean over
+d pixels, the ridge λ|W|² of one level is the damping 2λ/(L d).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oracles.features import FeatureDenoiser, FittedDenoiser
+from sensitivity import (
+    DenoisingLoss,
+    GaussianAnchor,
+    Grid,
+    KernelRatio,
+    LocalResponse,
+    ParameterResponse,
+    Points,
+    SampleSensitivity,
+    Toward,
+    as_score,
+    sample_sensitivity,
+)
+from studies import data
+from studies.responses.answers import Answer
+from studies.responses.bench import flat
+from studies.responses.config import Config
+from studies.retraining.bench import BANDWIDTHS
+
+SIGMA_MAX, SIGMA_MIN = 10.0, 0.1
+CLASS = 3
+
+
+class LevelNetwork(nn.Module):
+    """D(x, σ) = c_σ x + W_σ cos(Ωx + b) on images (n, 1, 8, 8) at the levels σ that it was trained at."""
+
+    levels: Tensor
+    skips: Tensor
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, fitted: FittedDenoiser, levels: list[float]) -> None:
+        super().__init__()
+        spectrum, variance = fitted.network.spectrum, float(fitted.variance)
+        found = np.stack([fitted.coefficients(level) for level in levels])
+        self.readout = nn.Parameter(torch.from_numpy(found))
+        self.register_buffer("levels", torch.tensor(levels, dtype=torch.float64))
+        self.register_buffer("skips", variance / (variance + self.levels**2))
+        self.register_buffer("frequencies", torch.from_numpy(np.array(spectrum.frequencies)))
+        self.register_buffer("phases", torch.from_numpy(np.array(spectrum.phases)))
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, σ)."""
+        rows = x.flatten(1)
+        # The nearest level in log σ: Heun's stages lie at the levels, up to rounding.
+        index = (sigma.log().expand(len(x))[:, None] - self.levels.log()).abs().argmin(1)
+        features = torch.cos(rows @ self.frequencies.T + self.phases)
+        answer = torch.einsum("ndm,nm->nd", self.readout[index], features)
+        return (self.skips[index][:, None] * rows + answer).reshape(x.shape)
+
+
+class ExactBench:
+    """Digits, an exactly trained network, and latents."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.size = config, config.exact
+
+    @cached_property
+    def images(self) -> Tensor:
+        """N digits, float64."""
+        return data.load("digits").images[: self.size.points].double()
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Those of class 3."""
+        labels = data.load("digits").labels
+        assert labels is not None
+        return labels[: self.size.points] == CLASS
+
+    @cached_property
+    def fitted(self) -> FittedDenoiser:
+        """The network."""
+        size = self.size
+        network = FeatureDenoiser.random(size.features, 64, size.length, size.ridge, seed=0)
+        return network.fit(self.images.flatten(1).numpy())
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The sampler's levels."""
+        return Grid(SIGMA_MAX, SIGMA_MIN, self.size.levels - 1)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """States at σ_max."""
+        noise = torch.randn(self.config.latents, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        return self.images.mean(0) + SIGMA_MAX * noise.double()
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """The kernel bandwidth of highest likelihood on digits that follow."""
+        others = data.load("digits").images[self.size.points : 2 * self.size.points].double()
+        found = [Points(self.images, bandwidth=b).log_density(others, 1e-4).mean() for b in BANDWIDTHS]
+        return BANDWIDTHS[int(torch.stack(found).argmax())]
+
+    def truth(self) -> np.ndarray:
+        """The derivative of the samples toward class 3, by the oracle, (n, pixels)."""
+        toward = self.images[self.mask].flatten(1).numpy()
+        _, delta = self.fitted.sample_sensitivity(
+            self.latents.flatten(1).numpy(), toward, SIGMA_MAX, SIGMA_MIN, rtol=1e-6
+        )
+        return np.asarray(delta)
+
+    def answers(self) -> dict[str, Answer]:
+        """What each response says; a network without a run has no `unrolled`."""
+        network = LevelNetwork(self.fitted, self.grid.levels.tolist()).eval()
+        score, added = as_score(network, "denoiser"), self.images[self.mask]
+        smooth, sharp = (Toward(Points(added, bandwidth=b)) for b in (self.bandwidth, 0.0))
+        ratio = Toward(KernelRatio(added, self.images, self.bandwidth))
+        anchor, config = GaussianAnchor.from_data(self.images), self.config
+        local = LocalResponse(self.images, levels=config.levels, states=config.states)
+        calls: dict[str, Callable[[], SampleSensitivity]] = {
+            "population": lambda: self._asked(score, smooth, anchor=anchor, trace="exact"),
+            "kernel": lambda: self._asked(score, ratio),
+            "local": lambda: self._asked(score, sharp, response=local),
+            "parameters": lambda: self._asked(score, sharp, response=self._parameters(score)),
+        }
+        return {name: _timed(call) for name, call in calls.items()}
+
+    def _parameters(self, score: object) -> ParameterResponse:
+        size, levels = self.size, self.grid.levels.double()
+        count = len(levels)
+        loss = DenoisingLoss(
+            weighting=torch.ones_like,
+            quantile=lambda u: levels[(u * count).long().clamp(max=count - 1)],
+            draws=size.draws * count,
+        )
+        damping = 2 * size.ridge / (count * 64)
+        return ParameterResponse(
+            score, loss, self.images, "ggn", damping, parameters=["readout"], pairs=None, steps=size.steps,
+            tolerance=1e-8, block=512,
+        )  # fmt: skip
+
+    def _asked(self, score: object, perturbation: Toward, **options: object) -> SampleSensitivity:
+        return sample_sensitivity(score, self.latents, perturbation, self.grid, **options)  # type: ignore[arg-type]
+
+
+def _timed(call: Callable[[], SampleSensitivity]) -> Answer:
+    start = time.perf_counter()
+    found = call()
+    evaluations = found.cost.evaluations + found.cost.products + found.cost.away / len(found.samples)
+    return Answer(flat(found.sensitivity).numpy(), float(evaluations), time.perf_counter() - start)

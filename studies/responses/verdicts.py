@@ -1,0 +1,112 @@
+"""Claims of the study; expectations are those of the protocol."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from studies.bounds import Bound, Verdict, above, at_least, at_most, within
+from studies.responses.config import Config
+from studies.responses.reading import RESPONSES, advantage, leave_out, of, removals, shares, slope
+from studies.statistics import Interval
+from studies.study import Claim
+
+SOURCES = {
+    "exact": "a network trained by a solve",
+    "run": "the derivative of the training run (Ilyas & Engstrom 2025, arXiv 2504.16430)",
+    "scratch": "retraining from scratch",
+    "finetune": "fine-tuning",
+    "removal": "the same run without 1 % of its data",
+}
+OF_CEILING = {"scratch": 0.8, "finetune": 0.9}
+
+
+def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
+    """Truth (a), then each regime, change and truth, then removals."""
+    found = _exact(rows)
+    answers = of(rows, kind="answer")
+    for (_, _, truth), group in answers.groupby(["regime", "change", "truth"], sort=False):
+        if truth in OF_CEILING:
+            found += _retrained(group)
+        elif truth == "run":
+            found += _run(group)
+    return found + _removals(rows)
+
+
+def claim(statement: str, found: Interval, bound: Bound, source: str) -> Claim:
+    """A claim that its bound decides."""
+    interval = None if math.isnan(found.low) or math.isnan(found.high) else found.bounds
+    verdict = bound.judge(found.estimate, interval).verdict
+    return Claim(statement, found.estimate, interval, str(bound), source, verdict is Verdict.HOLDS)
+
+
+def _point(value: float) -> Interval:
+    return Interval(value, math.nan, math.nan)
+
+
+def _exact(rows: pd.DataFrame) -> list[Claim]:
+    answers = of(rows, kind="answer", truth="exact").set_index("response")
+    if not len(answers):
+        return []
+    middle = {name: float(np.median(np.asarray(row.correlations, dtype=float))) for name, row in answers.iterrows()}
+    source = SOURCES["exact"]
+    found = [
+        claim("exact: 'parameters' is its answer (median correlation)", _point(middle["parameters"]), at_least(0.99),
+              source),
+        claim("exact: 'parameters' has its size (slope)", slope(answers.loc["parameters"]), within(0.9, 1.1), source),
+    ]  # fmt: skip
+    words = "exact: '{}' is not its answer, its score being no gradient of a density (median correlation)"
+    return [*found, claim(words.format("population"), _point(middle["population"]), at_most(0.9), source)]
+
+
+def _run(group: pd.DataFrame) -> list[Claim]:
+    """Each response against the run's own derivative, the training as unit."""
+    from studies.responses.reading import over_units
+
+    found = []
+    for _, row in group[group.response != "unrolled"].iterrows():
+        value = over_units(np.asarray(row.correlations, dtype=float))
+        words = f"{row.regime}, {row.change}: '{row.response}' points as the derivative of the run does"
+        found.append(claim(f"{words} (median correlation, {row.pairs} runs)", value, above(0, interval=True),
+                           SOURCES["run"]))  # fmt: skip
+    return found
+
+
+def _retrained(group: pd.DataFrame) -> list[Claim]:
+    rows = {row.response: row for _, row in group.iterrows() if row.response in RESPONSES}
+    known = {name: shares(row) for name, row in rows.items()}
+    first = next(iter(rows.values()))
+    head, source, least = (
+        f"{first.regime}, {first.change}, {first.truth}",
+        SOURCES[first.truth],
+        OF_CEILING[first.truth],
+    )
+    parts = {name: part for name, part in known.items() if part is not None}
+    if not parts:
+        words = f"{head}: share of the ceiling of the best response"
+        return [claim(words, _point(math.nan), at_least(least, interval=True), source)]
+    best = max(parts, key=lambda name: parts[name].share.estimate)
+    ceiling = parts[best].ceiling
+    found = [
+        claim(f"{head}: the best response, '{best}', as a share of the ceiling ({ceiling}, {first.pairs} pairs)",
+              parts[best].share, at_least(least, interval=True), source),
+        claim(f"{head}: the size of its prediction (slope of actual on predicted change)", slope(rows[best]),
+              within(0.7, 1.4, interval=True), source),
+    ]  # fmt: skip
+    for other in [name for name in rows if name != "unrolled" and "unrolled" in rows]:
+        words = f"{head}: 'unrolled' correlates better with the mean change than '{other}' (difference of medians)"
+        found.append(claim(words, advantage(rows["unrolled"], rows[other]), above(0, interval=True), source))
+    return found
+
+
+def _removals(rows: pd.DataFrame) -> list[Claim]:
+    if not len(of(rows, kind="removal")):
+        return []
+    loss, ink = leave_out(*removals(rows))
+    words = "1 % of the data removed at random: one pass back ranks the changes of {} (Spearman over removals)"
+    return [
+        claim(words.format("the held-out loss"), loss, at_least(0.95), SOURCES["removal"]),
+        claim(words.format("samples' ink"), ink, at_least(0.95), SOURCES["removal"]),
+    ]
