@@ -30,7 +30,8 @@ Fixed before any result; amendments, if any, are listed below.
   `unrolled`): what is predicted without looking at the latent.
 - Measures: Pearson correlation over pixels, latent by latent, median over latents; the same of changes without their
   mean over latents (centred); the slope through the origin of actual on predicted change; the share of the ceiling
-  √ρ_P, jackknifed over the P pairs (`studies.statistics.trainings`); network evaluations per latent and seconds.
+  √ρ_P, jackknifed over the P pairs (`studies.statistics.trainings`), where the ceiling's interval lies above .1; a
+  response that knows the base networks can pass the ceiling; network evaluations per latent and seconds.
 - Leave-out: 1 % of the data removed at random, trained again at the same seed, against one pass back through the run;
   Spearman's correlation over removals of the held-out loss and of the ink (mean pixel) of samples.
 - The unit of intervals over networks is the pair, of removals the removal. What P pairs are too few for is open.

@@ -26,7 +26,7 @@ from studies.training.batches import Draw
 from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
-SHOWN = 4
+SHOWN = 4  # latents of a picture
 QUERIES = 6  # latents whose ink is followed under removals
 
 
@@ -73,7 +73,7 @@ def run_change(bench: Recorded, name: str) -> Rows:
     """Truths (b) and (c) of one change."""
     change = bench.change(name)
     own = [answers(bench, made, change) for made in bench.runs]
-    rows = _of_runs(bench, name, own) + [_model(bench)]
+    rows = [*_of_runs(bench, name, own), _model(bench)]
     scratch = bench.samples(bench.changed(change)) - bench.samples(bench.base)
     rows += _against(bench, name, "scratch", mean_of(own), scratch)
     tuned = [answers(bench, made, change) for made in bench.controls]

@@ -11,7 +11,7 @@ from studies.figures import colour, described, figure, image_strip
 from studies.responses.config import Config
 from studies.responses.reading import RESPONSES, of, rank_correlations, removals, shares
 
-SHOWN = 3
+LATENTS = 4  # that a row of pictures holds
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
@@ -57,7 +57,7 @@ def _line(axes: Axes, group: pd.DataFrame, names: list[str], place: int) -> str:
 
 
 def _changes(rows: pd.DataFrame, regime: str) -> Figure:
-    """One row a latent: what each response predicts, and the truth, each scaled to its own largest entry."""
+    """What each response predicts, and the truth, one column a latent."""
     pictures = of(rows, kind="picture", regime=regime)
     pictures = pictures[pictures.change == pictures.change.iloc[0]]
     columns = {}
@@ -65,15 +65,13 @@ def _changes(rows: pd.DataFrame, regime: str) -> Figure:
         pixels = np.asarray(of(pictures, response=name).iloc[0].pixels, dtype=float)
         columns[name] = _images(pixels)
     drawing = image_strip(columns, signed=list(columns))
-    return described(drawing, f"{regime}: changes of samples that {', '.join(columns)} give, one row a latent.")
+    return described(drawing, f"{regime}: changes of samples that {', '.join(columns)} give, one column a latent.")
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
-    """(rows, side, side), each over its largest entry."""
-    size = len(pixels) // 4
-    side = round(size**0.5)
-    images = pixels.reshape(4, side, side)[:SHOWN]
-    return images / np.maximum(np.abs(images).max(axis=(1, 2), keepdims=True), 1e-12)
+    """(latents, side, side)."""
+    side = round((len(pixels) // LATENTS) ** 0.5)
+    return pixels.reshape(LATENTS, side, side)
 
 
 def _removals(rows: pd.DataFrame) -> Figure:

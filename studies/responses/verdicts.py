@@ -9,7 +9,7 @@ import pandas as pd
 
 from studies.bounds import Bound, Verdict, above, at_least, at_most, within
 from studies.responses.config import Config
-from studies.responses.reading import RESPONSES, advantage, leave_out, of, removals, shares, slope
+from studies.responses.reading import RESPONSES, advantage, leave_out, of, over_units, removals, shares, slope
 from studies.statistics import Interval
 from studies.study import Claim
 
@@ -21,6 +21,7 @@ SOURCES = {
     "removal": "the same run without 1 % of its data",
 }
 OF_CEILING = {"scratch": 0.8, "finetune": 0.9}
+LOWEST_CEILING = 0.1  # below it there is nothing to take a share of
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
@@ -63,13 +64,11 @@ def _exact(rows: pd.DataFrame) -> list[Claim]:
 
 def _run(group: pd.DataFrame) -> list[Claim]:
     """Each response against the run's own derivative, the training as unit."""
-    from studies.responses.reading import over_units
-
     found = []
     for _, row in group[group.response != "unrolled"].iterrows():
         value = over_units(np.asarray(row.correlations, dtype=float))
         words = f"{row.regime}, {row.change}: '{row.response}' points as the derivative of the run does"
-        found.append(claim(f"{words} (median correlation, {row.pairs} runs)", value, above(0, interval=True),
+        found.append(claim(f"{words} (median correlation, {int(row.pairs)} runs)", value, above(0, interval=True),
                            SOURCES["run"]))  # fmt: skip
     return found
 
@@ -84,13 +83,14 @@ def _retrained(group: pd.DataFrame) -> list[Claim]:
         OF_CEILING[first.truth],
     )
     parts = {name: part for name, part in known.items() if part is not None}
-    if not parts:
-        words = f"{head}: share of the ceiling of the best response"
-        return [claim(words, _point(math.nan), at_least(least, interval=True), source)]
+    ceiling = next((part.ceiling for part in parts.values()), _point(math.nan))
+    if not ceiling.low > LOWEST_CEILING:
+        words = f"{head}: the best response as a share of the ceiling ({ceiling}, {int(first.pairs)} pairs)"
+        unknown = f"the ceiling's interval does not lie above {LOWEST_CEILING:g}"
+        return [Claim(words, unknown, None, str(at_least(least, interval=True)), source, False)]
     best = max(parts, key=lambda name: parts[name].share.estimate)
-    ceiling = parts[best].ceiling
     found = [
-        claim(f"{head}: the best response, '{best}', as a share of the ceiling ({ceiling}, {first.pairs} pairs)",
+        claim(f"{head}: the best response, '{best}', as a share of the ceiling ({ceiling}, {int(first.pairs)} pairs)",
               parts[best].share, at_least(least, interval=True), source),
         claim(f"{head}: the size of its prediction (slope of actual on predicted change)", slope(rows[best]),
               within(0.7, 1.4, interval=True), source),

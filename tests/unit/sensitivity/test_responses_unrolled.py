@@ -130,7 +130,7 @@ def test_finite_masses_move_parameters_along_the_derivative():
 
 def test_moved_examples_are_those_of_the_parameters_response():
     """Assert that a move agrees with the gradient route of another response, together with a mass."""
-    truth, record, score, latents = _problem()
+    truth, record, score, _ = _problem()
     data = Points(torch.from_numpy(truth.data), torch.from_numpy(P))
     move = Move(Points(data.data[:3], torch.tensor([0.2, 0.5, 0.3]).double()), torch.ones(3, 3).double())
     change = 0.4 * move + 0.3 * _toward(truth)
