@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,21 +27,28 @@ from studies.retraining.changes import Change
 from studies.retraining.predictors import random_trace, use_exact
 from studies.training.record import TrainingRecord
 
-NAMES = ("population", "kernel", "local", "parameters", "unrolled")
+Said = tuple[SampleSensitivity, float]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Predicted changes (n, pixels), network evaluations for each latent (gradients and runs included), seconds."""
+    """What a response says.
+
+    Attributes:
+        change: predicted changes (n, pixels).
+        evaluations: of the network for each latent, gradients and runs included. seconds: of all latents.
+        residual: relative residual of the solution that it took, NaN where it took none.
+    """
 
     change: np.ndarray
     evaluations: float
     seconds: float
+    residual: float = math.nan
 
 
 def answers(bench: Recorded, made: TrainingRecord, change: Change) -> dict[str, Answer]:
     """What each response says that applies to the change, for the samples of one recorded network."""
-    calls: dict[str, Callable[[], SampleSensitivity | None]] = {
+    calls: dict[str, Callable[[], Said | None]] = {
         "population": lambda: _population(bench, made, change),
         "kernel": lambda: _kernel(bench, made, change),
         "local": lambda: _local(bench, made, change),
@@ -52,34 +60,34 @@ def answers(bench: Recorded, made: TrainingRecord, change: Change) -> dict[str, 
         start = time.perf_counter()
         result = call()
         if result is not None:
-            seconds = time.perf_counter() - start
-            found[name] = Answer(change.eta * flat(result.sensitivity).numpy(), _cost(result), seconds)
+            seconds, values = time.perf_counter() - start, change.eta * flat(result[0].sensitivity).numpy()
+            found[name] = Answer(values, cost(result[0]), seconds, result[1])
     return found
 
 
-def _cost(result: SampleSensitivity) -> float:
+def cost(result: SampleSensitivity) -> float:
     """Evaluations on the path, and those away from it shared among the latents."""
     return float(result.cost.evaluations + result.cost.products + result.cost.away / len(result.samples))
 
 
-def _asked(bench: Recorded, made: TrainingRecord, perturbation: Any, **options: Any) -> SampleSensitivity:
+def _asked(bench: Recorded, made: TrainingRecord, perturbation: Any, **options: Any) -> Said:
     score = options.pop("score", None) or as_score(made.module, "denoiser")
     found: SampleSensitivity = sample_sensitivity(score, bench.latents, perturbation, bench.grid, **options)
-    return found
+    return found, float(getattr(options.get("response"), "residual", math.nan))
 
 
-def _population(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensitivity:
+def _population(bench: Recorded, made: TrainingRecord, change: Change) -> Said:
     options: dict[str, Any] = {"trace": "exact"} if use_exact(bench) else random_trace(bench)
     return _asked(bench, made, change.perturbation, anchor=bench.anchor, **options)
 
 
-def _kernel(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensitivity | None:
+def _kernel(bench: Recorded, made: TrainingRecord, change: Change) -> Said | None:
     if change.edited is not None:
         return None
     return _asked(bench, made, Toward(KernelRatio(change.added, bench.train.images, bench.bandwidth)))
 
 
-def _local(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensitivity | None:
+def _local(bench: Recorded, made: TrainingRecord, change: Change) -> Said | None:
     if change.edited is not None:
         return None
     config = bench.context.config
@@ -87,7 +95,7 @@ def _local(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensi
     return _asked(bench, made, bench.sharp(change.name).perturbation, response=response)
 
 
-def _parameters(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensitivity:
+def _parameters(bench: Recorded, made: TrainingRecord, change: Change) -> Said:
     config, scale = bench.context.config, made.module.scale
     loss = DenoisingLoss(scale=scale, quantile=lambda u: OBJECTIVE.quantile(u, scale), draws=config.draws)
     score = as_score(made.module, "denoiser")
@@ -97,7 +105,7 @@ def _parameters(bench: Recorded, made: TrainingRecord, change: Change) -> Sample
     return _asked(bench, made, bench.sharp(change.name).perturbation, score=score, response=response)
 
 
-def _unrolled(bench: Recorded, made: TrainingRecord, change: Change) -> SampleSensitivity:
+def _unrolled(bench: Recorded, made: TrainingRecord, change: Change) -> Said:
     return _asked(bench, made, bench.sharp(change.name).perturbation, response=UnrolledResponse(made))
 
 
@@ -119,7 +127,7 @@ def mean_of(found: list[dict[str, Answer]]) -> dict[str, Answer]:
     }
 
 
-PARTS = ("change", "evaluations", "seconds")
+PARTS = ("change", "evaluations", "seconds", "residual")
 
 
 def clean(values: np.ndarray) -> np.ndarray:

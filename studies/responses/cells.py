@@ -96,6 +96,7 @@ def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
                 "slopes": short([_slope(p, t) for p, t in pairs]),
                 "seconds": float(np.mean([each[other].seconds for each in own])),
                 "evaluations": float(np.mean([each[other].evaluations for each in own])),
+                "residual": float(np.mean([each[other].residual for each in own])),
                 "unfinished": sum(unfinished(each[other].change) for each in own),
             }
         )  # fmt: skip
@@ -127,6 +128,7 @@ def _row(response: str, found: Answer, changes: np.ndarray) -> dict[str, Any]:
         "centred_products": _listed(products(*apart)),
         "seconds": found.seconds,
         "evaluations": found.evaluations,
+        "residual": found.residual,
         "unfinished": unfinished(found.change),
     }
 

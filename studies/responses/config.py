@@ -12,20 +12,19 @@ OTHERS = ("drop-class:3", "add-image:0@0.02", "blur-class:3@0.5")
 
 @dataclass(frozen=True)
 class Exact:
-    """The exactly trained network: N digits, m cosine features of a length in the data's units, L levels.
+    """The exactly trained network: N digits, m cosine features of many lengths, L levels.
 
     Attributes:
-        points: N. features: m. length: of the features' kernel. ridge: λ. levels: of the sampler. draws: noises for
-            each level that stand for the expectation in `ParameterResponse`. steps: of conjugate gradients.
+        points: N. features: m, the first constant. ridge: λ. levels: L, of the sampler. draws: noises a level that
+            stand for the expectation in `ParameterResponse`. steps: of conjugate gradients.
     """
 
-    points: int = 200
-    features: int = 48
-    length: float = 6.0
+    points: int = 150
+    features: int = 32
     ridge: float = 1e-2
-    levels: int = 12
-    draws: int = 4
-    steps: int = 60
+    levels: int = 10
+    draws: int = 12
+    steps: int = 40
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Config:
                 latents=32,
             ),
         )  # fmt: skip
-        return cls((digits, *others), Exact(points=400, features=96, levels=20, draws=4), removals=60)
+        return cls((digits, *others), Exact(points=300, features=64, levels=16, draws=32, steps=60), removals=60)
 
     @classmethod
     def paper(cls) -> Config:

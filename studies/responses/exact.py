@@ -7,9 +7,11 @@ d pixels, the ridge λ|W|² of one level is the damping 2λ/(L d).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +32,13 @@ from sensitivity import (
     sample_sensitivity,
 )
 from studies import data
-from studies.responses.answers import Answer
+from studies.responses.answers import Answer, Said, cost
 from studies.responses.bench import flat
 from studies.responses.config import Config
 from studies.retraining.bench import BANDWIDTHS
 
 SIGMA_MAX, SIGMA_MIN = 10.0, 0.1
+LENGTHS = (6.0, 80.0)  # of the features' kernels: |ω| from 1.3 to .1
 CLASS = 3
 
 
@@ -67,6 +70,25 @@ class LevelNetwork(nn.Module):
         return (self.skips[index][:, None] * rows + answer).reshape(x.shape)
 
 
+class Mirrored(DenoisingLoss):
+    """Σ over levels and draws of |D(x₀ + σε, σ) − x₀|²/d, every noise beside its opposite.
+
+    At small σ the gradient of a draw is mostly ε φ(x₀), which opposites cancel.
+    """
+
+    def __init__(self, levels: Tensor, draws: int) -> None:
+        super().__init__(weighting=torch.ones_like, draws=2 * max(1, draws // 2) * len(levels))
+        object.__setattr__(self, "grid", levels)
+
+    def draw(self, example: Tensor) -> tuple[Tensor, Tensor]:
+        """σ (K,), ε (K, *shape)."""
+        grid: Tensor = self.grid  # type: ignore[attr-defined]  # set beside the frozen fields
+        half = self.draws // (2 * len(grid))
+        noise = torch.randn(len(grid), half, *example.shape, generator=torch.Generator().manual_seed(self.seed))
+        both = torch.cat([noise, -noise], 1).flatten(0, 1)
+        return grid.repeat_interleave(2 * half).to(example), both.to(example)
+
+
 class ExactBench:
     """Digits, an exactly trained network, and latents."""
 
@@ -88,9 +110,12 @@ class ExactBench:
     @cached_property
     def fitted(self) -> FittedDenoiser:
         """The network."""
-        size = self.size
-        network = FeatureDenoiser.random(size.features, 64, size.length, size.ridge, seed=0)
-        return network.fit(self.images.flatten(1).numpy())
+        size, rng = self.size, np.random.default_rng(0)
+        # A cosine is damped by exp(−σ²|ω|²/2): every level needs frequencies of its own, and the highest a constant.
+        lengths = np.geomspace(*LENGTHS, size.features - 1)
+        frequencies = np.vstack([np.zeros(64), rng.standard_normal((size.features - 1, 64)) / lengths[:, None]])
+        phases = np.concatenate([np.zeros(1), rng.uniform(0, 2 * np.pi, size.features - 1)])
+        return FeatureDenoiser(frequencies, phases, size.ridge).fit(self.images.flatten(1).numpy())
 
     @cached_property
     def grid(self) -> Grid:
@@ -126,7 +151,7 @@ class ExactBench:
         ratio = Toward(KernelRatio(added, self.images, self.bandwidth))
         anchor, config = GaussianAnchor.from_data(self.images), self.config
         local = LocalResponse(self.images, levels=config.levels, states=config.states)
-        calls: dict[str, Callable[[], SampleSensitivity]] = {
+        calls: dict[str, Callable[[], Said]] = {
             "population": lambda: self._asked(score, smooth, anchor=anchor, trace="exact"),
             "kernel": lambda: self._asked(score, ratio),
             "local": lambda: self._asked(score, sharp, response=local),
@@ -134,26 +159,22 @@ class ExactBench:
         }
         return {name: _timed(call) for name, call in calls.items()}
 
-    def _parameters(self, score: object) -> ParameterResponse:
+    def _parameters(self, score: Any) -> ParameterResponse:
         size, levels = self.size, self.grid.levels.double()
         count = len(levels)
-        loss = DenoisingLoss(
-            weighting=torch.ones_like,
-            quantile=lambda u: levels[(u * count).long().clamp(max=count - 1)],
-            draws=size.draws * count,
-        )
+        loss = Mirrored(levels, size.draws)
         damping = 2 * size.ridge / (count * 64)
         return ParameterResponse(
             score, loss, self.images, "ggn", damping, parameters=["readout"], pairs=None, steps=size.steps,
             tolerance=1e-8, block=512,
         )  # fmt: skip
 
-    def _asked(self, score: object, perturbation: Toward, **options: object) -> SampleSensitivity:
-        return sample_sensitivity(score, self.latents, perturbation, self.grid, **options)  # type: ignore[arg-type]
+    def _asked(self, score: Any, perturbation: Toward, **options: Any) -> Said:
+        found: SampleSensitivity = sample_sensitivity(score, self.latents, perturbation, self.grid, **options)
+        return found, float(getattr(options.get("response"), "residual", math.nan))
 
 
-def _timed(call: Callable[[], SampleSensitivity]) -> Answer:
+def _timed(call: Callable[[], Said]) -> Answer:
     start = time.perf_counter()
     found = call()
-    evaluations = found.cost.evaluations + found.cost.products + found.cost.away / len(found.samples)
-    return Answer(flat(found.sensitivity).numpy(), float(evaluations), time.perf_counter() - start)
+    return Answer(flat(found[0].sensitivity).numpy(), cost(found[0]), time.perf_counter() - start, found[1])

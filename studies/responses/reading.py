@@ -92,6 +92,7 @@ def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "share": "" if part is None else _written(part.share),
                 "evaluations": round(float(row.evaluations)),
                 "seconds": round(float(row.seconds), 2),
+                "residual": "" if np.isnan(row.residual) else f"{row.residual:.1e}",
             }
         )
     return pd.DataFrame(lines)
