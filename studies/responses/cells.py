@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -27,6 +28,7 @@ from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
+RETRAINED = "retraining"
 QUERIES = 6  # latents whose ink is followed under removals
 
 
@@ -75,7 +77,7 @@ def run_change(bench: Recorded, name: str) -> Rows:
     own = [answers(bench, made, change) for made in bench.runs]
     rows = [*_of_runs(bench, name, own), _model(bench)]
     scratch = bench.samples(bench.changed(change)) - bench.samples(bench.base)
-    rows += _against(bench, name, "scratch", mean_of(own), scratch)
+    rows += _against(bench, name, "scratch", mean_of(own), scratch) + _of_others(bench, name, own, scratch)
     tuned = [answers(bench, made, change) for made in bench.controls]
     control = bench.samples([as_trained(made) for made in bench.controls])
     rows += _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
@@ -91,9 +93,7 @@ def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
         rows.append(
             {
                 "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "run", "response": other,
-                "pairs": len(own), "correlations": short([np.median(pearson(p, t)) for p, t in pairs]),
-                "centred": short([np.median(pearson(centred(p), centred(t))) for p, t in pairs]),
-                "slopes": short([_slope(p, t) for p, t in pairs]),
+                "pairs": len(own), **_by_units(pairs),
                 "seconds": float(np.mean([each[other].seconds for each in own])),
                 "evaluations": float(np.mean([each[other].evaluations for each in own])),
                 "residual": float(np.mean([each[other].residual for each in own])),
@@ -101,6 +101,30 @@ def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
             }
         )  # fmt: skip
     return rows
+
+
+def _of_others(bench: Recorded, name: str, own: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
+    """Each pair's change against the mean answer, or change (`retraining`), of all other pairs."""
+    said = {other: np.stack([clean(each[other].change) for each in own]) for other in own[0]} | {RETRAINED: changes}
+    return [_apart(bench, name, other, values, changes) for other, values in said.items()]
+
+
+def _apart(bench: Recorded, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
+    pairs = [(np.delete(values, k, 0).mean(0), changes[k]) for k in range(len(changes))]
+    return {
+        "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "others", "response": other,
+        "pairs": len(changes), **_by_units(pairs), "seconds": math.nan, "evaluations": math.nan,
+        "residual": math.nan, "unfinished": 0,
+    }  # fmt: skip
+
+
+def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
+    """Median correlations, centred ones and slopes, one for each pair (predicted, actual)."""
+    return {
+        "correlations": short([np.median(pearson(p, t)) for p, t in pairs]),
+        "centred": short([np.median(pearson(centred(p), centred(t))) for p, t in pairs]),
+        "slopes": short([_slope(p, t) for p, t in pairs]),
+    }
 
 
 def _against(bench: Recorded, name: str, truth: str, found: dict[str, Answer], changes: np.ndarray) -> Rows:

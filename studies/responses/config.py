@@ -19,12 +19,12 @@ class Exact:
             stand for the expectation in `ParameterResponse`. steps: of conjugate gradients.
     """
 
-    points: int = 150
-    features: int = 32
+    points: int = 100
+    features: int = 24
     ridge: float = 1e-2
-    levels: int = 10
-    draws: int = 12
-    steps: int = 40
+    levels: int = 14
+    draws: int = 6
+    steps: int = 50
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oracles.features import FeatureDenoiser, FittedDenoiser
+from oracles.features import FeatureDenoiser, FittedDenoiser, Reweighting
 from sensitivity import (
     DenoisingLoss,
     GaussianAnchor,
@@ -28,6 +28,7 @@ from sensitivity import (
     Points,
     SampleSensitivity,
     Toward,
+    UnrolledResponse,
     as_score,
     sample_sensitivity,
 )
@@ -68,6 +69,31 @@ class LevelNetwork(nn.Module):
         features = torch.cos(rows @ self.frequencies.T + self.phases)
         answer = torch.einsum("ndm,nm->nd", self.readout[index], features)
         return (self.skips[index][:, None] * rows + answer).reshape(x.shape)
+
+
+class Solved:
+    """The record of a training that is a solve a level."""
+
+    passes = 0
+
+    def __init__(self, bench: ExactBench, module: LevelNetwork) -> None:
+        self.bench, self.module, self.points = bench, module, Points(bench.images)
+
+    def parameter_change(self, rates: Tensor, moves: Tensor | None = None) -> Tensor:
+        """Ẇ of every level, (K, P), by the oracle."""
+        if moves is not None:
+            raise ValueError("moves are not None; this record knows changes of weights only.")
+        return torch.stack([self._of(rate.numpy()) for rate in rates])
+
+    def _of(self, rate: np.ndarray) -> Tensor:
+        path = Reweighting(self.bench.fitted, rate)
+        levels = self.bench.grid.levels.tolist()
+        return torch.from_numpy(np.stack([path._level(level, 0.0).level.coefficients(1) for level in levels])).flatten()
+
+    def pull(self, cotangents: Tensor) -> Tensor:
+        """Γ·Ẇ toward each point, (K, N)."""
+        size = len(self.points)
+        return cotangents @ self.parameter_change(torch.eye(size, dtype=torch.float64) - 1 / size).T
 
 
 class Mirrored(DenoisingLoss):
@@ -144,7 +170,7 @@ class ExactBench:
         return np.asarray(delta)
 
     def answers(self) -> dict[str, Answer]:
-        """What each response says; a network without a run has no `unrolled`."""
+        """What each response says; training is a solve here, and `unrolled` its derivative."""
         network = LevelNetwork(self.fitted, self.grid.levels.tolist()).eval()
         score, added = as_score(network, "denoiser"), self.images[self.mask]
         smooth, sharp = (Toward(Points(added, bandwidth=b)) for b in (self.bandwidth, 0.0))
@@ -156,6 +182,7 @@ class ExactBench:
             "kernel": lambda: self._asked(score, ratio),
             "local": lambda: self._asked(score, sharp, response=local),
             "parameters": lambda: self._asked(score, sharp, response=self._parameters(score)),
+            "unrolled": lambda: self._asked(score, sharp, response=UnrolledResponse(Solved(self, network))),
         }
         return {name: _timed(call) for name, call in calls.items()}
 

@@ -11,7 +11,7 @@ from studies.statistics.trainings import FEWEST_TRAININGS, Shares, share_of_trai
 
 Array = np.ndarray
 RESPONSES = ("population", "kernel", "local", "parameters", "unrolled")
-TRUTHS = ("exact", "run", "scratch", "finetune")
+PAIRED = ("scratch", "finetune")  # truths that are means over pairs
 NOTHING = float("nan")
 
 
@@ -77,7 +77,7 @@ def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a regime, change, truth and response."""
     lines = []
     for _, row in of(rows, kind="answer").iterrows():
-        part = None if row.truth in ("exact", "run") else shares(row)
+        part = shares(row) if row.truth in PAIRED else None
         lines.append(
             {
                 "regime": row.regime,
@@ -90,8 +90,8 @@ def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "slope": _written(slope(row)),
                 "ceiling": "" if part is None else _written(part.ceiling),
                 "share": "" if part is None else _written(part.share),
-                "evaluations": round(float(row.evaluations)),
-                "seconds": round(float(row.seconds), 2),
+                "evaluations": _rounded(row.evaluations, 0),
+                "seconds": _rounded(row.seconds, 2),
                 "residual": "" if np.isnan(row.residual) else f"{row.residual:.1e}",
             }
         )
@@ -160,6 +160,10 @@ RESAMPLES = 400
 def _interval(estimate: float, draws: Array) -> Interval:
     low, high = np.nanquantile(draws, [0.025, 0.975])
     return Interval(estimate, float(low), float(high))
+
+
+def _rounded(value: float, digits: int) -> str:
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _written(value: Interval) -> str:

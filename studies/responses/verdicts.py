@@ -17,6 +17,7 @@ SOURCES = {
     "exact": "a network trained by a solve",
     "run": "the derivative of the training run (Ilyas & Engstrom 2025, arXiv 2504.16430)",
     "scratch": "retraining from scratch",
+    "others": "retraining from scratch with other seeds",
     "finetune": "fine-tuning",
     "removal": "the same run without 1 % of its data",
 }
@@ -31,8 +32,8 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     for (_, _, truth), group in answers.groupby(["regime", "change", "truth"], sort=False):
         if truth in OF_CEILING:
             found += _retrained(group)
-        elif truth == "run":
-            found += _run(group)
+        elif truth in ("run", "others"):
+            found += _by_pairs(group)
     return found + _removals(rows)
 
 
@@ -54,6 +55,8 @@ def _exact(rows: pd.DataFrame) -> list[Claim]:
     middle = {name: float(np.median(np.asarray(row.correlations, dtype=float))) for name, row in answers.iterrows()}
     source = SOURCES["exact"]
     found = [
+        claim("exact: the derivative of its solve is its answer (median correlation)", _point(middle["unrolled"]),
+              at_least(0.99), source),
         claim("exact: 'parameters' is its answer (median correlation)", _point(middle["parameters"]), at_least(0.99),
               source),
         claim("exact: 'parameters' has its size (slope)", slope(answers.loc["parameters"]), within(0.9, 1.1), source),
@@ -62,14 +65,15 @@ def _exact(rows: pd.DataFrame) -> list[Claim]:
     return [*found, claim(words.format("population"), _point(middle["population"]), at_most(0.9), source)]
 
 
-def _run(group: pd.DataFrame) -> list[Claim]:
-    """Each response against the run's own derivative, the training as unit."""
+def _by_pairs(group: pd.DataFrame) -> list[Claim]:
+    """Each response against the run's own derivative, or other pairs' changes; the training is the unit."""
     found = []
-    for _, row in group[group.response != "unrolled"].iterrows():
+    own = group.iloc[0].truth == "run"
+    words = "points as the derivative of the run does" if own else "from other networks points as a pair's change does"
+    for _, row in group[group.response != "unrolled"].iterrows() if own else group.iterrows():
         value = over_units(np.asarray(row.correlations, dtype=float))
-        words = f"{row.regime}, {row.change}: '{row.response}' points as the derivative of the run does"
-        found.append(claim(f"{words} (median correlation, {int(row.pairs)} runs)", value, above(0, interval=True),
-                           SOURCES["run"]))  # fmt: skip
+        statement = f"{row.regime}, {row.change}: '{row.response}' {words} (median correlation, {int(row.pairs)} pairs)"
+        found.append(claim(statement, value, above(0, interval=True), SOURCES[row.truth]))
     return found
 
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from support.close import assert_close
 
+from oracles.features import Contamination
+from sensitivity import Points, Toward, UnrolledResponse, as_score, sample_sensitivity
 from studies import responses
 from studies.responses.answers import Answer, baselines, clean, unfinished
 from studies.responses.bench import Recorded
 from studies.responses.cells import _row, cells, run_cell
 from studies.responses.config import MAIN, Config, Exact
-from studies.responses.exact import SIGMA_MAX, SIGMA_MIN, ExactBench, LevelNetwork
+from studies.responses.exact import SIGMA_MAX, SIGMA_MIN, ExactBench, LevelNetwork, Solved
 from studies.responses.reading import (
     advantage,
     agreement_table,
@@ -53,9 +55,6 @@ def test_the_engines_network_is_the_oracles(exact):
 
 def check_rates(exact, factor=1.0):
     """Fail unless the engine's θ̇ is the oracle's Ẇ up to the noise of the draws that stand for an expectation."""
-    from oracles.features import Contamination
-    from sensitivity import Points, Toward, as_score
-
     network = LevelNetwork(exact.fitted, exact.grid.levels.tolist())
     added = exact.images[exact.mask]
     response = exact._parameters(as_score(network, "denoiser"))
@@ -169,7 +168,7 @@ def test_the_study_runs_from_end_to_end(tmp_path):
         rows += run_cell(cell, context)
     table = pd.DataFrame(rows)
     answers = table[table.kind == "answer"]
-    assert set(answers.truth) == {"exact", "run", "scratch", "finetune"}
+    assert set(answers.truth) == {"exact", "run", "others", "scratch", "finetune"}
     scratch = answers[answers.truth == "scratch"]
     assert set(scratch.response) == {
         "population", "kernel", "local", "parameters", "unrolled", "zero", "another latent", "mean over latents",
@@ -178,7 +177,7 @@ def test_the_study_runs_from_end_to_end(tmp_path):
     assert own.correlations == [1.0] * 4
     assert len(agreement_table(table)) == len(answers)
     assert list(model_table(table).regime) == ["digits-mlp"]
-    assert len(recommendation_table(table)) == 3
+    assert len(recommendation_table(table)) == 4
     found = claims(table, config)
     assert any("1 % of the data" in c.statement for c in found)
     drawn = responses.figures(table, config)
@@ -192,3 +191,21 @@ def test_images_that_are_not_here_are_reported(tmp_path, monkeypatch):
     (cell,) = [c for c in cells(Config.smoke()) if c.name == "digits-unet-class=3-0.1"]
     (row,) = run_cell(cell, Context(Config.smoke(), folder=tmp_path / "run"))
     assert row["kind"] == "skipped"
+
+
+def test_the_solves_derivative_is_the_truth_up_to_the_grid(exact):
+    """Assert that the oracle's flow is met as the sampler's steps become fine, and that a pass back is transposed."""
+    fine = ExactBench(replace(SMALL, exact=replace(SMALL.exact, levels=60)))
+    network = LevelNetwork(fine.fitted, fine.grid.levels.tolist())
+    record, score = Solved(fine, network), as_score(network, "denoiser")
+    added = fine.images[fine.mask]
+    found = sample_sensitivity(
+        score, fine.latents, Toward(Points(added)), fine.grid, response=UnrolledResponse(record)
+    ).sensitivity
+    truth = torch.from_numpy(fine.truth()).reshape(found.shape)
+    assert float((found - truth).norm() / truth.norm()) < 0.02
+    network = LevelNetwork(exact.fitted, exact.grid.levels.tolist())
+    record = Solved(exact, network)
+    cotangents = torch.randn(2, network.readout.numel(), dtype=torch.float64)
+    rates = torch.eye(16, dtype=torch.float64)[:3] - 1 / 16
+    assert_close(record.pull(cotangents)[:, :3], cotangents @ record.parameter_change(rates).T, rtol=1e-10, atol=1e-10)
