@@ -121,9 +121,9 @@ def _apart(bench: Recorded, name: str, other: str, values: np.ndarray, changes: 
 def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
     """Median correlations, centred ones and slopes, one for each pair (predicted, actual)."""
     return {
-        "correlations": short([np.median(pearson(p, t)) for p, t in pairs]),
-        "centred": short([np.median(pearson(centred(p), centred(t))) for p, t in pairs]),
-        "slopes": short([_slope(p, t) for p, t in pairs]),
+        "correlations": short(np.array([np.median(pearson(p, t)) for p, t in pairs])),
+        "centred": short(np.array([np.median(pearson(centred(p), centred(t))) for p, t in pairs])),
+        "slopes": short(np.array([_slope(p, t) for p, t in pairs])),
     }
 
 
@@ -147,7 +147,7 @@ def _row(response: str, found: Answer, changes: np.ndarray) -> dict[str, Any]:
         "response": response,
         "correlations": short(pearson(predicted, mean)),
         "centred": short(pearson(apart[0], apart[1].mean(0))),
-        "slopes": short([_slope(predicted, each) for each in changes]),
+        "slopes": short(np.array([_slope(predicted, each) for each in changes])),
         "products": _listed(products(predicted, changes)),
         "centred_products": _listed(products(*apart)),
         "seconds": found.seconds,

@@ -70,7 +70,7 @@ class Config:
     @classmethod
     def quick(cls) -> Config:
         """Two minutes on two cores: one change, small perceptrons on digits, four pairs."""
-        digits = Regime("digits-mlp", "digits", width=48, steps=300, batch=64, pairs=4, changes=(MAIN,))
+        digits = Regime("digits-mlp", "digits", width=48, steps=700, batch=64, pairs=4, changes=(MAIN,))
         return cls((digits,), latents=32, grid=16, draws=4, solve=15, products=768, levels=6, states=8, removals=12)
 
     @classmethod

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from studies.figures import colour, described, figure, image_strip
 from studies.responses.config import Config
-from studies.responses.reading import RESPONSES, of, rank_correlations, removals, shares
+from studies.responses.reading import PAIRED, RESPONSES, of, rank_correlations, removals, shares
 
 LATENTS = 4  # that a row of pictures holds
 
@@ -50,7 +51,8 @@ def _line(axes: Axes, group: pd.DataFrame, names: list[str], place: int) -> str:
         middles[name] = float(np.median(np.asarray(group.loc[name].correlations, dtype=float)))
         axes.plot(middles[name], place, "osD^vP*X"[index % 8], color=colour(index), label=name if not place else None)
     first = group.iloc[0]
-    part = shares(group.loc["unrolled"]) if first.truth in ("scratch", "finetune") else None
+    known = of(group.reset_index(), response="unrolled")
+    part = shares(known.iloc[0]) if first.truth in PAIRED and len(known) else None
     if part is not None:
         axes.plot([part.ceiling.estimate] * 2, [place - 0.35, place + 0.35], color="0.45")
     return ", ".join(f"{name} {value:.2f}" for name, value in middles.items())
@@ -60,7 +62,7 @@ def _changes(rows: pd.DataFrame, regime: str) -> Figure:
     """What each response predicts, and the truth, one column a latent."""
     pictures = of(rows, kind="picture", regime=regime)
     pictures = pictures[pictures.change == pictures.change.iloc[0]]
-    columns = {}
+    columns: dict[str, ArrayLike] = {}
     for name in [n for n in (*RESPONSES, "truth") if n in set(pictures.response)]:
         pixels = np.asarray(of(pictures, response=name).iloc[0].pixels, dtype=float)
         columns[name] = _images(pixels)

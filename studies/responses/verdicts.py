@@ -53,13 +53,13 @@ def _exact(rows: pd.DataFrame) -> list[Claim]:
     if not len(answers):
         return []
     middle = {name: float(np.median(np.asarray(row.correlations, dtype=float))) for name, row in answers.iterrows()}
-    source = SOURCES["exact"]
+    source, own = SOURCES["exact"], of(rows, kind="answer", truth="exact", response="parameters").iloc[0]
     found = [
         claim("exact: the derivative of its solve is its answer (median correlation)", _point(middle["unrolled"]),
               at_least(0.99), source),
         claim("exact: 'parameters' is its answer (median correlation)", _point(middle["parameters"]), at_least(0.99),
               source),
-        claim("exact: 'parameters' has its size (slope)", slope(answers.loc["parameters"]), within(0.9, 1.1), source),
+        claim("exact: 'parameters' has its size (slope)", slope(own), within(0.9, 1.1), source),
     ]  # fmt: skip
     words = "exact: '{}' is not its answer, its score being no gradient of a density (median correlation)"
     return [*found, claim(words.format("population"), _point(middle["population"]), at_most(0.9), source)]

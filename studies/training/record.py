@@ -233,14 +233,12 @@ def _states(tensors: dict[str, Tensor], device: str) -> dict[int, State]:
 
 def _restored(tensors: dict[str, Tensor], words: dict[str, str], data: Tensor) -> TrainingRecord:
     settings, rule = json.loads(words["recipe"]), json.loads(words["rule"])
-    parts = {"architecture": Architecture(**settings["architecture"]), "objective": Objective(**settings["objective"])}
+    architecture, objective = Architecture(**settings["architecture"]), Objective(**settings["objective"])
     theta, weights = tensors["theta"], tensors["weights"]
     network = build(
-        parts["architecture"], tuple(data.shape[1:]), centre=tensors["centre"], scale=float(words["scale"]),
+        architecture, tuple(data.shape[1:]), centre=tensors["centre"], scale=float(words["scale"]),
         dtype=theta.dtype,
     )  # fmt: skip
-    made = Descent(
-        Recipe(**{**settings, **parts}), RULES[rule.pop("name")](**rule), network, data.to(theta), weights,
-        int(words["seed"]),
-    )  # fmt: skip
+    recipe = Recipe(**{**settings, "architecture": architecture, "objective": objective})
+    made = Descent(recipe, RULES[rule.pop("name")](**rule), network, data.to(theta), weights, int(words["seed"]))
     return TrainingRecord(made, theta, _states(tensors, "cpu"))

@@ -175,14 +175,14 @@ class Descent:
 
         def along(tangent: State, moved: Tensor) -> State:
             found: Any = jvp(lambda s, g: self._next(s, g, step), (state, gradient), (tangent, moved))
-            return found[1]  # type: ignore[no-any-return]
+            return found[1]
 
         return along
 
     def _transposed(self, state: State, gradient: Tensor, step: int) -> Callable[[State], tuple[State, Tensor]]:
         """The step's cotangent map."""
         found: Any = vjp(lambda s, g: self._next(s, g, step), state, gradient)
-        return found[1]  # type: ignore[no-any-return]
+        return found[1]
 
     def _gradient_rates(
         self, theta: Tensor, tangents: Tensor, rates: Tensor, moves: Tensor | None, step: int
@@ -196,7 +196,7 @@ class Descent:
 
         def rate_of(tangent: Tensor, rate: Tensor, move: Tensor) -> Tensor:
             found: Any = jvp(grad(loss), (theta, a, draw.clean), (tangent, rate, move))
-            return found[1]  # type: ignore[no-any-return]
+            return found[1]
 
         still = torch.zeros_like(draw.clean).repeat(len(rates), *[1] * draw.clean.ndim)
         return self._mapped(rate_of, tangents, rates[:, rows], still if moves is None else moves[:, rows])
@@ -211,7 +211,7 @@ class Descent:
 
         def pulled(slope: Tensor) -> tuple[Tensor, Tensor]:
             found: Any = jvp(grad(loss, has_aux=True), (theta,), (slope,))
-            return found[1]  # type: ignore[no-any-return]
+            return found[1]
 
         return self._mapped(pulled, slopes)
 
