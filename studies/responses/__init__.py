@@ -51,7 +51,8 @@ seed is known, `parameters` .31 and .23):
 1. New truth *others*: a run's derivative knows its seed, and so does the truth *scratch*; what is left between seeds
    was not seen.
 2. New response `unrolled` of the exact network; it has fewer points and features and more levels, to fit two minutes.
-3. The quick run's networks were worse than a Gaussian on held-out images (.92 against .71): 700 steps instead of 300.
+3. The quick run's networks were worse than a Gaussian on held-out images (.92 against .71): 700 steps instead of 300
+   (.89 then: still worse, which the page says; more does not fit two minutes).
    With 300 steps and the new truths `unrolled` had a centred correlation of .56 with other pairs' changes, as had other
    pairs' own mean change, and the exact network's derivative .92 with `parameters` of six noises a level.
 """

@@ -76,7 +76,7 @@ class Config:
     @classmethod
     def full(cls) -> Config:
         """Digits, MNIST and Fashion-MNIST, perceptrons and U-Nets, to fit the hour."""
-        digits = Regime("digits-mlp", "digits", width=96, steps=1500, pairs=8, changes=(MAIN, *OTHERS))
+        digits = Regime("digits-mlp", "digits", width=96, steps=1500, pairs=6, changes=(MAIN, *OTHERS))
         others = (
             Regime("mnist14-mlp", "mnist14", width=96, steps=1200, batch=64, pairs=6, changes=(MAIN,)),
             Regime(
@@ -91,7 +91,7 @@ class Config:
                 latents=32,
             ),
         )  # fmt: skip
-        return cls((digits, *others), Exact(points=300, features=64, levels=16, draws=32, steps=60), removals=60)
+        return cls((digits, *others), Exact(points=300, features=64, levels=16, draws=32, steps=60), removals=40)
 
     @classmethod
     def paper(cls) -> Config:
