@@ -60,7 +60,7 @@ class Config:
         shared = Regime(
             "digits-mlp", "digits", count=80, width=8, steps=6, batch=16, pairs=4, changes=(MAIN, OTHERS[2])
         )
-        net = replace(shared, name="digits-unet", kind="unet", width=4, depth=2, pairs=4, changes=(MAIN,))
+        net = replace(shared, name="digits-unet", kind="unet", width=4, depth=2, pairs=2, changes=(MAIN,))
         exact = Exact(points=30, features=12, levels=4, draws=1, steps=5)
         return cls(
             (shared, net), exact, latents=4, grid=3, probes=1, draws=1, solve=2, products=16, levels=2, states=2,

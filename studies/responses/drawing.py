@@ -38,7 +38,11 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     axes[0].set_ylim(len(heads) - 0.5, -0.5)
     axes[0].axvline(0.0, color="black", linewidth=0.8)
     axes[0].set_xlabel("median correlation of predicted with actual change")
-    axes[0].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    marks, labels = axes[0].get_legend_handles_labels()
+    known = dict(zip(labels, marks, strict=True))
+    axes[0].legend(
+        known.values(), known.keys(), frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
     listed = "; ".join(f"{' '.join(head)}: {text}" for head, text in zip(heads, words, strict=True))
     return described(drawing, f"Median correlations of predicted with actual changes. {listed}.")
 
@@ -49,7 +53,7 @@ def _line(axes: Axes, group: pd.DataFrame, names: list[str], place: int) -> str:
         if name not in group.index:
             continue
         middles[name] = float(np.median(np.asarray(group.loc[name].correlations, dtype=float)))
-        axes.plot(middles[name], place, "osD^vP*X"[index % 8], color=colour(index), label=name if not place else None)
+        axes.plot(middles[name], place, "osD^vP*X"[index % 8], color=colour(index), label=name)
     first = group.iloc[0]
     known = of(group.reset_index(), response="unrolled")
     part = shares(known.iloc[0]) if first.truth in PAIRED and len(known) else None
