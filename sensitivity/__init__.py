@@ -32,7 +32,15 @@ from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
 from sensitivity.readings.sampling import Sampled, sample
 from sensitivity.recordings import Recording, ShardFailure, gallery, record
-from sensitivity.responses import DenoisingLoss, LocalResponse, ParameterResponse, PopulationResponse, recommendation
+from sensitivity.responses import (
+    DenoisingLoss,
+    LocalResponse,
+    ParameterResponse,
+    PopulationResponse,
+    TrainingRecord,
+    UnrolledResponse,
+    recommendation,
+)
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.outcome import Outcome, Outcomes
 from sensitivity.sampler.sde import SDE
@@ -82,7 +90,9 @@ __all__ = [
     "ShardFailure",
     "Toward",
     "TrainedRatio",
+    "TrainingRecord",
     "Trajectory",
+    "UnrolledResponse",
     "VPCosine",
     "VPLinear",
     "as_score",

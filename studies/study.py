@@ -51,6 +51,7 @@ STUDIES: dict[str, str] = {
     "cost": "studies.cost",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
+    "responses": "studies.responses",
 }
 NOWHERE = Path()
 

@@ -88,8 +88,8 @@ def resample(
             densities can tell.
         grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
             for `sample_sensitivity`.
-        response: as for `sample_sensitivity`; the finite form of `ParameterResponse` has the parameters θ + ηθ̇, that of
-            `LocalResponse` is exact in η.
+        response: as for `sample_sensitivity`; the finite form of `ParameterResponse` and `UnrolledResponse` has the
+            parameters θ + ηθ̇, that of `LocalResponse` is exact in η.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.

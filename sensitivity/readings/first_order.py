@@ -86,8 +86,8 @@ def sample_sensitivity(
         products: how Jacobian products are taken, see `Products`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
         response: how the score answers the change: as the optimum, `PopulationResponse()`; through its parameters,
-            `ParameterResponse(...)`; by local patches, `LocalResponse(...)`. The last two take no anchor, trace, probes
-            or control, and give no log ratio (NaN).
+            `ParameterResponse(...)`; by the training run that made them, `UnrolledResponse(...)`; by local patches,
+            `LocalResponse(...)`. The last three take no anchor, trace, probes or control, and give no log ratio (NaN).
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.

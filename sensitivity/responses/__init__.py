@@ -1,4 +1,4 @@
-"""How a score answers a change of its data: the population's answer, that of parameters, that of local patches.
+"""How a score answers a change of its data: the answers of the population, parameters, local patches, training.
 
 Lives here: what a reading asks of a response, and the responses themselves, each in modules of its own.
 May touch: scores, Jacobian products, measures, perturbations and the laws of a run.
@@ -21,6 +21,7 @@ from sensitivity.responses.response import (
     note,
     recommendation,
 )
+from sensitivity.responses.unrolled import TrainingRecord, UnrolledResponse
 
 __all__ = [
     "POPULATION",
@@ -31,6 +32,8 @@ __all__ = [
     "Response",
     "SourceResponse",
     "Stage",
+    "TrainingRecord",
+    "UnrolledResponse",
     "chosen",
     "note",
     "recommendation",

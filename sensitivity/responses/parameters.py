@@ -12,25 +12,22 @@ Where published attribution takes the gradient of a loss at the sample, this is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp, vjp, vmap
 
 from sensitivity._checks import check_choice, check_positive_number
 from sensitivity.grid import Grid
-from sensitivity.jacobians.differences import norms, step_length
-from sensitivity.jacobians.products import Products
 from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.curvature import Conjugate, Curvature, Exact, GaussNewton
 from sensitivity.responses.gradients import DataLoss, check_change
 from sensitivity.responses.kronecker import Kronecker, covered
-from sensitivity.responses.response import Pushed, SourceResponse, Stage, module_of
+from sensitivity.responses.moving_parameters import MovingParameters
+from sensitivity.responses.response import Stage, module_of
 from sensitivity.responses.weights import Weights
 from sensitivity.scores.score import Score
 
@@ -38,7 +35,7 @@ CURVATURES = ("ggn", "exact", "kfac", "ekfac")
 GRADIENTS = 64  # gradients of examples held at once
 
 
-class ParameterResponse(SourceResponse):
+class ParameterResponse(MovingParameters):
     """ṡ = ∂_θ s θ̇ with θ̇ = −(H + λ)⁻¹ (g_ν − g_ρ): what a trained network's parameters answer.
 
     No density, no divergence, no anchor. Perturbations are made of `Points` without a bandwidth, or are a `Move`.
@@ -109,7 +106,7 @@ class ParameterResponse(SourceResponse):
             found = module_of(score) if module is None else module
             parameters = None if found is None else covered(found)
         self.weights = Weights(score, module, parameters)
-        self.losses = DataLoss(self.weights, loss, self.data, block)
+        self.losses, self.block = DataLoss(self.weights, loss, self.data, block), block
 
     @property
     def needs(self) -> str:
@@ -119,7 +116,7 @@ class ParameterResponse(SourceResponse):
     @property
     def evaluations(self) -> int:  # type: ignore[override]  # counted where the loss is
         """Rows at which the network was evaluated away from the sampler's path."""
-        return self.losses.evaluations
+        return self.losses.evaluations + self.pulled
 
     @property
     def damping(self) -> float:
@@ -159,10 +156,6 @@ class ParameterResponse(SourceResponse):
         if change is not None:
             check_change(change, self.data)
 
-    def pushed(self, products: Products, changes: Sequence[Perturbation], grid: Grid) -> Pushed:
-        """J δ_k + ∂_θ s θ̇_k in one product along both."""
-        return Along(self.weights, products, self._directions(changes))
-
     def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
         """−Γ·(H + λ)⁻¹(g_i − g_ρ) for every functional and latent."""
         pulled = self._pulled(stages)
@@ -176,96 +169,3 @@ class ParameterResponse(SourceResponse):
                 held = []
         values += [base[:, None] - solved @ torch.stack(held, 1)] if held else []
         return torch.cat(values, 1).reshape(functionals, batch, len(points))
-
-    def _pulled(self, stages: Sequence[Stage]) -> Tensor:
-        """Γ, (F, batch, P): all stages of one latent are one batch of the network."""
-        functionals, batch = stages[0].cotangents.shape[:2]
-        result = self.weights.vector.new_zeros(functionals, batch, len(self.weights))
-        for b in range(batch):
-            x = torch.stack([stage.x[b] for stage in stages])
-            sigma = torch.stack([stage.sigma for stage in stages])
-            mu = torch.stack([stage.cotangents[:, b] for stage in stages], 1)
-            for rows in torch.arange(len(x), device=x.device).split(self.losses.block):
-                result[:, b] += self._pull(x[rows], sigma[rows], mu[:, rows])
-        return result
-
-    def _pull(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> Tensor:
-        self.losses.evaluations += len(x)
-        with torch.enable_grad():
-            vector = self.weights.vector.detach().requires_grad_()
-            value = self.weights.score_at(vector)(x, sigma).to(x.dtype)
-            rows = [torch.autograd.grad(value, vector, mu, retain_graph=True)[0] for mu in cotangents]
-        return torch.stack(rows)
-
-    def finite(
-        self, score: Score, changes: Sequence[Perturbation], masses: Sequence[Tensor], grid: Grid
-    ) -> Callable[[slice], Score]:
-        """The score with parameters θ + Σ_k η_k θ̇_k, one Newton step; η is one number for all latents."""
-        if any(bool((mass != mass[0]).any()) for mass in masses):
-            raise ValueError("eta differs between latents, but a network has one set of parameters; give one number.")
-        etas = torch.stack([mass[0] for mass in masses])
-        vector = self.weights.vector + etas.to(self.weights.vector) @ self._directions(changes)
-        moved = self.weights.score_at(vector)
-        return lambda rows: moved
-
-
-@dataclass(frozen=True)
-class Along:
-    """(x, σ, δ) ↦ (s, J δ_k + ∂_θ s θ̇_k) by the method that the score's products have; rates θ̇ are (K, P)."""
-
-    weights: Weights
-    products: Products
-    rates: Tensor
-
-    def __call__(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-        with self.products._context():
-            if not self.products.exact:
-                return self._differences(x, sigma, tangents)
-            x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
-            route = self._forward if self.products.method == "forward" else self._double
-            return self._map(route(x, sigma), tangents)
-
-    def _at(self, sigma: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda y, vector: self.weights.score_at(vector)(y, sigma).to(y.dtype)
-
-    def _forward(self, x: Tensor, sigma: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        def push(tangent: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
-            pair: Any = jvp(self._at(sigma), (x, self.weights.vector), (tangent, rate))
-            return pair
-
-        return push
-
-    def _double(self, x: Tensor, sigma: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Forward derivatives as derivatives of the reverse ones."""
-        found: Any = vjp(self._at(sigma), x, self.weights.vector)
-        value, pull = found
-        forward: Any = vjp(pull, torch.zeros_like(value))[1]
-        return lambda tangent, rate: (value, forward((tangent, rate))[0])
-
-    def _map(self, push: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], tangents: Tensor) -> tuple[Tensor, Tensor]:
-        if len(tangents) == 1:
-            value, moved = push(tangents[0], self.rates[0])
-            return value, moved[None]
-        if "serial" in self.products.cures:
-            pairs = [push(tangent, rate) for tangent, rate in zip(tangents, self.rates, strict=True)]
-            return pairs[0][0], torch.stack([moved for _, moved in pairs])
-        values, moved = vmap(push)(tangents, self.rates)
-        return values[0], moved
-
-    def _differences(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-        """Central or forward differences along (δ, θ̇); one length for all samples, which share θ."""
-        order = 1 if self.products.method == "finite" else 0
-        function, vector = self._at(sigma), self.weights.vector
-        value, rows = function(x, vector), []
-        own = (step_length(x, sigma, order) / norms(tangents)).amin(1)
-        for tangent, rate, length in zip(tangents, self.rates, own, strict=True):
-            length = torch.minimum(length, self._length(rate, order))
-            ahead = function(x + length * tangent, vector + length.to(vector) * rate)
-            behind = function(x - length * tangent, vector - length.to(vector) * rate) if order else value
-            rows.append((ahead - behind) / ((1 + order) * length))
-        return value, torch.stack(rows)
-
-    def _length(self, rate: Tensor, order: int) -> Tensor:
-        size = self.weights.vector.norm() * torch.finfo(rate.dtype).eps ** (1 / (order + 2))
-        length = rate.norm()
-        return torch.where(length > 0, size / length, torch.ones_like(length))

@@ -148,7 +148,7 @@ def chosen(response: Any) -> Response:
     if not isinstance(response, Response):
         raise TypeError(
             f"response is a {response if isinstance(response, type) else type(response).__name__}; give an instance, "
-            "PopulationResponse(), ParameterResponse(...) or LocalResponse(...)."
+            "PopulationResponse(), ParameterResponse(...), LocalResponse(...) or UnrolledResponse(...)."
         )
     return response
 

@@ -89,18 +89,32 @@ class Batches:
     def draw(self, step: int) -> Draw:
         """The randomness of step number `step` (0, 1, …), on the pool's device and in its precision."""
         common = {seed: self._common(seed, step) for seed in dict.fromkeys(self.seeds)}
-        rows = [law.take(*common[seed][0]) for law, seed in zip(self.laws, self.seeds, strict=True)]
-        clean = self.pool[torch.stack(rows).to(self.pool.device)]
-        level, noise, probe = (torch.stack([common[s][1][k] for s in self.seeds]).to(clean) for k in range(3))
+        clean = self.pool[self.rows(step)]
+        level, noise, probe = (torch.stack([common[s][k] for s in self.seeds]).to(clean) for k in range(3))
         return Draw(clean, level, noise, probe)
 
-    def _common(self, seed: int, step: int) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-        """(visited, u, v) for the choice of data, and (level, noise, probe): the same for all networks of a seed."""
+    def rows(self, step: int) -> Tensor:
+        """Which data step number `step` draws, (members, batch), on the pool's device."""
+        choice = {seed: self._choice(seed, step) for seed in dict.fromkeys(self.seeds)}
+        rows = [law.take(*choice[seed]) for law, seed in zip(self.laws, self.seeds, strict=True)]
+        return torch.stack(rows).to(self.pool.device)
+
+    def _choice(self, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The visited data, and two uniforms to choose by."""
+        u, v, _ = self._uniforms(seed, step)
+        return self._visited(seed, step), u, v
+
+    def _uniforms(self, seed: int, step: int) -> Tensor:
+        """u, v and the noise level's uniform, (3, batch); the generator is left where the noise begins."""
         generator = self.generator.manual_seed(mixed(seed, step, 1))
-        u, v, level = torch.rand(3, self.batch, generator=generator, dtype=torch.float64)
-        noise = torch.randn(self.batch, *self.pool.shape[1:], generator=generator)
-        probe = torch.randint(0, 2, noise.shape, generator=generator, dtype=torch.int8) * 2 - 1
-        return (self._visited(seed, step), u, v), (level.clamp(1e-7, 1 - 1e-7), noise, probe)
+        return torch.rand(3, self.batch, generator=generator, dtype=torch.float64)
+
+    def _common(self, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(level, noise, probe): the same for all networks of a seed."""
+        level = self._uniforms(seed, step)[2]
+        noise = torch.randn(self.batch, *self.pool.shape[1:], generator=self.generator)
+        probe = torch.randint(0, 2, noise.shape, generator=self.generator, dtype=torch.int8) * 2 - 1
+        return level.clamp(1e-7, 1 - 1e-7), noise, probe
 
     def _visited(self, seed: int, step: int) -> Tensor:
         size = len(self.pool)

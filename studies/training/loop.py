@@ -181,10 +181,18 @@ class Run:
 
     def fresh(self) -> Denoiser:
         """The network or stack before training, on the device."""
-        networks = list(self.start) if self.start is not None else [self._initial(seed) for seed in self.seeds]
-        networks = [copy.deepcopy(network).to(self._dtype) for network in networks]
+        networks = self._before()
         network = stack(networks) if self.recipe.architecture.kind == "mlp" else networks[0]
         return network.to(self.device).train().requires_grad_(True)
+
+    def single(self) -> Denoiser:
+        """The only network before training, on the device, not stacked."""
+        (network,) = self._before()
+        return network.to(self.device)
+
+    def _before(self) -> list[Denoiser]:
+        networks = list(self.start) if self.start is not None else [self._initial(seed) for seed in self.seeds]
+        return [copy.deepcopy(network).to(self._dtype) for network in networks]
 
     def result(self, partial: Checkpoint | None, progress: Report | None) -> dict[str, Tensor]:
         """The averaged parameters and the loss curve after the last step."""

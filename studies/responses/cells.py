@@ -1,0 +1,245 @@
+"""Cells: the exactly trained network, every change of every regime, random removals."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensitivity import Points, UnrolledResponse, as_score, influence
+from studies import data
+from studies.responses.answers import Answer, answers, baselines, clean, mean_of, unfinished
+from studies.responses.bench import Recorded, as_trained
+from studies.responses.config import Config
+from studies.responses.exact import ExactBench
+from studies.retraining.bench import LawDenoiser
+from studies.retraining.config import Regime
+from studies.retraining.measures import pearson, short
+from studies.sampling import sample
+from studies.statistics.trainings import centred, products
+from studies.study import Cell, Context
+from studies.training import Batches
+from studies.training.batches import Draw
+from studies.training.record import TrainingRecord
+
+Rows = list[dict[str, Any]]
+SHOWN = 4  # latents of a picture
+RETRAINED = "retraining"
+QUERIES = 6  # latents whose ink is followed under removals
+
+
+def cells(config: Config) -> list[Cell]:
+    """The study's independent pieces; networks that several need are trained by the first and kept in the cache."""
+    found = [Cell("exact", {"part": "exact"})]
+    for index, regime in enumerate(config.regimes):
+        for change in regime.changes:
+            safe = change.replace(":", "=").replace("@", "-")
+            shared = {"regime": index, "part": "change", "change": change}
+            found.append(Cell(f"{regime.name}-{safe}", shared))
+    if config.removals:
+        found.append(Cell("removals", {"regime": config.removed_from, "part": "removals"}))
+    return found
+
+
+def run_cell(cell: Cell, context: Context) -> Rows:
+    """Rows of one cell; of data that are optional and not on this machine, one row that says so."""
+    if cell.parameters["part"] == "exact":
+        return run_exact(context.config)
+    regime: Regime = context.config.regimes[cell.parameters["regime"]]
+    if not data.available(regime.images):
+        return [{"kind": "skipped", "regime": regime.name, "reason": f"the images {regime.images!r} are not here"}]
+    bench = Recorded(regime, context)
+    if cell.parameters["part"] == "removals":
+        return run_removals(bench)
+    return run_change(bench, cell.parameters["change"])
+
+
+def run_exact(config: Config) -> Rows:
+    """Truth (a)."""
+    bench = ExactBench(config)
+    start = time.perf_counter()
+    truth, found = bench.truth(), bench.answers()
+    shared = {"regime": "exact", "change": "class:3", "truth": "exact", "pairs": 1}
+    predicted = _with_baselines(found, "parameters")
+    rows = [shared | _row(name, each, truth[None]) for name, each in predicted.items()]
+    condition = max(bench.fitted.condition(level) for level in bench.grid.levels.tolist())
+    rows.append({"kind": "model", "regime": "exact", "condition": condition, "seconds": time.perf_counter() - start})
+    return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in found.items()}, truth)
+
+
+def run_change(bench: Recorded, name: str) -> Rows:
+    """Truths (b) and (c) of one change."""
+    change = bench.change(name)
+    own = [answers(bench, made, change) for made in bench.runs]
+    rows = [*_of_runs(bench, name, own), _model(bench)]
+    scratch = bench.samples(bench.changed(change)) - bench.samples(bench.base)
+    rows += _against(bench, name, "scratch", mean_of(own), scratch) + _of_others(bench, name, own, scratch)
+    tuned = [answers(bench, made, change) for made in bench.controls]
+    control = bench.samples([as_trained(made) for made in bench.controls])
+    rows += _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
+    shown = {n: a.change for n, a in mean_of(own).items()}
+    return rows + _pictures(bench.regime.name, name, "scratch", shown, scratch.mean(0))
+
+
+def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
+    """Truth (b): each network's answers against the derivative of its own run; the training is the unit."""
+    rows = []
+    for other in own[0]:
+        pairs = [(clean(each[other].change), clean(each["unrolled"].change)) for each in own]
+        rows.append(
+            {
+                "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "run", "response": other,
+                "pairs": len(own), **_by_units(pairs),
+                "seconds": float(np.mean([each[other].seconds for each in own])),
+                "evaluations": float(np.mean([each[other].evaluations for each in own])),
+                "residual": float(np.mean([each[other].residual for each in own])),
+                "unfinished": sum(unfinished(each[other].change) for each in own),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _of_others(bench: Recorded, name: str, own: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
+    """Each pair's change against the mean answer, or change (`retraining`), of all other pairs."""
+    said = {other: np.stack([clean(each[other].change) for each in own]) for other in own[0]} | {RETRAINED: changes}
+    return [_apart(bench, name, other, values, changes) for other, values in said.items()]
+
+
+def _apart(bench: Recorded, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
+    pairs = [(np.delete(values, k, 0).mean(0), changes[k]) for k in range(len(changes))]
+    return {
+        "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "others", "response": other,
+        "pairs": len(changes), **_by_units(pairs), "seconds": math.nan, "evaluations": math.nan,
+        "residual": math.nan, "unfinished": 0,
+    }  # fmt: skip
+
+
+def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float]]:
+    """Median correlations, centred ones and slopes, one for each pair (predicted, actual)."""
+    return {
+        "correlations": short(np.array([np.median(pearson(p, t)) for p, t in pairs])),
+        "centred": short(np.array([np.median(pearson(centred(p), centred(t))) for p, t in pairs])),
+        "slopes": short(np.array([_slope(p, t) for p, t in pairs])),
+    }
+
+
+def _against(bench: Recorded, name: str, truth: str, found: dict[str, Answer], changes: np.ndarray) -> Rows:
+    shared = {"regime": bench.regime.name, "change": name, "truth": truth, "pairs": len(changes)}
+    predicted = _with_baselines(found, "unrolled")
+    return [shared | _row(response, each, changes) for response, each in predicted.items()]
+
+
+def _with_baselines(found: dict[str, Answer], of: str) -> dict[str, Answer]:
+    others = {name: Answer(change, 0.0, 0.0) for name, change in baselines(clean(found[of].change)).items()}
+    return found | others
+
+
+def _row(response: str, found: Answer, changes: np.ndarray) -> dict[str, Any]:
+    """One answer against P changes (P, n, pixels): per-latent correlations, slopes, products for the ceiling."""
+    predicted, mean = clean(found.change), changes.mean(0)
+    apart = centred(predicted), centred(changes)
+    return {
+        "kind": "answer",
+        "response": response,
+        "correlations": short(pearson(predicted, mean)),
+        "centred": short(pearson(apart[0], apart[1].mean(0))),
+        "slopes": short(np.array([_slope(predicted, each) for each in changes])),
+        "products": _listed(products(predicted, changes)),
+        "centred_products": _listed(products(*apart)),
+        "seconds": found.seconds,
+        "evaluations": found.evaluations,
+        "residual": found.residual,
+        "unfinished": unfinished(found.change),
+    }
+
+
+def _listed(table: np.ndarray) -> list[float]:
+    """Products (n, 1 + P, 1 + P) in four digits."""
+    return [float(f"{value:.4g}") for value in table.ravel()]
+
+
+def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
+    """Through the origin, of actual on predicted change; 0 where nothing is predicted."""
+    size = float((predicted**2).sum())
+    return float((predicted * actual).sum()) / size if size > 0 else 0.0
+
+
+def _model(bench: Recorded) -> dict[str, Any]:
+    """Denoising losses of the base networks and of a Gaussian on the same held-out draws."""
+    _, held_out = bench.split
+    losses = [bench.loss(t.network, held_out.images) for t in bench.base]
+    gaussian = bench.loss(LawDenoiser(bench.anchor, bench.base[0].network.scale), held_out.images)
+    return {
+        "kind": "model",
+        "regime": bench.regime.name,
+        "parameters": len(bench.runs[0].theta),
+        "count": len(bench.train),
+        "steps": bench.regime.steps,
+        "held_out_loss": float(np.mean(losses)),
+        "gaussian_loss": gaussian,
+        "bandwidth": bench.bandwidth,
+    }
+
+
+def _pictures(regime: str, change: str, truth: str, found: dict[str, np.ndarray], actual: np.ndarray) -> Rows:
+    """Predicted changes beside the true one, for the figure."""
+    every = {**{name: clean(values) for name, values in found.items()}, "truth": actual}
+    shared = {"kind": "picture", "regime": regime, "change": change, "truth": truth}
+    return [shared | {"response": n, "pixels": short(v[:SHOWN].ravel())} for n, v in every.items()]
+
+
+def run_removals(bench: Recorded) -> Rows:
+    """1 % of the data removed at random: trained again at the same seed, and predicted by one pass back."""
+    made, config = bench.runs[0], bench.context.config
+    start = time.perf_counter()
+    values = _values(bench, made)
+    back = time.perf_counter() - start
+    size, rng, uniform = len(bench.train), np.random.default_rng(0), made.points.weights.double().cpu()
+    rows = []
+    for number in range(config.removals):
+        weights = torch.ones(size, dtype=torch.float64)
+        weights[rng.choice(size, max(1, size // 100), replace=False)] = 0
+        weights = weights / weights.sum()
+        start = time.perf_counter()
+        outputs = _outputs(bench, made, made.retrained(weights)) - _outputs(bench, made, made.theta)
+        rows.append(
+            {
+                "kind": "removal", "regime": bench.regime.name, "number": number,
+                "predicted": _listed((values @ (weights - uniform)).numpy()), "actual": _listed(outputs.numpy()),
+                "pass_seconds": back, "seconds": time.perf_counter() - start,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _values(bench: Recorded, made: TrainingRecord) -> Tensor:
+    """Influence of every image on the held-out loss and on the ink of samples, (1 + QUERIES, N)."""
+    draw = _held_out(bench)
+    gradient = torch.func.grad(lambda theta: made.descent.losses(theta, draw).mean())(made.theta)
+    found = influence(
+        as_score(made.module, "denoiser"),
+        bench.latents[:QUERIES],
+        lambda x: x.flatten(1).mean(1),
+        Points(bench.train.images),
+        bench.grid,
+        response=UnrolledResponse(made),
+    )
+    return torch.cat([made.pull(gradient[None]), found.values]).double().cpu()
+
+
+def _outputs(bench: Recorded, made: TrainingRecord, theta: Tensor) -> Tensor:
+    """The same outputs of the network with parameters θ, (1 + QUERIES,)."""
+    score = as_score(made.network_at(theta), "denoiser")
+    ink = sample(score, bench.latents[:QUERIES], bench.grid).flatten(1).mean(1)
+    loss = made.descent.losses(theta, _held_out(bench)).mean()
+    return torch.cat([loss.reshape(1), ink]).detach().double().cpu()
+
+
+def _held_out(bench: Recorded) -> Draw:
+    """Four noises for every held-out image."""
+    many = bench.split[1].images.repeat(4, 1, 1, 1)
+    return Draw(*(part[0] for part in Batches(many, [None], [5], len(many)).draw(0)))
