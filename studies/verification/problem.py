@@ -149,13 +149,34 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Measure:
-    """A known law ν: its parameters, its noised log density `log ν_σ(x)` (n,) and score (n, d)."""
+    """A known law ν: its parameters, its noised log density `log ν_σ(x)` (n,) and score (n, d).
+
+    Args:
+        weights: (K,).
+        means: (K, d).
+        form: `full`, `isotropic`, `low-rank` or `points`.
+        full: covariances (K, d, d) of the form `full`, else None.
+        variances: (K,), of `isotropic` and `low-rank`.
+        factors: (K, d, r), of `low-rank`.
+        dense: makes the covariances in any form.
+        log_density: `log ν_σ(x)` of (x, σ).
+        score: its gradient.
+    """
 
     weights: Any
     means: Any
-    covariances: Any
+    form: str
+    full: Any
+    variances: Any
+    factors: Any
+    dense: Callable[[], Any]
     log_density: Callable[[Any, Any], Any]
     score: Callable[[Any, Any], Any]
+
+    @property
+    def covariances(self) -> Any:
+        """Dense covariances (K, d, d) in any form, made when asked for: 75 MB a component at d = 3072."""
+        return self.dense()
 
 
 @dataclass(frozen=True)
