@@ -198,7 +198,7 @@ def _row_frame(verdict: Verdict) -> pd.DataFrame | None:
     import pandas as pd
 
     values = [run.value for run in verdict.runs]
-    if verdict.case.judge == "law" or any(value is None for value in values):
+    if verdict.case.judge != "rows" or any(value is None for value in values):
         return None
     stacked = np.stack([value for value in values if value is not None])
     repeats, n = stacked.shape[:2]

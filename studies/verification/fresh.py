@@ -80,7 +80,7 @@ def verdicts(
     chosen = find_task(task)
     case = chosen.case(problem)
     for block in _blocks(case, list(seeds)):
-        if case.judge == "law":
+        if case.judge != "rows":
             yield from _alone(estimator, chosen, case, block, backend)
         else:
             yield from _together(estimator, chosen, case, block, backend)
@@ -165,7 +165,7 @@ def right(task: str) -> list[Estimator]:
     from studies.verification.faults import CORRECT
 
     paths = any(case.steps for case in TASKS[task].cases) and task != "score-derivative"
-    return [*CORRECT[task].values(), *(() if paths else ENGINE[task])]
+    return [*CORRECT[task].values(), *(() if paths else ENGINE.get(task, ()))]
 
 
 def problems(task: str, estimator: Estimator) -> list[str]:

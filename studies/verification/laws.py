@@ -205,6 +205,7 @@ LAWS: dict[str, Callable[[], Arrays]] = {
     "sharp": lambda: _full(8, 8, 3, low=1e-4, high=2.0),
     "singular": lambda: _low_rank(4, 4, 3, 2, 0.0),
     "ball": lambda: _isotropic(6, 6, 3, 1.2, 0.2, 0.5),
+    "unit": lambda: _isotropic(116, 16, 1, 1.0, 1.0, 1.0),
     "image": lambda: _full(16, 16, 3, spread=0.8, low=0.1),
     "ball-784": lambda: _isotropic(784, 784, 4, 0.15, 0.05, 0.3),
     "sheet-784": lambda: _low_rank(1784, 784, 3, 5, 0.01, spread=0.2),

@@ -82,7 +82,7 @@ def test_suites_span_dimensions_levels_and_forms() -> None:
     assert min(levels) <= 1e-3
     assert max(levels) >= 80.0
     assert {case.base.form for _, case in CASES} == {"full", "isotropic", "low-rank", "points"}
-    assert len(TASKS) == 10
+    assert len(TASKS) == 13
 
 
 @pytest.mark.parametrize("name", list(TASKS))
