@@ -257,13 +257,15 @@ def verify(
     slack: Annotated[float, typer.Option(help="Widens every limit by this factor.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; none is written by default.")] = None,
 ) -> int:
-    """Hold an estimator against ground truth (exit code 1 if it falls short)."""
+    """Hold an estimator against ground truth (exit code 1 if it falls short); without one, those of pyproject.toml."""
     from studies.verification import command
 
     if engine:
         if estimator is not None or task is not None:
             raise StudyError("--engine verifies the package's own estimators; leave out the name and --task.")
         return command.run_engine(suite=suite, seed=seed, out=out)
+    if estimator is None and task is None:
+        return command.run_listed(out=out)
     if estimator is None or task is None:
         raise StudyError("name what to verify: MODULE:CALLABLE --task TASK, or --engine for this package's own.")
     return command.run(
