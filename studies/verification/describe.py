@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from studies.verification.metrics import ONE_IN_A_MILLION
+from studies.verification.power import sentence
 from studies.verification.problem import FIELDS
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task
@@ -34,9 +35,10 @@ def describe(name: str) -> str:
         f"Truth: {task.qualifies}. {_stored(task)}",
         _limits(task),
         _metrics(task),
+        sentence(name),
         _suite(task),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _field(field: str) -> str:
