@@ -220,6 +220,7 @@ FAULTS = (
         "posterior-score",
         variant(guided_score, "replacement_score", kind="replacement"),
         "seen coordinates take the score of the noised observation, the others do not learn of it.",
+        where=lambda case: case.operator == "mask",
     ),
     Fault(
         "innovation_reversed",
