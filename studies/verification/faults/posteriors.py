@@ -84,7 +84,8 @@ def by_likelihood(problem: Problem) -> Tensor:
 def guided(problem: Problem, x: Tensor, sigma: Any, seen: Tensor, *, kind: str = "dps") -> Tensor:
     """The prior's score and the gradient of an approximate likelihood, one observation a row."""
     matrix, r = problem.operator, problem.noise
-    denoised, back = vjp(lambda u: u + sigma**2 * problem.score(u, sigma), x)
+    pulled = vjp(lambda u: u + sigma**2 * problem.score(u, sigma), x)
+    denoised, back = pulled[0], pulled[1]
     score = (denoised - x) / sigma**2
     eye = torch.eye(len(matrix), dtype=x.dtype)
     if kind == "none":
