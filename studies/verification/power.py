@@ -39,13 +39,14 @@ from studies.verification.truths import computed
 __all__ = ["TABLE", "Recorded", "entries", "measure", "sentence", "smallest"]
 
 TABLE = Path(__file__).with_name("power.json")
-SEEDS, FEW_SEEDS = 100, 20  # few where draws are judged by permutations
+SEEDS, FEW_SEEDS = 100, 20  # few where draws are judged by permutations, and of paths with random probes
 SHARE = 0.99
 LARGEST_DIMENSION = 100
-MOST_REPEATS = 256
+MOST_REPEATS, MOST_OF_PATHS = 256, 64
 GRID = tuple(float(f"{value:.2g}") for value in 10 ** (np.arange(-70, 21) / 10))
 BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
 STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
+CHOSEN = {"probed_density": ["plane-s0.1"], "probed_ratio": ["plane-s0.3"]}
 Plant = Callable[[Task, np.ndarray, Run], Run]
 
 
@@ -141,7 +142,8 @@ def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Itera
         return
     for block in fresh.blocks(case, seeds):
         inputs, truth = fresh.posed(task, problem, tuple(block))
-        repeats = MOST_REPEATS if estimator.__name__ in STOCHASTIC.values() else 16
+        most = MOST_OF_PATHS if case.steps else MOST_REPEATS
+        repeats = most if estimator.__name__ in STOCHASTIC.values() else 16
         runs = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
         for index, part in enumerate(np.split(truth, len(block))):
             rows = slice(index * len(part), (index + 1) * len(part))
@@ -151,7 +153,7 @@ def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Itera
 def problems(task: str, estimator: Estimator) -> list[str]:
     """The problems whose answers are recorded."""
     cases = {case.name: case for case in TASKS[task].suite("quick")}
-    names = fresh.problems(task, estimator) if estimator.__name__ in fresh.CHOSEN else list(cases)
+    names = CHOSEN.get(estimator.__name__) or fresh.problems(task, estimator) or list(cases)
     return [name for name in names if cases[name].base.dimension <= LARGEST_DIMENSION]
 
 
@@ -229,8 +231,10 @@ def estimators(task: str) -> list[Estimator]:
 def main(tasks: list[str], table: Path = TABLE) -> int:
     """Measure the named tasks (all by default) and keep what others have; returns how many right ones were rejected."""
     for name in tasks or list(TASKS):
-        few = any(case.judge == "posterior" for case in find_task(name).cases)
+        drawn = any(case.judge == "posterior" for case in find_task(name).cases)
+        paths = any(case.steps for case in find_task(name).cases)
         for estimator in estimators(name):
+            few = drawn or (paths and estimator.__name__ in STOCHASTIC.values())
             _add(table, measure(estimator, name, seeds=FEW_SEEDS if few else SEEDS))
     return sum(entry["rejected"] for entry in json.loads(table.read_text())["power"])
 
