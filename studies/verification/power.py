@@ -39,14 +39,18 @@ from studies.verification.truths import computed
 __all__ = ["TABLE", "Recorded", "entries", "measure", "sentence", "smallest"]
 
 TABLE = Path(__file__).with_name("power.json")
-SEEDS, FEW_SEEDS = 100, 20  # few where draws are judged by permutations, and of paths with random probes
+SEEDS, FEW_SEEDS = 100, 20  # few of draws judged by permutations, of influences, and of paths with random probes
 SHARE = 0.99
 LARGEST_DIMENSION = 100
 MOST_REPEATS, MOST_OF_PATHS = 256, 64
 GRID = tuple(float(f"{value:.2g}") for value in 10 ** (np.arange(-70, 21) / 10))
 BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
 STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
-CHOSEN = {"probed_density": ["plane-s0.1"], "probed_ratio": ["plane-s0.3"]}
+CHOSEN = {
+    "probed_density": ["plane-s0.1"],
+    "probed_ratio": ["plane-s0.3"],
+    "hutchinson": ["plane-s0.1", "five-s0.3", "singular-s0.02"],
+}
 Plant = Callable[[Task, np.ndarray, Run], Run]
 
 
@@ -231,7 +235,7 @@ def estimators(task: str) -> list[Estimator]:
 def main(tasks: list[str], table: Path = TABLE) -> int:
     """Measure the named tasks (all by default) and keep what others have; returns how many right ones were rejected."""
     for name in tasks or list(TASKS):
-        drawn = any(case.judge == "posterior" for case in find_task(name).cases)
+        drawn = any(case.judge == "posterior" or case.points for case in find_task(name).cases)
         paths = any(case.steps for case in find_task(name).cases)
         for estimator in estimators(name):
             few = drawn or (paths and estimator.__name__ in STOCHASTIC.values())
