@@ -46,6 +46,21 @@ FEWER = {
     **dict.fromkeys(("sensitivity", "influence"), 25),
     **dict.fromkeys(("conditioned_draws", "posterior_flow"), 20),
 }
+# Not counted by seeds of 300 since the judge became stricter, or new; `power.json` counts them on 20 to 100 seeds.
+PENDING = (
+    ("divergence", "divergence[hutch++]"),
+    ("divergence", "divergence[hutchinson]"),
+    ("divergence", "hutchinson"),
+    ("evidence", "evidence"),
+    ("influence", "influence"),
+    ("posterior-sample", "conditioned_draws"),
+    ("posterior-sample", "posterior_flow"),
+    ("posterior-score", "by_likelihood"),
+    ("posterior-score", "conditioned_score"),
+    ("sample-sensitivity", "sensitivity"),
+    ("score-derivative", "corrected_exponential"),
+    ("score-derivative", "score_derivative"),
+)
 BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
 # A path costs hundreds of score calls, and 64 repeats as much: these are the problems whose verdicts fit a few minutes.
 CHOSEN = {
