@@ -50,6 +50,7 @@ CHOSEN = {
     "probed_density": ["plane-s0.1"],
     "probed_ratio": ["plane-s0.3"],
     "hutchinson": ["plane-s0.1", "five-s0.3", "singular-s0.02"],
+    "conditioned_draws": ["gaussian-s0.1"],
 }
 Plant = Callable[[Task, np.ndarray, Run], Run]
 
