@@ -48,14 +48,12 @@ BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
 STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
 # Not measured yet: to be run, a minute or two each, and taken off this list.
 PENDING = (
-    ("divergence", "hutchinson"),
     ("log-density-ratio", "probed_ratio"),
     ("posterior-sample", "conditioned_draws"),
 )
 CHOSEN = {
     "probed_density": ["plane-s0.1"],
     "probed_ratio": ["plane-s0.3"],
-    "hutchinson": ["plane-s0.1", "five-s0.3", "singular-s0.02"],
     "conditioned_draws": ["gaussian-s0.1"],
 }
 Plant = Callable[[Task, np.ndarray, Run], Run]
