@@ -328,14 +328,23 @@ def verify(
     problem: Annotated[list[str] | None, typer.Option(help="Only this problem; may be repeated.")] = None,
     slack: Annotated[float, typer.Option(help="Widens every limit by this factor.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; none is written by default.")] = None,
+    isolated: Annotated[bool, typer.Option("--isolated", help="Run in a process of its own.")] = False,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which it is ended; means --isolated.")] = None,
 ) -> int:
-    """Hold an estimator against ground truth (exit code 1 if it falls short)."""
+    """Hold an estimator against ground truth (exit code 1 if it falls short); without one, those of pyproject.toml."""
     from studies.verification import command
 
+    if isolated or timeout is not None:
+        from studies.verification import isolation
+
+        options = {"task": task, "suite": suite, "backend": backend, "seed": seed, "slack": slack, "out": out}
+        return isolation.run(isolation.command_line(estimator, engine, problem or [], options), timeout)
     if engine:
         if estimator is not None or task is not None:
             raise StudyError("--engine verifies the package's own estimators; leave out the name and --task.")
         return command.run_engine(suite=suite, seed=seed, out=out)
+    if estimator is None and task is None:
+        return command.run_listed(out=out)
     if estimator is None or task is None:
         raise StudyError("name what to verify: MODULE:CALLABLE --task TASK, or --engine for this package's own.")
     return command.run(

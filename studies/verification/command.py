@@ -16,7 +16,7 @@ from studies.verification.loading import load_estimator
 from studies.verification.report import Report, check_folder
 from studies.verification.session import REPEATS, verify
 
-__all__ = ["run", "run_engine"]
+__all__ = ["run", "run_engine", "run_listed"]
 
 
 def run(
@@ -103,6 +103,32 @@ class Place:
         return f"{self.task}: {self.name}"
 
 
+def run_listed(*, path: Path = Path("pyproject.toml"), out: Path | None = None, console: Console | None = None) -> int:
+    """Verify every estimator that `[tool.score-sensitivity]` of a pyproject.toml lists, one report after the other.
+
+    Returns:
+        The worst exit code.
+
+    Raises:
+        StudyError: the file lists none, or an entry is wrong.
+    """
+    from studies.verification.batch import entries
+
+    listed = entries(path)
+    folders = [
+        None if out is None else out / f"{number}-{_plain(entry.task)}" for number, entry in enumerate(listed, 1)
+    ]
+    codes = [
+        run(entry.estimator, entry.task, **entry.options, out=folder, console=console)
+        for entry, folder in zip(listed, folders, strict=True)
+    ]
+    return max(codes)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")
+
+
 def _writable(out: Path | None) -> None:
     """Make the folder before anything is computed.
 
@@ -121,8 +147,7 @@ def _writable(out: Path | None) -> None:
 
 
 def _folder(report: Report) -> str:
-    name = report.estimator.split(": ")[-1]
-    return f"{report.task.name}-{''.join(c if c.isalnum() else '-' for c in name).strip('-')}"
+    return f"{report.task.name}-{_plain(report.estimator.split(': ')[-1])}"
 
 
 def show(report: Report, screen: Console, out: Path | None = None) -> None:

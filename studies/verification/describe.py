@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studies.verification.metrics import ONE_IN_A_MILLION
 from studies.verification.problem import FIELDS
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task
@@ -25,6 +26,8 @@ def describe(name: str) -> str:
         >>> print(describe("score").splitlines()[0])
         ## score
     """
+    from studies.verification.power import sentence  # a command, too: not to be imported with the package
+
     task = find_task(name)
     parts = [
         f"## {task.name}",
@@ -33,9 +36,10 @@ def describe(name: str) -> str:
         f"Truth: {task.qualifies}. {_stored(task)}",
         _limits(task),
         _metrics(task),
+        sentence(name),
         _suite(task),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _field(field: str) -> str:
@@ -50,6 +54,8 @@ def _stored(task: Task) -> str:
 
 
 def _limits(task: Task) -> str:
+    if all(case.judge == "posterior" for case in task.cases):
+        return f"Holds if both p-values are above {ONE_IN_A_MILLION:g}; at most {task.budget:,} score calls a problem."
     share = "every row" if task.quantile == 1.0 else f"{task.quantile:.0%} of the rows"
     unit = "nats" if task.absolute else "of the truth's size"
     noise = f"a standard deviation of {task.noise:g} {unit}" if task.noise else "none"
@@ -62,6 +68,8 @@ def _limits(task: Task) -> str:
 def _metrics(task: Task) -> str:
     if all(case.judge == "law" for case in task.cases):
         return "Measured: Kolmogorov's distance along fixed directions."
+    if all(case.judge == "posterior" for case in task.cases):
+        return "Measured: ranks of hidden states (Kolmogorov's test), energy distance to exact draws (permutations)."
     size = "absolute, in nats" if task.absolute else "the norm over a row, absolute and relative to the truth's"
     text = (
         f"Measured: errors ({size}) by median, 90 %, 99 % and largest; of stochastic estimates bias, standard "

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from studies.figures import colour, described, figure
+from studies.verification.bars import ALLOWED
 from studies.verification.findings import Findings
 from studies.verification.judge import Verdict
-from studies.verification.metrics import calibration_bounds
 
 __all__ = ["figures"]
 
@@ -52,15 +52,19 @@ def _errors(report: Findings) -> Figure:
 
 
 def _calibration(report: Findings) -> Figure:
-    """Reported over observed standard deviation by problem, with the accepted band."""
+    """Reported over observed standard deviation by problem, its interval, and the allowed band."""
     verdicts = [v for v in report.judged if np.isfinite(v.measures.get("calibration", np.nan))]
     drawing, axes = _by_problem(verdicts, "reported standard error / observed standard deviation")
     for place, verdict in enumerate(verdicts):
-        accepted = calibration_bounds(len(verdict.runs))
-        axes.fill_betweenx([place - 0.5, place + 0.5], *accepted, color="0.92", linewidth=0)
+        axes.fill_betweenx([place - 0.5, place + 0.5], 1 / ALLOWED, ALLOWED, color="0.92", linewidth=0)
         mark, shade = MARKS["error bars" not in verdict.failed]
+        ends = [verdict.measures["calibration_low"], verdict.measures["calibration_high"]]
+        axes.plot(ends, [place, place], color=shade, linewidth=1.5)
         axes.plot(verdict.measures["calibration"], place, mark, color=shade)
-    return described(drawing, "Reported over observed standard deviation by problem; the accepted band is shaded.")
+    return described(
+        drawing,
+        "Reported over observed standard deviation by problem, with intervals; what is allowed is shaded.",
+    )
 
 
 def _orders(report: Findings) -> Figure:

@@ -124,7 +124,8 @@ class Findings:
         ]
         known = [entry for entry in self.orders if np.isfinite(entry["order"])]
         lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
-        return [*lines, self.summary, *self._worst_again(), *self._cost()]
+        seen = [self.sees] if self.holds and self.sees else []
+        return [*lines, self.summary, *self._worst_again(), *seen, *self._cost()]
 
     def _worst_again(self) -> list[str]:
         if not self.failing:
@@ -152,6 +153,15 @@ class Findings:
         most = max(run, key=lambda verdict: verdict.measures["seconds"])
         calls, seconds, memory = (most.measures[key] for key in ("calls", "seconds", "megabytes"))
         return [f"Cost, at most: {calls:,.0f} score calls, {seconds:.2g} s and {memory:.0f} MB ({most.case.name})."]
+
+    @property
+    def sees(self) -> str:
+        """The smallest faults that this suite was measured to see; empty where problems were left out."""
+        from studies.verification.power import sentence
+
+        posed = {verdict.case.name for verdict in self.judged}
+        whole = {case.name for case in self.task.suite("quick")} <= posed
+        return sentence(self.task.name) if whole else ""
 
     def worst(self) -> Verdict | None:
         """The failing verdict with the largest scaled error, or the worst of all if none fails."""
@@ -212,7 +222,7 @@ def _row_frame(verdict: Verdict) -> pd.DataFrame | None:
     import pandas as pd
 
     values = [run.value for run in verdict.runs]
-    if verdict.case.judge == "law" or any(value is None for value in values):
+    if verdict.case.judge != "rows" or any(value is None for value in values):
         return None
     stacked = np.stack([value for value in values if value is not None])
     repeats, n = stacked.shape[:2]

@@ -6,16 +6,18 @@ are judged apart, from repeats with different seeds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from studies.verification import metrics
+from studies.verification.bars import ALLOWED, Honesty, honesty
 from studies.verification.laws import oracle
 from studies.verification.runs import Run
 from studies.verification.tasks.base import Case, Task, rownorm
 
-__all__ = ["Check", "Verdict", "judge", "two_digits"]
+__all__ = ["Check", "Verdict", "judge", "reported", "two_digits"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def judge(task: Task, case: Case, truth: np.ndarray, runs: list[Run], slack: flo
         return Verdict(case, (finite,), kept, truth, measures=_cost(runs))
     if case.judge == "law":
         return _judge_law(case, values[0], kept, slack)
+    if case.judge == "posterior":
+        return _judge_posterior(case, values[0], truth, kept, slack)
     limit = slack * task.limit(truth)
     scaled = np.median(metrics.errors(values, truth), axis=0) / limit
     checks = [finite, *(_single if len(values) == 1 else _repeated)(task, values, truth, limit, runs, slack)]
@@ -106,7 +110,7 @@ def _single(
 ) -> list[Check]:
     error = float(np.quantile(metrics.errors(values, truth)[0] / limit, task.quantile, method="higher"))
     checks = [Check("accuracy", error, 1.0, error <= 1.0, _sentence(error, values, truth, task))]
-    bars = _bars(runs)
+    bars = reported(runs)
     if bars is not None and np.any(bars > 0):
         inside = metrics.coverage(values, bars, truth, limit)
         checks.append(Check("error bars", inside, 0.5, inside >= 0.5, f"{inside:.0%} within 1.96 standard errors."))
@@ -124,16 +128,20 @@ def _repeated(
         Check("bias", worst, 1.0, worst <= 1.0, _sentence(worst, values, truth, task)),
         Check("noise", spread, task.noise * slack, spread <= task.noise * slack, _noise(spread, task)),
     ]
-    bars = _bars(runs)
-    ratio = float("nan") if bars is None else metrics.calibration(values, bars)
-    if np.isfinite(ratio):
-        low, high = metrics.calibration_bounds(len(values))
-        sentence = f"reported standard errors are {ratio:.2f} × the observed standard deviation."
-        checks.append(Check("error bars", ratio, low if ratio < 1 else high, low <= ratio <= high, sentence))
-    return checks
+    bars = reported(runs)
+    found = None if bars is None else honesty(values, bars)
+    return checks if found is None else [*checks, _honest(found, len(values))]
 
 
-def _bars(runs: list[Run]) -> np.ndarray | None:
+def _honest(found: Honesty, repeats: int) -> Check:
+    sentence = (
+        f"reported standard errors are {found.ratio:.2f} × the observed standard deviation, "
+        f"{found.low:.2f} to {found.high:.2f} by {repeats} repeats."
+    )
+    return Check("error bars", found.ratio, 1 / ALLOWED if found.ratio < 1 else ALLOWED, found.holds, sentence)
+
+
+def reported(runs: Sequence[Run]) -> np.ndarray | None:
     """Reported standard errors of all repeats (R, ...), or None; NaN says that the estimator does not know."""
     bars = [run.standard_error for run in runs]
     if any(bar is None for bar in bars):
@@ -184,11 +192,13 @@ def _measures(
     out["repeats"] = float(len(values))
     out["bias"] = float(np.median(metrics.bias(values, truth)))
     out["deviation"] = float(np.median(metrics.deviation(values))) if len(values) > 1 else 0.0
-    bars = _bars(runs)
+    bars = reported(runs)
     if bars is not None:
         out["coverage"] = metrics.coverage(values, bars, truth, limit)
         out["coverage_alone"] = metrics.coverage(values, bars, truth, 0.0 * limit)
-        out["calibration"] = metrics.calibration(values, bars) if len(values) > 1 else float("nan")
+        found = honesty(values, bars) if len(values) > 1 else None
+        out["calibration"] = found.ratio if found else float("nan")
+        out |= {"calibration_low": found.low, "calibration_high": found.high} if found else {}
     return out | _cost(runs)
 
 
@@ -213,3 +223,25 @@ def _judge_law(case: Case, draws: np.ndarray, runs: tuple[Run, ...], slack: floa
         Check("law", p, limit, p >= limit, sentence),
     )
     return Verdict(case, checks, runs, draws[:0], measures={"p": p, "repeats": 1.0} | _cost(list(runs)))
+
+
+def _judge_posterior(case: Case, draws: np.ndarray, truth: np.ndarray, runs: tuple[Run, ...], slack: float) -> Verdict:
+    """Calibration of ranks and energy distance to exact draws, each at one in a million."""
+    from studies.verification.posteriors import calibration_p, energy_p, exact_draws
+
+    hidden, observations = np.split(truth, [case.base.dimension], axis=1)
+    limit = metrics.ONE_IN_A_MILLION / slack
+    p_values = {
+        "calibration": calibration_p(case, draws, hidden, observations),
+        "energy": energy_p(draws, exact_draws(case, observations, draws.shape[1])),
+    }
+    words = {
+        "calibration": "ranks of the hidden states among their draws are uniform with p-value",
+        "energy": "the energy distance to exact draws has p-value",
+    }
+    checks = [
+        Check(name, p, limit, p >= limit, f"{words[name]} {p:.2g}; right draws give less than {limit:g} that often.")
+        for name, p in p_values.items()
+    ]
+    finite = Check("finite", 1.0, 1.0, True, "100.0% of the values are finite.")
+    return Verdict(case, (finite, *checks), runs, truth[:0], measures={**p_values, "repeats": 1.0} | _cost(list(runs)))

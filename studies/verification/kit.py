@@ -93,7 +93,11 @@ class Kit:
         measure = Measure(
             given.weights,
             given.means,
-            given.covariances,
+            given.form,
+            given.full,
+            given.variances,
+            given.factors,
+            lambda: given.covariances,
             BlackBox(levelled(mixture, "log_density")),
             BlackBox(levelled(mixture, "score")),
         )

@@ -157,6 +157,38 @@ def _even_points(seed: int, d: int, n: int) -> Arrays:
     return {"weights": np.full(n, 1.0 / n), "means": bent + 0.3 * bent[:, :1] ** 2}
 
 
+def _waves(channels: int, side: int, count: int) -> np.ndarray:
+    """Smooth orthonormal patterns (d, count) on images of `channels` × `side` × `side`, d = channels side²: products of
+    cosines by rising frequency, in one channel after the other (the directions in which photographs vary most)."""
+    place = (np.arange(side) + 0.5) * np.pi / side
+    pairs = sorted(((i, j) for i in range(4) for j in range(4)), key=lambda pair: (sum(pair), pair))
+    patterns = []
+    for index in range(count):
+        i, j = pairs[index // channels]
+        image = np.zeros((channels, side, side))
+        image[index % channels] = np.outer(np.cos(i * place), np.cos(j * place))
+        patterns.append(image.ravel() / np.linalg.norm(image))
+    return np.stack(patterns, axis=1)
+
+
+def _photo(seed: int, channels: int, side: int, k: int, r: int) -> Arrays:
+    """Low rank plus noise: r smooth directions of standard deviation 1 to 3 a component, pixels of variance .04."""
+    rng = np.random.default_rng(seed)
+    waves = _waves(channels, side, 12)
+    means = 1.2 * rng.standard_normal((k, 12)) @ waves.T
+    mixed = np.stack([np.linalg.qr(rng.standard_normal((12, r)))[0] for _ in range(k)]) * rng.uniform(
+        1.0, 3.0, (k, 1, r)
+    )
+    return {"weights": _weights(rng, k), "means": means, "factors": waves @ mixed, "variances": np.full(k, 0.04)}
+
+
+def _spots(seed: int, channels: int, side: int, k: int) -> Arrays:
+    """Single pictures of the same smooth directions, with the same noise of the pixels."""
+    rng = np.random.default_rng(seed)
+    means = 1.5 * rng.standard_normal((k, 12)) @ _waves(channels, side, 12).T
+    return {"weights": _weights(rng, k), "means": means, "variances": np.full(k, 0.04)}
+
+
 LAWS: dict[str, Callable[[], Arrays]] = {
     "line": lambda: _line([0.5, 0.3, 0.2], [-1.6, 0.4, 2.3], [0.09, 0.25, 0.04]),
     "line-toward": lambda: _line([0.7, 0.3], [0.9, -0.6], [0.16, 0.3]),
@@ -173,9 +205,14 @@ LAWS: dict[str, Callable[[], Arrays]] = {
     "sharp": lambda: _full(8, 8, 3, low=1e-4, high=2.0),
     "singular": lambda: _low_rank(4, 4, 3, 2, 0.0),
     "ball": lambda: _isotropic(6, 6, 3, 1.2, 0.2, 0.5),
+    "unit": lambda: _isotropic(116, 16, 1, 1.0, 1.0, 1.0),
     "image": lambda: _full(16, 16, 3, spread=0.8, low=0.1),
     "ball-784": lambda: _isotropic(784, 784, 4, 0.15, 0.05, 0.3),
     "sheet-784": lambda: _low_rank(1784, 784, 3, 5, 0.01, spread=0.2),
+    "photo-784": lambda: _photo(2784, 1, 28, 3, 4),
+    "photo-784-toward": lambda: _spots(3784, 1, 28, 2),
+    "photo-3072": lambda: _photo(3072, 3, 32, 3, 4),
+    "photo-3072-toward": lambda: _spots(4072, 3, 32, 2),
     "points": lambda: _points(30, 3, 20),
     "far-points": lambda: _points(40, 40, 12, offset=30.0, spread=0.004),
     "training": lambda: _even_points(50, 2, 40),

@@ -10,8 +10,6 @@ from scipy import stats
 
 __all__ = [
     "ONE_IN_A_MILLION",
-    "calibration",
-    "calibration_bounds",
     "coverage",
     "errors",
     "mean_shift",
@@ -23,7 +21,6 @@ __all__ = [
 # A stochastic check of a problem rejects a right estimator with normal noise this rarely, whether or not rows share
 # their noise: whole suites must hold on 300 seeds.
 ONE_IN_A_MILLION = 1e-6
-ALLOWANCE = 1.25  # a standard error this factor off is honest: it is itself estimated from few probes
 
 
 def errors(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -66,22 +63,6 @@ def threshold(repeats: int, rows: int = 1) -> float:
     return float(stats.t.isf(ONE_IN_A_MILLION / (2 * rows), repeats - 1))
 
 
-def calibration_bounds(repeats: int) -> tuple[float, float]:
-    """What (reported standard error) / (observed standard deviation) may be, given that many repeats.
-
-    The variance of R normal values over its expectation is χ²/(R − 1), at one in a million in both tails together; the
-    stated allowance widens both.
-
-    Example:
-        >>> [tuple(round(end, 2) for end in calibration_bounds(repeats)) for repeats in (16, 64)]
-        [(0.41, 4.61), (0.55, 2.1)]
-    """
-    freedom = repeats - 1
-    ends = stats.chi2.isf(ONE_IN_A_MILLION / 2, freedom), stats.chi2.ppf(ONE_IN_A_MILLION / 2, freedom)
-    low, high = (float(np.sqrt(freedom / end)) for end in ends)
-    return low / ALLOWANCE, high * ALLOWANCE
-
-
 def scaled_bias(values: np.ndarray, truth: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """Mean error of each row beyond what noise explains (in all rows together), over its limit (n,)."""
     noise = deviation(values) / np.sqrt(len(values))
@@ -106,20 +87,6 @@ def noise(values: np.ndarray, truth: np.ndarray, absolute: bool) -> float:
     """Median over rows of the standard deviation, relative to the row's truth unless absolute."""
     spread = deviation(values)
     return float(np.median(spread if absolute else spread / np.maximum(_norm(truth[None])[0], np.finfo(float).tiny)))
-
-
-def calibration(values: np.ndarray, bars: np.ndarray) -> float:
-    """Median over rows of (rms reported standard error) / (standard deviation over repeats): 1 is honest.
-
-    The square of a standard error from few probes is unbiased for the variance although the error itself is not, so
-    the root mean square is compared.  Below 1: overconfident.
-    """
-    spread = deviation(values)
-    size = _norm(bars) if bars.ndim == values.ndim else bars
-    largest = _size(size, 0)
-    reported = np.sqrt(((size / largest) ** 2).mean(axis=0)) * largest[0]
-    noisy = spread > 0
-    return float(np.median(reported[noisy] / spread[noisy])) if noisy.any() else float("nan")
 
 
 def coverage(values: np.ndarray, bars: np.ndarray, truth: np.ndarray, allowed: np.ndarray) -> float:

@@ -38,6 +38,7 @@ def page(report: Findings, drawings: Mapping[str, Figure]) -> str:
         f"<p>Asked: {html.escape(report.task.question)}. Truth: {html.escape(report.task.qualifies)}. "
         f"Suite {report.suite}, backend {report.backend}, seed {report.seed}, slack {report.slack:g}, "
         f"{report.seconds:.1f} s.</p>",
+        f"<p>{html.escape(report.sees)}</p>" if report.sees else "",
         _table(report),
         _failures(report),
         _orders(report),

@@ -31,6 +31,10 @@ FIELDS = {
     "perturbation": "`kind` ('toward') and `measure`: ν in full, with `log_density(x, sigma)` and `score(x, sigma)`",
     "data": "points (N, d)",
     "functional": "`functional(x)`: samples (n, d) -> (n,); also `functional.gradient(x)` (n, d)",
+    "operator": "`A` (p, d) of the linear observation y = A X + n",
+    "noise": "the variance of n in every direction, a number: R = noise I",
+    "observation": "one observation y (p,)",
+    "observations": "observations y, one a row (n, p)",
     "count": "how many draws are asked for",
     "probes": "how many random probes to use, if any are",
     "seed": "the only source of randomness; another repeat has another seed",
@@ -174,13 +178,34 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Measure:
-    """A known law ν: its parameters, its noised log density `log ν_σ(x)` (n,) and score (n, d)."""
+    """A known law ν: its parameters, its noised log density `log ν_σ(x)` (n,) and score (n, d).
+
+    Args:
+        weights: (K,).
+        means: (K, d).
+        form: `full`, `isotropic`, `low-rank` or `points`.
+        full: covariances (K, d, d) of the form `full`, else None.
+        variances: (K,), of `isotropic` and `low-rank`.
+        factors: (K, d, r), of `low-rank`.
+        dense: makes the covariances in any form.
+        log_density: `log ν_σ(x)` of (x, σ).
+        score: its gradient.
+    """
 
     weights: Any
     means: Any
-    covariances: Any
+    form: str
+    full: Any
+    variances: Any
+    factors: Any
+    dense: Callable[[], Any]
     log_density: Callable[[Any, Any], Any]
     score: Callable[[Any, Any], Any]
+
+    @property
+    def covariances(self) -> Any:
+        """Dense covariances (K, d, d) in any form, made when asked for: 75 MB a component at d = 3072."""
+        return self.dense()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from studies.errors import StudyError
 from studies.verification.laws import LAWS, law, oracle
 from studies.verification.tasks import TASKS
 from studies.verification.tasks.base import Arrays, Case, Task
-from studies.verification.truths import DIGESTS, PROBLEMS, TABLE, computed, digest
+from studies.verification.truths import DIGESTS, PROBLEMS, TABLE, computed, digest, stored_cases
 
 __all__ = ["problem_digests", "regenerate"]
 
@@ -32,7 +32,7 @@ def regenerate(table: Path = TABLE, digests: Path = DIGESTS) -> int:
     """
     import pandas as pd
 
-    cases = [(task, case) for task in TASKS.values() if task.slow for case in task.cases if case.judge == "rows"]
+    cases = stored_cases()
     records = [record for task, case in cases for record in _records(task, case)]
     pd.DataFrame(records).to_parquet(table, index=False, compression="zstd")
     digests.write_text(json.dumps({name: law(name).digest for name in LAWS}, indent=1) + "\n")

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Report", "check_folder"]
+__all__ = ["SCHEMA", "Report", "check_folder"]
 
 FILES = ("report.json", "report.html", "problems.parquet", "rows.parquet")
+SCHEMA = 1  # version of `report.schema.json`: raised when a field changes its meaning or goes
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class Report(Findings):
         return page(self, self.figures())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the single rows, JSON-able (NaN becomes null)."""
+        """Everything but the single rows, JSON-able (NaN becomes null), as `report.schema.json` says."""
         problems = json.loads(self.problems().to_json(orient="records"))
         checks = {v.case.name: [vars(check) for check in v.checks] for v in self.judged}
         return _clean(
             {
+                "schema": SCHEMA,
                 "task": self.task.name,
                 "estimator": self.estimator,
                 "suite": self.suite,
@@ -67,6 +69,7 @@ class Report(Findings):
                 "problems": problems,
                 "checks": checks,
                 "orders": list(self.orders),
+                "sees": self.sees,
                 "traces": {v.case.name: run.trace for v in self.judged for run in v.runs if run.trace},
             }
         )

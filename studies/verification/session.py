@@ -14,7 +14,8 @@ from studies.errors import StudyError
 from studies.running import text
 from studies.verification.backends import Backend
 from studies.verification.backends import backend as load_backend
-from studies.verification.judge import Check, Verdict, judge
+from studies.verification.bars import honesty
+from studies.verification.judge import Check, Verdict, judge, reported
 from studies.verification.problem import Problem
 from studies.verification.report import Report
 from studies.verification.runs import Estimator, Run, call, pose
@@ -22,12 +23,14 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "ROWWISE", "coupled", "repeated", "reproduce", "verify", "with_coupling"]
+__all__ = ["REPEATS", "ROWWISE", "coupled", "repeated", "reproduce", "settled", "verify", "with_coupling"]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
+# Repeats are doubled until error bars are told right or wrong, within these numbers of repeats, score calls and rows.
+MOST_REPEATS, MOST_CALLS, MOST_ROWS = 1024, 20_000, 2_000_000
 PROBE_ROWS = 4
-ROWWISE = ("x", "vectors", "latents")
+ROWWISE = ("x", "vectors", "latents", "observations")
 
 
 def verify(
@@ -157,20 +160,45 @@ def repeated(
     repeats: int,
 ) -> list[Run]:
     """One run of a deterministic estimator (or one that fails); of others as many as their cost allows."""
-    shape = (case.count, case.base.dimension) if case.judge == "law" else truth.shape
+    shape = _shape(case, truth)
 
     def run(repeat: int, given: Arrays, size: tuple[int, ...]) -> Run:
         return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
 
     first = run(0, inputs, shape)
-    if first.error or not first.applicable or case.judge == "law":
+    if first.error or not first.applicable or case.judge != "rows":
         return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
     probe = run(1, few, truth[:PROBE_ROWS].shape)
     if probe.error or _same(task, first, probe, truth):
         return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    return [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
+    runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
+    while not settled(runs) and 2 * len(runs) <= _most(first):
+        runs += [run(repeat, inputs, shape) for repeat in range(len(runs), 2 * len(runs))]
+    return runs
+
+
+def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
+    """The shape of the value: that of the truth, or of the draws."""
+    draws = {"law": (case.count, case.base.dimension), "posterior": (case.count, case.draws, case.base.dimension)}
+    return draws.get(case.judge, truth.shape)
+
+
+def settled(runs: Sequence[Run]) -> bool:
+    """Whether the repeats decide on the error bars, or there are none to decide on."""
+    values = [run.value for run in runs if run.value is not None]
+    bars = reported(runs) if len(values) == len(runs) else None
+    if bars is None or not np.all(np.isfinite(values)):
+        return True
+    found = honesty(np.stack(values), bars)
+    return found is None or found.is_decided
+
+
+def _most(first: Run) -> int:
+    """The largest number of repeats: what is cheap in score calls and rows may be repeated more often."""
+    calls, rows = MOST_CALLS // max(first.calls, 1), MOST_ROWS // max(first.rows, 1)
+    return min(MOST_REPEATS, calls, rows)
 
 
 def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:

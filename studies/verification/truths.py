@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from studies.verification.reduction import is_reducible
 from studies.verification.tasks.base import Arrays, Case, Task
 
-__all__ = ["DIGESTS", "PROBLEMS", "TABLE", "computed", "digest", "prepared"]
+__all__ = ["DIGESTS", "PROBLEMS", "TABLE", "computed", "digest", "prepared", "stored_cases"]
 
 TABLE = Path(__file__).with_name("truths.parquet")
 DIGESTS = Path(__file__).with_name("laws.json")
@@ -28,9 +29,19 @@ VERSION = 1
 def digest(task: Task, case: Case) -> str:
     """Sixteen hexadecimal digits of the case, its laws' parameters and the version of the definitions."""
     other = None if case.toward is None else case.other.digest
-    given = {key: value for key, value in asdict(case).items() if key not in ("tags", "suite", "steps", "probes")}
+    unset = () if case.operator else ("operator", "noise", "draws")  # names that most problems do not have
+    left_out = ("tags", "suite", "steps", "probes", *unset)
+    given = {key: value for key, value in asdict(case).items() if key not in left_out}
     text = json.dumps([VERSION, task.name, given, case.base.digest, other], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stored_cases() -> list[tuple[Task, Case]]:
+    """Tasks and cases whose truths are stored: slow ones whose rows are judged, but for laws that split in a moment."""
+    from studies.verification.tasks import TASKS
+
+    slow = [(task, case) for task in TASKS.values() if task.slow for case in task.cases if case.judge == "rows"]
+    return [(task, case) for task, case in slow if not is_reducible(case.base)]
 
 
 def prepared(task: Task, case: Case, seed: int) -> tuple[Arrays, np.ndarray]:

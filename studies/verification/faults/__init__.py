@@ -6,13 +6,13 @@ checks and on the cases that belong to the mistake, and must accept the counterp
 
 from __future__ import annotations
 
-from studies.verification.faults import densities, paths, products, scores
+from studies.verification.faults import densities, paths, posteriors, products, scores
 from studies.verification.faults.base import Fault
 from studies.verification.runs import Estimator
 
 __all__ = ["CORRECT", "FAULTS", "Fault"]
 
-_MODULES = (scores, products, densities, paths)
+_MODULES = (scores, products, densities, paths, posteriors)
 FAULTS: dict[str, Fault] = {fault.name: fault for module in _MODULES for fault in module.FAULTS}
 CORRECT: dict[str, dict[str, Estimator]] = {
     task: found for module in _MODULES for task, found in module.CORRECT.items()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.densities import STAGES, fitting_order
 from studies.verification.faults.products import along, basis, generator
 from studies.verification.problem import Problem
 
@@ -24,13 +25,15 @@ State = tuple[Tensor, ...]
 
 
 def downward(rate: Callable[[State, Tensor], State], state: State, levels: Tensor) -> State:
-    """Heun steps through descending levels."""
+    """Heun steps through descending levels; at image size steps of Runge and Kutta."""
+    stages = STAGES[fitting_order(state[0].shape[-1])]
     for high, low in pairwise(levels):
-        h = low - high
-        first = rate(state, high)
-        ahead = tuple(a + h * b for a, b in zip(state, first, strict=True))
-        second = rate(ahead, low)
-        state = tuple(a + h / 2 * (b + c) for a, b, c in zip(state, first, second, strict=True))
+        h, slopes = low - high, []  # type: ignore[var-annotated]  # states of any number of parts
+        for node, _ in stages:
+            ahead = tuple(a + node * h * b for a, b in zip(state, slopes[-1], strict=True)) if slopes else state
+            slopes.append(rate(ahead, high + node * h))
+        weighted = [tuple(weight * part for part in slope) for (_, weight), slope in zip(stages, slopes, strict=True)]
+        state = tuple(a + h * sum(parts) for a, parts in zip(state, zip(*weighted, strict=True), strict=True))
     return state
 
 

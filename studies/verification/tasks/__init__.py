@@ -7,10 +7,13 @@ from studies.study import suggestion
 from studies.verification.tasks import (
     denoiser,
     divergence,
+    evidence,
     influence,
     jacobian_product,
     log_density,
     log_density_ratio,
+    posterior_sample,
+    posterior_score,
     sample,
     sample_sensitivity,
     score,
@@ -27,10 +30,15 @@ _MODULES = (
     divergence,
     log_density,
     log_density_ratio,
+    posterior_sample,
+    posterior_score,
     sample,
     score_derivative,
     sample_sensitivity,
     influence,
+    posterior_score,
+    posterior_sample,
+    evidence,
 )
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
 

@@ -44,7 +44,11 @@ class Case:
         label: set where laws and levels do not yet make the name unique.
         points: number of data points, where the task has some.
         probes: how many probes the problem asks for; 0 stands for the task's own number.
-        judge: `rows` (row i of the value against row i of the truth) or `law` (draws, judged as a sample).
+        judge: `rows` (row i of the value against row i of the truth), `law` (draws, judged as a sample) or `posterior`
+            (draws for each of several observations, judged together).
+        operator: name of the observation's operator, see `studies.verification.observing`; empty without one.
+        noise: variance of the observation's noise, R = `noise` I.
+        draws: number of draws asked for of each observation.
     """
 
     law: str
@@ -62,6 +66,9 @@ class Case:
     points: int = 0
     judge: str = "rows"
     probes: int = 0
+    operator: str = ""
+    noise: float = 0.0
+    draws: int = 0
 
     @property
     def name(self) -> str:

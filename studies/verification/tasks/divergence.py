@@ -27,6 +27,8 @@ CASES = (
     Case("points", 0.3, tilt=1.0, tags=("points",)),
     Case("singular", 0.02, tilt=1.0, tags=("singular", "low noise")),
     Case("hundred", 0.7, tilt=0.5, count=16, tags=("d = 100",)),
+    Case("photo-784", 0.3, tilt=0.2, count=4, tags=("image-sized",)),
+    Case("photo-3072", 0.3, count=1, suite="full", tags=("image-sized",)),
     Case("ball-784", 1.0, tilt=0.2, count=4, suite="full", tags=("d = 784",)),
     Case("sharp", 0.01, tilt=1.0, suite="full", tags=("low noise",)),
     Case("plane", 80.0, tilt=1.0, suite="full", tags=("high noise",)),

@@ -20,11 +20,11 @@ from studies.verification.tasks.sample import path_fields
 __all__ = ["TASK"]
 
 CASES = (
-    Case("line", 0.2, sigma_max=10.0, steps=64, count=16, points=12),
-    Case("plane", 0.3, sigma_max=10.0, steps=64, count=12, points=6),
-    Case("five", 0.4, sigma_max=10.0, steps=64, count=8, points=4),
-    Case("training", 0.3, sigma_max=10.0, steps=128, count=8, points=6, tags=("ρ empirical",)),
-    Case("ten", 0.5, sigma_max=10.0, steps=64, count=8, points=4, suite="full"),
+    Case("line", 0.2, sigma_max=10.0, steps=128, count=16, points=12),
+    Case("plane", 0.3, sigma_max=10.0, steps=128, count=12, points=6),
+    Case("five", 0.4, sigma_max=10.0, steps=128, count=8, points=4),
+    Case("training", 0.3, sigma_max=10.0, steps=256, count=8, points=6, tags=("ρ empirical",)),
+    Case("ten", 0.5, sigma_max=10.0, steps=128, count=8, points=4, suite="full"),
 )
 
 
@@ -68,8 +68,8 @@ TASK = Task(
     question="d/dη of φ(x_0) for mass moved to each of N points, latents fixed",
     inputs=("score", "latents", "grid", "anchor", "data", "functional", "seed"),
     qualifies="DOP853 at rtol 1e-12 with an error bar, one variational equation per point (oracles.flow)",
-    atol=0.01,
-    rtol=0.03,
+    atol=1e-3,
+    rtol=5e-3,
     quantile=0.9,
     noise=1.0,
     absolute=False,

@@ -25,6 +25,7 @@ CASES = (
     Case("points", 0.3, tilt=1.0, tags=("not symmetric", "points")),
     Case("singular", 0.02, tilt=1.0, tags=("singular", "low noise")),
     Case("hundred", 0.7, tilt=0.5, count=16, tags=("not symmetric",)),
+    Case("photo-3072", 0.3, count=4, tags=("image-sized",)),
     Case("ball-784", 1.0, tilt=0.2, count=4, suite="full", tags=("not symmetric",)),
     Case("sharp", 0.01, tilt=1.0, suite="full", tags=("low noise",)),
     Case("plane", 80.0, tilt=1.0, suite="full", tags=("high noise",)),
@@ -34,6 +35,8 @@ CASES = (
 def tilt(case: Case) -> np.ndarray:
     """`B` (d, d), standard normal entries times `tilt/√d`, trace not zero; fixed by the law's name."""
     d = case.base.dimension
+    if not case.tilt:
+        return np.zeros((d, d))
     rng = case.rng("tilt", 0)
     return case.tilt * (rng.standard_normal((d, d)) / np.sqrt(d) + 0.3 * np.eye(d))
 

@@ -27,6 +27,8 @@ CASES = (
     Case("five", 0.2, sigma_max=10.0, steps=64),
     Case("ten", 0.2, sigma_max=10.0, steps=96, count=16),
     Case("hundred", 0.5, sigma_max=10.0, steps=96, count=2, tags=("d = 100",)),
+    Case("photo-784", 0.14, sigma_max=10.0, steps=32, count=1, tags=("image-sized",)),
+    Case("photo-3072", 0.14, sigma_max=10.0, steps=32, count=1, suite="full", tags=("image-sized",)),
     Case("points", 0.4, sigma_max=10.0, steps=64, suite="full", tags=("points",)),
     Case("singular", 0.1, sigma_max=10.0, steps=64, suite="full", tags=("singular",)),
     Case("plane", 0.01, sigma_max=80.0, steps=256, suite="full", tags=("low noise",)),

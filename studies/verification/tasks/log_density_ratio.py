@@ -16,6 +16,7 @@ from studies.verification.tasks.base import Arrays, Case, Task, states
 
 __all__ = ["CASES", "TASK"]
 
+IMAGE = ("image-sized",)
 CASES = (
     Case("line", 0.2, "line-toward", sigma_max=10.0, steps=64),
     Case("plane", 0.3, "plane-toward", sigma_max=10.0, steps=64),
@@ -23,6 +24,8 @@ CASES = (
     Case("five", 0.2, "five-toward", sigma_max=10.0, steps=64),
     Case("ten", 0.2, "ten-toward", sigma_max=10.0, steps=96, count=16),
     Case("hundred", 0.5, "hundred-toward", sigma_max=10.0, steps=96, count=2, tags=("d = 100",)),
+    Case("photo-784", 0.14, "photo-784-toward", sigma_max=10.0, steps=32, count=1, tags=IMAGE),
+    Case("photo-3072", 0.14, "photo-3072-toward", sigma_max=10.0, steps=32, count=1, suite="full", tags=IMAGE),
     Case("plane", 3.0, "plane-toward", sigma_max=10.0, steps=64, suite="full"),
     Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=128, count=8, suite="full"),
 )

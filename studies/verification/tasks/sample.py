@@ -14,6 +14,7 @@ import numpy as np
 from oracles import flow
 from studies.verification.kit import Kit
 from studies.verification.laws import oracle
+from studies.verification.reduction import is_reducible, reduction
 from studies.verification.tasks.base import Arrays, Case, Task, states
 
 __all__ = ["TASK", "latents", "path_fields"]
@@ -29,6 +30,8 @@ CASES = (
     Case("line", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("plane", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
     Case("five", 0.3, sigma_max=10.0, steps=64, count=DRAWS, judge="law", label="law", tags=("law",)),
+    Case("photo-784", 0.3, sigma_max=10.0, steps=128, count=8, tags=("flow", "image-sized")),
+    Case("photo-3072", 0.3, sigma_max=10.0, steps=128, count=4, tags=("flow", "image-sized")),
     Case("ten", 0.1, sigma_max=10.0, steps=64, count=16, suite="full", tags=("flow",)),
     Case("plane", 0.01, sigma_max=80.0, steps=256, suite="full", tags=("flow", "low noise")),
     Case("points", 0.2, sigma_max=10.0, steps=64, suite="full", tags=("flow", "points")),
@@ -62,6 +65,8 @@ def truth(case: Case, inputs: Arrays) -> np.ndarray:
     """Ends of the flow (n, d); empty for law cases, which are judged by exact distribution functions."""
     if case.judge == "law":
         return np.empty((0, case.base.dimension))
+    if is_reducible(case.base):
+        return reduction(case.base).sample(inputs["latents"], case.sigma_max, case.sigma)
     return flow.sample(oracle(case.base), inputs["latents"], case.sigma_max, case.sigma)
 
 

@@ -32,6 +32,7 @@ CASES = (
     Case("hundred", 0.5, tags=("anisotropic", "separated")),
     Case("ball-784", 1.0, count=8, tags=("isotropic",)),
     Case("sheet-784", 0.1, count=8, tags=("anisotropic", "low noise", "separated")),
+    Case("photo-3072", 0.3, count=4, suite="full", tags=("anisotropic", "separated", "image-sized")),
     Case("line", 0.001, suite="full", tags=("low noise",)),
     Case("line", 80.0, suite="full", tags=("high noise",)),
     Case("plane", 0.5, spread=100.0, label="far-tail", suite="full", tags=("tail", "anisotropic")),

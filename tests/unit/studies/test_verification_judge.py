@@ -18,6 +18,7 @@ from support.close import assert_close
 from studies.cli import main
 from studies.errors import StudyError
 from studies.verification import metrics, reproduce, verify
+from studies.verification.bars import honesty
 from studies.verification.draws import directions, projected_cdf, smallest_p
 from studies.verification.laws import law, oracle
 from studies.verification.loading import load_estimator
@@ -64,6 +65,7 @@ def test_unbiased_noise_with_honest_bars_holds() -> None:
     assert row["repeats"] == 64
     assert 0.9 < row["coverage"] < 1.0
     assert 0.8 < row["calibration"] < 1.25
+    assert row["calibration_low"] < row["calibration"] < row["calibration_high"]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,8 @@ def test_unbiased_noise_with_honest_bars_holds() -> None:
     [
         (noisy(0.5, shift=1.0), ("bias",)),
         (noisy(0.5, bars=0.05), ("error bars",)),
+        (noisy(0.5, bars=0.5 / 1.5), ("error bars",)),
+        (noisy(0.5, bars=0.5 * 1.5), ("error bars",)),
         (noisy(0.5, bars=5.0), ("error bars",)),
         (noisy(300.0), ("noise",)),
         (lambda p: truth_of(p) + 1.0, ("accuracy",)),
@@ -87,6 +91,8 @@ def test_unbiased_noise_with_honest_bars_holds() -> None:
     ids=[
         "bias",
         "overconfident",
+        "two thirds of honest bars",
+        "half too wide bars",
         "timid",
         "noise",
         "offset",
@@ -371,9 +377,11 @@ def test_metrics_tell_factor_bias_and_noise_apart() -> None:
     assert metrics.scale(values, truth) == 2.0
     assert_close(metrics.bias(values, truth), truth)
     assert_close(metrics.deviation(values), np.zeros(3))
-    assert metrics.calibration(values, np.ones((2, 3))) != metrics.calibration(values, np.ones((2, 3)))
+    assert honesty(values, np.ones((2, 3))) is None
     spread = np.random.default_rng(0).standard_normal((4000, 3))
-    assert abs(metrics.calibration(spread, np.full((4000, 3), 0.5)) - 0.5) < 0.02
+    found = honesty(spread, np.full((4000, 3), 0.5))
+    assert found is not None
+    assert abs(found.ratio - 0.5) < 0.02
     assert abs(metrics.coverage(spread, np.ones_like(spread), np.zeros(3), np.zeros(3)) - 0.95) < 0.01
     assert metrics.mean_shift(spread, np.zeros(3), np.ones(3)) == 0.0
     assert abs(metrics.mean_shift(spread + 5.0, np.zeros(3), np.ones(3)) - 5.0) < 0.2

@@ -21,7 +21,7 @@ from studies.verification.problem import BudgetError
 from studies.verification.regenerate import problem_digests
 from studies.verification.runs import call, pose
 from studies.verification.tasks import task as find_task
-from studies.verification.truths import DIGESTS, PROBLEMS, computed, digest, prepared
+from studies.verification.truths import DIGESTS, PROBLEMS, computed, digest, prepared, stored_cases
 
 CASES = [(task, case) for task in TASKS.values() for case in task.cases]
 SMALL = [(task, case) for task, case in CASES if case.base.dimension <= 10 and not task.slow]
@@ -78,11 +78,11 @@ def test_suites_span_dimensions_levels_and_forms() -> None:
     """Assert that the suites reach from d = 1 to 784, σ from 1e-3 to 80, and use every covariance form."""
     dimensions = {case.base.dimension for _, case in CASES}
     levels = {case.sigma for _, case in CASES}
-    assert {1, 2, 5, 10, 100, 784} <= dimensions
+    assert {1, 2, 5, 10, 100, 784, 3072} <= dimensions
     assert min(levels) <= 1e-3
     assert max(levels) >= 80.0
     assert {case.base.form for _, case in CASES} == {"full", "isotropic", "low-rank", "points"}
-    assert len(TASKS) == 10
+    assert len(TASKS) == 13
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -157,8 +157,7 @@ def test_stored_truths_are_current() -> None:
     """Assert that every case of a slow task has a stored record under its present digest, and one is recomputed."""
     from studies.verification.truths import _stored
 
-    slow = [(task, case) for task, case in CASES if task.slow and case.judge == "rows"]
-    assert {digest(task, case) for task, case in slow} == set(_stored())
+    assert {digest(task, case) for task, case in stored_cases()} == set(_stored())
     task = TASKS["sample-sensitivity"]
     case = task.case("gaussian-s0.1")
     inputs, truth = prepared(task, case, 0)

@@ -1,0 +1,263 @@
+"""How small a fault `verify` sees, measured by planting it: `python -m studies.verification.power [TASK ...]`.
+
+On fresh seeds a right estimator is run once, and its answers are made wrong afterwards: multiplied by a constant
+factor, shifted by a constant, or reported with standard errors off by a factor.  The judge, which is not told, judges
+every seed, and a seed counts as rejected if any problem is.  The smallest fault of a grid (ten steps a decade) that is
+rejected on at least 99 of 100 seeds, in both directions, is the power of the task; it is kept in `power.json` beside
+this module, and printed in reports and in the book.
+
+A factor is `v (1 ± f)`.  A shift is in nats where errors are absolute; elsewhere it is a multiple of the median size of
+the truth's rows, along all coordinates alike.  Error bars are multiplied or divided by m, with as many repeats as
+`verify` would ask for.  The problems are those of the quick suite of at most a hundred dimensions (paths: those whose
+false alarms are counted, see `studies.verification.fresh`): the whole suite sees at least as much.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studies.verification import fresh
+from studies.verification.backends import backend as load_backend
+from studies.verification.faults import CORRECT
+from studies.verification.judge import judge
+from studies.verification.runs import Estimator, Run
+from studies.verification.session import CHEAP_REPEATS, repeated, settled
+from studies.verification.tasks import TASKS
+from studies.verification.tasks import task as find_task
+from studies.verification.tasks.base import Case, Task, rownorm
+from studies.verification.truths import computed
+
+__all__ = ["TABLE", "Recorded", "entries", "measure", "sentence", "smallest"]
+
+TABLE = Path(__file__).with_name("power.json")
+SEEDS, FEW_SEEDS = 100, 20  # few of draws judged by permutations, of influences, and of paths with random probes
+SHARE = 0.99
+LARGEST_DIMENSION = 100
+MOST_REPEATS, MOST_OF_PATHS = 256, 64
+GRID = tuple(float(f"{value:.2g}") for value in 10 ** (np.arange(-70, 21) / 10))
+BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
+STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
+# Not measured yet: to be run, a minute or two each, and taken off this list.
+PENDING = (
+    ("log-density-ratio", "probed_ratio"),
+    ("posterior-sample", "conditioned_draws"),
+)
+CHOSEN = {
+    "probed_density": ["plane-s0.1"],
+    "probed_ratio": ["plane-s0.3"],
+    "conditioned_draws": ["gaussian-s0.1"],
+}
+Plant = Callable[[Task, np.ndarray, Run], Run]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The answers of a right estimator on one problem for one seed, in order of the repeats."""
+
+    case: Case
+    truth: np.ndarray
+    runs: tuple[Run, ...]
+
+
+def factor(size: float) -> Plant:
+    """`v (1 + size)`, and standard errors with it."""
+
+    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
+        bars = None if run.standard_error is None else run.standard_error * (1 + size)
+        return replace(run, value=None if run.value is None else run.value * (1 + size), standard_error=bars)
+
+    return plant
+
+
+def shift(size: float) -> Plant:
+    """A constant added to every entry of the value."""
+
+    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
+        if run.value is None:
+            return run
+        entries = np.sqrt(max(run.value[0].size, 1))
+        unit = 1.0 if task.absolute or not truth.size else float(np.median(rownorm(truth)))
+        return replace(run, value=run.value + size * unit / entries)
+
+    return plant
+
+
+def bars(size: float) -> Plant:
+    """Standard errors multiplied by `size`."""
+
+    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
+        return replace(run, standard_error=None if run.standard_error is None else run.standard_error * size)
+
+    return plant
+
+
+def rejected(task: Task, seed: list[Recorded], plant: Plant | None) -> bool:
+    """Whether the judge rejects any of a seed's problems, with repeats added as `verify` adds them."""
+    return any(not _verdict(task, each, plant) for each in seed)
+
+
+def _verdict(task: Task, each: Recorded, plant: Plant | None) -> bool:
+    runs = [run if plant is None else plant(task, each.truth, run) for run in each.runs]
+    count = min(len(runs), CHEAP_REPEATS)
+    while count < len(runs) and not settled(runs[:count]):
+        count = min(2 * count, len(runs))
+    return judge(task, each.case, each.truth, runs[:count], 1.0).holds
+
+
+def smallest(
+    task: Task, seeds: list[list[Recorded]], plants: Callable[[float], tuple[Plant, Plant]], grid: tuple[float, ...]
+) -> float:
+    """The smallest size of the grid that is rejected on a share of .99 of the seeds in both directions; inf if none."""
+
+    allowed = int((1 - SHARE) * len(seeds) + 1e-9)
+
+    def seen(size: float) -> bool:
+        for plant in plants(size):
+            missed = 0
+            for seed in seeds:
+                missed += not rejected(task, seed, plant)
+                if missed > allowed:
+                    return False
+        return True
+
+    low, high = 0, len(grid)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if seen(grid[middle]) else (middle + 1, high)
+    return grid[low] if low < len(grid) else float("inf")
+
+
+def recorded(estimator: Estimator, task: str, problems: list[str], count: int) -> list[list[Recorded]]:
+    """For each of `count` fresh seeds the answers on every problem."""
+    return [list(seed) for seed in zip(*(_answers(estimator, task, name, count) for name in problems), strict=True)]
+
+
+def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Iterator[Recorded]:
+    chosen, library = find_task(task), load_backend("torch")
+    case, seeds = chosen.case(problem), list(range(1, count + 1))
+    if case.judge != "rows":
+        for seed in seeds:
+            inputs, truth = computed(chosen, case, seed)
+            yield Recorded(case, truth, tuple(repeated(estimator, chosen, case, inputs, truth, library, seed, 4)))
+        return
+    for block in fresh.blocks(case, seeds):
+        inputs, truth = fresh.posed(task, problem, tuple(block))
+        most = MOST_OF_PATHS if case.steps else MOST_REPEATS
+        repeats = most if estimator.__name__ in STOCHASTIC.values() else 16
+        runs = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
+        for index, part in enumerate(np.split(truth, len(block))):
+            rows = slice(index * len(part), (index + 1) * len(part))
+            yield Recorded(case, part, tuple(fresh.cut(run, rows) for run in runs))
+
+
+def problems(task: str, estimator: Estimator) -> list[str]:
+    """The problems whose answers are recorded."""
+    cases = {case.name: case for case in TASKS[task].suite("quick")}
+    names = CHOSEN.get(estimator.__name__) or fresh.problems(task, estimator) or list(cases)
+    return [name for name in names if cases[name].base.dimension <= LARGEST_DIMENSION]
+
+
+def measure(estimator: Estimator, task: str, *, seeds: int = SEEDS) -> dict[str, Any]:
+    """The power of a task as seen with one right estimator.
+
+    Args:
+        estimator: a right one, of independent rows.
+        task: one of `studies.verification.TASKS`.
+        seeds: how many fresh seeds.
+
+    Returns:
+        The smallest `factor`, `shift` and (where errors are reported) `bars` that are rejected, and how many seeds
+        `rejected` the estimator as it is.
+
+    Example:
+        >>> from studies.verification.faults import CORRECT
+        >>> found = measure(CORRECT["evidence"]["evidence"], "evidence", seeds=2)
+        >>> found["rejected"], found["factor"] < 0.01
+        (0, True)
+    """
+    chosen, names = find_task(task), problems(task, estimator)
+    answers = recorded(estimator, task, names, seeds)
+    reported = all(run.standard_error is not None for each in answers[0] for run in each.runs)
+    return {
+        "task": task,
+        "suite": "quick",
+        "estimator": estimator.__name__,
+        "problems": names,
+        "seeds": seeds,
+        "rejected": int(sum(rejected(chosen, seed, None) for seed in answers)),
+        "factor": smallest(chosen, answers, lambda f: (factor(f), factor(-f)), GRID),
+        "shift": smallest(chosen, answers, lambda f: (shift(f), shift(-f)), GRID),
+        "bars": smallest(chosen, answers, lambda m: (bars(m), bars(1 / m)), BARS) if reported else None,
+    }
+
+
+@cache
+def entries() -> dict[str, list[dict[str, Any]]]:
+    """What was measured, by task; empty where nothing was."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in json.loads(TABLE.read_text())["power"] if TABLE.exists() else []:
+        found.setdefault(entry["task"], []).append(entry)
+    return found
+
+
+def sentence(task: str) -> str:
+    """What the task's quick suite would have seen, in words; empty where it was not measured.
+
+    Example:
+        >>> "factor" in sentence("score")
+        True
+    """
+    found = entries().get(task, [])
+    if not found:
+        return ""
+    exact = found[0]
+    unit = " nat" if TASKS[task].absolute else " of the truth's size"
+    words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
+    honest = next((entry["bars"] for entry in found if entry["bars"]), None)
+    words += [f"error bars wrong by {honest:g} ×"] if honest else []
+    return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
+
+
+def _percent(size: float) -> str:
+    return f"{100 * size:.2g} %"
+
+
+def estimators(task: str) -> list[Estimator]:
+    """The first right estimator of a task, and the one that reports standard errors."""
+    names = list(dict.fromkeys([next(iter(CORRECT[task])), STOCHASTIC.get(task, "")]))
+    return [CORRECT[task][name] for name in names if name]
+
+
+def main(tasks: list[str], table: Path = TABLE) -> int:
+    """Measure the named tasks (all by default) and keep what others have; returns how many right ones were rejected."""
+    for name in tasks or list(TASKS):
+        drawn = any(case.judge == "posterior" or case.points for case in find_task(name).cases)
+        paths = any(case.steps for case in find_task(name).cases)
+        for estimator in estimators(name):
+            few = drawn or (paths and estimator.__name__ in STOCHASTIC.values())
+            _add(table, measure(estimator, name, seeds=FEW_SEEDS if few else SEEDS))
+    return sum(entry["rejected"] for entry in json.loads(table.read_text())["power"])
+
+
+def _add(table: Path, entry: dict[str, Any]) -> None:
+    print(json.dumps(entry), flush=True)
+    known = json.loads(table.read_text())["power"] if table.exists() else []
+    same = ("task", "estimator", "suite")
+    kept = [old for old in known if any(old[key] != entry[key] for key in same)]
+    order = list(TASKS)
+    found = sorted([*kept, entry], key=lambda each: (order.index(each["task"]), each["bars"] is not None))
+    table.write_text(json.dumps({"date": datetime.now(UTC).date().isoformat(), "power": found}, indent=1) + "\n")
+    entries.cache_clear()
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(sys.argv[1:])))

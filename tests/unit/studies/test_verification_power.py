@@ -1,0 +1,85 @@
+"""The power of the judge: that planted sizes are what is measured, and that the committed goals are met."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from studies.verification import TASKS, power, verify
+from studies.verification.faults import CORRECT
+from studies.verification.power import Recorded, bars, factor, measure, rejected, shift, smallest
+from studies.verification.runs import Run
+
+PUBLISHED = json.loads(power.TABLE.read_text())["power"]
+
+
+def recorded(spread: float, reported: float | None, repeats: int, rows: int = 32) -> list[list[Recorded]]:
+    """Six seeds of answers about truths of one, with noise and standard errors."""
+    rng, case, found = np.random.default_rng(0), TASKS["divergence"].case("plane-s0.1"), []
+    for _ in range(6):
+        truth = 1.0 + rng.random(rows)
+        noise = spread * rng.standard_normal((repeats, rows))
+        error = None if reported is None else np.full(rows, reported)
+        found.append([Recorded(case, truth, tuple(Run(truth + each, error) for each in noise))])
+    return found
+
+
+def test_a_deterministic_answer_shows_a_factor_of_the_limit() -> None:
+    """Assert that the limit (.1 %) is found to a step of the grid, and that less is not seen."""
+    task, seeds = TASKS["divergence"], recorded(0.0, None, 1)
+    found = smallest(task, seeds, lambda f: (factor(f), factor(-f)), power.GRID)
+    assert 1e-3 <= found <= 1.3e-3
+    assert not any(rejected(task, seed, factor(0.9e-3)) for seed in seeds)
+    assert not any(rejected(task, seed, None) for seed in seeds)
+
+
+def test_error_bars_off_by_half_are_seen_and_honest_ones_are_not() -> None:
+    """Assert that 256 repeats of 32 rows see 1.5 × in both directions and take 1.05 × for honest."""
+    task, seeds = TASKS["divergence"], recorded(0.1, 0.1, 256)
+    found = smallest(task, seeds, lambda m: (bars(m), bars(1 / m)), power.BARS)
+    assert 1.15 < found <= 1.5
+    assert not any(rejected(task, seed, bars(1.05)) for seed in seeds)
+
+
+def test_what_is_never_seen_is_infinite() -> None:
+    """Assert that a grid without a visible fault gives infinity."""
+    seeds = recorded(0.0, None, 1)
+    assert smallest(TASKS["divergence"], seeds, lambda s: (shift(s), shift(-s)), (1e-9, 1e-8)) == math.inf
+
+
+def test_what_is_measured_is_what_verify_rejects() -> None:
+    """Assert that an estimator wrong by the measured factor is rejected, and one of a fiftieth of it is not."""
+    right = CORRECT["evidence"]["evidence"]
+    found = measure(right, "evidence", seeds=3)
+    assert found["rejected"] == 0
+    for size, holds in ((2 * found["factor"], False), (0.02 * found["factor"], True)):
+        report = verify(lambda problem, f=size: right(problem) * (1 + f), "evidence", orders=False)
+        assert report.holds == holds
+
+
+def test_every_task_was_measured() -> None:
+    """Assert that the table has every task and right estimator that is not named as pending, and none rejected."""
+    assert [entry["rejected"] for entry in PUBLISHED] == [0] * len(PUBLISHED)
+    expected = {(task, each.__name__) for task in TASKS for each in power.estimators(task)} - set(power.PENDING)
+    assert {(entry["task"], entry["estimator"]) for entry in PUBLISHED} == expected
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: f"{entry['task']}/{entry['estimator']}")
+def test_the_goals_are_met(entry: dict) -> None:
+    """Assert 1 % for every deterministic answer, 1.5 × for error bars; draws have no factor."""
+    if entry["bars"] is not None:
+        assert entry["bars"] <= 1.5
+    elif entry["task"] != "posterior-sample":
+        assert entry["factor"] <= 0.01
+
+
+def test_reports_and_descriptions_say_what_would_have_been_seen() -> None:
+    """Assert that a whole suite that holds prints its line, and a part of it does not."""
+    report = verify(CORRECT["evidence"]["evidence"], "evidence", orders=False)
+    assert any(line.startswith("Smallest faults that this suite sees") for line in report.findings())
+    assert power.sentence("evidence") in report.to_html()
+    part = verify(CORRECT["evidence"]["evidence"], "evidence", problems=["plane-s0"], orders=False)
+    assert part.sees == ""
