@@ -53,6 +53,7 @@ from torch.utils._pytree import tree_map
 
 from sensitivity._callables import evaluate, ready
 from sensitivity._checks import check_count, in_autocast, transformed
+from sensitivity.jacobians.dual_layers import push
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -264,6 +265,8 @@ class _ContiguousGroupNorm(TorchFunctionMode):
 
 def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     score = products._at(sigma)
+    if "rules" in products.cures and not torch.compiler.is_compiling():  # the compiler has its own fused derivatives
+        return push(score, x, tangents)
     x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
     value, product = products._map(lambda tangent: _pushed(score, x, tangent), tangents)
     return value[0], product
