@@ -266,10 +266,26 @@ class _ContiguousGroupNorm(TorchFunctionMode):
 def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     score = products._at(sigma)
     if "rules" in products.cures and not torch.compiler.is_compiling():  # the compiler has its own fused derivatives
-        return push(score, x, tangents)
+        unit, exponents = _units(tangents)
+        value, moved = push(score, x, unit)
+        return value, torch.ldexp(moved, exponents)
     x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
     value, product = products._map(lambda tangent: _pushed(score, x, tangent), tangents)
     return value[0], product
+
+
+def _units(tangents: Tensor) -> tuple[Tensor, Tensor]:
+    """Tangents of size about 1, and the exponents e of the powers of two that they were multiplied by, 2^−e.
+
+    Scaling by powers of two changes no bit. It keeps a tangent of 10⁻⁴⁰, the size of a small density ratio, from making
+    a network compute with subnormal numbers, which takes a processor some ten times as long, and from vanishing in
+    half precision.
+    """
+    with torch.no_grad():
+        size = tangents.detach().abs().flatten(2).amax(2)
+        exponents = torch.frexp(torch.where(torch.isfinite(size), size, 1.0)).exponent
+        exponents = exponents.reshape(*size.shape, *[1] * (tangents.dim() - 2))
+    return torch.ldexp(tangents, -exponents), exponents
 
 
 def _pushed(function: Callable[[Tensor], Any], x: Tensor, tangent: Tensor) -> tuple[Any, Any]:
