@@ -331,3 +331,24 @@ def test_a_planted_fault_is_found_by_the_trial(monkeypatch: pytest.MonkeyPatch) 
     x = random(3, 5)
     products = Products(lambda y, level: torch.sin(y) + 0 * y).choose(x, torch.tensor(0.7).double())
     assert (products.method, products.cures) == ("forward", ())
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1.0, 3e30, 0.0])
+def test_tiny_and_large_tangents_keep_their_digits(size: float) -> None:
+    """Assert that J t is linear in t down to subnormal numbers, sample by sample, and bit for bit in powers of two."""
+    network, x, t = network_of("mlp", torch.float32)
+    sigma, products = torch.tensor(0.7), Products(network, "forward", cures=("rules",))
+    mixed = torch.stack([t[:, 0] * size, t[:, 1]], 1)
+    found, exact = products.jvp(x, sigma, mixed)[1], Products(network.double(), "forward")
+    expected = exact.jvp(x.double(), sigma.double(), mixed.double())[1]
+    assert torch.isfinite(found).all()
+    for row in (0, 1):
+        gap = (found[:, row].double() - expected[:, row]).abs().max()
+        assert float(gap) <= 1e-5 * float(expected[:, row].abs().max()) + 2.0**-148
+
+
+def test_powers_of_two_change_no_bit() -> None:
+    """Assert J(2⁻⁴⁰ t) = 2⁻⁴⁰ J t exactly."""
+    network, x, t = network_of("unet", torch.float32)
+    sigma, products = torch.tensor(0.7), Products(network, "forward", cures=("rules",))
+    assert torch.equal(products.jvp(x, sigma, t * 2.0**-40)[1], products.jvp(x, sigma, t)[1] * 2.0**-40)
