@@ -189,6 +189,11 @@ class Products:
             return _SECOND[self._decided("second")](self, x, sigma, tangent)
 
     @property
+    def name(self) -> str:
+        """The method with its cures, such as "forward (rules)"."""
+        return f"{self.method} ({', '.join(self.cures)})" if self.cures else self.method
+
+    @property
     def _undecided(self) -> bool:
         return self.method in ("auto", "fastest")
 

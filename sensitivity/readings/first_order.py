@@ -142,7 +142,15 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     known = (log_ratio, logs.value, logs.error, logs.grid, spread, bias, end.curvature)
     path = _trajectory(work, kept, seen, versions) if trajectory else None
     return SampleSensitivity(
-        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error
+        end.x,
+        tangents[:, 0],
+        *known,
+        watch.read(),
+        laws.cost,
+        work.grid,
+        path,
+        laws.product_error,
+        laws.product_names,
     )
 
 

@@ -14,6 +14,7 @@ from torch.func import jvp, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sensitivity import GaussianAnchor, Grid, Points, Toward, sample_sensitivity
 from sensitivity.jacobians import duals
 from sensitivity.jacobians.dual_layers import push
 from sensitivity.jacobians.products import Products
@@ -352,3 +353,17 @@ def test_powers_of_two_change_no_bit() -> None:
     network, x, t = network_of("unet", torch.float32)
     sigma, products = torch.tensor(0.7), Products(network, "forward", cures=("rules",))
     assert torch.equal(products.jvp(x, sigma, t * 2.0**-40)[1], products.jvp(x, sigma, t)[1] * 2.0**-40)
+
+
+def test_a_result_names_its_products_and_equal_calls_give_equal_bits() -> None:
+    """Assert the name in the result, which no timing decides, and the same bits by another score of the network."""
+    network, x, _ = network_of("mlp", torch.float64)
+    found = [
+        sample_sensitivity(
+            lambda y, sigma: network.score(y, sigma), x, Toward(Points(x, bandwidth=1.0)), Grid(2.0, 0.5, 3),
+            anchor=GaussianAnchor.from_data(x), trace="hutchinson", probes=1, seed=0,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert found[0].products == found[1].products == "forward (rules)"
+    assert torch.equal(found[0].sensitivity, found[1].sensitivity)
