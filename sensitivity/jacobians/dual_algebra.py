@@ -319,7 +319,7 @@ def _where(condition: Any, *branches: Any) -> Any:
     count = next(len(each.joint) for each in branches if isinstance(each, Dual)) - 1
     ndim = max(condition.ndim, *(each.ndim for each in branches))
     joints = [aligned(each.joint if isinstance(each, Dual) else lifted(each, count), ndim) for each in branches]
-    return Dual(torch.where(condition, *joints))
+    return Dual(torch.where(condition, joints[0], joints[1]))
 
 
 def _reduction(name: str) -> None:

@@ -122,7 +122,9 @@ class Dual(torch.Tensor):
         return _without_rule(func, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own is a placeholder without a class
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise NotImplementedError(f"{func} was reached below torch's functions, where dual numbers have no rule.")
 
 
@@ -272,7 +274,9 @@ def _pushed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _jvp(call: Callable[..., Any], values: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:
+    places: Any = (None, 0)  # the value has no axis of tangents
     if len(tangents[0]) > 1:
-        return vmap(lambda *each: jvp(call, values, each), out_dims=(None, 0))(*tangents)
-    value, moved = jvp(call, values, tuple(each[0] for each in tangents))
+        return vmap(lambda *each: jvp(call, values, each), out_dims=places)(*tangents)
+    pair: Any = jvp(call, values, tuple(each[0] for each in tangents))
+    value, moved = pair
     return value, tree_map(lambda leaf: leaf.unsqueeze(0), moved)
