@@ -12,6 +12,7 @@ from sensitivity import log_density
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
+from sensitivity.sampler.carried_network import Law
 from sensitivity.sampler.path import integrate_density
 from studies.cost.benchmarks import Bound, Setup, _public
 from studies.cost.benchmarks._problem import SIGMA_MIN, Problem
