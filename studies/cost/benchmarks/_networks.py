@@ -83,7 +83,8 @@ class Diffusers(nn.Module):
         super().__init__()
         from diffusers import UNet2DModel
 
-        self.unet: Any = UNet2DModel(
+        model: Any = UNet2DModel  # the package's own wrapper hides its type
+        self.unet = model(
             sample_size=side, in_channels=1, out_channels=1, layers_per_block=depth, norm_num_groups=8,
             block_out_channels=(width, 2 * width), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D"),
