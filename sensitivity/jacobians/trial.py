@@ -37,6 +37,7 @@ from torch import Tensor
 from sensitivity._callables import evaluate, let_pass, ready, resolution
 from sensitivity._checks import in_autocast
 from sensitivity.jacobians.differences import differences, step_length
+from sensitivity.jacobians.duals import counted
 from sensitivity.jacobians.products import DIFFERENCES, Products
 from sensitivity.jacobians.second import along
 from sensitivity.noise import Noise
@@ -374,12 +375,21 @@ def _fastest(products: Products, x: Tensor, sigma: Tensor, uses: Uses, route: Se
 def _candidates(products: Products, methods: Sequence[str]) -> Iterator[Products]:
     for method in methods:
         for serial in ((), ("serial",)):
-            for cures in _CURES if method not in DIFFERENCES else ((),):
+            rules = (("rules",),) if method == "forward" and not serial else ()
+            for cures in (*rules, *_CURES) if method not in DIFFERENCES else ((),):
                 yield replace(products, method=method, cures=cures + serial)
 
 
 def _failure(candidate: Products, route: Sequence[Station], uses: Uses) -> str | None:
     """Why the candidate cannot be used, or None."""
+    with counted() as tally:
+        reason = _fault(candidate, route, uses)
+    if reason is None and tally.pushed > tally.ruled:
+        return "most of its operations have no rule of our own, and torch's are as quick"
+    return reason
+
+
+def _fault(candidate: Products, route: Sequence[Station], uses: Uses) -> str | None:
     for station in route:
         try:
             with warnings.catch_warnings():
@@ -466,7 +476,7 @@ def _second_reason(candidate: Products, station: Station) -> str | None:
 
 
 def _announced(candidate: Products, route: Sequence[Station], failures: list[str]) -> Products:
-    said = [_SAYS[cure] for cure in candidate.cures]
+    said = [_SAYS[cure] for cure in candidate.cures if cure in _SAYS]  # rules of our own lose nothing
     if not candidate.exact:
         error = max(_stated_error(candidate, station) for station in route)
         candidate = replace(candidate, error=error)

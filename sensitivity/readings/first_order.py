@@ -148,7 +148,16 @@ def _forward(work: Run, order: int, standard_error: bool, trajectory: bool) -> S
     path = _trajectory(work, kept, seen, versions) if trajectory else None
     error = torch.where(watch.running, _stated(work, judge, at_min, seen, tangents[:, 0], versions), float("nan"))
     return SampleSensitivity(
-        end.x, tangents[:, 0], *known, watch.read(), laws.cost, work.grid, path, laws.product_error, error
+        end.x,
+        tangents[:, 0],
+        *known,
+        watch.read(),
+        laws.cost,
+        work.grid,
+        path,
+        laws.product_error,
+        error,
+        laws.product_names,
     )
 
 

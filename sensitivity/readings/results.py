@@ -63,6 +63,7 @@ class SampleSensitivity:
             truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
             `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
             a sample halted and along a stochastic path.
+        products: how they were taken, law by law, such as "forward (rules)"; the same name gives the same bits again.
     """
 
     samples: Tensor
@@ -80,6 +81,7 @@ class SampleSensitivity:
     trajectory: Trajectory | None = None
     product_error: float = 0.0
     sensitivity_error: Tensor | None = None
+    products: str = ""
 
     def predict(self, eta: float) -> Tensor:
         """x + ηδ (+ ½η²ζ where it is known): the samples after mass η, like `sensitivity`."""
@@ -102,12 +104,12 @@ class SampleSensitivity:
 # The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
 _LATENTS = {"samples": 0, "states": 1}
 # Fields that are not cut into chunks.
-_WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "levels")
+_WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "products", "levels")
 
 
 def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
     """Consecutive chunks as one result; `single` says that one perturbation was given and not a sequence."""
-    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid", "product_error")}
+    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid", "product_error", "products")}
     whole["outcome"] = Outcomes.join([part.outcome for part in parts])
     paths = [part.trajectory for part in parts if part.trajectory is not None]
     if paths:

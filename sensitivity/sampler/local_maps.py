@@ -174,6 +174,11 @@ class Laws:
         return max(law.products.error for law in self.laws)
 
     @property
+    def product_names(self) -> str:
+        """How the laws' Jacobian products are taken."""
+        return "; ".join(dict.fromkeys(law.products.name for law in self.laws))
+
+    @property
     def samplers(self) -> int:
         """Number of laws that the drift is made of, whatever their shares; carried networks come after them."""
         return sum(law.drives for law in self.laws)

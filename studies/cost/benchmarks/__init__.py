@@ -54,6 +54,7 @@ class Bound:
         source: where the bound comes from.
         error: the median relative error that `alternative` may have for the claim to hold; None asks for none.
         kind: the `kind` of the sizes that it is meant for; None for all.
+        batch: likewise their `batch`.
     """
 
     alternative: str
@@ -62,10 +63,12 @@ class Bound:
     source: str
     error: float | None = None
     kind: str | None = None
+    batch: int | None = None
 
     def meant_for(self, size: str) -> bool:
         """Whether it is claimed at a size, as the rows of the study write it: "kind=mlp, width=704, …"."""
-        return self.kind is None or f"kind={self.kind}," in f"{size},"
+        asked = {"kind": self.kind, "batch": self.batch}
+        return all(value is None or f" {key}={value}," in f" {size}," for key, value in asked.items())
 
     def rivals(self) -> tuple[str, ...]:
         """`against` as a tuple."""

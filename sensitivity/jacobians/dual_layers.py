@@ -1,0 +1,210 @@
+"""Rules of dual numbers for layers of networks: convolutions, linear maps, normalisations, attention.
+
+Symbols: a joint ``(v, t_1, …, t_K)`` has the value and its tangents along its first axis, see
+`sensitivity.jacobians.duals`. A normalisation is ``y = x̂ w + b`` with ``x̂ = (v − m) r``, m the mean over a group of M
+entries and r the inverse of their standard deviation; its tangent is ``ẏ = (t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w``, with ⟨·⟩ the mean
+over the group, and without the term ⟨t⟩ where no mean is taken off (RMSNorm). Attention is ``P V`` with
+``P = softmax(S)``, ``S = Q Kᵀ/√d``; its tangent ``Ṗ V + P V̇`` with ``Ṗ = P (Ṡ − Σ P Ṡ)``, sums over the keys.
+
+Sources: Ba, Kiros & Hinton 2016, arXiv 1607.06450; Wu & He 2018, arXiv 1803.08494; Zhang & Sennrich 2019,
+arXiv 1910.07467; Vaswani et al. 2017, arXiv 1706.03762; their derivatives by the quotient rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sensitivity.jacobians.dual_algebra import aligned
+from sensitivity.jacobians.duals import Dual, push, rule, unrecorded
+
+__all__ = ["push"]  # with the rules of this module and of dual_algebra
+
+
+def _fixed(*arguments: Any) -> bool:
+    """Whether these are constants: a rule for the tangent of the state alone holds."""
+    return not any(isinstance(each, Dual) for each in arguments)
+
+
+def _with_bias(joint: Tensor, bias: Tensor | None) -> Dual:
+    """The value gains a bias, its tangents do not; ``joint`` is fresh memory."""
+    if bias is None:
+        return Dual(joint)
+    if unrecorded():
+        joint[0].add_(bias)
+        return Dual(joint)
+    return Dual.of((joint[0] + bias).to(joint.dtype), joint[1:])
+
+
+@rule("linear")
+def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    if not (isinstance(input, Dual) and _fixed(weight, bias)):
+        return NotImplemented
+    return _with_bias(functional.linear(input.joint, weight), bias)
+
+
+def _convolution(name: str, axes: int) -> None:
+    function = getattr(functional, name)
+
+    @rule(name)
+    def _(input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not (isinstance(input, Dual) and _fixed(weight, bias)):
+            return NotImplemented
+        ahead = input.joint.shape[: -1 - axes]  # the joint's axis and that of the batch, where there is one
+        images = function(input.joint.flatten(0, len(ahead) - 1), weight, None, *args, **kwargs)
+        shift = None if bias is None else bias.reshape(-1, *[1] * axes)
+        return _with_bias(images.unflatten(0, ahead), shift)
+
+
+for _axes in (1, 2, 3):
+    _convolution(f"conv{_axes}d", _axes)
+    _convolution(f"conv_transpose{_axes}d", _axes)
+
+
+def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, centred: bool) -> Tensor:
+    """``(t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w``, means over the last two axes.
+
+    Args:
+        tangents: t, (K, …, M', M''); normal: x̂, (…, M', M''); spread: r, (…, 1, 1).
+        scale: w, which broadcasts to x̂.
+        centred: whether the mean is taken off.
+    """
+    aligned_with = (tangents * normal).mean((-2, -1), keepdim=True)
+    if not unrecorded():
+        moved = tangents - normal * aligned_with
+        return (moved - tangents.mean((-2, -1), keepdim=True) if centred else moved) * (spread * scale)
+    moved = torch.addcmul(tangents, normal, aligned_with, value=-1)
+    if centred:
+        moved.sub_(tangents.mean((-2, -1), keepdim=True))
+    return moved.mul_(spread * scale)
+
+
+@rule("group_norm")
+def _group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
+    if not (isinstance(input, Dual) and _fixed(weight, bias)) or input.ndim < 2:
+        return NotImplemented
+    shape, value = input.shape, input.value
+    value = value.contiguous()
+    grouped = (shape[0], num_groups, shape[1] // num_groups, math.prod(shape[2:]))
+    tangents = input.tangents.reshape(-1, *grouped)
+    normal, spread = _normalised(value.reshape(grouped), eps)
+    scale = value.new_ones(()) if weight is None else weight.reshape(num_groups, -1, 1)
+    moved = _turned(tangents, normal, spread, scale, True)
+    image = functional.group_norm(value, num_groups, weight, bias, eps)
+    return Dual.of(image, moved.reshape(-1, *shape))
+
+
+def _normalised(value: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x̂ and r over the last two axes; by torch's kernel where nothing is recorded."""
+    if unrecorded():
+        flat = value.flatten(-2)
+        normal, _, spread = torch.native_layer_norm(flat, flat.shape[-1:], None, None, eps)
+        return normal.reshape(value.shape), spread.unsqueeze(-1)
+    apart = value - value.mean((-2, -1), keepdim=True)
+    spread = torch.rsqrt(apart.square().mean((-2, -1), keepdim=True) + eps)
+    return apart * spread, spread
+
+
+@rule("layer_norm")
+def _layer_norm(
+    input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
+    if not (isinstance(input, Dual) and _fixed(weight, bias)):
+        return NotImplemented
+    value = input.value
+    rows, tangents, scale = _rows(input, normalized_shape, weight)
+    normal, spread = _normalised(rows, eps)
+    image = functional.layer_norm(value, normalized_shape, weight, bias, eps)
+    return Dual.of(image, _turned(tangents, normal, spread, scale, True).reshape(-1, *value.shape))
+
+
+@rule("rms_norm")
+def _rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
+    if not (isinstance(input, Dual) and _fixed(weight)):
+        return NotImplemented
+    value = input.value
+    rows, tangents, scale = _rows(input, normalized_shape, weight)
+    least = torch.finfo(value.dtype).eps if eps is None else eps
+    spread = torch.rsqrt(rows.square().mean((-2, -1), keepdim=True) + least)
+    image = functional.rms_norm(value, normalized_shape, weight, eps)
+    return Dual.of(image, _turned(tangents, rows * spread, spread, scale, False).reshape(-1, *value.shape))
+
+
+def _rows(input: Dual, shape: Sequence[int], weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """v (…, 1, M), t (K, …, 1, M) and w (M,), with the last axes of this shape as one."""
+    ahead = input.shape[: input.ndim - len(shape)]
+    value = input.value.reshape(*ahead, 1, -1)
+    tangents = input.tangents.reshape(-1, *ahead, 1, value.shape[-1])
+    return value, tangents, value.new_ones(()) if weight is None else weight.reshape(-1)
+
+
+@rule("scaled_dot_product_attention")
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    if dropout_p or enable_gqa or not _fixed(attn_mask) or (is_causal and attn_mask is not None):
+        return NotImplemented
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores, steep = _product(query, _transposed(key), factor)
+    masked, empty = _masked(scores, _causal(scores) if is_causal else attn_mask)
+    shares = torch.softmax(masked, -1).to(scores.dtype)
+    shares = shares if empty is None else shares.masked_fill(empty, 0.0)
+    if steep is None:
+        return _mixed(shares, None, value)
+    weighted = shares * steep
+    return _mixed(shares, weighted - shares * weighted.sum(-1, keepdim=True), value)
+
+
+def _transposed(key: Any) -> Any:
+    return Dual(key.joint.transpose(-2, -1)) if isinstance(key, Dual) else key.transpose(-2, -1)
+
+
+def _halves(tensor: Any, ndim: int) -> tuple[Tensor, Tensor | None]:
+    """v and t of a dual, aligned; v and None of a constant."""
+    if not isinstance(tensor, Dual):
+        return tensor, None
+    joint = aligned(tensor.joint, ndim)
+    return joint[0], joint[1:]
+
+
+def _product(first: Any, second: Any, factor: float) -> tuple[Tensor, Tensor | None]:
+    """``f A B`` and its tangents ``f (Ȧ B + A Ḃ)``."""
+    ndim = max(first.ndim, second.ndim)
+    (ahead, ahead_moved), (behind, behind_moved) = _halves(first, ndim), _halves(second, ndim)
+    ahead, ahead_moved = factor * ahead, None if ahead_moved is None else factor * ahead_moved
+    parts = [] if ahead_moved is None else [torch.matmul(ahead_moved, behind)]
+    parts += [] if behind_moved is None else [torch.matmul(ahead, behind_moved)]
+    return torch.matmul(ahead, behind), sum(parts[1:], start=parts[0]) if parts else None
+
+
+def _mixed(shares: Tensor, moved: Tensor | None, value: Any) -> Dual:
+    """``P V`` and ``Ṗ V + P V̇``."""
+    values, tangents = _halves(value, max(shares.ndim, value.ndim))
+    parts = [] if moved is None else [torch.matmul(moved, values)]
+    parts += [] if tangents is None else [torch.matmul(shares, tangents)]
+    return Dual.of(torch.matmul(shares, values), sum(parts[1:], start=parts[0]))
+
+
+def _causal(scores: Tensor) -> Tensor:
+    return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Scores with a mask, and the queries that attend to nothing, whose shares are zero."""
+    if mask is None:
+        return scores, None
+    if mask.dtype is not torch.bool:
+        return scores + mask, None
+    return scores.masked_fill(~mask, -math.inf), ~mask.any(-1, keepdim=True)
