@@ -72,7 +72,8 @@ def answer(arguments: Sequence[str]) -> int:
     except StudyError as error:
         return fail(str(error))
     except USAGE_ERROR as error:
-        return fail(str(getattr(error, "format_message", lambda: error)()))
+        told = getattr(error, "format_message", None)
+        return fail(told() if told else str(error))
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):

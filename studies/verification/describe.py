@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from studies.verification.metrics import ONE_IN_A_MILLION
 from studies.verification.problem import FIELDS
+from studies.verification.sight import sentence
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task
 from studies.verification.truths import digest
@@ -26,8 +27,6 @@ def describe(name: str) -> str:
         >>> print(describe("score").splitlines()[0])
         ## score
     """
-    from studies.verification.power import sentence  # a command, too: not to be imported with the package
-
     task = find_task(name)
     parts = [
         f"## {task.name}",

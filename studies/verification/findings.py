@@ -9,6 +9,7 @@ import numpy as np
 
 from studies.verification.judge import Verdict
 from studies.verification.metrics import errors
+from studies.verification.sight import sentence
 from studies.verification.tasks.base import Task, rownorm
 
 if TYPE_CHECKING:
@@ -157,8 +158,6 @@ class Findings:
     @property
     def sees(self) -> str:
         """The smallest faults that this suite was measured to see; empty where problems were left out."""
-        from studies.verification.power import sentence
-
         posed = {verdict.case.name for verdict in self.judged}
         whole = {case.name for case in self.task.suite("quick")} <= posed
         return sentence(self.task.name) if whole else ""

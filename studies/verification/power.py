@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from studies.verification.faults import CORRECT
 from studies.verification.judge import judge
 from studies.verification.runs import Estimator, Run
 from studies.verification.session import CHEAP_REPEATS, repeated, settled
+from studies.verification.sight import TABLE, entries, sentence
 from studies.verification.tasks import TASKS
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task, rownorm
@@ -38,7 +38,6 @@ from studies.verification.truths import computed
 
 __all__ = ["TABLE", "Recorded", "entries", "measure", "sentence", "smallest"]
 
-TABLE = Path(__file__).with_name("power.json")
 SEEDS, FEW_SEEDS = 100, 20  # few of draws judged by permutations, of influences, and of paths with random probes
 SHARE = 0.99
 LARGEST_DIMENSION = 100
@@ -198,37 +197,6 @@ def measure(estimator: Estimator, task: str, *, seeds: int = SEEDS) -> dict[str,
         "shift": smallest(chosen, answers, lambda f: (shift(f), shift(-f)), GRID),
         "bars": smallest(chosen, answers, lambda m: (bars(m), bars(1 / m)), BARS) if reported else None,
     }
-
-
-@cache
-def entries() -> dict[str, list[dict[str, Any]]]:
-    """What was measured, by task; empty where nothing was."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for entry in json.loads(TABLE.read_text())["power"] if TABLE.exists() else []:
-        found.setdefault(entry["task"], []).append(entry)
-    return found
-
-
-def sentence(task: str) -> str:
-    """What the task's quick suite would have seen, in words; empty where it was not measured.
-
-    Example:
-        >>> "factor" in sentence("score")
-        True
-    """
-    found = entries().get(task, [])
-    if not found:
-        return ""
-    exact = found[0]
-    unit = " nat" if TASKS[task].absolute else " of the truth's size"
-    words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
-    honest = next((entry["bars"] for entry in found if entry["bars"]), None)
-    words += [f"error bars wrong by {honest:g} ×"] if honest else []
-    return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
-
-
-def _percent(size: float) -> str:
-    return f"{100 * size:.2g} %"
 
 
 def estimators(task: str) -> list[Estimator]:

@@ -25,6 +25,7 @@ IMPORTED_AS: dict[str, str | None] = {
     # run as programs, plugins or extensions; einops is azula's own need; the project asks for its own extras
     **dict.fromkeys(("jupyter-book", "mypy", "pandas-stubs", "pre-commit", "pytest-cov", "pytest-xdist", "ruff")),
     **dict.fromkeys(("einops", "score-sensitivity", "sphinx-exercise", "sphinx-proof")),
+    "cryptography": None,  # distributed makes a local cluster's keys with it
     "django-static-mathjax": None,  # a file is copied out of it when the book is built
 }
 

@@ -1,0 +1,45 @@
+"""How small a fault a task's suite sees, as measured and kept in `power.json` (see `studies.verification.power`)."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from studies.verification.tasks import TASKS
+
+__all__ = ["TABLE", "entries", "sentence"]
+
+TABLE = Path(__file__).with_name("power.json")
+
+
+@cache
+def entries() -> dict[str, list[dict[str, Any]]]:
+    """What was measured, by task; empty where nothing was."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in json.loads(TABLE.read_text())["power"] if TABLE.exists() else []:
+        found.setdefault(entry["task"], []).append(entry)
+    return found
+
+
+def sentence(task: str) -> str:
+    """What the task's quick suite would have seen, in words; empty where it was not measured.
+
+    Example:
+        >>> "factor" in sentence("score")
+        True
+    """
+    found = entries().get(task, [])
+    if not found:
+        return ""
+    exact = found[0]
+    unit = " nat" if TASKS[task].absolute else " of the truth's size"
+    words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
+    honest = next((entry["bars"] for entry in found if entry["bars"]), None)
+    words += [f"error bars wrong by {honest:g} ×"] if honest else []
+    return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
+
+
+def _percent(size: float) -> str:
+    return f"{100 * size:.2g} %"
