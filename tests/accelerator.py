@@ -3,7 +3,7 @@
     python tests/accelerator.py --out DIR [--part checks|cost|studies|all] [--minutes M]
     python tests/accelerator.py --out DIR --rehearse          everything in small on this machine's processor
     python tests/accelerator.py --wheels DIR                  packages and data to take along, where there is a network
-    python tests/accelerator.py --publish DIR                 results of a run into studies/results/accelerator
+    python tests/accelerator.py --publish DIR [DIR ...]       results of runs into studies/results/accelerator
 
 Jobs run in order of what they are worth; one that does not fit into the time left is skipped and says so, one that
 fails is logged and does not stop the others. Results are written after each: tables, arrays, a manifest with the card,
@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on the processor unless --device is given")
     parser.add_argument("--wheels", type=Path, help="make the folder of packages and data, and stop")
-    parser.add_argument("--publish", type=Path, help="turn the results of a run into a published table, and stop")
+    parser.add_argument(
+        "--publish", type=Path, nargs="+", help="turn the results of runs into published tables, and stop"
+    )
     asked = parser.parse_args(arguments)
     if asked.wheels:
         from accelerator_parts import wheels

@@ -1,8 +1,8 @@
 """What was measured on a GPU, as the book shows it: rows of `tests/accelerator.py`, published like the studies' tables.
 
-`studies/results/accelerator/` holds `rows.parquet` (job, case, quantity, value, low, high, unit, note), `truth.parquet`
-(a row for each pair of networks, latent and predictor) and `origin.json`: card, driver, versions, commit, command.
-They come from one machine and are never mixed with those of a processor.
+`studies/results/accelerator/` holds `rows.parquet` (job, case, quantity, value, low, high, unit, note, run),
+`truth.parquet` (a row for each pair of networks, latent and predictor) and `origin.json`: of each run card, driver,
+versions, commit, command. They come from one machine and are never mixed with those of a processor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from studies.results import FOLDER
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["measured", "origin", "rows"]
+__all__ = ["measured", "origin", "rows", "shares"]
 
 HOME = FOLDER / "accelerator"
 HEAD = ("case", "quantity", "value", "interval", "unit", "")
@@ -43,10 +43,13 @@ def rows(name: str = "rows", home: Path = HOME) -> pd.DataFrame:
 
 
 def origin(home: Path = HOME) -> str:
-    """One sentence: card, driver, versions, commit and command of the published run, and what it left out."""
+    """A sentence for each published run: card, driver, versions, commit and command, and what it left out."""
     if not (home / "origin.json").is_file():
         raise StudyError("nothing that was measured on a GPU is published.")
-    known = json.loads((home / "origin.json").read_text())
+    return "\n".join(_run(known) for known in json.loads((home / "origin.json").read_text())["runs"])
+
+
+def _run(known: dict[str, Any]) -> str:
     gpu, versions = known["gpu"], known["versions"]
     sentence = (
         f"{gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}, torch {versions['torch']}, Python "
@@ -55,6 +58,34 @@ def origin(home: Path = HOME) -> str:
     )
     missing = [f"{job} ({verdict})" for job, verdict in known["jobs"].items() if verdict != "done"]
     return sentence + (f"\nNot measured: {'; '.join(missing)}." if missing else "")
+
+
+def shares(home: Path = HOME) -> pd.DataFrame:
+    """How much of what retrainings share each predictor reaches, by data and kind of retraining.
+
+    `two pairs` is the median correlation r of the changes of two pairs; the mean change of n pairs is then known up to
+    the correlation `ceiling` = √(n r/(1 + (n − 1) r)) (Spearman–Brown), the most that any predictor can reach;
+    `reached` is the predictor's correlation with the mean change, `share` their quotient. Medians over latents of the
+    same pairs: no interval is given for want of independent repetitions of the whole.
+    """
+    import pandas as pd
+
+    table = rows(home=home)
+    table = table[table["job"].str.startswith("truth ")]
+    value = table.set_index(["case", "quantity"])["value"]
+    found = []
+    for case in [each for each in table["case"].unique() if ", " in each and "step" not in each]:
+        pairs = float(value[case.split(",")[0], "pairs"])
+        for centred in ("", "centred "):
+            between = float(value[case, f"{centred}correlation of two pairs"])
+            ceiling = math.sqrt(pairs * between / (1 + (pairs - 1) * between))
+            own = "centred, of means" if centred else "correlation, of means"
+            for (_, name), reached in value[[case]].items():
+                if name.endswith(own):
+                    known = {"two pairs": between, "ceiling": ceiling, "reached": reached, "share": reached / ceiling}
+                    who = {"case": case, "reading": centred.strip() or "plain", "predictor": name.split(":")[0]}
+                    found.append(who | known)
+    return pd.DataFrame(found)
 
 
 def measured(*jobs: str, containing: str = "", home: Path = HOME) -> Shown:

@@ -1,8 +1,10 @@
-"""From a run's folder to a committed one: the tables and where they come from (`studies.reports.gpu` reads them)."""
+"""From runs' folders to a committed one: the tables and where they come from (`studies.reports.gpu` reads them)."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,27 +13,51 @@ TABLES = ("rows.parquet", "truth.parquet")
 LARGEST = 2**20  # bytes of a committed file
 
 
-def publish(source: Path, goal: Path) -> int:
-    """Copy the tables of a run and its manifest; refused for a rehearsal, for one without a card or a commit.
+def publish(sources: Sequence[Path], goal: Path) -> int:
+    """Join the tables of runs and keep their manifests; refused for a rehearsal, for one without a card or a commit.
+
+    A case that was measured in several runs is kept from the last of them.
 
     Returns:
         The exit status: 1 where it is refused, with a sentence.
     """
-    manifest = json.loads((source / "manifest.json").read_text())
-    if manifest.get("rehearsal") or not manifest.get("gpu"):
-        return _refused("these rows were not measured on a GPU.")
-    if manifest.get("commit") in (None, "unknown"):
-        return _refused("the commit is not known: set ACCELERATOR_COMMIT for the run.")
+    manifests = [json.loads((source / "manifest.json").read_text()) for source in sources]
+    for manifest in manifests:
+        if manifest.get("rehearsal") or not manifest.get("gpu"):
+            return _refused("these rows were not measured on a GPU.")
+        if manifest.get("commit") in (None, "unknown"):
+            return _refused("the commit is not known: set ACCELERATOR_COMMIT for the run.")
     goal.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
-        if (source / name).exists():
-            _single(pd.read_parquet(source / name)).to_parquet(goal / name, index=False, compression="zstd")
+        parts = [
+            pd.read_parquet(source / name).assign(run=number)
+            for number, source in enumerate(sources)
+            if (source / name).exists()
+        ]
+        if parts:
+            _latest(parts).to_parquet(goal / name, index=False, compression="zstd")
             if (goal / name).stat().st_size > LARGEST:
                 (goal / name).unlink()
                 return _refused(f"{name} has more than {LARGEST} bytes.")
-    (goal / "origin.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    runs = [manifest | {"command": _anywhere(manifest["command"])} for manifest in manifests]
+    (goal / "origin.json").write_text(json.dumps({"runs": runs}, indent=1) + "\n")
     print(f"published in {goal}")
     return 0
+
+
+def _anywhere(command: str) -> str:
+    """The command as one would type it on another machine."""
+    quoted = re.sub(r"--only (.*?)(?= --|$)", r'--only "\1"', command)
+    return re.sub(r"--out \S+", "--out DIR", quoted)
+
+
+def _latest(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; of equal cases those of the last run."""
+    whole = pd.concat(parts, ignore_index=True)
+    if "case" not in whole:
+        return _single(whole)
+    last = whole.groupby(["job", "case"])["run"].transform("max")
+    return _single(whole[whole["run"] == last])
 
 
 def _single(table: pd.DataFrame) -> pd.DataFrame:

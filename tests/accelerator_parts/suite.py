@@ -24,7 +24,19 @@ def start(setting: Setting) -> Iterator[Row]:
     """Begin; without the GPU, and with the lowest priority, so that replayed graphs do not wait for a core."""
     tests = ["tests/unit/sensitivity/test_noise.py"] if setting.tiny else ["tests"]
     workers = "0" if setting.tiny else str(WORKERS)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        workers,
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        *tests,
+    ]
     own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
     stream = (setting.folder / "suite.txt").open("w")
     _running["process"] = subprocess.Popen(

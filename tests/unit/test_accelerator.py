@@ -172,7 +172,7 @@ def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) 
         }
         card = manifest["gpu"] and {**manifest["gpu"], "driver": "1", "cuda": "13"}
         (source / "manifest.json").write_text(json.dumps(known | manifest | {"gpu": card}))
-        assert publish.publish(source, goal) == code
+        assert publish.publish([source], goal) == code
         assert goal.exists() == (code == 0)
     assert sorted(file.name for file in goal.iterdir()) == ["origin.json", "rows.parquet"]
     assert "late (skipped)" in gpu.origin(goal)
