@@ -170,6 +170,11 @@ class Answered:
         """Stated relative error of the products, 0 for exact ones."""
         return self.products.error
 
+    @property
+    def name(self) -> str:
+        """The method of the products with its cures."""
+        return self.products.name
+
     def value(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""
         return self.products.value(x, sigma)

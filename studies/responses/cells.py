@@ -13,7 +13,7 @@ from torch import Tensor
 from sensitivity import Points, UnrolledResponse, as_score, influence
 from studies import data
 from studies.responses.answers import Answer, answers, baselines, clean, mean_of, unfinished
-from studies.responses.bench import Recorded, as_trained
+from studies.responses.bench import RecordedRun, as_trained
 from studies.responses.config import Config
 from studies.responses.exact import ExactBench
 from studies.retraining.bench import LawDenoiser
@@ -52,7 +52,7 @@ def run_cell(cell: Cell, context: Context) -> Rows:
     regime: Regime = context.config.regimes[cell.parameters["regime"]]
     if not data.available(regime.images):
         return [{"kind": "skipped", "regime": regime.name, "reason": f"the images {regime.images!r} are not here"}]
-    bench = Recorded(regime, context)
+    bench = RecordedRun(regime, context)
     if cell.parameters["part"] == "removals":
         return run_removals(bench)
     return run_change(bench, cell.parameters["change"])
@@ -71,7 +71,7 @@ def run_exact(config: Config) -> Rows:
     return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in found.items()}, truth)
 
 
-def run_change(bench: Recorded, name: str) -> Rows:
+def run_change(bench: RecordedRun, name: str) -> Rows:
     """Truths (b) and (c) of one change."""
     change = bench.change(name)
     own = [answers(bench, made, change) for made in bench.runs]
@@ -85,7 +85,7 @@ def run_change(bench: Recorded, name: str) -> Rows:
     return rows + _pictures(bench.regime.name, name, "scratch", shown, scratch.mean(0))
 
 
-def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
+def _of_runs(bench: RecordedRun, name: str, own: list[dict[str, Answer]]) -> Rows:
     """Truth (b): each network's answers against the derivative of its own run; the training is the unit."""
     rows = []
     for other in own[0]:
@@ -103,13 +103,13 @@ def _of_runs(bench: Recorded, name: str, own: list[dict[str, Answer]]) -> Rows:
     return rows
 
 
-def _of_others(bench: Recorded, name: str, own: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
+def _of_others(bench: RecordedRun, name: str, own: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
     """Each pair's change against the mean answer, or change (`retraining`), of all other pairs."""
     said = {other: np.stack([clean(each[other].change) for each in own]) for other in own[0]} | {RETRAINED: changes}
     return [_apart(bench, name, other, values, changes) for other, values in said.items()]
 
 
-def _apart(bench: Recorded, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
+def _apart(bench: RecordedRun, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
     pairs = [(np.delete(values, k, 0).mean(0), changes[k]) for k in range(len(changes))]
     return {
         "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "others", "response": other,
@@ -127,7 +127,7 @@ def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[floa
     }
 
 
-def _against(bench: Recorded, name: str, truth: str, found: dict[str, Answer], changes: np.ndarray) -> Rows:
+def _against(bench: RecordedRun, name: str, truth: str, found: dict[str, Answer], changes: np.ndarray) -> Rows:
     shared = {"regime": bench.regime.name, "change": name, "truth": truth, "pairs": len(changes)}
     predicted = _with_baselines(found, "unrolled")
     return [shared | _row(response, each, changes) for response, each in predicted.items()]
@@ -168,7 +168,7 @@ def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float((predicted * actual).sum()) / size if size > 0 else 0.0
 
 
-def _model(bench: Recorded) -> dict[str, Any]:
+def _model(bench: RecordedRun) -> dict[str, Any]:
     """Denoising losses of the base networks and of a Gaussian on the same held-out draws."""
     _, held_out = bench.split
     losses = [bench.loss(t.network, held_out.images) for t in bench.base]
@@ -192,7 +192,7 @@ def _pictures(regime: str, change: str, truth: str, found: dict[str, np.ndarray]
     return [shared | {"response": n, "pixels": short(v[:SHOWN].ravel())} for n, v in every.items()]
 
 
-def run_removals(bench: Recorded) -> Rows:
+def run_removals(bench: RecordedRun) -> Rows:
     """1 % of the data removed at random: trained again at the same seed, and predicted by one pass back."""
     made, config = bench.runs[0], bench.context.config
     start = time.perf_counter()
@@ -216,7 +216,7 @@ def run_removals(bench: Recorded) -> Rows:
     return rows
 
 
-def _values(bench: Recorded, made: TrainingRecord) -> Tensor:
+def _values(bench: RecordedRun, made: TrainingRecord) -> Tensor:
     """Influence of every image on the held-out loss and on the ink of samples, (1 + QUERIES, N)."""
     draw = _held_out(bench)
     gradient = torch.func.grad(lambda theta: made.descent.losses(theta, draw).mean())(made.theta)
@@ -231,7 +231,7 @@ def _values(bench: Recorded, made: TrainingRecord) -> Tensor:
     return torch.cat([made.pull(gradient[None]), found.values]).double().cpu()
 
 
-def _outputs(bench: Recorded, made: TrainingRecord, theta: Tensor) -> Tensor:
+def _outputs(bench: RecordedRun, made: TrainingRecord, theta: Tensor) -> Tensor:
     """The same outputs of the network with parameters θ, (1 + QUERIES,)."""
     score = as_score(made.network_at(theta), "denoiser")
     ink = sample(score, bench.latents[:QUERIES], bench.grid).flatten(1).mean(1)
@@ -239,7 +239,7 @@ def _outputs(bench: Recorded, made: TrainingRecord, theta: Tensor) -> Tensor:
     return torch.cat([loss.reshape(1), ink]).detach().double().cpu()
 
 
-def _held_out(bench: Recorded) -> Draw:
+def _held_out(bench: RecordedRun) -> Draw:
     """Four noises for every held-out image."""
     many = bench.split[1].images.repeat(4, 1, 1, 1)
     return Draw(*(part[0] for part in Batches(many, [None], [5], len(many)).draw(0)))

@@ -1,4 +1,4 @@
-"""Recorded training runs: what the derivative of a run needs, kept in one file.
+"""RecordedRun training runs: what the derivative of a run needs, kept in one file.
 
 A record holds the recipe, the rule of descent, the seed (of which batches and noise are pure functions), the data's
 digest and weights, and the states of the run at checkpoints. `TrainingRecord` is what

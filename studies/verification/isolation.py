@@ -56,7 +56,7 @@ def run(arguments: Sequence[str], timeout: float | None = None) -> int:
     finally:
         if process.poll() is None:
             _end(process)
-    if code < 0:
+    if code < 0:  # the child itself reports how its own process for the estimator ended
         name = signal.Signals(-code).name
         raise StudyError(f"the estimator's process was ended by {name}: it crashed, or ran out of memory.")
     return code

@@ -97,7 +97,7 @@ class Kit:
             given.full,
             given.variances,
             given.factors,
-            lambda: given.covariances,
+            BlackBox(lambda: given.covariances),
             BlackBox(levelled(mixture, "log_density")),
             BlackBox(levelled(mixture, "score")),
         )

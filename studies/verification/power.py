@@ -36,7 +36,7 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Case, Task, rownorm
 from studies.verification.truths import computed
 
-__all__ = ["TABLE", "Recorded", "entries", "measure", "sentence", "smallest"]
+__all__ = ["TABLE", "Answers", "entries", "measure", "sentence", "smallest"]
 
 SEEDS, FEW_SEEDS = 100, 20  # few of draws judged by permutations, of influences, and of paths with random probes
 SHARE = 0.99
@@ -59,7 +59,7 @@ Plant = Callable[[Task, np.ndarray, Run], Run]
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Answers:
     """The answers of a right estimator on one problem for one seed, in order of the repeats."""
 
     case: Case
@@ -99,12 +99,12 @@ def bars(size: float) -> Plant:
     return plant
 
 
-def rejected(task: Task, seed: list[Recorded], plant: Plant | None) -> bool:
+def rejected(task: Task, seed: list[Answers], plant: Plant | None) -> bool:
     """Whether the judge rejects any of a seed's problems, with repeats added as `verify` adds them."""
     return any(not _verdict(task, each, plant) for each in seed)
 
 
-def _verdict(task: Task, each: Recorded, plant: Plant | None) -> bool:
+def _verdict(task: Task, each: Answers, plant: Plant | None) -> bool:
     runs = [run if plant is None else plant(task, each.truth, run) for run in each.runs]
     count = min(len(runs), CHEAP_REPEATS)
     while count < len(runs) and not settled(runs[:count]):
@@ -113,7 +113,7 @@ def _verdict(task: Task, each: Recorded, plant: Plant | None) -> bool:
 
 
 def smallest(
-    task: Task, seeds: list[list[Recorded]], plants: Callable[[float], tuple[Plant, Plant]], grid: tuple[float, ...]
+    task: Task, seeds: list[list[Answers]], plants: Callable[[float], tuple[Plant, Plant]], grid: tuple[float, ...]
 ) -> float:
     """The smallest size of the grid that is rejected on a share of .99 of the seeds in both directions; inf if none."""
 
@@ -135,18 +135,18 @@ def smallest(
     return grid[low] if low < len(grid) else float("inf")
 
 
-def recorded(estimator: Estimator, task: str, problems: list[str], count: int) -> list[list[Recorded]]:
+def recorded(estimator: Estimator, task: str, problems: list[str], count: int) -> list[list[Answers]]:
     """For each of `count` fresh seeds the answers on every problem."""
     return [list(seed) for seed in zip(*(_answers(estimator, task, name, count) for name in problems), strict=True)]
 
 
-def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Iterator[Recorded]:
+def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Iterator[Answers]:
     chosen, library = find_task(task), load_backend("torch")
     case, seeds = chosen.case(problem), list(range(1, count + 1))
     if case.judge != "rows":
         for seed in seeds:
             inputs, truth = computed(chosen, case, seed)
-            yield Recorded(case, truth, tuple(repeated(estimator, chosen, case, inputs, truth, library, seed, 4)))
+            yield Answers(case, truth, tuple(repeated(estimator, chosen, case, inputs, truth, library, seed, 4)))
         return
     for block in fresh.blocks(case, seeds):
         inputs, truth = fresh.posed(task, problem, tuple(block))
@@ -155,7 +155,7 @@ def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Itera
         runs = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
         for index, part in enumerate(np.split(truth, len(block))):
             rows = slice(index * len(part), (index + 1) * len(part))
-            yield Recorded(case, part, tuple(fresh.cut(run, rows) for run in runs))
+            yield Answers(case, part, tuple(fresh.cut(run, rows) for run in runs))
 
 
 def problems(task: str, estimator: Estimator) -> list[str]:

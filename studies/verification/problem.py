@@ -116,15 +116,15 @@ _INSIDE: WeakKeyDictionary[BlackBox, Callable[[Any, Any], Any]] = WeakKeyDiction
 
 
 class BlackBox:
-    """A function of (x, sigma) that does not carry what it computes with: no attribute and no closure leads there."""
+    """A function that does not carry what it computes with: no attribute and no closure leads there."""
 
     __slots__ = ("__weakref__",)
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         _INSIDE[self] = function
 
-    def __call__(self, x: Any, sigma: Any) -> Any:
-        return _INSIDE[self](x, sigma)
+    def __call__(self, *arguments: Any) -> Any:
+        return _INSIDE[self](*arguments)
 
     def __copy__(self) -> BlackBox:
         return self

@@ -11,6 +11,9 @@ import pytest
 from support import demonstration, hostile
 from support.hostile import ENDINGS, command
 
+# JAX, where another test of this process has loaded it, warns of every fork; the copies here never run it.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork\\(\\) was called:RuntimeWarning")
+
 STUDY = "support.demonstration"
 RUN = ("run", STUDY, "--smoke", "--workers", "0")
 VERIFY = ("--task", "score", "--problem", "line-s0.3", "--problem", "plane-s0.5-alpha")

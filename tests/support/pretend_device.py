@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
-_OPEN = 0  # contexts of `pretend_device` that are entered
 _aten = torch.ops.aten
 # Moving data between devices, and indexing by CPU indices, is legal.
 _MAY_MIX = {
@@ -37,8 +36,6 @@ def _register() -> torch.library.Library | None:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
         _setup_privateuseone_for_python_backend(NAME)
-        # Outside `pretend_device` nobody may find it: DataParallel would move the networks of other tests there.
-        getattr(torch, NAME).is_available = lambda: _OPEN > 0
         library = torch.library.Library("aten", "IMPL")
         library.impl("empty_strided", _empty_strided, "PrivateUse1")
         library.impl("_copy_from", _copy_from, "PrivateUse1")
@@ -157,10 +154,5 @@ AVAILABLE = _LIBRARY is not None
 @contextmanager
 def pretend_device() -> Iterator[Callable[[Any], Any]]:
     """Inside, ``move(tree)`` puts every tensor of a tree on the pretend device."""
-    global _OPEN
-    _OPEN += 1
-    try:
-        with _Mode():
-            yield lambda tree: tree_map(lambda leaf: leaf.to(NAME) if isinstance(leaf, torch.Tensor) else leaf, tree)
-    finally:
-        _OPEN -= 1
+    with _Mode():
+        yield lambda tree: tree_map(lambda leaf: leaf.to(NAME) if isinstance(leaf, torch.Tensor) else leaf, tree)

@@ -7,6 +7,7 @@ DDPM step is ``x + (σ² − σ′²) s``; what is compared is the package's res
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -355,8 +356,12 @@ class Compiled(nn.Module):
 @pytest.mark.parametrize(
     "wrapped", [nn.DataParallel, Compiled, Wrapper, lambda model: torch.compile(model, backend="eager")]
 )
-def test_wrapped_networks_are_called_as_the_network_itself(unet: Any, wrapped: Any) -> None:
+def test_wrapped_networks_are_called_as_the_network_itself(
+    unet: Any, wrapped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Assert equal scores through `torch.compile`, `DataParallel` and a wrapper of any arguments."""
+    # Where tests of devices have run, DataParallel would find the pretended one and move the network there.
+    monkeypatch.setattr(sys.modules["torch.nn.parallel.data_parallel"], "_get_available_device_type", lambda: None)
     x, sigma, scheduler = noise(2, 1, 8, 8), torch.tensor(1.0), diffusers.DDPMScheduler()
     wanted = from_diffusers(unet, scheduler, class_labels=1)(x, sigma)
     assert_close(from_diffusers(wrapped(unet), scheduler, class_labels=1)(x, sigma), wanted, rtol=1e-10)

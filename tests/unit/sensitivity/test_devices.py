@@ -33,13 +33,6 @@ def back(value: Tensor) -> Tensor:
     return value.cpu()
 
 
-def test_nobody_finds_the_device_outside_its_context() -> None:
-    """Assert that DataParallel leaves networks where they are; in one process it moved those of other tests."""
-    network = torch.nn.DataParallel(torch.nn.Linear(2, 2))
-    assert next(network.parameters()).device.type == "cpu"
-    assert network(torch.ones(1, 2)).shape == (1, 2)
-
-
 def test_the_device_refuses_what_a_gpu_refuses() -> None:
     """Assert that mixing, CPU generators and NumPy conversion fail on the pretend device, and 0-d tensors pass."""
     with pretend_device() as move:

@@ -10,20 +10,20 @@ import pytest
 
 from studies.verification import TASKS, power, verify
 from studies.verification.faults import CORRECT
-from studies.verification.power import Recorded, bars, factor, measure, rejected, shift, smallest
+from studies.verification.power import Answers, bars, factor, measure, rejected, shift, smallest
 from studies.verification.runs import Run
 
 PUBLISHED = json.loads(power.TABLE.read_text())["power"]
 
 
-def recorded(spread: float, reported: float | None, repeats: int, rows: int = 32) -> list[list[Recorded]]:
+def recorded(spread: float, reported: float | None, repeats: int, rows: int = 32) -> list[list[Answers]]:
     """Six seeds of answers about truths of one, with noise and standard errors."""
     rng, case, found = np.random.default_rng(0), TASKS["divergence"].case("plane-s0.1"), []
     for _ in range(6):
         truth = 1.0 + rng.random(rows)
         noise = spread * rng.standard_normal((repeats, rows))
         error = None if reported is None else np.full(rows, reported)
-        found.append([Recorded(case, truth, tuple(Run(truth + each, error) for each in noise))])
+        found.append([Answers(case, truth, tuple(Run(truth + each, error) for each in noise))])
     return found
 
 
