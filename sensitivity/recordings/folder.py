@@ -96,7 +96,8 @@ def packed(answer: Answer) -> bytes:
         arrays |= {f"sum{k}": answer.sums[name], f"loss{k}": answer.losses[name]}
     plain = {"points": answer.points, "bytes": answer.bytes, "names": [_plain(name) for name in answer.sums]}
     file = io.BytesIO()
-    np.savez(file, plain=np.array(json.dumps(plain)), **{k: v.cpu().numpy() for k, v in arrays.items()})
+    stored: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
+    np.savez(file, plain=np.array(json.dumps(plain)), **stored)
     return file.getvalue()
 
 

@@ -407,7 +407,8 @@ def record(
     # What the seed is, before a generator moves on.
     drawn = seed if generator is None else int(generator.initial_seed())
     work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
-    parts, cost = [], Cost()
+    parts: list[Part] = []
+    cost = Cost()
     for passage in passages(work, wanted, chunk_size):
         stages = Recorded.of(passage.work.laws, list(passage.pairings))
         outcome, cost = passage.watch.read(), passage.work.laws.cost if not parts else cost

@@ -57,7 +57,7 @@ def _met(
     """Values, indices, bound, sums, losses and skipped samples × points for one chunk of latents."""
     meeting = Meeting(part, states, question)
     shape = (len(part.cotangents), part.x.shape[1])
-    wide = {"dtype": torch.float64, "device": states.device}
+    wide: dict[str, Any] = {"dtype": torch.float64, "device": states.device}
     bound, sums = torch.zeros(shape, **wide), torch.zeros(*shape, groups, **wide)
     losses, skipped = torch.zeros_like(sums), torch.zeros(len(part.sigma), dtype=torch.float64)
     every = None if question.top_k is not None else states.new_zeros(*shape, len(states))

@@ -134,7 +134,7 @@ def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[N
 
     for slant, change in zip(memory.slants, moved, strict=True):
         tangents = (*slant.nodes[-count:], change)
-        _, turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (slant.choice, *_parts(tangents)))
+        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (slant.choice, *_parts(tangents)))[1]
         found.append(slant.logs + turned)
     return torch.stack(found)
 

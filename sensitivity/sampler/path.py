@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,7 +165,7 @@ def integrate_density(
         noise: noise of the probes, None for the exact trace.
         tableau: the solver or its name.
     """
-    method = tableau if not isinstance(tableau, str) and callable(getattr(tableau, "weights", None)) else find(tableau)
+    method: Any = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
     start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = Laws(tuple(laws), trace, noise)
     *path, last = steps(levels, method, x, trace)

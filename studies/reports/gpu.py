@@ -80,10 +80,10 @@ def shares(home: Path = HOME) -> pd.DataFrame:
             between = float(value[case, f"{centred}correlation of two pairs"])
             ceiling = math.sqrt(pairs * between / (1 + (pairs - 1) * between))
             own = "centred, of means" if centred else "correlation, of means"
-            for (_, name), reached in value[[case]].items():
-                if name.endswith(own):
+            for name, reached in value.xs(case, level="case").items():
+                if str(name).endswith(own):
                     known = {"two pairs": between, "ceiling": ceiling, "reached": reached, "share": reached / ceiling}
-                    who = {"case": case, "reading": centred.strip() or "plain", "predictor": name.split(":")[0]}
+                    who = {"case": case, "reading": centred.strip() or "plain", "predictor": str(name).split(":")[0]}
                     found.append(who | known)
     return pd.DataFrame(found)
 
