@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support import pretend_device  # noqa: F401  (registered before the first backward pass, which counts the devices)
 
 torch.set_num_threads(1)
 settings.register_profile(
