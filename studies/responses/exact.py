@@ -33,6 +33,7 @@ from sensitivity import (
     sample_sensitivity,
 )
 from studies import data
+from studies.errors import StudyError
 from studies.responses.answers import Answer, Said, cost
 from studies.responses.bench import flat
 from studies.responses.config import Config
@@ -130,7 +131,8 @@ class ExactBench:
     def mask(self) -> Tensor:
         """Those of class 3."""
         labels = data.load("digits").labels
-        assert labels is not None
+        if labels is None:
+            raise StudyError("the digits came without labels, and the change is one of a class.")
         return labels[: self.size.points] == CLASS
 
     @cached_property
