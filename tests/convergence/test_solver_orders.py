@@ -88,7 +88,13 @@ def _shifted_weights(patch):
     patch.setattr(windows, "form", form)
 
 
-@pytest.mark.parametrize("plant", [_without_defects, _shifted_weights])
+def _shifted_rules(patch):
+    """The same of the rules for ∫ q d(log σ) alone."""
+    right = quadrature.references
+    patch.setattr(windows, "references", lambda levels, start, end: right(levels, start * 1.1, end * 1.1))
+
+
+@pytest.mark.parametrize("plant", [_without_defects, _shifted_weights, _shifted_rules])
 def test_a_wrong_rule_loses_the_order_of_the_log_density_only(plant, monkeypatch):
     """Assert that samples keep order 2 while the log density loses the fourth."""
     plant(monkeypatch)
