@@ -143,7 +143,7 @@ def _references_of(levels: Levels, longer: Levels, interval: int) -> list[Array]
         (np.append(np.zeros(before), reference.rates), np.append(np.zeros(before), reference.bound))
         for reference in references(levels, start, end)
     ]
-    found += [tuple(reference) for reference in (references(longer, start, end) if before else ())]
+    found += [(reference.rates, reference.bound) for reference in (references(longer, start, end) if before else ())]
     return [rule for rule, _ in found] + [bound for _, bound in found]
 
 
