@@ -24,17 +24,17 @@ from studies.training import Batches
 from studies.training.batches import Draw
 from studies.training.objectives import Predictor
 
-QUANTITIES = ("density", "flow", "kernel", "influence")
+QUANTITIES = ("kernel", "influence", "flow", "density")
 SHOWN = 4  # samples in a picture
 NEAREST = 4  # patches shown for each
-MORE = 16  # times as many probes
+MORE = 8  # times as many probes
 RARE = 2  # states that get them
 
 
 def cells(config: Config) -> list[Cell]:
-    """One for the networks, one for each model and quantity; what several need is kept in the cache."""
-    found = [Cell("networks", {"part": "networks"})]
-    return found + [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
+    """One for each model and quantity, one for the networks; what several need is kept in the cache."""
+    found = [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
+    return [*found, Cell("networks", {"part": "networks"})]
 
 
 def run_cell(cell: Cell, context: Context) -> list[Row]:
