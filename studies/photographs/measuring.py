@@ -6,7 +6,6 @@ with independent errors state `√(e₁² + e₂²)`, e a standard error; stated
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from torch import Tensor
 from sensitivity import Points, influence, log_density, sample_sensitivity
 from sensitivity.sampler.outcome import Outcomes
 from studies.photographs.models import SIGMA_MIN, Model
+from studies.running.memory import peak_since
 
 Row = dict[str, Any]
 
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
     Attributes:
         value: (batch, *any). random: its standard error, (batch,). stated: other stated errors of its norm, (batch,).
-        result: what the engine returned. seconds: that it took.
+        result: what the engine returned. seconds: that it took. megabytes: the most that the process held, in all.
     """
 
     value: Tensor
@@ -43,6 +43,7 @@ class Measured(NamedTuple):
     stated: Tensor
     result: Any
     seconds: float
+    megabytes: float
 
 
 def settings(steps: int) -> tuple[Setting, Setting, Setting]:
@@ -53,35 +54,35 @@ def settings(steps: int) -> tuple[Setting, Setting, Setting]:
 def sensitivities(model: Model, ratio: str, setting: Setting) -> Measured:
     """δ of every latent, by the ratio "flow" or "kernel"."""
     needs = {"anchor": model.anchor} | randomness(model, setting) if ratio == "flow" else {}
-    found, seconds = timed(
+    found, *cost = timed(
         lambda: sample_sensitivity(model.score, model.latents, model.change(ratio), model.grid(setting.steps), **needs)
     )
     stated = torch.zeros(len(model.latents)) if found.sensitivity_error is None else found.sensitivity_error
-    return Measured(found.sensitivity, torch.zeros_like(stated), stated, found, seconds)
+    return Measured(found.sensitivity, torch.zeros_like(stated), stated, found, *cost)
 
 
 def influences(model: Model, setting: Setting) -> Measured:
     """dφ/dη toward every training patch, φ the mean brightness; stated by `relative_error` of the vector's length."""
     points = Points(model.data[0], bandwidth=model.bandwidth)
-    found, seconds = timed(
+    found, *cost = timed(
         lambda: influence(
             model.score, model.latents, model.functional, points, model.grid(setting.steps),
             anchor=model.anchor, rates=model.rates, **randomness(model, setting),
         )
     )  # fmt: skip
     stated = found.relative_error * found.values.norm(dim=-1)
-    return Measured(found.values, torch.zeros_like(stated), stated, found, seconds)
+    return Measured(found.values, torch.zeros_like(stated), stated, found, *cost)
 
 
 def densities(model: Model, states: Tensor, setting: Setting, **other: Any) -> Measured:
     """log p at σ_min of fixed states; guided, of the branch with the label."""
     score, anchor = model.branch
     options = randomness(model, setting) | {"control": anchor} | other
-    found, seconds = timed(
+    found, *cost = timed(
         lambda: log_density(score, states, SIGMA_MIN, anchor=anchor, grid=model.grid(setting.steps), **options)
     )
     grid = torch.as_tensor(found.grid_error).expand(len(states))
-    return Measured(found.value, found.standard_error, grid, found, seconds)
+    return Measured(found.value, found.standard_error, grid, found, *cost)
 
 
 def randomness(model: Model, setting: Setting) -> Row:
@@ -89,10 +90,12 @@ def randomness(model: Model, setting: Setting) -> Row:
     return {"trace": "hutchinson", "probes": model.bench.config.probes, "seed": setting.seed, "control": model.plain}
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work returned, and its seconds."""
-    start = time.perf_counter()
-    return work(), time.perf_counter() - start
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What the work returned, its seconds, and the most memory that the process held during it, in megabytes."""
+    with peak_since() as peak:
+        start = time.perf_counter()
+        found = work()
+        return found, time.perf_counter() - start, peak() / 2**20
 
 
 def compared(first: Measured, second: Measured) -> tuple[Tensor, Tensor]:
@@ -120,7 +123,7 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
         "random": found.random.tolist(),
         "stated": found.stated.tolist(),
         "seconds": found.seconds,
-        "megabytes": peak(),
+        "megabytes": found.megabytes,
     }
 
 
@@ -140,8 +143,3 @@ def agreement_row(model: Model, quantity: str, other: str, first: Measured, seco
 def counted(outcomes: Outcomes) -> dict[str, int]:
     """How many samples had each outcome."""
     return dict(Counter(outcomes[k].name for k in range(len(outcomes))))
-
-
-def peak() -> float:
-    """The most memory that this process has held so far, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

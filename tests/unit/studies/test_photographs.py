@@ -170,7 +170,7 @@ class Named:
 def measured(values):
     """Values with a standard error of .05 and a grid's of .2."""
     value = torch.tensor(values)
-    return Measured(value, torch.full_like(value, 0.05), torch.full_like(value, 0.2), None, 0.0)
+    return Measured(value, torch.full_like(value, 0.05), torch.full_like(value, 0.2), None, 0.0, 0.0)
 
 
 def test_pictures_survive_being_written():
