@@ -74,7 +74,7 @@ def _change(shown: pd.DataFrame) -> Figure:
 def _influence(row: pd.Series) -> Figure:
     """One sample a row, then the patches of largest |influence| on its brightness."""
     count = int(row.shown)
-    samples, patches = unpacked(row.samples), unpacked(row.patches).reshape(count, NEAREST, 32, 32, 3)
+    samples, patches = unpacked(row.before), unpacked(row.nearest).reshape(count, NEAREST, 32, 32, 3)
     signs = np.asarray(row.signs).reshape(count, NEAREST)
     drawing = Figure(figsize=(0.95 * (NEAREST + 1), 1.1 * count), layout="constrained")
     axes = drawing.subplots(count, NEAREST + 1, squeeze=False)

@@ -20,6 +20,7 @@ from studies.photographs.models import SIGMA_MIN, Model
 from studies.running.memory import peak_since
 
 Row = dict[str, Any]
+NONE = "not judged"  # an `Estimate` states errors, and leaves it to its reader what is too large
 
 
 class Setting(NamedTuple):
@@ -108,7 +109,7 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
     """Outcomes, sizes, time and memory of one setting."""
     sizes = found.value.reshape(len(found.value), -1).double().norm(dim=1)
     finite = torch.isfinite(found.value.reshape(len(found.value), -1)).all(dim=1)
-    outcomes = counted(found.result.outcome) if hasattr(found.result, "outcome") else {"FINISHED": len(sizes)}
+    told = counted(found.result.outcome) if hasattr(found.result, "outcome") else {NONE: len(sizes)}
     return {
         "kind": "run",
         "model": model.name,
@@ -117,8 +118,7 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
         "steps": setting.steps,
         "samples": len(sizes),
         "finite": int(finite.sum()),
-        "finished": outcomes.get("FINISHED", 0),
-        "outcomes": "; ".join(f"{name} {count}" for name, count in outcomes.items()),
+        "outcomes": "; ".join(f"{name} {count}" for name, count in told.items()),
         "sizes": sizes.tolist(),
         "random": found.random.tolist(),
         "stated": found.stated.tolist(),
