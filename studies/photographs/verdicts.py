@@ -45,6 +45,8 @@ def _losses(rows: pd.DataFrame) -> list[Claim]:
 
 def _finite(rows: pd.DataFrame) -> list[Claim]:
     runs = of(rows, kind="run")
+    if not len(runs):
+        return []
     return [
         Claim(f"{model}, {quantity}: share of finite results", float(group.finite.sum() / group.samples.sum()), None,
               at_least(1.0), "all settings")
