@@ -14,9 +14,9 @@ def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 
 
 def agreement(row: pd.Series, factor: float) -> tuple[int, int]:
-    """How many samples of how many differ by at most so many stated errors; what is not finite does not agree."""
+    """How many samples of how many differ by at most so many stated errors; what overflowed does not agree."""
     apart, stated = (np.asarray(row[name], dtype=float) for name in ("differences", "errors"))
-    return int((apart <= factor * stated).sum()), len(apart)
+    return int((np.isfinite(apart) & (apart <= factor * stated)).sum()), len(apart)
 
 
 def network_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +45,7 @@ def agreement_table(rows: pd.DataFrame, factor: float = 3.0) -> pd.DataFrame:
                 "agree": f"{inside} of {count}",
                 "difference": _median(row.differences),
                 "stated": _median(row.errors),
+                "stated below size": int((np.asarray(row.errors, float) < np.asarray(base.sizes, float)[:count]).sum()),
                 "size": _median(base.sizes),
             }
         )
