@@ -110,13 +110,13 @@ def list_studies() -> None:
     from rich.text import Text
 
     from studies.reports.display import screen
-    from studies.study import available, load
+    from studies.study import available, question
 
     table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)
     table.add_column("question", overflow="fold")
     for name in available():
-        table.add_row(name, Text(load(name).QUESTION))
+        table.add_row(name, Text(question(name)))
     screen().print(table)
 
 
