@@ -108,7 +108,7 @@ def read(problem: Any) -> Any:
 
 
 def right(problem: Any) -> Any:
-    """The score of a mixture, in closed form: a copy of a process that ran a backward pass cannot run one of its own."""
+    """The score of a mixture, in closed form: a fork of a process that ran a backward pass can run none."""
     import torch
 
     law, x = problem.law, problem.x
