@@ -16,7 +16,7 @@ from torch import Tensor
 from sensitivity.densities.estimate import Estimate
 from sensitivity.grid import Grid
 from sensitivity.readings.prepare import Options, prepare
-from sensitivity.sampler.path import run, sampling
+from sensitivity.sampler.path import follow, sampling
 from sensitivity.sampler.sde import SDE
 from sensitivity.sampler.step import required
 from sensitivity.scores.score import Score
@@ -74,6 +74,6 @@ def ito_step_bias(
 
 
 def _log_density(score: Score, latents: Tensor, grid: Grid, options: Options) -> Tensor:
-    work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
-    end = run(work.start(), work.path, sampling(work.laws), move=work.move)
+    prepared = prepare(score, latents, None, grid, options, tangents=False, plain=True)
+    end = follow(prepared.start(), prepared.path, sampling(prepared.maps), advance=prepared.advance)
     return required(end.logs)[0].mean(0)

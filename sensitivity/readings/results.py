@@ -63,7 +63,8 @@ class SampleSensitivity:
             truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
             `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
             a sample halted and along a stochastic path.
-        products: how they were taken, law by law, such as "forward (rules)"; the same name gives the same bits again.
+        products: how they were taken, network by network, such as "forward (rules)"; the same name gives the same bits
+            again.
     """
 
     samples: Tensor
@@ -101,7 +102,7 @@ class SampleSensitivity:
         return 2 * share * first / second
 
 
-# The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
+# The axis along which the latents of each field lie before a single perturbation or local map loses its own axis.
 _LATENTS = {"samples": 0, "states": 1}
 # Fields that are not cut into chunks.
 _WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "products", "levels")

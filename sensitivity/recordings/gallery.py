@@ -21,7 +21,7 @@ from torch import Tensor
 from sensitivity._checks import check_callable, check_count
 from sensitivity.readings.influences import Influence
 from sensitivity.recordings.folder import replace
-from sensitivity.sources import Prepared, as_source
+from sensitivity.sources import PreparedSource, as_source
 
 STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem;color:#1b1b1b;background:#fff}
@@ -75,7 +75,7 @@ def gallery(
     check_count(samples, "samples")
     if image is not None:
         check_callable(image, "image")
-    prepared = Prepared(as_source(data, column=column), influence.samples[:0], transform, encoder)
+    prepared = PreparedSource(as_source(data, column=column), influence.samples[:0], transform, encoder)
     page = "".join(_page(influence, prepared, count, samples, image or pictures, title))
     try:
         replace(Path(path), page.encode())
@@ -87,7 +87,7 @@ def gallery(
 
 
 def _page(
-    influence: Influence, data: Prepared, count: int, samples: int, image: Callable[[Tensor], Tensor], title: str
+    influence: Influence, data: PreparedSource, count: int, samples: int, image: Callable[[Tensor], Tensor], title: str
 ) -> Iterator[str]:
     words = html.escape(title)
     yield f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{words}</title>'

@@ -47,7 +47,7 @@ from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
 from sensitivity.scores.per_branch import PerBranch
 from sensitivity.scores.score import GuidedScore, Score
-from sensitivity.sources import Prepared, as_source
+from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
 
@@ -224,7 +224,7 @@ class Recording:
         if isinstance(points, Points):
             points, bandwidth = points.data, points.bandwidth
         source = as_source(points, shard_rows=shard_rows, column=column)
-        data = Prepared(source, self.samples[:0], transform, encoder, encoder_batch)
+        data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
         key = {"recording": self.digest, "question": _said(question, data)}
         kept = None if folder is None else Folder(folder, key)
@@ -294,7 +294,7 @@ class Recording:
         return len(self.parts[0].stages.shares) > 1
 
     def _question(
-        self, data: Prepared, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
+        self, data: PreparedSource, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
     ) -> Question:
         check_positive_number(bandwidth, "bandwidth", zero=True)
         if prune is not None:
@@ -307,7 +307,7 @@ class Recording:
         axes = None if prune is None else axes_of(data.read(0)[0])
         return Question(keep, bandwidth, prune, axes, speeds, labels)
 
-    def _result(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> Influence:
+    def _result(self, ran: Ran, found: Answer, data: PreparedSource, question: Question) -> Influence:
         home = self.samples.device
         sizes = [len(part.samples) for part in self.parts]
         bound = found.bound.to(home) if question.prune is not None else None
@@ -335,7 +335,7 @@ class Recording:
             provenance=self._provenance(ran, found, data, question),
         )
 
-    def _provenance(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> dict[str, Any]:
+    def _provenance(self, ran: Ran, found: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
         pruned = {}
         if question.prune is not None:
             share = found.skipped / (found.points * len(self.samples))
@@ -406,16 +406,16 @@ def record(
     options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
     # What the seed is, before a generator moves on.
     drawn = seed if generator is None else int(generator.initial_seed())
-    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
+    prepared = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
     parts: list[Part] = []
     cost = Cost()
-    for passage in passages(work, wanted, chunk_size):
-        stages = Recorded.of(passage.work.laws, list(passage.pairings))
-        outcome, cost = passage.watch.read(), passage.work.laws.cost if not parts else cost
+    for passage in passages(prepared, wanted, chunk_size):
+        stages = Recorded.of(passage.prepared.maps, list(passage.pairings))
+        outcome, cost = passage.watch.read(), passage.prepared.maps.cost if not parts else cost
         own = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
         parts.append(Part(stages, *own))
     made = {
-        "levels": work.grid.levels.tolist(),
+        "levels": prepared.grid.levels.tolist(),
         "solver": solver if isinstance(solver, str) else repr(solver),
         "trace": trace,
         "probes": probes,
@@ -474,7 +474,7 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _said(question: Question, data: Prepared) -> dict[str, Any]:
+def _said(question: Question, data: PreparedSource) -> dict[str, Any]:
     """A question in JSON: what answers in a folder must have been made for."""
     labels = question.labels
     marks = [None if r is None else digest(r) for r in question.rates]

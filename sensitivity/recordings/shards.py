@@ -13,14 +13,14 @@ from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.answers import Answer, Question, kept
 from sensitivity.recordings.reach import Reduced, Rows, pruned
-from sensitivity.sources import Prepared, SourceError
+from sensitivity.sources import PreparedSource, SourceError
 from sensitivity.sources.source import cut
 
 # Rows (stages × batch) that meet a block at once: with 2048 points, two megabytes of exponents.
 GROUP = 256
 
 
-def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Question) -> Answer:
+def answer(parts: Sequence[Recorded], data: PreparedSource, shard: int, question: Question) -> Answer:
     """What the points of a shard say to all chunks of latents.
 
     Raises:
@@ -38,7 +38,7 @@ def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Ques
     return Answer(values, indices, bound, skipped, len(states), read, *by_name)
 
 
-def _groups(data: Prepared, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
+def _groups(data: PreparedSource, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
     labels = question.labels
     if labels is None:
         return [], None

@@ -28,12 +28,12 @@ _TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
 class Node(NamedTuple):
-    """A state with what is known of each law there.
+    """A state with what is known of each local map there.
 
     Attributes:
         x: (batch, *shape).
         scores: s_b, each (batch, *shape).
-        rate: q_b = σ² div s_b, (laws, groups, batch); None where it was not taken.
+        rate: q_b = σ² div s_b, (maps, groups, batch); None where it was not taken.
     """
 
     x: Tensor
@@ -45,9 +45,9 @@ class Sums(NamedTuple):
     """L_b with its stated errors, at one node.
 
     Attributes:
-        logs: L_b, (laws, groups, batch).
-        error: the grid's error in nats, (laws, batch).
-        noise: variance of L_b from independent noise in q, seen from differences between windows, (laws, batch).
+        logs: L_b, (maps, groups, batch).
+        error: the grid's error in nats, (maps, batch).
+        noise: variance of L_b from independent noise in q, seen from differences between windows, (maps, batch).
     """
 
     logs: Tensor
@@ -72,9 +72,9 @@ class Memory:
         nodes: the newest nodes, one fewer than a window has.
         settled: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
-        choice: weights of the variables in the newest interval, (variables, laws, batch).
+        choice: weights of the variables in the newest interval, (variables, maps, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
-            shows, in nats, (laws, batch).
+            shows, in nats, (maps, batch).
         slants: one for each direction, second order only.
     """
 
@@ -87,7 +87,7 @@ class Memory:
 
     @classmethod
     def start(cls, logs: Tensor, directions: int = 0) -> Memory:
-        """Before the first node, from log densities (laws, groups, batch) there; with L̇ = 0 for each direction."""
+        """Before the first node, from log densities (maps, groups, batch) there; with L̇ = 0 for each direction."""
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
@@ -102,7 +102,7 @@ class Memory:
 
     @property
     def log_tangents(self) -> Tensor:
-        """L̇ at the newest node, (directions, laws, groups, batch)."""
+        """L̇ at the newest node, (directions, maps, groups, batch)."""
         return torch.stack([slant.logs for slant in self.slants])
 
 
@@ -118,13 +118,13 @@ def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = (
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
-    """Log densities at an inner stage, (laws, groups, batch)."""
+    """Log densities at an inner stage, (maps, groups, batch)."""
     nodes = (*memory.nodes[-(len(window.levels) - 1) :], entry)
     return memory.now.logs + _stage(window, nodes, memory.choice)
 
 
 def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
-    """Their derivatives, (directions, laws, groups, batch)."""
+    """Their derivatives, (directions, maps, groups, batch)."""
     count = len(window.levels) - 1
     nodes = (*memory.nodes[-count:], entry)
     found = []
@@ -186,7 +186,7 @@ def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor
 
 
 def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
-    """Largest difference that the newest divergence would have made at the inner stages before it, (laws, batch)."""
+    """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
     rates = [node.rate.detach() for node in nodes if node.rate is not None]
@@ -195,12 +195,12 @@ def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
 
 
 def _blended(variables: Tensor, weights: Tensor) -> Tensor:
-    """Σ_v w_v I_v for increments (variables, laws, groups, batch) and weights (variables, laws, batch)."""
+    """Σ_v w_v I_v for increments (variables, maps, groups, batch) and weights (variables, maps, batch)."""
     return (variables * weights[:, :, None]).sum(0)
 
 
 def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
-    """Weights of the variables, (variables, laws, batch); log σ alone where there is one window only."""
+    """Weights of the variables, (variables, maps, batch); log σ alone where there is one window only."""
     if parts is None:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
@@ -210,7 +210,7 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
 
 
 def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The increment's stated error and its variance from independent noise in q, (laws, batch)."""
+    """The increment's stated error and its variance from independent noise in q, (maps, batch)."""
     main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
     apart = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
     own, second = (weights * apart).sum(0), torch.sort(apart, dim=0, stable=True)[1][1:2]
@@ -228,7 +228,7 @@ def _size(differences: Tensor) -> Tensor:
 
 
 def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
-    """Every row's increment, (rows, laws, groups, batch)."""
+    """Every row's increment, (rows, maps, groups, batch)."""
     known = [node.rate for node in nodes if node.rate is not None]
     total = _contracted(window.rates, known)
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
@@ -236,7 +236,7 @@ def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
-    """Σ N_il g_i·e_l of one law, (rows, batch)."""
+    """Σ N_il g_i·e_l of one local map, (rows, batch)."""
     levels, scores = window.levels, [node.scores[b] for node in nodes]
     defects, bends = [], []
     for m in range(len(nodes) - 1):

@@ -29,7 +29,7 @@ from torch import Tensor
 from sensitivity._checks import check_real_number
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.local_maps import dot
 from sensitivity.sampler.step import Rate, Slope, State, advance, combine_optional, required
 from sensitivity.sampler.tableau import Step, Table
@@ -87,14 +87,14 @@ class Stochastic:
 
     Attributes:
         solver: its settings.
-        laws: the laws carried, for the correction's products.
-        controls: a Gaussian anchor for each law, or None.
+        maps: the local maps, for the correction's products.
+        controls: a Gaussian anchor for each local map, or None.
         noise: one key per sample.
         levels: those of the grid refined `solver.refinement` times; they fix the Brownian path.
     """
 
     solver: SDE
-    laws: tuple[Law, ...]
+    maps: tuple[LocalMap, ...]
     controls: Sequence[Any]
     noise: Noise
     levels: Sequence[float]
@@ -112,10 +112,10 @@ class Stochastic:
         jump = self.jump(step, state.x)
         after = replace(after, x=after.x + jump)
         if state.logs is not None:
-            extra = torch.stack([self._extra(b, step, state, rate, after, jump) for b in range(len(self.laws))])
+            extra = torch.stack([self._extra(b, step, state, rate, after, jump) for b in range(len(self.maps))])
             after = replace(after, logs=required(after.logs) + extra)
         if state.log_tangent is not None:
-            slants = [self._slant(b, step, state, rate, after, jump) for b in range(len(self.laws))]
+            slants = [self._slant(b, step, state, rate, after, jump) for b in range(len(self.maps))]
             after = replace(after, log_tangent=required(after.log_tangent) + torch.stack(slants, 1)[:, :, None])
         return after
 
@@ -145,7 +145,7 @@ class Stochastic:
         extra = dot(score, jump) + kappa * width * (dot(score, rate.x) - 0.5 * dot(score, score))
         extra = extra[None]
         if self.solver.correction:
-            _, along = self.laws[b].products.quadratic(state.x, step.sigmas[0], jump[None])
+            _, along = self.maps[b].products.quadratic(state.x, step.sigmas[0], jump[None])
             spread = dot(along[0], jump) - kappa * width * required(rate.divergences)[b]
             extra = extra + 0.5 * spread
         if isinstance(self.controls[b], GaussianAnchor):

@@ -47,7 +47,7 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSource:
     """A source whose points become states of one shape and dtype.
 
     Attributes:
