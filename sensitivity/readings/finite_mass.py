@@ -20,7 +20,7 @@ from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
-from sensitivity.readings.prepare import Options, Prepared, as_changes, prepare
+from sensitivity.readings.prepare import VALUES, Options, Prepared, as_changes, prepare
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
 from sensitivity.sampler.carried_network import at_stage
 from sensitivity.sampler.local_maps import Cost, LocalMaps
@@ -104,11 +104,22 @@ def resample(
         >>> bool(half < all_new)
         True
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    options = Options(
+        anchor=anchor,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        differentiable=differentiable,
+        control=control,
+    )
     answer = chosen(response)
     if isinstance(answer, SourceResponse):
         return _answered(answer, score, latents, perturbation, eta, grid, options, chunk_size)
-    prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
+    prepared = prepare(score, latents, perturbation, grid, options, uses=VALUES)
     masses = _masses(prepared, eta)
     parts, first = [], 0
     for chunk in prepared.chunks(chunk_size):
@@ -130,7 +141,7 @@ def _answered(
 ) -> Resampled:
     """Plain sampling from the score that the response has after the masses have moved."""
     changes, single = as_changes(perturbation)
-    prepared = prepare(score, latents, perturbation, grid, replace(options, response=response), tangents=False)
+    prepared = prepare(score, latents, perturbation, grid, replace(options, response=response), uses=VALUES)
     masses = [_per_latent(mass, latents) for mass in _etas(eta, single, len(changes))]
     moved = response.finite(score, changes, masses, prepared.grid)
     parts, first = [], 0
@@ -174,12 +185,12 @@ def _masses(prepared: Prepared, eta: Any) -> list[list[Mass]]:
         moved = [_per_latent(mass, prepared.latents) for mass in given]
         if local_map.growth and not any(explicit):
             moved = _within_class(moved, local_map.growth)
-        own: list[Mass] = []
+        of_map: list[Mass] = []
         for change, mass in zip(local_map.changes, moved, strict=False):
             if change is not None:
-                own += masses_of(change, mass)
-        _check_law(own, eta)
-        result.append(own)
+                of_map += masses_of(change, mass)
+        _check_law(of_map, eta)
+        result.append(of_map)
     return result
 
 

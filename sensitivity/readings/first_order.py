@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
+from sensitivity.jacobians.trial import Uses
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.prepare import Options, Prepared, prepare
 from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
@@ -101,15 +102,27 @@ def sample_sensitivity(
         >>> result.outcome.sentence
         '1 of 1 samples finished.'
     """
-    own = None if isinstance(chosen(response), PopulationResponse) else response
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control, own)
-    if own is not None and order != 1:
+    source_response = None if isinstance(chosen(response), PopulationResponse) else response
+    options = Options(
+        anchor=anchor,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        differentiable=differentiable,
+        control=control,
+        response=source_response,
+    )
+    if source_response is not None and order != 1:
         raise ValueError(f"order={order!r} is known for PopulationResponse() only; use order=1 with other responses.")
-    prepared = prepare(score, latents, perturbation, grid, options, second=order == 2)
+    prepared = prepare(score, latents, perturbation, grid, options, uses=Uses(second=order == 2))
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
     result = joined(parts, prepared.single)
-    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
+    return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
 
 def _check_order(order: int, standard_error: bool, prepared: Prepared) -> None:
@@ -146,20 +159,25 @@ def _forward(prepared: Prepared, order: int, standard_error: bool, trajectory: b
     )
     tangents = required(end.tangent).reshape(prepared.directions, versions, *x.shape)
     spread, bias = jackknife(tangents, maps) if standard_error else (None, None)
-    known = (log_ratio, logs.value, logs.error, logs.grid, spread, bias, end.curvature)
     path = _trajectory(prepared, kept, seen, versions) if trajectory else None
     error = torch.where(watch.running, _stated(prepared, judge, at_min, seen, tangents[:, 0], versions), float("nan"))
     return SampleSensitivity(
-        end.x,
-        tangents[:, 0],
-        *known,
-        watch.read(),
-        maps.cost,
-        prepared.grid,
-        path,
-        maps.product_error,
-        error,
-        maps.product_names,
+        samples=end.x,
+        sensitivity=tangents[:, 0],
+        log_ratio=log_ratio,
+        log_density=logs.value,
+        log_density_error=logs.error,
+        grid_error=logs.grid,
+        standard_error=spread,
+        bias=bias,
+        curvature=end.curvature,
+        outcome=watch.read(),
+        cost=maps.cost,
+        grid=prepared.grid,
+        trajectory=path,
+        product_error=maps.product_error,
+        sensitivity_error=error,
+        products=maps.product_names,
     )
 
 
@@ -180,8 +198,8 @@ def _stated(
         return tangents.new_full(tangents.shape[:2], float("nan"))
     memory = None if seen.memory is None else seen.memory
     error = None if memory is None else source_errors(prepared.maps, memory)
-    own = required(at_min.tangent).detach().unflatten(0, (-1, versions))[:, 0]
-    total = judge.end(prepared.grid.sigma_min, own, error)
+    first = required(at_min.tangent).detach().unflatten(0, (-1, versions))[:, 0]
+    total = judge.end(prepared.grid.sigma_min, first, error)
     total = judge.denoised() if prepared.denoise else total
     return total + prepared.maps.product_error * tangents.detach().flatten(2).norm(dim=2)
 

@@ -94,7 +94,20 @@ class Prepared:
         return replace(self, latents=self.latents[rows], maps=self.maps.rows(rows), logs=logs, advance=one_step)
 
 
-@dataclass(frozen=True)
+UNCHANGED: Any = PerBranch(None, None)
+"""In place of a perturbation: nothing changes."""
+
+TANGENTS = Uses()
+"""A run that carries tangents."""
+
+VALUES = Uses(tangents=False)
+"""A run that takes no Jacobian products but those of a divergence."""
+
+COTANGENTS = Uses(tangents=False, cotangents=True)
+"""A run that goes back."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """How a run is computed; see `sample_sensitivity` for the meaning of each."""
 
@@ -118,15 +131,17 @@ def prepare(
     grid: Grid,
     options: Options,
     *,
-    tangents: bool = True,
-    cotangents: bool = False,
-    second: bool = False,
-    plain: bool = False,
+    uses: Uses = TANGENTS,
+    density: bool = False,
 ) -> Prepared:
-    """Check the arguments and build the run; `tangents`, `cotangents` and `second` say which products it will take
-    beside those of a divergence.
+    """Check the arguments and build the run.
 
-    A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
+    Args:
+        score, latents, grid: as for `sample_sensitivity`.
+        perturbation: what changes, one or several; `UNCHANGED` where nothing does.
+        options: how it is computed.
+        uses: which Jacobian products it will take beside those of a divergence.
+        density: whether log densities are carried even where no perturbation needs them.
 
     Raises:
         ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
@@ -137,23 +152,24 @@ def prepare(
     check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
-    nothing: Any = PerBranch(None, None) if isinstance(score, GuidedScore) else None
-    changes, single = ([nothing], True) if plain else as_changes(perturbation)
+    changes, single = as_changes(perturbation)
+    if perturbation is UNCHANGED and not isinstance(score, GuidedScore):
+        changes = [None]
     for branch in (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,):
         check_domain(branch, grid.sigma_min, grid.sigma_max)
     # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
     x = at_least_single(latents if options.differentiable else latents.detach()).contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    chosen = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
-    if plain and options.anchor is None:
+    chosen = _chooser(options, x, sigma, uses, grid.sigma_min)
+    if perturbation is UNCHANGED and uses == VALUES and not density:
         chosen = partial(_values_only, options)  # no product is taken, and so none is tried
     maps, anchors = maps_of(score, changes, options.anchor, chosen)
     if options.response is not None:
-        maps = options.response.bound(maps, x, grid, tangents)
+        maps = options.response.bound(maps, x, grid, uses.tangents)
     maps, anchors = link(maps, anchors, chosen)
     solver, grid = solver_of(options.solver, score, x, grid)
     needed = any(c is not None and c.needs_density for local_map in maps for c in local_map.changes)
-    carried = needed or (plain and options.anchor is not None)
+    carried = needed or density
     shared = _with_density(maps, x, options, solver, carried)
     shared.cost.away = 0 if options.response is None else options.response.evaluations
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None

@@ -120,13 +120,13 @@ def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivit
 
 def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
     """Every tensor field joined along its latents; `lead` axes (of levels) come before."""
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name in (f.name for f in fields(parts[0])):
         if name in _WHOLE:
             continue
         values = [getattr(part, name) for part in parts]
         if values[0] is None:
-            found[name] = None
+            tensors[name] = None
             continue
         value = torch.cat(values, _LATENTS.get(name, lead + 1))
         alone = (
@@ -134,5 +134,5 @@ def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
             if name.startswith(("log_density", "grid_error"))
             else single and name not in _LATENTS
         )
-        found[name] = value.select(lead, 0) if alone else value
-    return found
+        tensors[name] = value.select(lead, 0) if alone else value
+    return tensors

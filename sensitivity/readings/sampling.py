@@ -13,7 +13,7 @@ from torch import Tensor
 from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
-from sensitivity.readings.prepare import Options, Prepared, prepare
+from sensitivity.readings.prepare import UNCHANGED, VALUES, Options, Prepared, prepare
 from sensitivity.sampler.local_maps import Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcomes, Watch
 from sensitivity.sampler.path import follow, logs_of, mark_log_error, observed
@@ -94,10 +94,20 @@ def sample(
         raise TypeError(f"log_density={log_density!r} says whether log densities are wanted; give True or False.")
     if log_density and anchor is None:
         raise ValueError("log_density=True needs anchor, the log density at sigma_max; GaussianAnchor.from_data(data).")
-    known = anchor if log_density else None
-    options = Options(known, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    options = Options(
+        anchor=anchor if log_density else None,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        differentiable=differentiable,
+        control=control,
+    )
     with nullcontext() if differentiable else torch.no_grad():
-        prepared = prepare(score, latents, None, grid, options, tangents=False, plain=True)
+        prepared = prepare(score, latents, UNCHANGED, grid, options, uses=VALUES, density=log_density)
         return _joined([_sampled(chunk) for chunk in prepared.chunks(chunk_size)])
 
 

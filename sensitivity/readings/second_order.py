@@ -20,7 +20,7 @@ from torch import Tensor
 from sensitivity._checks import per_sample
 from sensitivity.jacobians.second import along
 from sensitivity.perturbations.perturbation import Perturbation
-from sensitivity.sampler.carried_density import arrive, inside, inside_slants
+from sensitivity.sampler.carried_density import arrive, inside, inside_tangents
 from sensitivity.sampler.carried_network import CarriedContamination, CarriedNetwork
 from sensitivity.sampler.local_maps import Carriage, Local, LocalMaps, density_part, dot, node
 from sensitivity.sampler.outcome import Watch
@@ -36,11 +36,11 @@ def curvature_slope(maps: LocalMaps, watch: Watch) -> Slope:
         probes = maps.probes(state.x, step, stage)
         bent = [_bent(maps, step.sigmas[stage], state, k, probes) for k in range(len(required(state.tangent)))]
         local = _local(maps, step.sigmas[stage], bent[0], probes)
-        carried, slants = _carried(maps, step, stage, state, local, bent, probes)
+        carried, log_tangents = _carried(maps, step, stage, state, local, bent, probes)
         mark_log_error(watch, maps, carried, step.table.levels[stage])
         mean = maps.means(carried.logs)
         lines = [
-            _line(maps, step.sigmas[stage], state, mean, k, each, None if slants is None else slants[k])
+            _line(maps, step.sigmas[stage], state, mean, k, each, None if log_tangents is None else log_tangents[k])
             for k, each in enumerate(bent)
         ]
         return _rate(maps, local, lines, probes, carried)
@@ -53,8 +53,8 @@ _Bent = list[tuple[Tensor, Tensor, Tensor]]
 
 
 def _bent(maps: LocalMaps, sigma: Tensor, state: State, k: int, probes: Tensor) -> _Bent:
-    tangent, bend = required(state.tangent)[k], required(state.curvature)[k]
-    directions = torch.cat([torch.stack([tangent, bend]), probes])
+    tangent, curvature = required(state.tangent)[k], required(state.curvature)[k]
+    directions = torch.cat([torch.stack([tangent, curvature]), probes])
     maps.cost.evaluations += 2 * len(maps.each)
     maps.cost.products += 2 * len(maps.each) * len(directions)
     return [along(local_map.products, state.x, sigma, directions, tangent) for local_map in maps.each]
@@ -80,7 +80,7 @@ def _carried(
     window = step.windows[stage]
     if stage:
         logs = inside(state.memory, window, here)
-        return Carriage(logs, state.memory), inside_slants(state.memory, window, here, moved)
+        return Carriage(logs, state.memory), inside_tangents(state.memory, window, here, moved)
     memory = arrive(state.memory, window, here, moved)
     return Carriage(memory.now.logs, memory, True), memory.log_tangents
 
@@ -97,14 +97,14 @@ class _Branch:
 
 
 def _line(
-    maps: LocalMaps, sigma: Tensor, state: State, mean: Tensor | None, k: int, local: _Bent, slant: Tensor | None
+    maps: LocalMaps, sigma: Tensor, state: State, mean: Tensor | None, k: int, local: _Bent, log_tangent: Tensor | None
 ) -> list[_Branch]:
     x, tangent = state.x, required(state.tangent)[k]
     scores, moved = [part[0] for part in local], [part[1][0] for part in local]
-    apart = None
-    if slant is not None:
-        apart = slant.mean(1) - torch.stack([dot(tangent, score) for score in scores])
-    stage = _Stage(x, sigma, tangent, scores, moved, mean, apart)
+    log_change = None
+    if log_tangent is not None:
+        log_change = log_tangent.mean(1) - torch.stack([dot(tangent, score) for score in scores])
+    stage = _Stage(x, sigma, tangent, scores, moved, mean, log_change)
     branches = []
     for b, (local_map, (score, products, seconds)) in enumerate(zip(maps.each, local, strict=True)):
         source, second = stage.sources(local_map.changes[k], b)
@@ -117,7 +117,7 @@ def _line(
 
 @dataclass(frozen=True)
 class _Stage:
-    """What the sources of one stage depend on; `apart` = L̇_b − s_b·δ, (maps, batch)."""
+    """What the sources of one stage depend on; `log_change` = L̇_b − s_b·δ, ∂L_b/∂η at a fixed state, (maps, batch)."""
 
     x: Tensor
     sigma: Tensor
@@ -125,7 +125,7 @@ class _Stage:
     scores: list[Tensor]
     moved: list[Tensor]
     mean: Tensor | None
-    apart: Tensor | None
+    log_change: Tensor | None
 
     def sources(self, change: Perturbation | None, b: int) -> tuple[Tensor, Tensor]:
         """ṡ and 2∇ṡδ + s̈ of local map b."""
@@ -138,20 +138,22 @@ class _Stage:
             here = change.at(self.scores, self.mean, self.moved)
         source = here.source(x, self.sigma, self.scores[b], known)
         turned = here.source_product(x, self.sigma, self.scores[b], self.moved[b], known, self.tangent)
-        if known is not None and self.apart is not None:
-            turned = turned + self._drifted(change, here, b, known, self.apart, source)
+        if known is not None and self.log_change is not None:
+            turned = turned + self._drifted(change, here, b, known, self.log_change, source)
         return source, 2 * turned + here.second_source(x, self.sigma, self.scores[b], known)
 
     def _drifted(
-        self, change: Perturbation, here: Perturbation, b: int, known: Tensor, apart: Tensor, source: Tensor
+        self, change: Perturbation, here: Perturbation, b: int, known: Tensor, log_change: Tensor, source: Tensor
     ) -> Tensor:
         """∂_L ṡ (L̇ − s·δ), summed over the log densities that ṡ depends on: −ṡ for p, +ṡ_j for a carried ν_j."""
-        total = -per_sample(apart[b], self.x) * density_part(here, self.x, self.sigma, self.scores[b], known, source)
+        total = -per_sample(log_change[b], self.x) * density_part(
+            here, self.x, self.sigma, self.scores[b], known, source
+        )
         if isinstance(change, CarriedContamination):
             for given, (c, measure) in zip(change.masses, here.masses or (), strict=True):
                 if isinstance(given[1], CarriedNetwork):
                     part = CarriedContamination(((c, measure),)).source(self.x, self.sigma, self.scores[b], known)
-                    total = total + per_sample(apart[given[1].index], self.x) * part
+                    total = total + per_sample(log_change[given[1].index], self.x) * part
         return total
 
 
@@ -161,8 +163,8 @@ def _rate(maps: LocalMaps, local: Local, lines: list[list[_Branch]], probes: Ten
     shared = maps.shared(moved)
     known: list[Tensor] = []
     if carried.memory is None:
-        slants = [_slants(maps, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
-        known = [slant for slant in slants if slant is not None]
+        rates = [_log_tangent_rate(maps, line, local.drift, t, probes) for line, t in zip(lines, tangents, strict=True)]
+        known = [rate for rate in rates if rate is not None]
     return replace(
         maps.rate(local, local.drift, torch.stack(tangents), carried),
         curvature=torch.stack([maps.shared([branch.curvature for branch in line]) for line in lines]),
@@ -172,10 +174,12 @@ def _rate(maps: LocalMaps, local: Local, lines: list[list[_Branch]], probes: Ten
     )
 
 
-def _slants(maps: LocalMaps, line: list[_Branch], drift: Tensor, tangent: Tensor, probes: Tensor) -> Tensor | None:
+def _log_tangent_rate(
+    maps: LocalMaps, line: list[_Branch], drift: Tensor, tangent: Tensor, probes: Tensor
+) -> Tensor | None:
     """q̇_b = ∇div s_b·δ + J_bδ·(s_b − s) + s_b·(J_bδ − (Jδ + ṡ)), (maps, groups, batch)."""
     slopes = maps.divergence_slopes(probes, [branch.seconds for branch in line])
     if slopes is None:
         return None
-    bends = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]
-    return slopes + torch.stack(bends)[:, None]
+    along_path = [dot(b.moved, b.score - drift) + dot(b.score, b.moved - tangent) for b in line]
+    return slopes + torch.stack(along_path)[:, None]

@@ -70,10 +70,10 @@ class Recorded:
         )
 
     def stages(self) -> list[Stages]:
-        """The stages as each local map of the drift sees them, not settled."""
+        """The stages as each local map of the drift sees them, before `choose_ways`."""
         logs = torch.where(self.running, self.logs, NOTHING)
         parts = zip(self.scores, logs, strict=True)
-        return [Stages(self.x, self.sigma, score, own, self.cotangents) for score, own in parts]
+        return [Stages(self.x, self.sigma, score, log, self.cotangents) for score, log in parts]
 
 
 def paired(
@@ -83,8 +83,8 @@ def paired(
     stages = recorded.stages()
     farthest = float(points.squares.max()) ** 0.5
     for one in stages:
-        one.settle(points.bandwidth, farthest)
-    found: list[Tensor] = []
+        one.choose_ways(points.bandwidth, farthest)
+    blocks: list[Tensor] = []
     best: tuple[Tensor, Tensor] | None = None
     first, device = 0, stages[0].x.device
     squares = points.squares.to(device)
@@ -97,11 +97,11 @@ def paired(
             values = one.against(block)
             total = torch.add(total, values if rate is None else values * rate[here], alpha=share)
         if top_k is None:
-            found.append(total)
+            blocks.append(total)
         else:
             best = largest(best, total, first, top_k)
         first = here.stop
-    return best if best is not None else (torch.cat(found, -1), None)
+    return best if best is not None else (torch.cat(blocks, -1), None)
 
 
 def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:

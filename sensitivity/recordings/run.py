@@ -135,10 +135,10 @@ def run(
         merger.add(shard, stored)
         told.add(source.sizes[shard], True)
     mapped = _here if client is None else _on_dask
-    for shard, found in mapped(client, parts, data, question, waiting, folder):
-        if isinstance(found, str):
-            failures[shard] = found
-        merger.add(shard, None if isinstance(found, str) else found)
+    for shard, result in mapped(client, parts, data, question, waiting, folder):
+        if isinstance(result, str):
+            failures[shard] = result
+        merger.add(shard, None if isinstance(result, str) else result)
         told.add(source.sizes[shard], False)
     return Ran(merger.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
 
@@ -199,10 +199,10 @@ def tried(
     """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
     name = data.source.name(shard)
     try:
-        found = answer(parts, data, shard, question)
+        result = answer(parts, data, shard, question)
         if folder is not None:
-            folder.write(shard, found, {"name": name, "data": data.source.fingerprint(shard)})
-        return found
+            folder.write(shard, result, {"name": name, "data": data.source.fingerprint(shard)})
+        return result
     except Exception as error:
         # One shard's fault, of whatever kind, is not that of the others.
         words = str(error).splitlines()[0] if str(error) else type(error).__name__

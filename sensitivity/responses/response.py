@@ -117,8 +117,8 @@ class SourceResponse(Response):
         silent = tuple(Silent() for _ in local_map.changes)
         if not tangents:
             return (LocalMap(local_map.products, local_map.share, silent),)
-        move = self.pushed(local_map.products, [required_change(c) for c in local_map.changes], grid)
-        answered: Any = Answered(local_map.products, move)
+        pushed = self.pushed(local_map.products, [required_change(c) for c in local_map.changes], grid)
+        answered: Any = Answered(local_map.products, pushed)
         return (LocalMap(answered, local_map.share, silent),)
 
     def _only(self, maps: Sequence[LocalMap]) -> LocalMap:

@@ -265,12 +265,12 @@ def _versions(change: Perturbation, b: int, x: Tensor, sigma: Tensor, local: Loc
         return change.source(x, sigma, score, None)[None]
     if isinstance(change, CarriedContamination):
         return torch.stack([change.at(local.scores, log).source(x, sigma, score, log[b]) for log in logs])
-    own = logs[:, b]
-    first = change.source(x, sigma, score, own[0])
-    if len(own) == 1:
+    versions = logs[:, b]
+    first = change.source(x, sigma, score, versions[0])
+    if len(versions) == 1:
         return first[None]
-    growth = torch.expm1(own[0] - own).reshape(*own.shape, *[1] * (x.ndim - 1))
-    return first + growth * density_part(change, x, sigma, score, own[0], first)
+    growth = torch.expm1(versions[0] - versions).reshape(*versions.shape, *[1] * (x.ndim - 1))
+    return first + growth * density_part(change, x, sigma, score, versions[0], first)
 
 
 def density_part(

@@ -65,8 +65,8 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, advance: Advance 
 def _coarse(step: Step, x: Tensor, after: Tensor, first: Tensor) -> Tensor:
     """(batch,) whether the step and Euler's are further apart than the noise that is left, σ′√d."""
     euler = torch.add(x, first, alpha=(step.start - step.end) * step.start)
-    apart = (after - euler).flatten(1).square().mean(1)
-    return apart > (COARSE * step.end) ** 2
+    distance = (after - euler).flatten(1).square().mean(1)
+    return distance > (COARSE * step.end) ** 2
 
 
 def sampling(maps: LocalMaps) -> Slope:
@@ -106,7 +106,7 @@ def observed(maps: LocalMaps, state: State, last: Step, watch: Watch | None = No
     """The state with its last node known: one call at the path's end, where a log density is carried."""
     if state.memory is None:
         return state
-    state = replace(state, memory=replace(state.memory, slants=()))
+    state = replace(state, memory=replace(state.memory, tangents=()))
     local = maps.values(state.x, None, last, 0)
     carried = maps.carried(last, 0, state, local)
     seen = replace(state, memory=carried.memory)

@@ -81,7 +81,7 @@ def alone(recording: Recording, path: Path, count: int) -> dict[str, float]:
         states = BYTES(torch.from_numpy(np.array(data[first : first + SHARD])))
         farthest = max(farthest, float(states[:64].norm(dim=1).max()))
     reading = time.process_time() - start
-    stages.settle(0.0, farthest)
+    stages.choose_ways(0.0, farthest)
     block = states[:BLOCK]
     blocks = max(1, min(50, count // BLOCK))
     start = time.process_time()

@@ -123,8 +123,8 @@ def test_a_log_density_that_is_not_differentiated_is_caught(monkeypatch):
     known = _carried
 
     def frozen(*args):
-        carried, slants = known(*args)
-        return carried, torch.zeros_like(slants)
+        carried, log_tangents = known(*args)
+        return carried, torch.zeros_like(log_tangents)
 
     monkeypatch.setattr("sensitivity.readings.second_order._carried", frozen)
     with pytest.raises(AssertionError):
