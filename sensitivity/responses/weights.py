@@ -46,8 +46,8 @@ class Weights:
         missing = [name for name in self.names if name not in known]
         if missing or not self.names:
             raise ValueError(
-                f"parameters={missing or list(self.names)} are no floating parameters of {type(network).__name__}; give "
-                "names out of module.named_parameters()."
+                f"parameters={missing or list(self.names)} are no floating parameters of {type(network).__name__}; "
+                "give names out of module.named_parameters()."
             )
         values = [known[name] for name in self.names]
         self._shapes = [value.shape for value in values]

@@ -84,5 +84,5 @@ def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
         noise = _Kept(signs.reshape(x.shape))
         trace = Trace.resolve("hutchinson", 1, x[0].numel())
         flow = integrate_density([LocalMap(products, 1.0)], x, levels, trace, noise)
-        own = problem.anchor.log_density(flow.x, levels[-1].to(x)) - flow.increments[0, 0]
-    return ((own - theirs) / theirs).abs()
+        values = problem.anchor.log_density(flow.x, levels[-1].to(x)) - flow.increments[0, 0]
+    return ((values - theirs) / theirs).abs()
