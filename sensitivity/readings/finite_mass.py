@@ -17,10 +17,11 @@ from torch import Tensor
 from sensitivity._callables import outside_inference_mode
 from sensitivity._checks import check_dense
 from sensitivity.grid import Grid
+from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
-from sensitivity.readings.prepare import VALUES, Options, Prepared, as_changes, prepare
+from sensitivity.readings.prepare import Options, Prepared, as_changes, prepare
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
 from sensitivity.sampler.carried_network import at_stage
 from sensitivity.sampler.local_maps import Cost, LocalMaps

@@ -18,11 +18,12 @@ from sensitivity._callables import functional_values, outside_inference_mode
 from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import DIFFERENCES
+from sensitivity.jacobians.trial import COTANGENTS
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.contamination import Toward
 from sensitivity.readings.adjoint import Pairing, pull_back, record_path
-from sensitivity.readings.prepare import COTANGENTS, UNCHANGED, Options, Prepared, prepare
+from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
+from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
-from sensitivity.readings.prepare import UNCHANGED, VALUES, Options, Prepared, prepare
+from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.sampler.local_maps import Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcomes, Watch
 from sensitivity.sampler.path import follow, logs_of, mark_log_error, observed
