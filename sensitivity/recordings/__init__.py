@@ -2,7 +2,8 @@
 
 `recorder` makes the stages, `recording` holds them and asks (`storage` writes them); `shards` answers for one shard,
 `reach` says which points cannot matter, `answers` merges; `run` goes through the shards in this process or on Dask,
-`folder` keeps what is done, by its `identity`; `gallery` shows the result. May touch: readings, sources and what they may touch.
+`folder` keeps what is done, by its `identity`; `gallery` shows the result.
+May touch: readings, sources and what they may touch.
 """
 
 from sensitivity.recordings.gallery import gallery
