@@ -5,6 +5,7 @@ Its time runs from data (t = 0) to noise (t = 1): `x_t = α_t x + σ_t z`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from studies.conformance.common import Check, Exact, Measured, converging, exact
 __all__ = ["CHECKS"]
 
 PACKAGE = "azula"
+_check = partial(Check, PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SIGMA_MIN, SIGMA_MAX = 0.05, 9.0
 
@@ -181,10 +183,6 @@ SAMPLERS: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
     ("xEAB-2", "xEABSampler", 2.0, {"order": 2}),
     ("REAB-2", "REABSampler", 2.0, {"order": 2}),
 )
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

@@ -7,6 +7,7 @@ flow from their first level to their last; those that end with a jump to σ = 0 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from studies.conformance.common import Check, Measured, converging, exact, large
 __all__ = ["CHECKS"]
 
 PACKAGE = "diffusers"
+_check = partial(Check, PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 TRAINED = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
@@ -183,10 +185,6 @@ def adapter() -> Measured:
         x, sigma = exact().states(8, level, 3), torch.tensor(level, dtype=torch.float64)
         worst = max(worst, relative(score(x, sigma), exact().score(x, torch.ones_like(sigma), sigma)))
     return Measured(worst, 1e-3)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 NAN = float("nan")

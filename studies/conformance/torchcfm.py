@@ -6,6 +6,7 @@ pairs given `x_t`, it is the marginal velocity, known for a mixture.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from studies.conformance.common import Check, Measured, exact, relative
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchcfm"
+_check = partial(Check, PACKAGE)
 KINDS = {
     "ConditionalFlowMatcher": 0.0,
     "TargetConditionalFlowMatcher": 0.1,
@@ -65,10 +67,6 @@ def marginal(seed: int, size: int) -> Measured:
     true = network.velocity(xt, 0.6 * one, 0.4 * one, one, -one)
     gap = (xt * (given - true)).sum(1)
     return Measured(float(gap.mean().abs() / (gap.std() / n**0.5)), 4.0, "standard errors")
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

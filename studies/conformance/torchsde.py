@@ -7,6 +7,7 @@ flow and reverse SDE).
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from studies.conformance.common import Check, Measured, exact, lawful, order
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchsde"
+_check = partial(Check, PACKAGE)
 SIGMA_MAX, SIGMA_MIN = 9.0, 0.1
 STRONG = {"euler": 0.5, "milstein": 1.0, "srk": 1.5}
 
@@ -90,10 +92,6 @@ def increments(seed: int) -> Measured:
     whole = bm(0.0, 1.0)
     parts = [bm(a, b) for a, b in zip([0.0, *cuts], [*cuts, 1.0], strict=True)]
     return Measured(float((sum(parts) - whole).abs().max()), 1e-10)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (
