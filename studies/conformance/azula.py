@@ -5,18 +5,17 @@ Its time runs from data (t = 0) to noise (t = 1): `x_t = α_t x + σ_t z`.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Exact, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Exact, Measured, converging, exact, lawful, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "azula"
-_check = partial(Check, PACKAGE)
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SIGMA_MIN, SIGMA_MAX = 0.05, 9.0
 

@@ -7,19 +7,18 @@ flow from their first level to their last; those that end with a jump to σ = 0 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, largest, lawful, relative
+from studies.conformance.common import Measured, converging, exact, largest, lawful, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "diffusers"
-_check = partial(Check, PACKAGE)
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 TRAINED = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 

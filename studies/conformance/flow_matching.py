@@ -5,18 +5,17 @@ Its time runs from noise (t = 0) to data (t = 1): `z_t = α_t x + σ_t ε`.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Exact, Measured, converging, exact, largest, relative
+from studies.conformance.common import Exact, Measured, converging, exact, largest, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "flow_matching"
-_check = partial(Check, PACKAGE)
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SINGLE = torch.float32
 CHANNELS = ("image", (16, 1, 1))

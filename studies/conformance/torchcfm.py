@@ -6,18 +6,17 @@ pairs given `x_t`, it is the marginal velocity, known for a mixture.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, relative
+from studies.conformance.common import Measured, exact, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchcfm"
-_check = partial(Check, PACKAGE)
+_check = of_package(PACKAGE)
 KINDS = {
     "ConditionalFlowMatcher": 0.0,
     "TargetConditionalFlowMatcher": 0.1,

@@ -7,19 +7,18 @@ flow and reverse SDE).
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful, order
+from studies.conformance.common import Measured, exact, lawful, of_package, order
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchsde"
-_check = partial(Check, PACKAGE)
+_check = of_package(PACKAGE)
 SIGMA_MAX, SIGMA_MIN = 9.0, 0.1
 STRONG = {"euler": 0.5, "milstein": 1.0, "srk": 1.5}
 
