@@ -267,7 +267,7 @@ def tangent_slope(maps: LocalMaps, versions: int = 1, watch: Watch | None = None
         mean = maps.means(carried.logs)
         if watch is not None:
             mark_log_error(watch, maps, carried, step.table.levels[stage])
-        # δ depends on L through e^{−L}, so that noise in L biases it. The jackknife's versions of δ, one with all groups
+        # δ depends on L through e^{−L}: noise in L biases it. The jackknife's versions of δ, one with all groups
         # of probes and one with each left out, are carried side by side through the same network calls.
         logs = None if mean is None else mean[None]
         if logs is not None and versions > 1:
