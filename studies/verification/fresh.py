@@ -43,13 +43,7 @@ SEEDS = range(1, 301)
 PENDING = (
     ("evidence", "evidence"),
     ("influence", "influence"),
-    ("posterior-sample", "conditioned_draws"),
-    ("posterior-sample", "posterior_flow"),
-    ("posterior-score", "by_likelihood"),
-    ("posterior-score", "conditioned_score"),
     ("sample-sensitivity", "sensitivity"),
-    ("score-derivative", "corrected_exponential"),
-    ("score-derivative", "score_derivative"),
 )
 BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
 # A path costs hundreds of score calls, and 64 repeats as much: these are the problems whose verdicts fit a few minutes.
