@@ -44,7 +44,7 @@ from sensitivity.jacobians.trial import choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
 
@@ -176,7 +176,7 @@ def _flow(
         levels = grid.reversed_from(min(value, grid.sigma_max))
         rows = torch.nonzero(starts == value).flatten()
         for part in rows.split(chunk_size or len(rows)):
-            flow = integrate_density([Law(products, 1.0)], x[part], levels, trace, noise[part], solver)
+            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, noise[part], solver)
             groups[:, part] = anchor_log_density(anchor, flow.x, levels[-1].to(x)) - flow.increments[0]
             error[part] = flow.error[0]
             calls[part.cpu()] = flow.cost.evaluations + flow.cost.products

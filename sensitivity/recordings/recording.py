@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity._callables import modules_of, outside_inference_mode
-from sensitivity._checks import at_least_single, check_finite, check_positive_number, check_same_home, check_states
+from sensitivity._checks import check_finite, check_positive_number, check_same_home, check_states
 from sensitivity.grid import Grid
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
-from sensitivity.perturbations.contamination import Toward
 from sensitivity.readings.influences import (
     Functional,
     Influence,
@@ -35,7 +34,7 @@ from sensitivity.readings.influences import (
     rates_of,
     relative_of,
 )
-from sensitivity.readings.prepare import Options, prepare
+from sensitivity.readings.prepare import COTANGENTS, UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.recordings.answers import Answer, Question
 from sensitivity.recordings.folder import Folder
@@ -45,9 +44,8 @@ from sensitivity.recordings.storage import read, write
 from sensitivity.responses import note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
-from sensitivity.scores.per_branch import PerBranch
-from sensitivity.scores.score import GuidedScore, Score
-from sensitivity.sources import Prepared, as_source
+from sensitivity.scores.score import Score
+from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
 
@@ -98,8 +96,8 @@ class Recording:
     @property
     def outcome(self) -> Outcomes:
         """How each sample ended."""
-        found = Outcomes.join([Outcomes(part.codes, part.levels) for part in self.parts])
-        return replace(found, note=str(self.made_from["note"]))
+        joined = Outcomes.join([Outcomes(part.codes, part.levels) for part in self.parts])
+        return replace(joined, note=str(self.made_from["note"]))
 
     @property
     def grid(self) -> Grid:
@@ -109,21 +107,21 @@ class Recording:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all its numbers."""
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for name, value in sorted(self.tensors().items()):
-            found.update(f"{name}:{digest(value)}".encode())
-        return found.hexdigest()
+            hasher.update(f"{name}:{digest(value)}".encode())
+        return hasher.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, as `save` writes it."""
-        found = {}
+        named = {}
         for k, part in enumerate(self.parts):
             for owner, prefix in ((part.stages, f"{k}.stages"), (part, f"{k}")):
                 for one in fields(owner):
                     value = getattr(owner, one.name)
                     if isinstance(value, Tensor):
-                        found[f"{prefix}.{one.name}"] = value.detach().contiguous()
-        return found
+                        named[f"{prefix}.{one.name}"] = value.detach().contiguous()
+        return named
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all, with all that is known of its making.
@@ -146,15 +144,15 @@ class Recording:
         try:
             about = json.loads(text)
             parts = tuple(_part(tensors, k, tuple(shares)) for k, shares in enumerate(about["shares"]))
-            found = cls(parts, about["several"], about["made_from"])
+            recording = cls(parts, about["several"], about["made_from"])
             meant = about["digest"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path={path} is no recording: give a file that Recording.save wrote.") from error
-        if found.digest != meant:
+        if recording.digest != meant:
             raise ValueError(
                 f"path={path} has changed since it was written: its numbers have another SHA-256; record anew."
             )
-        return found
+        return recording
 
     def influence(
         self,
@@ -224,9 +222,9 @@ class Recording:
         if isinstance(points, Points):
             points, bandwidth = points.data, points.bandwidth
         source = as_source(points, shard_rows=shard_rows, column=column)
-        data = Prepared(source, self.samples[:0], transform, encoder, encoder_batch)
+        data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
-        key = {"recording": self.digest, "question": _said(question, data)}
+        key = {"recording": self.digest, "question": _described(question, data)}
         kept = None if folder is None else Folder(folder, key)
         ran = run([part.stages for part in self.parts], data, question, client, kept, progress)
         if ran.answer is None or (ran.failures and not incomplete):
@@ -294,7 +292,7 @@ class Recording:
         return len(self.parts[0].stages.shares) > 1
 
     def _question(
-        self, data: Prepared, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
+        self, data: PreparedSource, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
     ) -> Question:
         check_positive_number(bandwidth, "bandwidth", zero=True)
         if prune is not None:
@@ -307,22 +305,22 @@ class Recording:
         axes = None if prune is None else axes_of(data.read(0)[0])
         return Question(keep, bandwidth, prune, axes, speeds, labels)
 
-    def _result(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> Influence:
+    def _result(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> Influence:
         home = self.samples.device
         sizes = [len(part.samples) for part in self.parts]
-        bound = found.bound.to(home) if question.prune is not None else None
+        bound = answer.bound.to(home) if question.prune is not None else None
         split = zip(
             self.parts,
-            found.values.to(home).split(sizes, 1),
-            [None] * len(sizes) if found.indices is None else found.indices.to(home).split(sizes, 1),
+            answer.values.to(home).split(sizes, 1),
+            [None] * len(sizes) if answer.indices is None else answer.indices.to(home).split(sizes, 1),
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
             strict=True,
         )
         result = self._labelled(joined([self._influence(*pieces) for pieces in split], self.several))
-        names = tuple(sorted(found.sums, key=lambda name: (str(type(name)), name)))
+        names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
         sums, losses = (
             torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
-            for part in (found.sums, found.losses)
+            for part in (answer.sums, answer.losses)
         )
         one = slice(None) if self.several else 0
         return replace(
@@ -332,22 +330,22 @@ class Recording:
             group_bound=None if losses is None or bound is None else losses[one],
             group_names=names,
             outcome=replace(result.outcome, note=_note(result.outcome.note, ran, len(data.source.sizes))),
-            provenance=self._provenance(ran, found, data, question),
+            provenance=self._provenance(ran, answer, data, question),
         )
 
-    def _provenance(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> dict[str, Any]:
+    def _provenance(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
         pruned = {}
         if question.prune is not None:
-            share = found.skipped / (found.points * len(self.samples))
+            share = answer.skipped / (answer.points * len(self.samples))
             pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self.parts[0].stages.sigma, share, strict=True)}
         return {
             "recording": self.digest,
             "made_from": dict(self.made_from),
-            "question": _said(question, data),
-            "points": found.points,
+            "question": _described(question, data),
+            "points": answer.points,
             "of": len(data.source),
             "shards": len(data.source.sizes),
-            "bytes_read": found.bytes,
+            "bytes_read": answer.bytes,
             "reused": ran.reused,
             "failures": ran.failures,
             "pruned": pruned,
@@ -399,23 +397,29 @@ def record(
     check_states(latents, "latents")
     if not len(latents):
         raise ValueError("latents is empty: give at least one latent to record.")
-    shape = at_least_single(latents[:0]).new_zeros(1, *latents.shape[1:])
-    change: Any = Toward(Points(shape))  # stands for any points: only that a density is needed matters
-    if isinstance(score, GuidedScore):
-        change = PerBranch(change, change)
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
+    options = Options(
+        anchor=anchor,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        control=control,
+    )
     # What the seed is, before a generator moves on.
     drawn = seed if generator is None else int(generator.initial_seed())
-    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
+    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=True)
     parts: list[Part] = []
     cost = Cost()
-    for passage in passages(work, wanted, chunk_size):
-        stages = Recorded.of(passage.work.laws, list(passage.pairings))
-        outcome, cost = passage.watch.read(), passage.work.laws.cost if not parts else cost
-        own = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
-        parts.append(Part(stages, *own))
+    for passage in passages(prepared, wanted, chunk_size):
+        stages = Recorded.of(passage.prepared.maps, list(passage.pairings))
+        outcome, cost = passage.watch.read(), passage.prepared.maps.cost if not parts else cost
+        known = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
+        parts.append(Part(stages, *known))
     made = {
-        "levels": work.grid.levels.tolist(),
+        "levels": prepared.grid.levels.tolist(),
         "solver": solver if isinstance(solver, str) else repr(solver),
         "trace": trace,
         "probes": probes,
@@ -474,7 +478,7 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _said(question: Question, data: Prepared) -> dict[str, Any]:
+def _described(question: Question, data: PreparedSource) -> dict[str, Any]:
     """A question in JSON: what answers in a folder must have been made for."""
     labels = question.labels
     marks = [None if r is None else digest(r) for r in question.rates]
@@ -505,7 +509,7 @@ def _name(function: Any) -> str:
 
 
 def _network(module: nn.Module) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name, value in module.state_dict().items():
-        found.update(f"{name}:{digest(value) if isinstance(value, Tensor) else value}".encode())
-    return f"{type(module).__name__}:{found.hexdigest()[:16]}"
+        hasher.update(f"{name}:{digest(value) if isinstance(value, Tensor) else value}".encode())
+    return f"{type(module).__name__}:{hasher.hexdigest()[:16]}"
