@@ -54,6 +54,17 @@ def test_the_builder_accepts_a_page_that_stands_alone(tmp_path):
     assert list(builder().outside(page)) == []
 
 
+def test_every_example_is_short_and_on_its_page():
+    """Assert at most forty lines of code each, and that the page that runs them shows all of them."""
+    page = (BOOK / "howto" / "examples.md").read_text(encoding="utf-8")
+    scripts = sorted((BOOK / "examples").glob("*.py"))
+    assert len(scripts) == 6
+    for script in scripts:
+        assert sum(bool(line.strip()) for line in script.read_text(encoding="utf-8").splitlines()) <= 40, script.name
+        assert f"../examples/{script.name}" in page
+        assert f'shown("{script.stem}"' in page
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     """A browser for all tests of the built book."""
