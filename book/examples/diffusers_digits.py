@@ -24,7 +24,7 @@ for _ in range(400):
     optimizer.step()
 
 score = from_diffusers(unet.eval(), scheduler)
-grid = Grid(score.schedule.sigma_max, 0.1, 25)
+grid = Grid(score.schedule.sigma_max, 0.2, 60)
 latents = grid.sigma_max * torch.randn(4, 1, 8, 8)
 points = Points(images, bandwidth=0.3)
 samples = sample(score, latents, grid).samples
