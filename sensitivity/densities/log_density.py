@@ -40,7 +40,7 @@ from sensitivity.densities.formula import Formula, formula_log_density
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import choose
+from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
@@ -152,7 +152,7 @@ def log_density(
                 partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
                 options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
-        chosen = choose(Products(score, products, differentiable), x, level.min(), tangents=False, until=grid.sigma_max)
+        chosen = choose(Products(score, products, differentiable), x, level.min(), uses=VALUES, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
 

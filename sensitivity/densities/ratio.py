@@ -38,7 +38,7 @@ from sensitivity.densities.formula import formula_log_ratio
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import choose
+from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.noise import Noise
 from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
@@ -131,7 +131,7 @@ def log_density_ratio(
                 sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations,
             )  # fmt: skip
         pair = tuple(
-            choose(Products(score, products, differentiable), x, level, tangents=False, until=grid.sigma_max)
+            choose(Products(score, products, differentiable), x, level, uses=VALUES, until=grid.sigma_max)
             for score in (base, new)
         )
         way = Trace.resolve(trace, probes, prod(x.shape[1:]))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sensitivity.densities.estimate import Estimate
 from sensitivity.grid import Grid
-from sensitivity.readings.prepare import UNCHANGED, VALUES, Options, prepare
+from sensitivity.jacobians.trial import VALUES
+from sensitivity.readings.prepare import UNCHANGED, Options, prepare
 from sensitivity.sampler.path import follow, sampling
 from sensitivity.sampler.sde import SDE
 from sensitivity.sampler.step import required

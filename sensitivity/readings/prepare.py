@@ -16,7 +16,7 @@ from sensitivity._checks import at_least_single, check_count, check_finite, chec
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import Uses, choose
+from sensitivity.jacobians.trial import TANGENTS, VALUES, Uses, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
@@ -77,8 +77,8 @@ class Prepared:
             return State(self.latents, tangent=tangent, curvature=curvature)
         if not isinstance(self.advance, Stochastic):
             return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
-        slant = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
-        return State(self.latents, logs, tangent, curvature, slant)
+        log_tangent = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
+        return State(self.latents, logs, tangent, curvature, log_tangent)
 
     def chunks(self, size: int | None) -> list[Prepared]:
         """The run cut into chunks of latents."""
@@ -96,15 +96,6 @@ class Prepared:
 
 UNCHANGED: Any = PerBranch(None, None)
 """In place of a perturbation: nothing changes."""
-
-TANGENTS = Uses()
-"""A run that carries tangents."""
-
-VALUES = Uses(tangents=False)
-"""A run that takes no Jacobian products but those of a divergence."""
-
-COTANGENTS = Uses(tangents=False, cotangents=True)
-"""A run that goes back."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,35 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sensitivity._callables import modules_of, outside_inference_mode
 from sensitivity._checks import check_finite, check_positive_number, check_same_home, check_states
 from sensitivity.grid import Grid
-from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
+from sensitivity.readings.chunks import joined
 from sensitivity.readings.influences import (
-    Functional,
     Influence,
-    check_products,
     check_top,
-    joined,
-    listed,
-    passages,
     rates_of,
     relative_of,
 )
-from sensitivity.readings.prepare import COTANGENTS, UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.recordings.answers import Answer, Question
 from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.identity import described
 from sensitivity.recordings.reach import axes_of
 from sensitivity.recordings.run import Ran, ShardFailure, run
 from sensitivity.recordings.storage import read, write
-from sensitivity.responses import note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
-from sensitivity.scores.score import Score
 from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
@@ -205,7 +196,7 @@ class Recording:
             ShardFailure: after all other shards are done, where some could not be used; it names them.
 
         Example:
-            >>> from sensitivity import Mixture
+            >>> from sensitivity import Mixture, record
             >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
             >>> right_of = lambda x: x[:, 0]
             >>> kept = record(base.score, torch.zeros(1, 1), right_of, Grid(10.0, 0.1, 20), anchor=base)
@@ -224,7 +215,7 @@ class Recording:
         source = as_source(points, shard_rows=shard_rows, column=column)
         data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
-        key = {"recording": self.digest, "question": _described(question, data)}
+        key = {"recording": self.digest, "question": described(question, data)}
         kept = None if folder is None else Folder(folder, key)
         ran = run([part.stages for part in self.parts], data, question, client, kept, progress)
         if ran.answer is None or (ran.failures and not incomplete):
@@ -253,7 +244,7 @@ class Recording:
         if len(self.parts[0].stages.shares) > 1:
             raise ValueError("self_influence has no rates, which guidance needs: use influence with rates=PerBranch.")
         rows = points.split([len(part.samples) for part in self.parts])
-        values = torch.cat([_own(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
+        values = torch.cat([_matched(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
         return values if self.several else values[0]
 
     def _at_once(self, points: Tensor | Points, top_k: int | None, rates: Any, bandwidth: float) -> Influence:
@@ -271,7 +262,7 @@ class Recording:
         for part in self.parts:
             values, indices = paired(part.stages, data, speeds, top_k)
             parts.append(self._influence(part, values, indices))
-        return self._labelled(joined(parts, self.several))
+        return self._labelled(joined(parts, functionals=not self.several))
 
     def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
         silent = (values == 0).all(-1).all(0).cpu()
@@ -316,7 +307,7 @@ class Recording:
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
             strict=True,
         )
-        result = self._labelled(joined([self._influence(*pieces) for pieces in split], self.several))
+        result = self._labelled(joined([self._influence(*pieces) for pieces in split], functionals=not self.several))
         names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
         sums, losses = (
             torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
@@ -341,7 +332,7 @@ class Recording:
         return {
             "recording": self.digest,
             "made_from": dict(self.made_from),
-            "question": _described(question, data),
+            "question": described(question, data),
             "points": answer.points,
             "of": len(data.source),
             "shards": len(data.source.sizes),
@@ -353,91 +344,6 @@ class Recording:
         }
 
 
-@outside_inference_mode
-def record(
-    score: Score,
-    latents: Tensor,
-    functionals: Functional | Sequence[Functional],
-    grid: Grid,
-    *,
-    anchor: Any = None,
-    trace: str = "auto",
-    probes: int | None = None,
-    generator: torch.Generator | None = None,
-    seed: int | None = None,
-    solver: Any = "heun",
-    denoise: bool = False,
-    chunk_size: int | None = None,
-    products: str = "auto",
-    control: GaussianAnchor | None = None,
-) -> Recording:
-    """Sample, take the gradients of functionals, go back through the transposed sampler, and keep every stage.
-
-    `record(...).influence(points)` is `influence(score, latents, functionals, points, grid, ...)`, to the last bit; the
-    recording can be saved, and asked about data that are too large for memory. It holds (3 + F) numbers for each
-    entry, stage and sample: 40 stages of 32 images of 784 entries are 16 MB in single precision.
-
-    Args:
-        score, latents, functionals, grid: as for `influence`; at least one latent.
-        anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
-            `sample_sensitivity`. The response is that of the population, which needs nothing but the stages.
-
-    Raises:
-        ValueError, TypeError: as `influence` does.
-
-    Example:
-        >>> from sensitivity import Mixture
-        >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
-        >>> kept = record(base.score, torch.zeros(4, 1), lambda x: x[:, 0], Grid(10.0, 0.1, 20), anchor=base)
-        >>> kept.samples.shape, kept.made_from["solver"]
-        (torch.Size([4, 1]), 'heun')
-    """
-    check_products(products)
-    wanted = listed(functionals)
-    check_states(latents, "latents")
-    if not len(latents):
-        raise ValueError("latents is empty: give at least one latent to record.")
-    options = Options(
-        anchor=anchor,
-        trace=trace,
-        probes=probes,
-        generator=generator,
-        seed=seed,
-        solver=solver,
-        denoise=denoise,
-        products=products,
-        control=control,
-    )
-    # What the seed is, before a generator moves on.
-    drawn = seed if generator is None else int(generator.initial_seed())
-    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=True)
-    parts: list[Part] = []
-    cost = Cost()
-    for passage in passages(prepared, wanted, chunk_size):
-        stages = Recorded.of(passage.prepared.maps, list(passage.pairings))
-        outcome, cost = passage.watch.read(), passage.prepared.maps.cost if not parts else cost
-        known = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
-        parts.append(Part(stages, *known))
-    made = {
-        "levels": prepared.grid.levels.tolist(),
-        "solver": solver if isinstance(solver, str) else repr(solver),
-        "trace": trace,
-        "probes": probes,
-        "seed": drawn,
-        "denoise": denoise,
-        "products": products,
-        "functionals": [_name(f) for f in wanted],
-        "score": _name(score),
-        "networks": [_network(m) for m in modules_of(score)],
-        "anchor": type(anchor).__name__,
-        "latents": digest(latents),
-        "cost": vars(cost).copy(),
-        "note": note(score),
-        "versions": {"torch": torch.__version__, "python": platform.python_version(), "recording": 1},
-    }
-    return Recording(tuple(parts), isinstance(functionals, Sequence), made)
-
-
 def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> Part:
     names = [f.name for f in fields(Recorded) if f.name != "shares"]
     stages = Recorded(**{name: tensors[f"{k}.stages.{name}"] for name in names}, shares=shares)
@@ -447,7 +353,7 @@ def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> P
     return Part(stages, **rest, **{name: tensors.get(f"{k}.{name}") for name in optional})  # type: ignore[arg-type]
 
 
-def _own(stages: Recorded, points: Tensor, extra: float) -> Tensor:
+def _matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
     """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision."""
     total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
     y, dimension = points.flatten(1).double(), points[0].numel()
@@ -478,38 +384,8 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _described(question: Question, data: PreparedSource) -> dict[str, Any]:
-    """A question in JSON: what answers in a folder must have been made for."""
-    labels = question.labels
-    marks = [None if r is None else digest(r) for r in question.rates]
-    named = labels if labels is None or isinstance(labels, str) else hashlib.sha256(repr(labels).encode()).hexdigest()
-    plain = {"top_k": question.top_k, "bandwidth": question.bandwidth, "prune": question.prune}
-    functions = {"transform": _name(data.transform), "encoder": _name(data.encoder)}
-    return plain | {"rates": marks, "groups": named, "points": len(data.source)} | functions
-
-
 def _note(before: str, ran: Ran, total: int) -> str:
     if not ran.failures:
         return before
     failed = " ".join(ran.failures.values())
     return f"{before} {len(ran.failures)} of {total} shards failed and are left out: {failed}".strip()
-
-
-def _name(function: Any) -> str:
-    """A callable in words that stay the same from run to run; a network with the digest of its parameters."""
-    if function is None:
-        return "none"
-    if isinstance(function, nn.Module):
-        return _network(function)
-    words = getattr(function, "__qualname__", None)
-    if words is not None:
-        return f"{getattr(function, '__module__', '')}.{words}"
-    text = repr(function)
-    return type(function).__name__ if " at 0x" in text else text
-
-
-def _network(module: nn.Module) -> str:
-    hasher = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        hasher.update(f"{name}:{digest(value) if isinstance(value, Tensor) else value}".encode())
-    return f"{type(module).__name__}:{hasher.hexdigest()[:16]}"
