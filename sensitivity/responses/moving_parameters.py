@@ -17,6 +17,7 @@ from torch.func import jvp, vjp, vmap
 
 from sensitivity.grid import Grid
 from sensitivity.jacobians.differences import norms, step_length
+from sensitivity.jacobians.duals import alone
 from sensitivity.jacobians.products import Products
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.response import Pushed, SourceResponse, Stage
@@ -88,7 +89,7 @@ class Along:
         with self.products._context():
             if not self.products.exact:
                 return self._differences(x, sigma, tangents)
-            x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
+            x = alone(x)
             route = self._forward if self.products.method == "forward" else self._double
             return self._map(route(x, sigma), tangents)
 
@@ -104,8 +105,8 @@ class Along:
 
     def _double(self, x: Tensor, sigma: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Forward derivatives as derivatives of the reverse ones."""
-        found: Any = vjp(self._at(sigma), x, self.weights.vector)
-        value, pull = found
+        transposed: Any = vjp(self._at(sigma), x, self.weights.vector)
+        value, pull = transposed
         forward: Any = vjp(pull, torch.zeros_like(value))[1]
         return lambda tangent, rate: (value, forward((tangent, rate))[0])
 
@@ -124,8 +125,8 @@ class Along:
         order = 1 if self.products.method == "finite" else 0
         function, vector = self._at(sigma), self.weights.vector
         value, rows = function(x, vector), []
-        own = (step_length(x, sigma, order) / norms(tangents)).amin(1)
-        for tangent, rate, length in zip(tangents, self.rates, own, strict=True):
+        lengths = (step_length(x, sigma, order) / norms(tangents)).amin(1)
+        for tangent, rate, length in zip(tangents, self.rates, lengths, strict=True):
             length = torch.minimum(length, self._length(rate, order))
             ahead = function(x + length * tangent, vector + length.to(vector) * rate)
             behind = function(x - length * tangent, vector - length.to(vector) * rate) if order else value
