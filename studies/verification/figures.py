@@ -31,7 +31,7 @@ def figures(report: Findings) -> dict[str, Figure]:
 
 
 def _attributed(report: Findings) -> dict[str, Figure]:
-    """`scores`: with intervals and ceilings by problem; `worst`: the worst query's sample beside the points it names."""
+    """`scores`: with intervals and ceilings by problem; `worst`: the worst query's sample and the points it names."""
     verdicts = [verdict for verdict in report.judged if "lds" in verdict.measures]
     drawing, (axis, *_) = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
     for place, verdict in enumerate(verdicts):
@@ -68,7 +68,7 @@ def _worst_query(verdict: Verdict) -> Figure:
         axis.set_axis_off()
     return described(
         drawing,
-        f"{verdict.case.name}, worst query {query} (score {verdict.measures['worst']:.2f}): its sample, the four points "
+        f"{verdict.case.name}, worst query {query} (score {verdict.measures['worst']:.2f}): sample, the four points "
         "said to raise the output most and the four said to lower it most.",
     )
 

@@ -30,8 +30,8 @@ FIELDS = {
     "grid": "`sigma_max, sigma_min, steps, levels`: a proposal; any other discretisation is as good",
     "perturbation": "`kind` ('toward') and `measure`: ν in full, with `log_density(x, sigma)` and `score(x, sigma)`",
     "data": "points (N, d)",
-    "functional": "`functional(x)`: samples (n, d) -> (n,); also `functional.gradient(x)` (n, d); None where an output is "
-    "not one of samples",
+    "functional": "`functional(x)`: samples (n, d) -> (n,); also `functional.gradient(x)` (n, d); None where an output "
+    "is not one of samples",
     "operator": "`A` (p, d) of the linear observation y = A X + n",
     "noise": "the variance of n in every direction, a number: R = noise I",
     "observation": "one observation y (p,)",

@@ -54,7 +54,7 @@ class ExactSetting(ABC):
     def data(self) -> Tensor:
         """The images (N, 1, 8, 8), float64."""
         images = load("digits")
-        kept = np.flatnonzero(np.isin(images.labels, CLASSES))
+        kept = np.flatnonzero(np.isin(np.asarray(images.labels), CLASSES))
         return images.images[np.random.default_rng(21).permutation(kept)[:POINTS]].double()
 
     def halves(self, count: int) -> np.ndarray:
@@ -160,14 +160,19 @@ class Features(ExactSetting):
         moved = torch.from_numpy(np.stack([self._rates(rate.numpy()) for rate in rates]))
         return (self._gradients(functional) @ moved.T).numpy()
 
+    def readout_of(self, network: nn.Module) -> Tensor:
+        """The only parameter of the network."""
+        (readout,) = network.parameters()
+        return readout
+
     def _rates(self, rate: np.ndarray) -> np.ndarray:
         path = Reweighting(self.fitted, rate)
         return np.stack([path._level(level, 0.0).level.coefficients(1) for level in self.levels.tolist()]).ravel()
 
     def _gradients(self, functional: str) -> Tensor:
         network = self.network()
-        output = self.asked.of_network(functional, network)
-        rows = [torch.autograd.grad(value, network.readout, retain_graph=True)[0].flatten() for value in output]
+        readout, output = self.readout_of(network), self.asked.of_network(functional, network)
+        rows = [torch.autograd.grad(value, readout, retain_graph=True)[0].flatten() for value in output]
         return torch.stack(rows)
 
 

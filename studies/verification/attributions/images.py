@@ -97,9 +97,9 @@ class Setting:
         """The sampler's levels."""
         return Grid(SIGMA_MAX, SIGMA_MIN, STEPS).levels
 
-    def base(self, seed: int = 0) -> Denoiser:
+    def base(self, seed: int = 0, cache: Cache | None = None) -> Denoiser:
         """The network on all data, trained here: some seconds."""
-        return train(self.recipe, self.data, seed=seed).network
+        return train(self.recipe, self.data, seed=seed, cache=cache).network
 
     def trained(self, halves: np.ndarray, seed: int, cache: Cache | None) -> list[Denoiser]:
         """Networks on halves, given as rows of a mask."""
@@ -115,9 +115,9 @@ class Setting:
         found = LogisticRegression(C=0.1, max_iter=2000).fit(chosen.images.flatten(1).numpy(), _labels(chosen))
         return torch.tensor(found.coef_).float(), torch.tensor(found.intercept_).float()
 
-    def outputs(self) -> Outputs:
+    def outputs(self, cache: Cache | None = None) -> Outputs:
         """What is asked, with the reference samples of the network on all data."""
-        network = self.base()
+        network = self.base(cache=cache)
         with torch.no_grad():
             reference = heun(network, self.latents, self.levels)
         return Outputs(self.latents, self.levels, reference, _scale(self.data), *self.classifier())
@@ -136,10 +136,10 @@ SETTINGS = {
 
 def made(setting: Setting, seeds: int, cache: Cache | None) -> Stored:
     """The truth of one setting, of the first seeds."""
-    asked = setting.outputs()
+    asked = setting.outputs(cache)
     found = []
     for seed in range(seeds):
-        found.append(asked_of(asked, setting.trained(setting.masks, seed, cache)))
+        found.append(_of_seed(setting, asked, seed, cache))
         print(f"{setting.name}: seed {seed} of {seeds}", flush=True)
     return Stored(
         name=setting.name,
@@ -152,6 +152,18 @@ def made(setting: Setting, seeds: int, cache: Cache | None) -> Stored:
         offsets=asked.offsets.numpy(),
         seeds=tuple(range(seeds)),
     )
+
+
+def _of_seed(setting: Setting, asked: Outputs, seed: int, cache: Cache | None) -> np.ndarray:
+    """Outputs of all halves of a seed, kept with the networks: neither is made twice after a kill."""
+
+    def build() -> dict[str, Tensor]:
+        return {"outputs": torch.from_numpy(asked_of(asked, setting.trained(setting.masks, seed, cache)))}
+
+    if cache is None:
+        return build()["outputs"].numpy()
+    key = {"setting": repr(setting), "seed": seed, "asked": digest(asked.reference, asked.weights, asked.levels)}
+    return cache.tensors("outputs", key, build)["outputs"].numpy()
 
 
 def remade(setting: Setting, stored: Stored, rows: int, seed: int) -> np.ndarray:
@@ -187,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the truth of a setting again.")
     parser.add_argument("setting", choices=sorted(SETTINGS))
     parser.add_argument("--seeds", type=int, default=None)
-    parser.add_argument("--cache", type=Path, default=Path("out/attribution-truths"))
+    parser.add_argument("--cache", type=Path, default=Path("studies-out/attribution-truths"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     setting = SETTINGS[given.setting]

@@ -2,9 +2,9 @@
 
 Checks, by name:
 
-- `correlation`: the lower end of the score's (LDS) 95 % interval is above what the same numbers reach when the points of
-  every query are shuffled (one in a thousand).  In the tier `images` this is all that is asked: better than chance on
-  networks that were retrained; the share of the ceiling is reported.
+- `correlation`: the lower end of the score's (LDS) 95 % interval is above what the same numbers reach when the points
+  of every query are shuffled (one in a thousand).  In the tier `images` this is all that is asked: better than chance
+  on networks that were retrained; the share of the ceiling is reported.
 - `derivative`, where the first-order truth is known: the attribution's score, less that of the derivative itself, is
   not below −0.05 by its interval (paired over subsets).  What is as good as the derivative is right: no linear
   attribution was shown to be better than it by more than a few hundredths.
@@ -29,7 +29,8 @@ from studies.verification.attributions import exact, looks
 from studies.verification.attributions.tiers import Truth, exact_setting, truth
 from studies.verification.judge import Check, Verdict
 from studies.verification.runs import Run
-from studies.verification.tasks.attribution import RetrainedCase
+from studies.verification.tasks.attribution import RetrainedCase, retrained
+from studies.verification.tasks.base import Case
 
 __all__ = ["judge_attribution", "posed"]
 
@@ -37,20 +38,22 @@ SHORT, TUNED, ALIKE, REMOVED = -0.05, 0.1, 0.99, 10
 SHUFFLES, CHANCE = 40, 3.1  # one in a thousand of a normal law
 
 
-def posed(case: RetrainedCase) -> list[tuple[RetrainedCase, tuple[int, int]]]:
+def posed(case: Case) -> list[tuple[RetrainedCase, tuple[int, int]]]:
     """The problems that are put, with the shapes of their values: in the exact tier also one with fresh latents."""
+    case = retrained(case)
     known = truth(case.setting, case.functional, case.seed)
     shape = (known.values.shape[2], known.masks.shape[1])
     return [(case, shape), (case.twin, shape)] if case.setting in exact.SETTINGS else [(case, shape)]
 
 
-def judge_attribution(case: RetrainedCase, runs: Sequence[Run]) -> Verdict:
+def judge_attribution(case: Case, runs: Sequence[Run]) -> Verdict:
     """Hold an attribution of one problem against its truth.
 
     Args:
         case: a `RetrainedCase`.
         runs: of the published problem and, in the exact tier, of one with other latents.
     """
+    case = retrained(case)
     name, functional, seed = case.setting, case.functional, case.seed
     known = truth(name, functional, seed)
     first = runs[0]
@@ -160,7 +163,7 @@ class _Score:
 
 
 def removal(case: RetrainedCase, values: np.ndarray, count: int = REMOVED) -> float:
-    """How far each output falls when its `count` most raising points are removed, over what the derivative's choice does.
+    """How far outputs fall when their `count` most raising points are removed, over what the derivative's choice does.
 
     The mean fall over queries, networks retrained exactly, as a share of the fall by the exact derivative's own points.
     """

@@ -44,9 +44,9 @@ def known_wrong(name: str, functional: str, seed: int = 0) -> dict[str, np.ndarr
     setting = exact_setting(name, seed) if name in exact.SETTINGS else None
     if not isinstance(setting, exact.Features):
         return {}
-    moved, shape = _readout_rates(setting, 1.0), setting.network().readout.shape
+    moved, levels = _readout_rates(setting, 1.0), len(setting.levels)
     gradients = setting._gradients(functional).numpy()
-    by_level = np.einsum("qlk,ilk->lqi", *(each.reshape(len(each), shape[0], -1) for each in (gradients, moved)))
+    by_level = np.einsum("qlk,ilk->lqi", *(each.reshape(len(each), levels, -1) for each in (gradients, moved)))
     found = {f"noise level {level:.2g} alone": part for level, part in zip(setting.levels, by_level, strict=True)}
     for factor in DAMPINGS:
         damped = _readout_rates(setting, factor)
@@ -85,7 +85,7 @@ def _loss_gradients(setting: exact.Features, images: torch.Tensor) -> np.ndarray
             clean = image.expand(4, *image.shape)
             state = clean + level * torch.cat([noise, -noise])
             total = total + (network(state, level.expand(4)) - clean).square().sum() / 4
-        rows.append(torch.autograd.grad(total, network.readout)[0].flatten().numpy())
+        rows.append(torch.autograd.grad(total, setting.readout_of(network))[0].flatten().numpy())
     return np.stack(rows)
 
 

@@ -70,7 +70,7 @@ class Stored:
         middle = self.values.mean((1, 2), keepdims=True)
         spread = np.maximum(self.values.std((1, 2), keepdims=True), 1e-30)
         content = io.BytesIO()
-        more = {} if self.derivative is None else {"derivative": self.derivative.astype(np.float32)}
+        more: dict[str, Any] = {} if self.derivative is None else {"derivative": self.derivative.astype(np.float32)}
         np.savez_compressed(
             content,
             **more,

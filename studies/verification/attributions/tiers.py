@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studies.errors import StudyError
 from studies.verification.attributions import exact, images, trained
-from studies.verification.attributions.outputs import OF_SAMPLES, Outputs
+from studies.verification.attributions.outputs import OF_SAMPLES, Denoise, Outputs
 from studies.verification.attributions.stored import Stored
 from studies.verification.problem import BlackBox, Meter
 
@@ -57,9 +57,7 @@ def shipped(name: str) -> Stored:
     """
     path = FOLDER / f"{name}.npz"
     if not path.exists():
-        raise StudyError(
-            f"the truth {name!r} was not shipped; `studies.verification.attributions` says how to make it."
-        )
+        raise StudyError(f"the truth {name!r} was not shipped; see studies.verification.attributions to make it.")
     return Stored.load(path)
 
 
@@ -166,9 +164,7 @@ class Losses:
         noise[1::2] = -noise[: len(levels) - len(levels) % 2 : 2]
         return levels.to(like), noise.to(like)
 
-    def __call__(
-        self, denoise: Callable[[Tensor, Tensor], Tensor], clean: Tensor, sigma: Tensor, noise: Tensor
-    ) -> Tensor:
+    def __call__(self, denoise: Denoise, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
         """The weighted squared error of every row, summed over pixels in the exact tier, else averaged."""
         gap = (denoise(clean + sigma[:, None, None, None] * noise, sigma) - clean).flatten(1).square()
         if self.exact:

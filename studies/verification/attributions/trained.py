@@ -9,6 +9,7 @@ same run — seed, order and noise — says when the losses of a random tenth of
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from studies.cache import Cache
 from studies.networks import Architecture, Denoiser
 from studies.training import Recipe
 from studies.training.descent import Adam
@@ -29,7 +31,7 @@ from studies.verification.attributions.stored import Stored
 
 __all__ = ["SETTING", "TrainedSetting", "by_differences", "derivative", "made"]
 
-FUNCTIONALS = ("ink", "logit", "density")
+FUNCTIONALS = ("ink", "logit")
 LEFT_OUT = 10
 
 
@@ -48,33 +50,33 @@ class TrainedSetting(Setting):
         rng = np.random.default_rng(31)
         return np.stack([rng.permutation(self.points) >= LEFT_OUT for _ in range(self.halves)])
 
-    def recorded(self, weights: Tensor | None = None) -> TrainingRecord:
+    def recorded(self, weights: Tensor | None = None, cache: Cache | None = None) -> TrainingRecord:
         """The run on all images, or on weighted losses."""
-        return record(self.recipe, self.data, weights=weights, seed=0, rule=Adam(inner=1e-6))
+        return record(self.recipe, self.data, weights=weights, seed=0, rule=Adam(inner=1e-6), cache=cache)
 
-    def base(self, seed: int = 0) -> Denoiser:
+    def base(self, seed: int = 0, cache: Cache | None = None) -> Denoiser:
         """The network that the run ends with."""
-        return self.recorded().module
+        return self.recorded(cache=cache).module
 
-    def outputs(self) -> Outputs:
+    def outputs(self, cache: Cache | None = None) -> Outputs:
         """What is asked."""
-        network = self.base()
+        network = self.base(cache=cache)
         with torch.no_grad():
             reference = heun(network, self.latents, self.levels)
         scale = float((self.data.double() - self.data.double().mean(0)).square().mean().sqrt())
         return Outputs(self.latents, self.levels, reference, scale, *self.classifier())
 
 
-SETTING = TrainedSetting("trained-digits", "digits", points=100, width=48, steps=500, halves=96, seeds=1, queries=16)
+SETTING = TrainedSetting("trained-digits", "digits", points=100, width=32, steps=200, halves=64, seeds=1, queries=16)
 
 
-def made(setting: TrainedSetting) -> Stored:
+def made(setting: TrainedSetting, cache: Cache | None) -> Stored:
     """Outputs of the retrainings, and the derivative."""
-    asked, run = setting.outputs(), setting.recorded()
+    asked, run = setting.outputs(cache), setting.recorded(cache=cache)
     values = []
     for number, row in enumerate(setting.masks):
         # Mass is moved: the weights of the kept images rise, so that they sum to 1 again.
-        network = setting.recorded(torch.from_numpy(row / row.sum())).module
+        network = setting.recorded(torch.from_numpy(row / row.sum()), cache).module
         with torch.no_grad():
             values.append(torch.stack([asked.of_network(name, network) for name in FUNCTIONALS]))
         print(f"retrained {number + 1} of {len(setting.masks)}", flush=True)
@@ -105,7 +107,7 @@ def derivative(run: TrainingRecord, asked: Outputs, functional: str) -> np.ndarr
 
 
 def by_differences(step: float = 1e-3) -> np.ndarray:
-    """The derivative toward the first image by symmetric differences of whole runs: the other route (functionals, n)."""
+    """The derivative toward the first image by symmetric differences of whole runs (functionals, n)."""
     found, setting = [], SETTING
     asked = setting.outputs()
     for sign in (1, -1):
@@ -118,7 +120,10 @@ def by_differences(step: float = 1e-3) -> np.ndarray:
 
 
 def main() -> None:
-    made(SETTING).save(Path(__file__).with_name(f"{SETTING.name}.npz"))
+    parser = argparse.ArgumentParser(description="Make the truth of this tier again; a killed run goes on.")
+    parser.add_argument("--cache", type=Path, default=Path("studies-out/attribution-truths"))
+    cache = Cache(parser.parse_args().cache)
+    made(SETTING, cache).save(Path(__file__).with_name(f"{SETTING.name}.npz"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from studies.study import suggestion
 from studies.verification.kit import Kit
 from studies.verification.tasks.base import Arrays, Case, Task
 
-__all__ = ["TASK", "RetrainedCase"]
+__all__ = ["TASK", "RetrainedCase", "retrained"]
 
 TIERS = ("exact", "trained", "images")
 
@@ -85,10 +85,18 @@ class AttributionTask(Task):
         Raises:
             StudyError: unknown name.
         """
-        found = super().case(name)
-        if not isinstance(found, RetrainedCase):
-            raise StudyError(f"{name!r} is no problem of retraining.")
-        return found
+        return retrained(super().case(name))
+
+
+def retrained(case: Case) -> RetrainedCase:
+    """The case as one of retraining.
+
+    Raises:
+        StudyError: it is another.
+    """
+    if not isinstance(case, RetrainedCase):
+        raise StudyError(f"{case.name!r} is no problem of retraining.")
+    return case
 
 
 def _cases(setting: str, tier: str, functionals: tuple[str, ...], tags: tuple[str, ...], size: int = 64) -> list[Case]:
