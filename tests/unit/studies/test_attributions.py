@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,15 +69,15 @@ def test_the_kernel_network_is_the_posterior_mean_of_its_mixture():
 
 @pytest.mark.slow
 def test_the_derivative_of_the_run_is_that_of_differences():
-    """Assert that the shipped derivative toward the first image is that of two whole runs."""
-    found = trained.by_differences()
-    known = tiers.shipped("trained-digits").derivative
-    assert known is not None
-    for mine, theirs in zip(found, known[:, :, 0], strict=True):
-        assert np.corrcoef(mine, theirs)[0, 1] > 0.99
+    """Assert that the derivative toward the first image is that of two whole runs."""
+    run, asked = trained.SETTING.recorded(), trained.SETTING.outputs()
+    for number, name in enumerate(trained.FUNCTIONALS):
+        known = trained.derivative(run, asked, name)[:, 0]
+        assert np.corrcoef(trained.by_differences()[number], known)[0, 1] > 0.99
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("digits" not in SHIPPED, reason="the truth of the tier images is not in this checkout")
 def test_retrained_halves_made_again_agree_with_the_shipped():
     """Assert that two halves, trained again beside fewer others, are within the spread of seeds of the shipped."""
     stored = tiers.shipped("digits")
@@ -123,6 +125,15 @@ def test_paired_differences_and_queries_belong_to_the_score():
     assert by_query(masks, outputs, scores).mean() == pytest.approx(single.value)
     assert gap.bounds[1] - gap.bounds[0] < 0.7 * (single.interval[1] - single.interval[0])
     assert gap.estimate < 0
+
+
+def test_a_suite_without_its_truth_says_how_to_make_it():
+    """Assert a sentence with the command where files are absent, and suggestions for an unknown suite."""
+    empty = dataclasses.replace(TASK, cases=())
+    with pytest.raises(StudyError, match=r"attributions.images` makes it"):
+        empty.suite("images")
+    with pytest.raises(StudyError, match="there is no suite 'image'"):
+        TASK.suite("image")
 
 
 def test_another_array_library_is_refused_in_a_sentence():
