@@ -74,8 +74,8 @@ def lds(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> Lds:
     """
     subsets, f, tau = _checked(masks, outputs, scores)
     predicted = subsets @ tau.T
-    found = _interval(_score, predicted, f, 1.0)
-    return Lds(found.estimate, found.bounds, _ceiling(f))
+    estimate = _interval(_score, predicted, f, 1.0)
+    return Lds(estimate.estimate, estimate.bounds, _ceiling(f))
 
 
 def by_query(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> Floats:
@@ -165,13 +165,13 @@ def _shared_by_seeds(score: Score, predicted: Floats, outputs: Floats) -> float:
     on the two, what a seed does to all subsets is not, and remains in the product of the two deviations.
     """
     seeds, subsets = outputs.shape[:2]
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(SPLITS):
         order = rng.permutation(subsets)
         halves = (order[: subsets // 2], order[subsets // 2 :])
         first, second = (_seed_deviations(score, predicted[half], outputs[:, half]) for half in halves)
-        found.append((seeds - 1) / seeds * float(first @ second))
-    return float(np.mean(found))
+        draws.append((seeds - 1) / seeds * float(first @ second))
+    return float(np.mean(draws))
 
 
 def _seed_deviations(score: Score, predicted: Floats, outputs: Floats) -> Floats:

@@ -121,17 +121,17 @@ class Claim:
 
     @classmethod
     def of(
-        cls, statement: str, found: Interval, bound: Bound, source: str, *, conditions: tuple[Condition, ...] = ()
+        cls, statement: str, estimate: Interval, bound: Bound, source: str, *, conditions: tuple[Condition, ...] = ()
     ) -> Claim:
         """A claim on an estimate with its interval, as `studies.statistics` gives it."""
-        interval = None if math.isnan(found.low) or math.isnan(found.high) else found.bounds
-        return cls(statement, found.estimate, interval, bound, source, conditions=conditions)
+        interval = None if math.isnan(estimate.low) or math.isnan(estimate.high) else estimate.bounds
+        return cls(statement, estimate.estimate, interval, bound, source, conditions=conditions)
 
     @property
     def judgement(self) -> Judgement:
         """The verdict and, where it is open, what would decide it."""
-        own = self.bound.judge(self.measured, self.interval)
-        return all_of([own, *(condition.judge() for condition in self.conditions)])
+        judgement = self.bound.judge(self.measured, self.interval)
+        return all_of([judgement, *(condition.judge() for condition in self.conditions)])
 
     @property
     def verdict(self) -> Verdict:
