@@ -9,7 +9,7 @@ from studies.verification import verify
 from studies.verification.attributions import tiers
 from studies.verification.faults.attributions import FAULTS, RIGHT
 
-QUICK = ("reversed_influence", "self_influence", "tuned_on_queries")
+QUICK = ("reversed_influence", "tuned_on_queries")
 SLOW = [fault for fault in FAULTS if fault.name not in QUICK]
 
 
@@ -46,13 +46,13 @@ def test_a_right_attribution_is_not_rejected_on_fresh_seeds(seed):
 
 
 def test_random_numbers_are_not_better_than_chance():
-    """Assert that thirty random attributions fail the check of correlation, although some correlate positively."""
+    """Assert that random attributions fail the check of correlation, although some correlate positively."""
 
     def random(problem):
         return np.random.default_rng(len(found)).standard_normal((len(problem.latents), len(problem.data)))
 
     found: list[bool] = []
-    for _ in range(10):
+    for _ in range(3):
         report = verify(random, "attribution", problems=["exact-kernels-ink"], orders=False)
         found.append("correlation" in report.failed_checks)
     assert all(found)
