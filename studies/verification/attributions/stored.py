@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,5 +111,5 @@ class Stored:
                     seeds=tuple(int(each) for each in found["seeds"]),
                     derivative=found["derivative"].astype(np.float64) if "derivative" in found else None,
                 )
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise StudyError(f"the truth {str(path)!r} is damaged ({error}); make it again, see its module.") from error
