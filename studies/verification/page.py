@@ -50,8 +50,8 @@ def page(report: Findings, drawings: Mapping[str, Figure]) -> str:
 
 def _table(report: Findings) -> str:
     if report.retrained:
-        columns = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
-        return _filled(report, ("problem", "verdict", "d", *columns), columns)
+        scores = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
+        return _filled(report, ("problem", "verdict", "d", *scores), scores)
     unit = "absolute" if report.task.absolute else "relative"
     columns = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds", "megabytes")
     titles = ("problem", "verdict", "d", f"{unit}_median", f"{unit}_99 %", "bias, abs.", "sd, abs.", *columns[4:])

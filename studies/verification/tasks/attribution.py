@@ -141,14 +141,16 @@ def fields(case: Case, inputs: Arrays, kit: Kit) -> dict[str, Any]:
 
     if kit.backend.name != "torch":
         raise StudyError(f"--backend {kit.backend.name} has no networks; the task 'attribution' gives PyTorch's.")
-    return given(case.setting, case.functional, case.seed, kit.meter)
+    own = retrained(case)
+    return given(own.setting, own.functional, own.seed, kit.meter)
 
 
 def truth(case: Case, inputs: Arrays) -> np.ndarray:
     """Outputs of the retrained networks (seeds, subsets, queries)."""
-    from studies.verification.attributions.tiers import truth as retrained
+    from studies.verification.attributions.tiers import truth as truth_of
 
-    return retrained(case.setting, case.functional, case.seed).values
+    own = retrained(case)
+    return truth_of(own.setting, own.functional, own.seed).values
 
 
 TASK = AttributionTask(
