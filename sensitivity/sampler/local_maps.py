@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.measures.measure import Ratio
@@ -235,12 +236,25 @@ class Laws:
                 total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=law.share)
         return total
 
-    def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape)."""
-        parts = [law.products.vjp(x, sigma, cotangents) for law in self.laws]
-        self.cost.evaluations += len(parts)
-        self.cost.products += len(parts) * len(cotangents)
+    def cotangents(
+        self, x: Tensor, sigma: Tensor, cotangents: Tensor, graphs: Sequence[Graph] = ()
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape), from graphs of this stage where they were kept."""
+        self.cost.products += len(self.laws) * len(cotangents)
+        parts = []
+        for law in self.laws:
+            own = [graph for graph in graphs if graph.score is law.products.score]
+            if len(own) == 1:
+                serial = "serial" in law.products.cures
+                parts.append((own[0].value.detach(), own[0].pull(cotangents, serial=serial)))
+            else:
+                parts.append(law.products.vjp(x, sigma, cotangents))
+                self.cost.evaluations += 1
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+    def keeping(self, graphs: Graphs) -> Laws:
+        """The laws whose graphs are kept in `graphs`."""
+        return replace(self, laws=tuple(replace(b, products=replace(b.products, graphs=graphs)) for b in self.laws))
 
 
 def node(step: Step, stage: int, x: Tensor, scores: Sequence[Tensor], divergences: Tensor | None) -> Node:
