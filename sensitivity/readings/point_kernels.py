@@ -3,8 +3,7 @@
 log r_i = −|x − y_i|²/2τ² + offset, offset = −(d/2) log 2πτ² − L. Formed from |x|² − 2x·y + |y|², the exponent loses
 ε (|x|² + |y|²)/2τ² nats, ε the unit roundoff. Each stage takes the cheapest way that is accurate:
 
-- *expanded*: where that loss is below 1e4 ε, two products of the block, in the states' own precision. High noise. On a
-  processor the second one is left out for rows of which few kernels do not underflow: those are taken pair by pair.
+- *expanded*: where that loss is below 1e4 ε, two products of the block, in the states' own precision. High noise.
 - *selected*: in single precision below that, one product finds the few points whose kernel does not underflow, and
   those are evaluated directly in double precision. Low noise.
 - *direct*: otherwise (double precision, or many such points), `Points.pairing`.
@@ -30,8 +29,8 @@ EXPANDED = {torch.float64: 1e3}
 EXPANDED_SINGLE = 1e4
 # Kernels below e^{−104} are zero in single precision.
 UNDERFLOW = -104.0
-# Share of selected points above which selecting does not pay, in double precision and in the states' own.
-SELECTED, ALIVE = 0.02, 0.05
+# Share of selected points above which selecting does not pay.
+SELECTED = 0.02
 
 
 class Block:
@@ -188,23 +187,7 @@ class RowGroup:
         return torch.addmm(fixed, scaled, block.flat.T).reshape(len(self.cotangents), -1, len(block))
 
     def _expanded(self, block: Block) -> Tensor:
-        kernels = kernel(self._exponents(block))
-        if kernels.device.type != "cpu":  # counting would wait for a device, whose products are quick
-            return self._along(block).mul_(kernels)
-        alive = kernels != 0.0
-        dense = alive.sum(1) > ALIVE * len(block)
-        if bool(dense.all()):
-            return self._along(block).mul_(kernels)
-        values = self.x.new_zeros(len(self.cotangents), *kernels.shape)
-        if bool(dense.any()):
-            part = self.only(dense.nonzero().squeeze(1))
-            values[:, dense] = part._along(block).mul_(kernels[dense])
-        row, point = (alive & ~dense[:, None]).nonzero().unbind(1)
-        fixed, scaled = self._slopes
-        shape = len(self.cotangents), -1
-        slopes = scaled.reshape(*shape, scaled.shape[1])[:, row].mul_(block.flat[point]).sum(2)
-        values[:, row, point] = slopes.add_(fixed.reshape(shape)[:, row]).mul_(kernels[row, point])
-        return values
+        return self._along(block).mul_(kernel(self._exponents(block)))
 
     def _direct(self, block: Block) -> Tensor:
         shape = (-1, *self.shape[1:])
