@@ -210,7 +210,7 @@ def _shares(logs: Array) -> Array:
     """exp of logarithms that are at most zero, for sums whose largest term is one.
 
     Terms below e^−70 (e^−600 in double precision) become that: N of them are nothing beside the largest. Subnormal
-    numbers, which they would end in, take a processor up to a hundred times as long, in the exponential and in products.
+    numbers, in which they would end, take a processor up to a hundred times as long, also in products.
     """
     xp = namespace(logs)
     return xp.exp(xp.clip(logs, min=-600.0 if float(xp.finfo(logs.dtype).eps) < 1e-10 else -70.0))

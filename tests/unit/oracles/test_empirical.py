@@ -10,8 +10,7 @@ import pytest
 import torch
 from support.close import assert_close
 
-from oracles import GaussianMixture
-from oracles import _empirical_sums
+from oracles import GaussianMixture, _empirical_sums
 from oracles.empirical import EmpiricalLaw
 
 DIMENSION, SIZE = 784, 1500

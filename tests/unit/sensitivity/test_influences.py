@@ -226,7 +226,7 @@ def _with_limit(monkeypatch, limit):
 
 
 def test_kept_graphs_change_no_bit_and_save_evaluations(monkeypatch):
-    """Assert equal values with all graphs, some and none, and one evaluation a stage less for each graph that is kept."""
+    """Assert equal values with all graphs, some and none, and one evaluation less for each graph that is kept."""
     stages, node = 2 * GRID.steps, 1
     none, _ = _with_limit(monkeypatch, 0)
     every, kept = _with_limit(monkeypatch, 1 << 28)
