@@ -1,8 +1,8 @@
 """What sensitivities and influences cost beside one hand-written pass, on three kinds of networks.
 
 The benchmarks are `fused` and `equal_accuracy` of `studies.cost.benchmarks`, and the exact laws that truth is made of;
-protocol, rows, claims and figures are those of the study `cost`. The baseline is another: Heun's method with one probe a
-stage and reverse mode, what a user writes in twenty lines; packages take log densities by a second pass.
+protocol, rows, claims and figures are those of the study `cost`. The baseline is another: Heun's method with one probe
+a stage and reverse mode, what a user writes in twenty lines; packages take log densities by a second pass.
 """
 
 from __future__ import annotations
