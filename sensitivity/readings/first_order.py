@@ -20,7 +20,7 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.trial import Uses
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.prepare import Options, Prepared, prepare
-from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
+from sensitivity.readings.results import SampleSensitivity, Trajectory, of_chunks
 from sensitivity.readings.second_order import curvature_slope
 from sensitivity.responses import POPULATION, PopulationResponse, Response, chosen, note
 from sensitivity.sampler.carried_density import Memory
@@ -121,7 +121,7 @@ def sample_sensitivity(
     prepared = prepare(score, latents, perturbation, grid, options, uses=Uses(second=order == 2))
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
-    result = joined(parts, prepared.single)
+    result = of_chunks(parts, prepared.single)
     return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
 

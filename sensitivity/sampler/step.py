@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.tableau import Step
 
@@ -67,7 +68,7 @@ class State:
 
     def where(self, running: Tensor, other: State) -> State:
         """This state for running samples, `other` for halted ones."""
-        column = running.reshape(-1, *[1] * (self.x.ndim - 1))
+        column = per_sample(running, self.x)
 
         def pick(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
             return None if new is None or old is None else torch.where(mask, new, old)
