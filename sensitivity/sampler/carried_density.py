@@ -249,7 +249,7 @@ def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
         denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
     terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states
     along = torch.cat([(score * terms).flatten(2).sum(2) * level for score, level in zip(scores, levels, strict=True)])
-    return _contracted(window.path, along)
+    return _contracted(window.path, along.unbind())
 
 
 def _contracted(coefficients: Tensor, features: Sequence[Tensor]) -> Tensor:
