@@ -122,8 +122,20 @@ def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The networks and their denoising losses beside a Gaussian's."""
     found = of(rows, kind="model")
     found = found[found.regime != "exact"].drop_duplicates("regime")
-    columns = ["regime", "parameters", "count", "steps", "held_out_loss", "gaussian_loss", "bandwidth"]
-    return found[columns].round(4).reset_index(drop=True)
+    columns = ["regime", "parameters", "count", "steps", "held_out_loss", *SIMPLE, "bandwidth"]
+    return found[[name for name in columns if name in found]].round(4).reset_index(drop=True)
+
+
+def untrained(rows: pd.DataFrame) -> set[str]:
+    """Regimes whose networks denoise held-out images no better than a Gaussian or a kernel density of the data."""
+    found = of(rows, kind="model")
+    if "held_out_loss" not in found:
+        return set()
+    least = found[[name for name in SIMPLE if name in found]].min(axis=1)
+    return set(found[found.held_out_loss >= least].regime)
+
+
+SIMPLE = ("gaussian_loss", "kernel_loss")
 
 
 def removals(rows: pd.DataFrame) -> tuple[Array, Array]:
