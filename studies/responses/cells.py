@@ -16,6 +16,7 @@ from studies.responses.answers import Answer, answers, baselines, clean, mean_of
 from studies.responses.bench import RecordedRun, as_trained
 from studies.responses.config import Config
 from studies.responses.exact import ExactBench
+from studies.responses.reading import RETRAINED
 from studies.retraining.bench import LawDenoiser
 from studies.retraining.config import Regime
 from studies.retraining.measures import pearson, short
@@ -28,7 +29,6 @@ from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
-RETRAINED = "retraining"
 QUERIES = 6  # latents whose ink is followed under removals
 
 

@@ -21,6 +21,7 @@ from studies.responses.exact import SIGMA_MAX, SIGMA_MIN, ExactBench, LevelNetwo
 from studies.responses.reading import (
     advantage,
     agreement_table,
+    exchange_table,
     leave_out,
     model_table,
     over_units,
@@ -187,6 +188,9 @@ def test_the_study_runs_from_end_to_end(tmp_path):
     assert len(agreement_table(table)) == len(answers)
     assert list(model_table(table).regime) == ["digits-mlp"]
     assert len(recommendation_table(table)) == 4
+    exchanged = exchange_table(table).set_index("response")
+    assert exchanged.loc["unrolled", "run"] == "1.00 (1.00)"
+    assert exchanged.loc["retraining", "run"] == ""
     found = claims(table, config)
     assert any("1 % of the data" in c.statement for c in found)
     drawn = responses.figures(table, config)
