@@ -41,10 +41,10 @@ def over_trainings(values: pd.Series) -> Interval:
 
 def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
     """Memorised samples and samples, of all seeds."""
-    own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
-    own = own[own.thickness == thickness]
-    total = int(own.samples.sum())
-    return round(sum(m[AT] * n for m, n in zip(own.memorised, own.samples, strict=True))), total
+    selected = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
+    selected = selected[selected.thickness == thickness]
+    total = int(selected.samples.sum())
+    return round(sum(m[AT] * n for m, n in zip(selected.memorised, selected.samples, strict=True))), total
 
 
 def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
