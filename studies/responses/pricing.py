@@ -28,6 +28,7 @@ from sensitivity import (
 from studies import data
 from studies.cost.timing import alternate, ratio
 from studies.networks import Architecture, Denoiser, build
+from studies.statistics._checks import Floats
 
 BATCH, DRAWS = 32, 4
 NETWORKS = {
@@ -61,13 +62,13 @@ def forward(name: str, rounds: int = 9, steps: int = 10) -> dict[str, str]:
         )
 
     ways = {"exact": "auto", "one-sided": "one-sided"}
-    calls = {"plain": lambda: sample(score, latents, grid)}
+    calls: dict[str, Callable[[], object]] = {"plain": lambda: sample(score, latents, grid)}
     calls |= {f"{way}, {solver}": moved(p, solver) for way, p in ways.items() for solver in ("heun", "2m")}
     times = alternate(calls, rounds=rounds)
     return {way: _written(times[way], times["plain"]) for way in calls if way != "plain"}
 
 
-def _written(times: Tensor, plain: Tensor) -> str:
+def _written(times: Floats, plain: Floats) -> str:
     found = ratio(times, plain)
     return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
 

@@ -136,7 +136,7 @@ def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     answers = rows[(rows.kind == "answer") & rows.response.isin((*RESPONSES, RETRAINED)) & (rows.truth != "exact")]
     for (regime, change, response), group in answers.groupby(["regime", "change", "response"], sort=False):
-        line = {"regime": regime, "change": change, "response": response}
+        line: dict[str, object] = {"regime": regime, "change": change, "response": response}
         for _, row in group.iterrows():
             middle = float(np.median(np.asarray(row.centred, dtype=float)))
             line[row.truth] = f"{middle:.2f} ({slope(row).estimate:.2f})"

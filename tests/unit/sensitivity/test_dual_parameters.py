@@ -52,7 +52,7 @@ def test_layers_move_with_their_parameters(name: str, moves: bool, count: int, g
     module, values, x = layer_of(name)
     rates = {n: random(count, *v.shape, seed=60 + k) for k, (n, v) in enumerate(values.items())}
     tangents = random(count, *x.shape, seed=80) * moves
-    moving = {n: duals.Dual.of(v, rates[n]) for n, v in values.items()}
+    moving: dict[str, Tensor] = {n: duals.Dual.of(v, rates[n]) for n, v in values.items()}
     with torch.set_grad_enabled(graph):
         if moves:
             value, moved = push(lambda y: functional_call(module, moving, (y,)), x, tangents)
