@@ -20,6 +20,7 @@ from sensitivity._callables import evaluate
 from sensitivity.grid import Grid
 from sensitivity.jacobians.differences import norms, step_length
 from sensitivity.jacobians.dual_layers import push
+from sensitivity.jacobians.duals import alone
 from sensitivity.jacobians.products import Products
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.response import Pushed, SourceResponse, Stage
@@ -94,7 +95,7 @@ class Along:
                 return self._differences(x, sigma, tangents)
             if "rules" in self.products.cures and self._ruled(x[:1], sigma if sigma.dim() == 0 else sigma[:1]):
                 return self._by_rules(x, sigma, tangents)
-            x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
+            x = alone(x)
             route = self._forward if self.products.method == "forward" else self._double
             return self._map(route(x, sigma), tangents)
 
