@@ -53,6 +53,7 @@ STUDIES: dict[str, str] = {
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "photographs": "studies.photographs",
 }
 NOWHERE = Path()
 

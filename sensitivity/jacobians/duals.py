@@ -170,6 +170,7 @@ def push(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> t
     """
     token = _entry.set(_recording())
     try:
+        # What the function closes over may be dual too, with as many tangents, such as a network's parameters.
         out = function(Dual.of(x, tangents))
     finally:
         _entry.reset(token)

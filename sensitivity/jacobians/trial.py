@@ -235,6 +235,7 @@ def _fault(candidate: Products, route: Sequence[Station], uses: Uses) -> str | N
 def _judged(candidate: Products, station: Station, uses: Uses) -> str | None:
     """Every product that the run will use, on one station: two directions at once, as a run has them."""
     x, v, sigma = station.x, station.v, station.sigma
+    # Of one direction and of −½ of it, a product that is wrong in a batch, or not linear, shows in one of the two.
     pair = torch.stack([v, -0.5 * v])
     transposed = candidate.method == "reverse"
     if uses.tangents and not transposed:

@@ -141,6 +141,7 @@ def retreat(
     recalled = combine_optional(later, [table.history], [cotangent])  # ρ
     if recalled is None and table.history:
         recalled = table.history * cotangent
+    # An explicit tableau is lower triangular, so that its transpose is solved from the last stage to the first.
     pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
     for j in reversed(range(count)):
         weights = [table.stages[i][j] for i in range(count - 1, j, -1)]
