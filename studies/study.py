@@ -50,9 +50,11 @@ STUDIES: dict[str, str] = {
     "low_noise": "studies.low_noise",
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
+    "single_pass": "studies.single_pass",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "photographs": "studies.photographs",
 }
 NOWHERE = Path()
 
