@@ -46,6 +46,7 @@ STUDIES: dict[str, str] = {
     "convergence": "studies.convergence",
     "retraining": "studies.retraining",
     "selective_underfitting": "studies.selective_underfitting",
+    "selective_underfitting_far": "studies.selective_underfitting.far",
     "low_noise": "studies.low_noise",
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
