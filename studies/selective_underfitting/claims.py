@@ -12,13 +12,12 @@ from studies.selective_underfitting.summaries import (
     AT,
     EMPTY,
     changes,
-    difference,
-    memorised_counts,
+    memorised_shares,
     networks,
     over_trainings,
     spearman,
 )
-from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
+from studies.statistics import Interval, mean_of_units, median_interval, within_groups
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -94,11 +93,11 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     ends = ((min(config.levels), at_least(0.9, interval=True)), (max(config.levels), at_most(0.1, interval=True)))
     for sigma, bound in ends:
         shares = np.asarray(own[own.sigma == sigma].returned, dtype=float)
-        tries = min(64, ladder.size) * len(shares)
         found.append(
             Claim.of(
-                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share)",
-                share_interval(round(float(shares.mean()) * tries), tries),
+                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share, unit: a "
+                "training)",
+                mean_of_units(shares),
                 bound,
                 f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
             )
@@ -108,20 +107,22 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
 
 def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
     """Broader supervision of the same targets, by more images and by thicker shells."""
-    thin = memorised_counts(rows, kind, 1, 1.0)
-    wide, thick = memorised_counts(rows, kind, ratio, 1.0), memorised_counts(rows, kind, 1, thickness)
-    shares = [f"{a / b:.2f}" for a, b in (thin, wide, thick)]
-    more, other = difference(wide, thin), difference(thick, thin)
+    thin = memorised_shares(rows, kind, 1, 1.0)
+    wide, thick = memorised_shares(rows, kind, ratio, 1.0), memorised_shares(rows, kind, 1, thickness)
+    shares = [f"{each.mean():.2f}" for each in (thin, wide, thick)]
+    more, other = mean_of_units((wide - thin).to_numpy()), mean_of_units((thick - thin).to_numpy())
     paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
     return [
         Claim.of(
-            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]})",
+            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]}; unit: "
+            "a training)",
             more,
             above(0, interval=True),
             f"{PAPER}: {paper} at ratios 1 to 25.6",
         ),
         Claim.of(
-            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]})",
+            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]}; "
+            "unit: a training)",
             other,
             above(0, interval=True),
             "not in the paper",
@@ -192,15 +193,15 @@ def guidance(rows: pd.DataFrame) -> Claim:
 
 def perception(rows: pd.DataFrame) -> list[Claim]:
     """Where samples fall between the four points."""
-    own = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum().astype(int)
+    own = rows[rows.kind == "perception"].set_index(["features", "seed"])
     found = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        counts = [(own[column][name], own.samples[name]) for name in ("aligned", "plain")]
-        value = difference(*counts)
+        shares = own[column].astype(float) / own.samples.astype(float)
+        value = mean_of_units((shares["aligned"] - shares["plain"]).to_numpy())
         falls = column == "between"
         found.append(
             Claim.of(
-                f"perception toy: aligned features give {words} than plain ones (difference of shares)",
+                f"perception toy: aligned features give {words} than plain ones (difference of shares, unit: a seed)",
                 value,
                 below(0, interval=True) if falls else above(0, interval=True),
                 f"{PAPER}, perception-aligned toy (network ours)",

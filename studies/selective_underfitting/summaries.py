@@ -12,7 +12,7 @@ from scipy import stats
 
 from studies.selective_underfitting.config import Config
 from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
-from studies.statistics import Interval, mean_of_units, share_interval
+from studies.statistics import Interval, mean_of_units
 
 AT = THRESHOLDS.index(THRESHOLD)
 EMPTY = Interval(float("nan"), float("nan"), float("nan"))
@@ -39,25 +39,11 @@ def over_trainings(values: pd.Series) -> Interval:
     return mean_of_units(kept.groupby(level="seed").mean().to_numpy(dtype=float)) if len(kept) else EMPTY
 
 
-def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
-    """Memorised samples and samples, of all seeds."""
+def memorised_shares(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> pd.Series:
+    """The share of its samples that each network memorised, by seed: the training is the unit, not the sample."""
     own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
     own = own[own.thickness == thickness]
-    total = int(own.samples.sum())
-    return round(sum(m[AT] * n for m, n in zip(own.memorised, own.samples, strict=True))), total
-
-
-def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Difference of two shares with Newcombe's interval (1998, method 10: from two Wilson intervals).
-
-    Example:
-        >>> print(difference((8, 10), (2, 10)))
-        0.6 [0.1618, 0.8027]
-    """
-    a, b = share_interval(*first), share_interval(*second)
-    value = a.estimate - b.estimate
-    low = value - math.hypot(a.estimate - a.low, b.high - b.estimate)
-    return Interval(value, low, value + math.hypot(a.high - a.estimate, b.estimate - b.low))
+    return pd.Series([m[AT] for m in own.memorised], index=own.seed.astype(int), dtype=float)
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:
