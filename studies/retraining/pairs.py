@@ -28,10 +28,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from studies.bounds import below
-from studies.retraining import claims as parent_claims
 from studies.retraining import config as parent
 from studies.retraining import drawing
 from studies.retraining.cells import cells, run_cell
+from studies.retraining.claims import claims as judged
 from studies.retraining.config import Regime
 from studies.study import Claim
 
@@ -100,7 +100,7 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
             ratio = float(model.held_out_loss / model[f"{law}_loss"])
             found.append(Claim(statement, ratio, None, below(1), "control: untrained regimes carry no claim"))
         if trained(rows, regime.name):
-            found += parent_claims.claims(rows, replace(config, regimes=(regime,)))
+            found += judged(rows, replace(config, regimes=(regime,)))
     return found
 
 

@@ -196,7 +196,7 @@ def perception(rows: pd.DataFrame) -> list[Claim]:
     own = rows[rows.kind == "perception"].set_index(["features", "seed"])
     found = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        shares = own[column].astype(float) / own.samples.astype(float)
+        shares = (own[column].astype(float) / own["samples"].astype(float)).unstack(level=0)
         value = mean_of_units((shares["aligned"] - shares["plain"]).to_numpy())
         falls = column == "between"
         found.append(

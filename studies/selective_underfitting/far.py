@@ -263,7 +263,7 @@ def _trained(rows: Rows, ladder: Ladder) -> list[Claim]:
         f"{ladder.name}: the base networks are trained, their held-out loss is below that of the moment-matched "
         f"Gaussian (difference of logarithms, unit: a training; the Gaussian's is {gaussian:.3f})"
     )
-    found = over_trainings(np.log(base.astype(float) / gaussian))
+    found = over_trainings((base.astype(float) / gaussian).apply(np.log))
     return [Claim.of(statement, found, below(0, interval=True), "control: underfitting is no lack of training")]
 
 

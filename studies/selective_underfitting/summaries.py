@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from studies.selective_underfitting.config import Config
+from studies.selective_underfitting.config import Ladders
 from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
 from studies.statistics import Interval, mean_of_units
 
@@ -19,7 +19,7 @@ EMPTY = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def changes(
-    rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str, scale: Callable[[Any], Any] = np.log
+    rows: pd.DataFrame, config: Ladders, smaller: tuple[str, ...], column: str, scale: Callable[[Any], Any] = np.log
 ) -> pd.Series:
     """log error (or another scale) of *base* minus that of the smaller rungs, by rung, seed and low level."""
     levels = rows[(rows.kind == "level") & (rows.sigma <= config.low) & rows.rung.isin(("base", *smaller))]
