@@ -6,9 +6,10 @@ four times the steps. Geometries and objectives that the paper names keep their 
 
 Protocol, fixed before any result
 ---------------------------------
-- Settings: `spiral/edm` (d = 2) and `uniform/edm` (d = 5), both with N = 1000. Data, networks (3×64), optimiser, levels
-  and states as in `low_noise`.
-- Ten replicates, each with data sets of its own, and four networks each: A, A′ (same data, other seed), B, B′. All
+- Settings: `spiral/edm` with N = 100 and 1000, `uniform/edm` (d = 5) with N = 1000, `digits/edm` with N = 100. Data,
+  networks (3×64), optimiser, levels and states as in `low_noise`.
+- Ten replicates, each with data sets of its own (digits: random splits; two replicates share about a ninth of their
+  data, so that their intervals are somewhat short) and four networks each: A, A′ (same data, other seed), B, B′. All
   forty of a setting are trained together.
 - Lengths: 500 steps, four times and sixteen times as many, each with its own cosine schedule; the same data, seeds and
   states at every length, so that lengths are compared within a replicate.
@@ -22,6 +23,7 @@ Protocol, fixed before any result
   is below 5 % of the least possible.
 - Extrapolation, for the table: the slope of the log ratio on the logarithm of the steps, fitted to each replicate, and
   the multiple of the steps at which the line through the last two lengths would reach log 1.1.
+- `full()` has not been run yet.
 - Cut rule of `full()` against `paper()`: settings, widths, steps and N are cut; no length, replicate or claim is.
 """
 
@@ -78,8 +80,9 @@ class Config(parent.Config):
 
     @classmethod
     def full(cls) -> Config:
-        """The protocol, some ten minutes of one core."""
-        return cls(("spiral/edm/1000", "uniform/edm/1000"), replicates=10, steps=500, levels=LOW)
+        """The protocol, some fifteen minutes of one core."""
+        grid = ("spiral/edm/100", "spiral/edm/1000", "uniform/edm/1000", "digits/edm/100")
+        return cls(grid, replicates=10, steps=500, levels=LOW)
 
     @classmethod
     def paper(cls) -> Config:

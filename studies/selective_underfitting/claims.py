@@ -12,12 +12,19 @@ from studies.selective_underfitting.summaries import (
     AT,
     EMPTY,
     changes,
-    memorised_shares,
+    memorised_counts,
     networks,
     over_trainings,
     spearman,
 )
-from studies.statistics import Interval, mean_of_units, median_interval, within_groups
+from studies.statistics import (
+    Interval,
+    mean_of_units,
+    median_interval,
+    share_of_units,
+    shares_apart,
+    within_groups,
+)
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -92,12 +99,12 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     found = []
     ends = ((min(config.levels), at_least(0.9, interval=True)), (max(config.levels), at_most(0.1, interval=True)))
     for sigma, bound in ends:
-        shares = np.asarray(own[own.sigma == sigma].returned, dtype=float)
+        shares, tries = np.asarray(own[own.sigma == sigma].returned, dtype=float), min(64, ladder.size)
         found.append(
             Claim.of(
                 f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share, unit: a "
                 "training)",
-                mean_of_units(shares),
+                share_of_units(shares * tries, np.full(len(shares), tries)),
                 bound,
                 f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
             )
@@ -107,10 +114,10 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
 
 def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
     """Broader supervision of the same targets, by more images and by thicker shells."""
-    thin = memorised_shares(rows, kind, 1, 1.0)
-    wide, thick = memorised_shares(rows, kind, ratio, 1.0), memorised_shares(rows, kind, 1, thickness)
-    shares = [f"{each.mean():.2f}" for each in (thin, wide, thick)]
-    more, other = mean_of_units((wide - thin).to_numpy()), mean_of_units((thick - thin).to_numpy())
+    regions = ((1, 1.0), (ratio, 1.0), (1, thickness))
+    thin, wide, thick = (memorised_counts(rows, kind, *region) for region in regions)
+    shares = [f"{each.memorised.sum() / each.samples.sum():.2f}" for each in (thin, wide, thick)]
+    more, other = (shares_apart(each.memorised, thin.memorised, thin.samples) for each in (wide, thick))
     paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
     return [
         Claim.of(
@@ -193,11 +200,10 @@ def guidance(rows: pd.DataFrame) -> Claim:
 
 def perception(rows: pd.DataFrame) -> list[Claim]:
     """Where samples fall between the four points."""
-    own = rows[rows.kind == "perception"].set_index(["features", "seed"])
+    own = rows[rows.kind == "perception"].pivot(index="seed", columns="features")
     found = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        shares = (own[column].astype(float) / own["samples"].astype(float)).unstack(level=0)
-        value = mean_of_units((shares["aligned"] - shares["plain"]).to_numpy())
+        value = shares_apart(own[column, "aligned"], own[column, "plain"], own["samples", "plain"])
         falls = column == "between"
         found.append(
             Claim.of(

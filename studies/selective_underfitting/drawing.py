@@ -11,8 +11,8 @@ from studies.selective_underfitting.config import RUNGS, Config
 from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
 from studies.selective_underfitting.pictures import MARKS, features, guidance, images, panels, perception, pictured
-from studies.selective_underfitting.summaries import AT, memorised_shares, networks
-from studies.statistics import mean_of_units
+from studies.selective_underfitting.summaries import AT, memorised_counts, networks
+from studies.statistics import share_of_units
 
 SETS = {
     "inside": "training states",
@@ -151,10 +151,10 @@ def freedom(rows: Rows, config: Config) -> Figure:
     for index, f in enumerate(config.freedoms):
         variants = [(axes[0], [(r, 1.0) for r in f.ratios], 0), (axes[1], [(1, k) for k in (1.0, *f.thickness)], 1)]
         for axis, regions, key in variants:
-            found = [mean_of_units(memorised_shares(rows, f.kind, *region).to_numpy()) for region in regions]
+            counts = [memorised_counts(rows, f.kind, *region) for region in regions]
+            found = [share_of_units(each.memorised, each.samples) for each in counts]
             x, y = [region[key] for region in regions], [interval.estimate for interval in found]
-            # Of two trainings an interval may be wider than all shares, of one it is infinite.
-            bars = np.clip([[i.estimate - i.low for i in found], [i.high - i.estimate for i in found]], 0, 2)
+            bars = np.clip([[i.estimate - i.low for i in found], [i.high - i.estimate for i in found]], 0, None)
             axis.errorbar(x, y, bars, marker=MARKS[index], markersize=4, color=colour(index), label=f.kind, capsize=2)
             axis.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share memorised")
             axis.set_xticks(x, [f"{each:g}" for each in x])

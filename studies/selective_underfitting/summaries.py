@@ -39,11 +39,11 @@ def over_trainings(values: pd.Series) -> Interval:
     return mean_of_units(kept.groupby(level="seed").mean().to_numpy(dtype=float)) if len(kept) else EMPTY
 
 
-def memorised_shares(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> pd.Series:
-    """The share of its samples that each network memorised, by seed: the training is the unit, not the sample."""
+def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> pd.DataFrame:
+    """By seed, how many of its samples a network memorised, and how many it has: the training is the unit."""
     own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
-    own = own[own.thickness == thickness]
-    return pd.Series([m[AT] for m in own.memorised], index=own.seed.astype(int), dtype=float)
+    own = own[own.thickness == thickness].set_index("seed").sort_index()
+    return pd.DataFrame({"memorised": own.memorised.map(lambda m: float(m[AT])) * own.samples, "samples": own.samples})
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:

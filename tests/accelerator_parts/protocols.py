@@ -12,19 +12,21 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from accelerator_parts.plan import Job, Setting
 from accelerator_parts.store import Row, row
 from accelerator_parts.together import train_together
 from studies import data
 from studies.low_noise import length
+from studies.networks import Denoiser
 from studies.selective_underfitting import far
 from studies.selective_underfitting.config import Ladder, Rung
 from studies.selective_underfitting.ladder import Bench, recipe
@@ -35,6 +37,32 @@ from studies.training import Trained
 TIMED = 20  # steps that are timed before the number of steps is chosen
 SEEDS, REPLICATES = 8, 10
 RESERVE = 0.15  # share of the time that measuring takes
+
+
+@dataclass(frozen=True)
+class Lent:
+    """A network on the device for states on the host, where a study keeps its data and measures.
+
+    Attributes:
+        network: on the device.
+    """
+
+    network: Denoiser
+
+    @property
+    def scale(self) -> float:
+        """τ."""
+        return self.network.scale
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, σ), where x is."""
+        place = self.network.centre.device
+        return self.network(x.to(place), torch.as_tensor(sigma, dtype=x.dtype).to(place)).to(x.device)
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """s(x, σ), where x is."""
+        place = self.network.centre.device
+        return self.network.score(x.to(place), torch.as_tensor(sigma, dtype=x.dtype).to(place)).to(x.device)
 
 
 class SideBySide(Bench):
@@ -48,8 +76,10 @@ class SideBySide(Bench):
         """The networks of a rung."""
         if rung.name not in self.made:
             count = self.ladder.seeds if seeds is None else seeds
-            own = recipe(self.ladder, rung)
-            self.made[rung.name] = train_together(own, self.problem.train, range(count), self.context.device)
+            own, device = recipe(self.ladder, rung), self.context.device
+            found = train_together(own, self.problem.train, range(count), device)
+            lent = [cast("Denoiser", Lent(each.network.to(device))) for each in found]
+            self.made[rung.name] = [replace(each, network=one) for each, one in zip(found, lent, strict=True)]
         return self.made[rung.name]
 
 

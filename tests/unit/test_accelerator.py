@@ -234,7 +234,8 @@ def test_studies_take_the_steps_that_fit(tmp_path: Path, monkeypatch: pytest.Mon
     text = protocols.length_settings(tiny=False)[0]
     config = protocols._lengthened(text, protocols.REPLICATES, 21.0, setting)
     assert config is not None
-    assert (config.steps, config.replicates, config.lengths) == (850, 10, (1, 4, 16))
+    assert (config.replicates, config.lengths) == (10, (1, 4, 16))
+    assert 840 <= config.steps <= 850
     assert protocols._lengthened(text, protocols.REPLICATES, 1.0, setting) is None
 
 
