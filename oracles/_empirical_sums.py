@@ -190,7 +190,7 @@ class Streamed(Evaluation):
     def within(self, depth: float) -> Candidates:
         """The points whose ℓ lies within `depth` of the state's largest."""
         top = np.full(self.x.shape[0], -np.inf)
-        found: list[tuple[np.ndarray, ...]] = []
+        blocks: list[tuple[np.ndarray, ...]] = []
         for chosen, _, terms in self.blocks():
             terms = _arrays.detached(terms)
             highest = _arrays.concrete(self.xp.max(terms, axis=1), "an empirical law").astype(np.float64)
@@ -198,8 +198,8 @@ class Streamed(Evaluation):
             floor = _arrays.from_numpy(top - depth, terms)
             rows, columns = self.xp.nonzero(terms >= floor[:, None])
             near = [_arrays.concrete(array, "an empirical law") for array in (rows, columns, terms[rows, columns])]
-            found.append((near[0], near[1] + chosen.start, near[2]))
-        rows, columns, terms = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            blocks.append((near[0], near[1] + chosen.start, near[2]))
+        rows, columns, terms = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         kept = terms >= top[rows] - depth
         return Candidates(rows[kept], columns[kept], self.x.shape[0])
 

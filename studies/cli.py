@@ -79,10 +79,10 @@ def answer(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted")
     except (OSError, MemoryError, ImportError, SystemExit) as error:  # Rich exits where nobody reads what it prints
-        return fail(f"the command ended early ({text.said(error)}); its output may be incomplete")
+        return fail(f"the command ended early ({text.sentence_of(error)}); its output may be incomplete")
     except Exception as error:
         print(text.block(traceback.format_exc()), file=sys.stderr)
-        return fail(f"unexpected {text.said(error)}: a fault of this program or of a study; please report it")
+        return fail(f"unexpected {text.sentence_of(error)}: a fault of this program or of a study; please report it")
 
 
 def fail(sentence: str) -> int:
@@ -110,13 +110,13 @@ def list_studies() -> None:
     from rich.text import Text
 
     from studies.reports.display import screen
-    from studies.study import available, load
+    from studies.study import available, question
 
     table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)
     table.add_column("question", overflow="fold")
     for name in available():
-        table.add_row(name, Text(load(name).QUESTION))
+        table.add_row(name, Text(question(name)))
     screen().print(table)
 
 
@@ -230,8 +230,8 @@ def status(
 
     named(study)
     console = screen()
-    found, damaged = folders(out), False
-    for folder in found:
+    results, damaged = folders(out), False
+    for folder in results:
         try:
             each = look(folder, check=check)
         except StudyError as error:
@@ -240,7 +240,7 @@ def status(
         else:
             show_status(console, each)
             damaged |= bool(each.problems)
-    if not found:
+    if not results:
         say(console, f"nothing is stored in {out}")
     return DIFFERS if damaged else OK
 

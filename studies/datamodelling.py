@@ -74,8 +74,8 @@ def lds(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> Lds:
     value = _score(predicted, f)
     variance, freedom = _variance(predicted, f)
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
-    found = Interval(value, max(-1.0, value - half), min(1.0, value + half))
-    return Lds(value, found.bounds, _ceiling(f))
+    estimate = Interval(value, max(-1.0, value - half), min(1.0, value + half))
+    return Lds(value, estimate.bounds, _ceiling(f))
 
 
 def _checked(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -126,13 +126,13 @@ def _shared_by_seeds(predicted: Floats, outputs: Floats) -> float:
     on the two, what a seed does to all subsets is not, and remains in the product of the two deviations.
     """
     seeds, subsets = outputs.shape[:2]
-    rng, found = np.random.default_rng(0), []
+    rng, draws = np.random.default_rng(0), []
     for _ in range(SPLITS):
         order = rng.permutation(subsets)
         halves = (order[: subsets // 2], order[subsets // 2 :])
         first, second = (_seed_deviations(predicted[half], outputs[:, half]) for half in halves)
-        found.append((seeds - 1) / seeds * float(first @ second))
-    return float(np.mean(found))
+        draws.append((seeds - 1) / seeds * float(first @ second))
+    return float(np.mean(draws))
 
 
 def _seed_deviations(predicted: Floats, outputs: Floats) -> Floats:

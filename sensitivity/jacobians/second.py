@@ -29,8 +29,8 @@ def along(
                 known["second"] = "double-vjp"
         recorded = replace(products, differentiable=True)
         moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
-        found = moved, onward(tangent)
-        return products.value(x, sigma), *(found if products.differentiable else (each.detach() for each in found))
+        images = moved, onward(tangent)
+        return products.value(x, sigma), *(images if products.differentiable else (each.detach() for each in images))
     length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
     score, moved = products.jvp(x, sigma, directions)
     ahead = products.jvp(x + length * tangent, sigma, directions)[1]

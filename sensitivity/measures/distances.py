@@ -62,8 +62,8 @@ def _direct(x: Tensor, y: Tensor) -> Tensor:
 def _expanded(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
     """``|x−c|² + 2(x−c)·c + |y−c|² − 2(x−c)·y``: no pass over the data but the product itself."""
     offset = x - centre
-    own = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
-    return torch.addmm(own + lengths, offset, y.T, alpha=-2.0)
+    squares = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
+    return torch.addmm(squares + lengths, offset, y.T, alpha=-2.0)
 
 
 def _leading_again(approximate: Tensor, x: Tensor, y: Tensor) -> Tensor:

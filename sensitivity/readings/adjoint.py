@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sensitivity.readings.prepare import Run
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.readings.prepare import Prepared
+from sensitivity.sampler.local_maps import LocalMaps
 from sensitivity.sampler.outcome import Watch
 from sensitivity.sampler.path import Logs, logs_of, mark_log_error, observed, take
 from sensitivity.sampler.step import Rate, Slope, State, retreat
@@ -40,39 +40,39 @@ class Pairing:
     cotangents: Tensor
 
 
-def record_path(work: Run, watch: Watch) -> tuple[Tensor, list[list[Record]], Logs]:
+def record_path(prepared: Prepared, watch: Watch) -> tuple[Tensor, list[list[Record]], Logs]:
     """Sample and keep the stage inputs of every step; also the log densities at σ_min."""
-    state, records = work.start(), []
-    for step in [*work.path, *work.final]:
+    state, records = prepared.start(), []
+    for step in [*prepared.path, *prepared.final]:
         entries: list[Entry] = []
-        after = take(step, state, _recording(work.laws, entries, watch), watch, work.move)
-        records.append([_record(work.laws, step, j, e, state, watch.running) for j, e in enumerate(entries)])
+        after = take(step, state, _recording(prepared.maps, entries, watch), watch, prepared.advance)
+        records.append([_record(prepared.maps, step, j, e, state, watch.running) for j, e in enumerate(entries)])
         state = after
-    seen = state if work.denoise else observed(work.laws, state, work.last, watch)
-    return state.x, records, logs_of(work.laws, seen)
+    seen = state if prepared.denoise else observed(prepared.maps, state, prepared.last, watch)
+    return state.x, records, logs_of(prepared.maps, seen)
 
 
 Entry = tuple[State, Tensor | None]
 
 
-def _recording(laws: Laws, entries: list[Entry], watch: Watch) -> Slope:
+def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = laws.values(state.x, None, step, stage)
-        carried = laws.carried(step, stage, state, local)
+        local = maps.values(state.x, None, step, stage)
+        carried = maps.carried(step, stage, state, local)
         entries.append((state, carried.logs))
-        mark_log_error(watch, laws, carried, step.table.levels[stage])
-        return laws.rate(local, local.drift, None, carried)
+        mark_log_error(watch, maps, carried, step.table.levels[stage])
+        return maps.rate(local, local.drift, None, carried)
 
     return slope
 
 
-def _record(laws: Laws, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
+def _record(maps: LocalMaps, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
     state, logs = entry
-    return Record(state.where(running, start).x, step.sigmas[stage], laws.means(logs), running)
+    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running)
 
 
 def pull_back(
-    laws: Laws, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
+    maps: LocalMaps, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
 ) -> Iterator[Pairing]:
     """Stage cotangents from the last step to the first, for F cotangents ∇φ of the samples, (F, batch, *shape)."""
     later: Tensor | None = None
@@ -89,7 +89,7 @@ def pull_back(
             taken: Tensor = taken,
         ) -> Tensor:
             record = entries[stage]
-            scores, moved = laws.cotangents(record.x, record.sigma, mu)
+            scores, moved = maps.cotangents(record.x, record.sigma, mu)
             # A halted sample's score may be NaN, which no zero cotangent undoes.
             scores = tuple(score.masked_fill(~taken, 0.0) for score in scores)
             pairings.append(Pairing(record, scores, mu))

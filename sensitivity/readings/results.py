@@ -63,7 +63,8 @@ class SampleSensitivity:
             truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
             `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
             a sample halted and along a stochastic path.
-        products: how they were taken, law by law, such as "forward (rules)"; the same name gives the same bits again.
+        products: how they were taken, network by network, such as "forward (rules)"; the same name gives the same bits
+            again.
     """
 
     samples: Tensor
@@ -101,7 +102,7 @@ class SampleSensitivity:
         return 2 * share * first / second
 
 
-# The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
+# The axis along which the latents of each field lie before a single perturbation or local map loses its own axis.
 _LATENTS = {"samples": 0, "states": 1}
 # Fields that are not cut into chunks.
 _WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "products", "levels")
@@ -119,13 +120,13 @@ def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivit
 
 def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
     """Every tensor field joined along its latents; `lead` axes (of levels) come before."""
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name in (f.name for f in fields(parts[0])):
         if name in _WHOLE:
             continue
         values = [getattr(part, name) for part in parts]
         if values[0] is None:
-            found[name] = None
+            tensors[name] = None
             continue
         value = torch.cat(values, _LATENTS.get(name, lead + 1))
         alone = (
@@ -133,5 +134,5 @@ def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
             if name.startswith(("log_density", "grid_error"))
             else single and name not in _LATENTS
         )
-        found[name] = value.select(lead, 0) if alone else value
-    return found
+        tensors[name] = value.select(lead, 0) if alone else value
+    return tensors

@@ -104,8 +104,8 @@ class Along:
 
     def _double(self, x: Tensor, sigma: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Forward derivatives as derivatives of the reverse ones."""
-        found: Any = vjp(self._at(sigma), x, self.weights.vector)
-        value, pull = found
+        transposed: Any = vjp(self._at(sigma), x, self.weights.vector)
+        value, pull = transposed
         forward: Any = vjp(pull, torch.zeros_like(value))[1]
         return lambda tangent, rate: (value, forward((tangent, rate))[0])
 
@@ -124,8 +124,8 @@ class Along:
         order = 1 if self.products.method == "finite" else 0
         function, vector = self._at(sigma), self.weights.vector
         value, rows = function(x, vector), []
-        own = (step_length(x, sigma, order) / norms(tangents)).amin(1)
-        for tangent, rate, length in zip(tangents, self.rates, own, strict=True):
+        lengths = (step_length(x, sigma, order) / norms(tangents)).amin(1)
+        for tangent, rate, length in zip(tangents, self.rates, lengths, strict=True):
             length = torch.minimum(length, self._length(rate, order))
             ahead = function(x + length * tangent, vector + length.to(vector) * rate)
             behind = function(x - length * tangent, vector - length.to(vector) * rate) if order else value

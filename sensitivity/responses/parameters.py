@@ -103,8 +103,8 @@ class ParameterResponse(MovingParameters):
         self._damping = None if damping is None else check_positive_number(damping, "damping", zero=True)
         self.data = data if isinstance(data, Points) else Points(data)
         if parameters is None and curvature in ("kfac", "ekfac"):
-            found = module_of(score) if module is None else module
-            parameters = None if found is None else covered(found)
+            network = module_of(score) if module is None else module
+            parameters = None if network is None else covered(network)
         self.weights = Weights(score, module, parameters)
         self.losses, self.block = DataLoss(self.weights, loss, self.data, block), block
 

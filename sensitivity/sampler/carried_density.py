@@ -28,12 +28,12 @@ _TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
 class Node(NamedTuple):
-    """A state with what is known of each law there.
+    """A state with what is known of each local map there.
 
     Attributes:
         x: (batch, *shape).
         scores: s_b, each (batch, *shape).
-        rate: q_b = σ² div s_b, (laws, groups, batch); None where it was not taken.
+        rate: q_b = σ² div s_b, (maps, groups, batch); None where it was not taken.
     """
 
     x: Tensor
@@ -45,9 +45,9 @@ class Sums(NamedTuple):
     """L_b with its stated errors, at one node.
 
     Attributes:
-        logs: L_b, (laws, groups, batch).
-        error: the grid's error in nats, (laws, batch).
-        noise: variance of L_b from independent noise in q, seen from differences between windows, (laws, batch).
+        logs: L_b, (maps, groups, batch).
+        error: the grid's error in nats, (maps, batch).
+        noise: variance of L_b from independent noise in q, seen from differences between windows, (maps, batch).
     """
 
     logs: Tensor
@@ -55,11 +55,11 @@ class Sums(NamedTuple):
     noise: Tensor
 
 
-class Slant(NamedTuple):
-    """Derivatives, in the mass moved, of nodes, settled and newest log density and weights (see `Memory`)."""
+class MemoryTangent(NamedTuple):
+    """Derivatives, in the mass moved, of nodes, final and newest log density and weights (see `Memory`)."""
 
     nodes: tuple[Node, ...]
-    settled: Tensor
+    final: Tensor
     logs: Tensor
     choice: Tensor
 
@@ -70,29 +70,29 @@ class Memory:
 
     Attributes:
         nodes: the newest nodes, one fewer than a window has.
-        settled: log densities at the last node whose intervals are all final.
+        final: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
-        choice: weights of the variables in the newest interval, (variables, laws, batch).
+        choice: weights of the variables in the newest interval, (variables, maps, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
-            shows, in nats, (laws, batch).
-        slants: one for each direction, second order only.
+            shows, in nats, (maps, batch).
+        tangents: one for each direction, second order only.
     """
 
     nodes: tuple[Node, ...]
-    settled: Sums
+    final: Sums
     now: Sums
     choice: Tensor
     within: Tensor
-    slants: tuple[Slant, ...] = ()
+    tangents: tuple[MemoryTangent, ...] = ()
 
     @classmethod
     def start(cls, logs: Tensor, directions: int = 0) -> Memory:
-        """Before the first node, from log densities (laws, groups, batch) there; with L̇ = 0 for each direction."""
+        """Before the first node, from log densities (maps, groups, batch) there; with L̇ = 0 for each direction."""
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
         first = _weights(logs.expand(_COUNT, *logs.shape), None)
-        still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
+        still = MemoryTangent((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
         return cls((), sums, sums, first, zero, (still,) * directions)
 
     def kept(self, running: Tensor, other: Memory) -> Memory:
@@ -102,54 +102,57 @@ class Memory:
 
     @property
     def log_tangents(self) -> Tensor:
-        """L̇ at the newest node, (directions, laws, groups, batch)."""
-        return torch.stack([slant.logs for slant in self.slants])
+        """L̇ at the newest node, (directions, maps, groups, batch)."""
+        return torch.stack([tangent.logs for tangent in self.tangents])
 
 
 def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = ()) -> Memory:
     """The memory once a node is known; `moved` are the derivatives of the node for each direction."""
     nodes = (*memory.nodes, node)[-len(window.levels) :]
-    settled, now, choice = _summed(window, nodes, memory.settled, memory.choice)
-    slants = tuple(
-        _slanted(window, nodes, memory, slant, change) for slant, change in zip(memory.slants, moved, strict=True)
+    final, now, choice = _summed(window, nodes, memory.final, memory.choice)
+    tangents = tuple(
+        _tangent_after(window, nodes, memory, tangent, change)
+        for tangent, change in zip(memory.tangents, moved, strict=True)
     )
     within = _missed(window, nodes, memory)
-    return Memory(nodes[1 - window.size :], settled, now, choice, within, slants)
+    return Memory(nodes[1 - window.size :], final, now, choice, within, tangents)
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
-    """Log densities at an inner stage, (laws, groups, batch)."""
+    """Log densities at an inner stage, (maps, groups, batch)."""
     nodes = (*memory.nodes[-(len(window.levels) - 1) :], entry)
     return memory.now.logs + _stage(window, nodes, memory.choice)
 
 
-def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
-    """Their derivatives, (directions, laws, groups, batch)."""
+def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
+    """Their derivatives, (directions, maps, groups, batch)."""
     count = len(window.levels) - 1
     nodes = (*memory.nodes[-count:], entry)
-    found = []
+    log_tangents = []
 
     def along(choice: Tensor, *each: Parts) -> Tensor:
         return _stage(window, _whole(each), choice)
 
-    for slant, change in zip(memory.slants, moved, strict=True):
-        tangents = (*slant.nodes[-count:], change)
-        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (slant.choice, *_parts(tangents)))[1]
-        found.append(slant.logs + turned)
-    return torch.stack(found)
+    for tangent, change in zip(memory.tangents, moved, strict=True):
+        moved_nodes = (*tangent.nodes[-count:], change)
+        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes)))[1]
+        log_tangents.append(tangent.logs + turned)
+    return torch.stack(log_tangents)
 
 
-def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Slant, change: Node) -> Slant:
-    tangents = (*slant.nodes, change)[-len(nodes) :]
+def _tangent_after(
+    window: Window, nodes: tuple[Node, ...], memory: Memory, tangent: MemoryTangent, change: Node
+) -> MemoryTangent:
+    moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(settled: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(window, _whole(each), memory.settled._replace(logs=settled), choice)
+    def sums(final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(window, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
-    primal = (memory.settled.logs, memory.choice, *_parts(nodes))
-    tangent = (slant.settled, slant.choice, *_parts(tangents))
-    before, now, newest = torch.func.jvp(sums, primal, tangent)[1]
-    return Slant(tangents[1 - window.size :], before, now, newest)
+    primal = (memory.final.logs, memory.choice, *_parts(nodes))
+    direction = (tangent.final, tangent.choice, *_parts(moved))
+    before, now, newest = torch.func.jvp(sums, primal, direction)[1]
+    return MemoryTangent(moved[1 - window.size :], before, now, newest)
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -168,10 +171,10 @@ def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
     return _blended(_increments(window, nodes), choice)
 
 
-def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
-    """Sums at the last settled node and at the newest, and the newest interval's weights."""
-    now = before = settled
-    increments = _increments(window, nodes) if window.intervals else settled.logs
+def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
+    """Sums at the last final node and at the newest, and the newest interval's weights."""
+    now = before = final
+    increments = _increments(window, nodes) if window.intervals else final.logs
     first = 0
     for number, interval in enumerate(window.intervals):
         rows = increments[first : first + _COUNT * (interval.parts + 1)]
@@ -181,42 +184,42 @@ def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor
         )
         error, noise = _judged(interval, rows.detach(), choice.detach())
         now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
-        before = now if number < window.settled else before
+        before = now if number < window.final else before
     return before, now, choice
 
 
 def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
-    """Largest difference that the newest divergence would have made at the inner stages before it, (laws, batch)."""
+    """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
     rates = [node.rate.detach() for node in nodes if node.rate is not None]
-    found = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
-    return torch.stack([_size(_blended(stage, memory.choice)) for stage in found]).amax(0)
+    misses = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
+    return torch.stack([_size(_blended(stage, memory.choice)) for stage in misses]).amax(0)
 
 
 def _blended(variables: Tensor, weights: Tensor) -> Tensor:
-    """Σ_v w_v I_v for increments (variables, laws, groups, batch) and weights (variables, laws, batch)."""
+    """Σ_v w_v I_v for increments (variables, maps, groups, batch) and weights (variables, maps, batch)."""
     return (variables * weights[:, :, None]).sum(0)
 
 
 def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
-    """Weights of the variables, (variables, laws, batch); log σ alone where there is one window only."""
+    """Weights of the variables, (variables, maps, batch); log σ alone where there is one window only."""
     if parts is None:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
         return first
-    apart = (main - parts).mean(-2).square().sum(0)
-    return torch.softmax(-2 * torch.log(apart + _TINY), 0)
+    gaps = (main - parts).mean(-2).square().sum(0)
+    return torch.softmax(-2 * torch.log(gaps + _TINY), 0)
 
 
 def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The increment's stated error and its variance from independent noise in q, (laws, batch)."""
+    """The increment's stated error and its variance from independent noise in q, (maps, batch)."""
     main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
-    apart = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
-    own, second = (weights * apart).sum(0), torch.sort(apart, dim=0, stable=True)[1][1:2]
+    gaps = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
+    gap, second = (weights * gaps).sum(0), torch.sort(gaps, dim=0, stable=True)[1][1:2]
     far = _size(main - _blended(main, weights))
     other = far.amax(0) if interval.wide else far.gather(0, second)[0]
-    return torch.maximum(own, other), interval.noise * own.square()
+    return torch.maximum(gap, other), interval.noise * gap.square()
 
 
 def _size(differences: Tensor) -> Tensor:
@@ -228,7 +231,7 @@ def _size(differences: Tensor) -> Tensor:
 
 
 def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
-    """Every row's increment, (rows, laws, groups, batch)."""
+    """Every row's increment, (rows, maps, groups, batch)."""
     known = [node.rate for node in nodes if node.rate is not None]
     total = _contracted(window.rates, known)
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
@@ -236,19 +239,19 @@ def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
-    """Σ N_il g_i·e_l of one law, (rows, batch)."""
+    """Σ N_il g_i·e_l of one local map, (rows, batch)."""
     levels, scores = window.levels, [node.scores[b] for node in nodes]
-    defects, bends = [], []
+    defects, denoiser_steps = [], []
     for m in range(len(nodes) - 1):
         here, there = levels[m], levels[m + 1]
         step = nodes[m + 1].x - nodes[m].x
         defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
-        bends.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
+        denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
 
     def along(terms: list[Tensor]) -> list[Tensor]:
         return [s_dot(score, term) * level for score, level in zip(scores, levels, strict=True) for term in terms]
 
-    return _contracted(window.defects, along(defects)) + _contracted(window.bends, along(bends))
+    return _contracted(window.defects, along(defects)) + _contracted(window.denoiser_steps, along(denoiser_steps))
 
 
 def s_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Form(NamedTuple):
 
     rates: Array
     defects: Array
-    bends: Array
+    denoiser_steps: Array
 
 
 @lru_cache(maxsize=65536)
@@ -66,11 +66,11 @@ def form(levels: Levels, interval: int, variable: int, first: int, last: int, kn
     t = to(values[chosen])
     rates = np.zeros(len(levels))
     rates[first:known] = log_weights(levels[first:known], levels[interval], levels[interval + 1], variable)
-    defects, bends = np.zeros((2, len(levels), len(levels) - 1))
+    defects, denoiser_steps = np.zeros((2, len(levels), len(levels) - 1))
     products = _products(t, interval - first)
     defects[first : last + 1, first:last] = products
-    bends[first : last + 1, first:last] = -products @ _references(values[chosen], to, t)
-    return Form(rates, defects, bends)
+    denoiser_steps[first : last + 1, first:last] = -products @ _references(values[chosen], to, t)
+    return Form(rates, defects, denoiser_steps)
 
 
 def _lagrange(t: Array, at: Array) -> Array:

@@ -32,10 +32,10 @@ class State:
 
     Attributes:
         x: (batch, *shape).
-        logs: L_b per law and independent probe group, (laws, groups, batch), along a stochastic path; else None.
+        logs: L_b per local map and independent probe group, (maps, groups, batch), along a stochastic path; else None.
         tangent: δ_k, (K, batch, *shape), or None.
         curvature: ζ_k, (K, batch, *shape), or None.
-        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order along a stochastic path only.
+        log_tangent: L̇_k = dL/dη, (K, maps, groups, batch), or None; second order along a stochastic path only.
         memory: log densities along the nodes of a path without noise, or None where none is carried.
         before: D, ∂D and ∂²D at the node before as `x`, `tangent` and `curvature`, for a two-step method; else None.
     """
@@ -89,8 +89,8 @@ class Rate(State):
 
     Attributes:
         scores: s_b, each (batch, *shape).
-        divergences: div s_b, (laws, groups, batch), or None.
-        moved: J_b δ_k for each law, (K, batch, *shape), where L̇ is carried.
+        divergences: div s_b, (maps, groups, batch), or None.
+        moved: J_b δ_k for each local map, (K, batch, *shape), where L̇ is carried.
         answers: Jδ_k and ṡ_k, whose sum is the rate of the tangent, (K, batch, *shape) each, where it is carried.
     """
 

@@ -57,22 +57,22 @@ class Window:
     Attributes:
         levels: σ of the nodes in the window and, last, of the stage input.
         size: number of nodes of a full window.
-        own: whether the stage input takes a divergence of its own.
-        settled: how many of the intervals are final once this node is known.
+        takes_divergence: whether the stage input takes a divergence of its own.
+        final: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
-        rates, defects, bends: coefficients of q_i, g_i·c_l and g_i·(D_{m+1} − D_m), (rows, …).
+        rates, defects, denoiser_steps: coefficients of q_i, g_i·c_l and g_i·(D_{m+1} − D_m), (rows, …).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
             (inner stages × variables, nodes).
     """
 
     levels: Levels
     size: int
-    own: bool
-    settled: int
+    takes_divergence: bool
+    final: int
     intervals: tuple[Interval, ...]
     rates: Tensor
     defects: Tensor
-    bends: Tensor
+    denoiser_steps: Tensor
     checks: Tensor
 
 
@@ -95,15 +95,15 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
     first, half = max(0, j - size + 1), size // 2
     levels = tuple(nodes[first : j + 1])
     start = j - half if j >= size else 0
-    settled = j - half + 1 - start if j >= size - 1 else 0
+    final = j - half + 1 - start if j >= size - 1 else 0
     rows: list[Form] = []
     intervals = []
     for interval in range(start - first, j - first):
-        own = _windows_of(levels, interval)
-        intervals.append(own[0])
-        rows += own[1]
+        of_interval = _windows_of(levels, interval)
+        intervals.append(of_interval[0])
+        rows += of_interval[1]
     checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
-    return _window(levels, size, True, settled, tuple(intervals), rows, checks, like)
+    return _window(levels, size, True, final, tuple(intervals), rows, checks, like)
 
 
 def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
@@ -121,18 +121,18 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
-    first, own = max(0, k - size + 2), k < size - 2
+    first, takes_divergence = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
-    rows = [form(levels, last - 1, v, 0, last, last + own) for v in range(len(VARIABLES))]
-    return _window(levels, size, own, 0, (Interval(0, False, 0.0),), rows, [], like)
+    rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in range(len(VARIABLES))]
+    return _window(levels, size, takes_divergence, 0, (Interval(0, False, 0.0),), rows, [], like)
 
 
 def _window(
     levels: Levels,
     size: int,
-    own: bool,
-    settled: int,
+    takes_divergence: bool,
+    final: int,
     intervals: tuple[Interval, ...],
     rows: Sequence[Form],
     checks: Sequence[Array],
@@ -145,7 +145,17 @@ def _window(
         return torch.from_numpy(table).to(like)
 
     known = torch.from_numpy(np.stack(checks)).to(like) if checks else like.new_zeros(0, 0)
-    return Window(levels, size, own, settled, intervals, column("rates"), column("defects"), column("bends"), known)
+    return Window(
+        levels,
+        size,
+        takes_divergence,
+        final,
+        intervals,
+        column("rates"),
+        column("defects"),
+        column("denoiser_steps"),
+        known,
+    )
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

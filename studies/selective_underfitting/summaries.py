@@ -41,9 +41,10 @@ def over_trainings(values: pd.Series) -> Interval:
 
 def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> pd.DataFrame:
     """By seed, how many of its samples a network memorised, and how many it has: the training is the unit."""
-    own = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
-    own = own[own.thickness == thickness].set_index("seed").sort_index()
-    return pd.DataFrame({"memorised": own.memorised.map(lambda m: float(m[AT])) * own.samples, "samples": own.samples})
+    selected = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
+    selected = selected[selected.thickness == thickness].set_index("seed").sort_index()
+    shares = selected.memorised.map(lambda m: float(m[AT]))
+    return pd.DataFrame({"memorised": shares * selected.samples, "samples": selected.samples})
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:

@@ -122,9 +122,9 @@ def within_groups(x: ArrayLike, y: ArrayLike, groups: Iterable[Hashable], *, lev
         raise ValueError(f"groups has {len(names)} names for {len(a)} values; give one for each.")
     each: dict[Hashable, float] = {}
     for name in dict.fromkeys(names):
-        own = np.array([other == name for other in names])
-        if own.sum() >= 3 and np.ptp(a[own]) > 0 and np.ptp(b[own]) > 0:
-            each[name] = float(stats.spearmanr(a[own], b[own]).statistic)
+        members = np.array([other == name for other in names])
+        if members.sum() >= 3 and np.ptp(a[members]) > 0 and np.ptp(b[members]) > 0:
+            each[name] = float(stats.spearmanr(a[members], b[members]).statistic)
     if len(each) < 2:
         raise ValueError(f"{len(each)} group(s) have three values that differ; two groups are the least.")
     return Within(mean_of_units(list(each.values()), level=level), each, float(stats.spearmanr(a, b).statistic))

@@ -63,11 +63,11 @@ def excess_loss(network: Predictor, objective: Objective, clean: Tensor, optimum
     draw = Draw(*(part[0] for part in batch))
     best = Optimum(optimum, network.scale)
     with torch.no_grad():
-        own, least = objective.losses(network, draw), objective.losses(best, draw)
+        losses, least = objective.losses(network, draw), objective.losses(best, draw)
         gap = _gaps(network, best, objective, draw)
     root = len(clean) ** 0.5
-    errors = float(own.std()) / root, float(gap.std()) / root
-    return Excess(float(own.mean()), float(least.mean()), float(gap.mean()), *errors)
+    errors = float(losses.std()) / root, float(gap.std()) / root
+    return Excess(float(losses.mean()), float(least.mean()), float(gap.mean()), *errors)
 
 
 def _gaps(network: Predictor, best: Optimum, objective: Objective, draw: Draw) -> Tensor:

@@ -130,8 +130,8 @@ def _together(
     runs = repeated(estimator, task, case, inputs, truth, load_backend(backend), seeds[0], REPEATS)
     mixed = coupled(runs)
     for index, (seed, part) in enumerate(zip(seeds, np.split(truth, len(seeds)), strict=True)):
-        own = [cut(run, slice(index * len(part), (index + 1) * len(part))) for run in runs]
-        verdict = judge(task, case, part, own, 1.0)
+        rows = [cut(run, slice(index * len(part), (index + 1) * len(part))) for run in runs]
+        verdict = judge(task, case, part, rows, 1.0)
         yield seed, with_coupling(verdict) if mixed else verdict
 
 
@@ -216,8 +216,8 @@ def main(tasks: list[str], table: Path = TABLE) -> int:
 
 
 def _counts(table: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(table.read_text())["counts"] if table.exists() else []
-    return found
+    rows: list[dict[str, Any]] = json.loads(table.read_text())["counts"] if table.exists() else []
+    return rows
 
 
 def _known(table: Path) -> set[tuple[str, str, str]]:

@@ -64,19 +64,19 @@ def call(
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    found, start = Run(), time.perf_counter()
+    outcome, start = Run(), time.perf_counter()
     with peak_since() as peak:
         before = peak()
         try:
             with settings_kept(), contained(BudgetError):  # reading the value may run the estimator's code, too
-                found = _read(estimator(problem), shape)
+                outcome = _read(estimator(problem), shape)
         except BudgetError as error:
-            found = Run(error=text.line(error), check="budget")
+            outcome = Run(error=text.line(error), check="budget")
         except ForeignError as error:
-            found = Run(error=error.line, check="runs", trace=error.trace)
+            outcome = Run(error=error.line, check="runs", trace=error.trace)
         megabytes = (peak() - before) / 1e6
     spent = time.perf_counter() - start
-    return replace(found, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
+    return replace(outcome, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
 
 
 def _of_estimate(answer: Any) -> tuple[Any, Any]:

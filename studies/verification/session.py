@@ -23,7 +23,7 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "ROWWISE", "coupled", "repeated", "reproduce", "settled", "verify", "with_coupling"]
+__all__ = ["REPEATS", "ROWWISE", "coupled", "decided", "repeated", "reproduce", "verify", "with_coupling"]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
@@ -174,7 +174,7 @@ def repeated(
         return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
     runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
-    while not settled(runs) and 2 * len(runs) <= _most(first):
+    while not decided(runs) and 2 * len(runs) <= _most(first):
         runs += [run(repeat, inputs, shape) for repeat in range(len(runs), 2 * len(runs))]
     return runs
 
@@ -185,14 +185,14 @@ def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
     return draws.get(case.judge, truth.shape)
 
 
-def settled(runs: Sequence[Run]) -> bool:
+def decided(runs: Sequence[Run]) -> bool:
     """Whether the repeats decide on the error bars, or there are none to decide on."""
     values = [run.value for run in runs if run.value is not None]
     bars = reported(runs) if len(values) == len(runs) else None
     if bars is None or not np.all(np.isfinite(values)):
         return True
-    found = honesty(np.stack(values), bars)
-    return found is None or found.is_decided
+    honest = honesty(np.stack(values), bars)
+    return honest is None or honest.is_decided
 
 
 def _most(first: Run) -> int:

@@ -37,8 +37,8 @@ def problem_table(report: Findings) -> Table:
 
 def _stochastic(report: Findings) -> dict[str, str]:
     measures = [verdict.measures for verdict in report.judged]
-    found = {"bias": "bias", "sd": "deviation"} if any(m.get("repeats", 1) > 1 for m in measures) else {}
-    return found | ({"cover": "coverage"} if any("coverage" in m for m in measures) else {})
+    columns = {"bias": "bias", "sd": "deviation"} if any(m.get("repeats", 1) > 1 for m in measures) else {}
+    return columns | ({"cover": "coverage"} if any("coverage" in m for m in measures) else {})
 
 
 def _cell(name: str, value: float | None) -> str:

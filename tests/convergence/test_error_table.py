@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oracles import GaussianMixture
 from sensitivity import sample_sensitivity
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import LocalMaps
 
 SOLVERS = ("euler", "heun", "exponential", "2m", "rk4")
 TABLE = ("karras 20", "karras 50", "ddpm 50", "flow matching 50")
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 def own_divergence(law: Images) -> Iterator[None]:
     """Runs take div s = Σ r_k (div s_k + |s_k|²) − |s|² of a diagonal mixture in place of a trace."""
     means, variances = (torch.from_numpy(part) for part in (law.means, law.variances))
-    weights, plain = torch.from_numpy(law.weights), Laws._of_law
+    weights, plain = torch.from_numpy(law.weights), LocalMaps._of_map
 
     def divergence(x: Tensor, sigma: Tensor) -> Tensor:
         spread = variances + sigma**2
@@ -64,7 +64,7 @@ def own_divergence(law: Images) -> Iterator[None]:
         score, _, moved = plain(self, law, x, sigma, tangents, None, step, stage)
         return score, None if trace is None else divergence(x, sigma)[None], moved
 
-    with mock.patch.object(Laws, "_of_law", of_law):
+    with mock.patch.object(LocalMaps, "_of_law", of_law):
         yield
 
 

@@ -83,9 +83,9 @@ def _influence(problem: Problem, points: Points) -> object:
     )  # fmt: skip
 
 
-def _apart(found: Tensor, exact: Tensor) -> Tensor:
+def _apart(values: Tensor, exact: Tensor) -> Tensor:
     """Relative distance, (batch,)."""
-    return (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    return (values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
 
 
 def single_pass(problem: Problem) -> tuple[Tensor, Tensor]:

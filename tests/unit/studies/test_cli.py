@@ -13,7 +13,8 @@ from support import demonstration
 
 from studies.bounds import above, equals
 from studies.cli import main
-from studies.study import Claim
+from studies.errors import StudyError
+from studies.study import STUDIES, Claim, load, question
 
 STUDY = "support.demonstration"
 
@@ -165,6 +166,30 @@ def test_list_names_the_studies_that_are_there(
     assert "demonstration" in out
     assert "one half?" in out
     assert "retraining" not in out
+
+
+def test_list_imports_no_study() -> None:
+    """Assert that the questions are read from the sources: no study, no array library is loaded."""
+    code = (
+        "import sys; from studies.cli import main; main(['list']); from studies.study import STUDIES; "
+        "heavy = {*STUDIES.values(), 'numpy', 'torch', 'pandas'}; sys.exit(len(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "density_formula" in done.stdout
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_question_in_the_source_is_that_of_the_study(name: str) -> None:
+    """Assert that what `studies list` reads without an import is what the imported study says."""
+    assert question(name) == load(name).QUESTION
+
+
+def test_a_study_without_a_question_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert one sentence where the source has no plain string."""
+    monkeypatch.setattr("studies.study.STUDIES", {"none": "studies.errors"})
+    with pytest.raises(StudyError, match="'none' has no plain string QUESTION"):
+        question("none")
 
 
 def test_status_report_compare_and_clean_go_together(capsys: pytest.CaptureFixture[str]) -> None:
