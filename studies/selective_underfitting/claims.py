@@ -206,8 +206,7 @@ def perception(rows: pd.DataFrame) -> list[Claim]:
     selected = rows[rows.kind == "perception"].pivot(index="seed", columns="features")
     claims = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        counts = (selected[column, name] for name in ("aligned", "plain"))
-        value = shares_apart(*counts, selected["samples", "plain"])
+        value = shares_apart(selected[column, "aligned"], selected[column, "plain"], selected["samples", "plain"])
         falls = column == "between"
         claims.append(
             Claim.of(
