@@ -205,13 +205,15 @@ def named(modules: Sequence[str] | None) -> None:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")], study: Modules = None
+    folder: Annotated[Path, typer.Argument(help="OUT/STUDY/LEVEL-DIGEST; of OUT or OUT/STUDY the newest result.")],
+    study: Modules = None,
 ) -> int:
     """Make the HTML page of a result again, also of an unfinished one."""
     from studies.reports.display import path, screen
-    from studies.reports.upkeep import renew
+    from studies.reports.upkeep import newest, renew
 
     named(study)
+    folder = newest(folder)
     summary = renew(folder)
     path(screen(), f"report: {folder / 'report.html'}")
     return OK if summary.complete and not summary.failures else CANNOT

@@ -122,12 +122,32 @@ def _matmul(first: Any, second: Any) -> Any:
     if min(first.ndim, second.ndim) < 2:
         return NotImplemented
     ndim = max(first.ndim, second.ndim)
-    ahead = aligned(first.joint, ndim) if isinstance(first, Dual) else first
-    behind = aligned(second.joint, ndim) if isinstance(second, Dual) else second
-    if not (isinstance(first, Dual) and isinstance(second, Dual)):
-        return Dual(torch.matmul(ahead, behind))
-    product = torch.matmul(ahead, behind[0])
-    return Dual.of(product[0], product[1:] + torch.matmul(ahead[0], behind[1:]))
+    if not isinstance(second, Dual):
+        return Dual(_times(aligned(first.joint, ndim), second))
+    behind = aligned(second.joint, ndim)
+    if not isinstance(first, Dual):
+        return Dual(_before(first, behind))
+    ahead = aligned(first.joint, ndim)
+    product = _times(ahead, behind[0])
+    return Dual.of(product[0], product[1:] + _before(ahead[0], behind[1:]))
+
+
+def _times(joint: Tensor, matrix: Tensor) -> Tensor:
+    """``t_k M``. Tangents stand as further rows: broadcasting would copy a batch of matrices for each of them."""
+    if matrix.ndim == 2:
+        return torch.matmul(joint, matrix)
+    rows = joint.movedim(0, -3)
+    product = torch.matmul(rows.flatten(-3, -2), matrix)
+    return product.unflatten(-2, rows.shape[-3:-1]).movedim(-3, 0)
+
+
+def _before(matrix: Tensor, joint: Tensor) -> Tensor:
+    """``M t_k``, tangents as further columns."""
+    if matrix.ndim == 2:
+        return torch.matmul(matrix, joint)
+    columns = joint.movedim(0, -2)
+    product = torch.matmul(matrix, columns.flatten(-2, -1))
+    return product.unflatten(-1, columns.shape[-2:]).movedim(-2, 0)
 
 
 @rule("__rmatmul__")

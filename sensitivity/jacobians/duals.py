@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from sensitivity._checks import transformed
 
-__all__ = ["Dual", "Tally", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
+__all__ = ["Dual", "Tally", "alone", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
 
 _RULES: dict[Any, Callable[..., Any]] = {}
 _SPACES = (torch, Tensor, functional, torch._C._nn, torch.special)
@@ -219,6 +219,20 @@ def unrecorded() -> bool:
     return not (torch.is_grad_enabled() or transformed())
 
 
+def alone(value: Tensor) -> Tensor:
+    """The same tensor in memory of its own.
+
+    Forward mode refuses values whose entries share memory, and gives each of K tangents as much as its value's whole
+    storage: for the value of a joint that would be K² times its size.
+    """
+    return value.clone() if 0 in value.stride() or value.numel() < _stored(value) else value
+
+
+def _stored(value: Tensor) -> int:
+    """How many numbers the storage has; none is known of inside a transform."""
+    return 0 if transformed() else value.untyped_storage().nbytes() // value.element_size()
+
+
 def lifted(value: Tensor, count: int) -> Tensor:
     """The joint of a constant: K = count tangents of zeros."""
     return torch.cat([value.unsqueeze(0), value.new_zeros(count, *value.shape)])
@@ -266,8 +280,7 @@ def _pushed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         inner_args, inner_kwargs = tree_unflatten([filled.get(k, leaf) for k, leaf in enumerate(leaves)], spec)
         return func(*inner_args, **inner_kwargs)
 
-    # Forward mode refuses values whose entries share memory.
-    values = tuple(v.clone() if 0 in v.stride() else v for v in (dual.value for dual in duals.values()))
+    values = tuple(alone(dual.value) for dual in duals.values())
     tangents = tuple(dual.tangents for dual in duals.values())
     value, moved = _jvp(call, values, tangents)
     return tree_map(lambda v, t: Dual.of(v, t) if v.is_floating_point() else v, value, moved)

@@ -57,6 +57,7 @@ from sensitivity._callables import evaluate
 from sensitivity._checks import check_count, transformed
 from sensitivity.jacobians.differences import Score, differences, norms, step_length
 from sensitivity.jacobians.dual_layers import push
+from sensitivity.jacobians.duals import alone
 
 METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
 DIFFERENCES = ("finite", "one-sided")
@@ -204,8 +205,8 @@ def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> 
         unit, powers = _units(tangents)
         value, moved = push(score, x, unit)
         return value, moved * powers
-    x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
-    value, product = products._map(lambda tangent: _pushed(score, x, tangent), tangents)
+    own = alone(x)
+    value, product = products._map(lambda tangent: _pushed(score, own, tangent), tangents)
     return value[0], product
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.jacobians.differences import norms, step_length
 from sensitivity.jacobians.products import Products, linearised
 
@@ -31,7 +32,7 @@ def along(
         moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
         images = moved, onward(tangent)
         return products.value(x, sigma), *(images if products.differentiable else (each.detach() for each in images))
-    length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
+    length = per_sample(step_length(x, sigma, order=2) / norms(tangent[None])[0], x)
     score, moved = products.jvp(x, sigma, directions)
     ahead = products.jvp(x + length * tangent, sigma, directions)[1]
     behind = products.jvp(x - length * tangent, sigma, directions)[1]

@@ -82,6 +82,7 @@ class Station:
         near = (self.images[0] - self.images[1]).flatten(1).norm(dim=1)
         scale = self.images[1].flatten(1).norm(dim=1)
         consistent = firm[0] & (~firm[1] | (near <= FAR * scale + 3 * self.doubts[1]))
+        # Where nothing is firm the least doubtful length still judges, within three of its doubts.
         void = torch.stack([small, wide, wider])[self.doubts.argmin(0), torch.arange(len(small), device=small.device)]
         verdict = torch.where(consistent, small, True) & torch.where(firm[1], wide, True)
         verdict = torch.where(firm[0] | firm[1], verdict, torch.where(firm[2], wider, void))

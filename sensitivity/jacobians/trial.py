@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import ready, resolution
-from sensitivity._checks import in_autocast
+from sensitivity._checks import in_autocast, per_sample
 from sensitivity.jacobians.differences import step_length
 from sensitivity.jacobians.duals import counted
 from sensitivity.jacobians.products import DIFFERENCES, Products
@@ -235,6 +235,7 @@ def _fault(candidate: Products, route: Sequence[Station], uses: Uses) -> str | N
 def _judged(candidate: Products, station: Station, uses: Uses) -> str | None:
     """Every product that the run will use, on one station: two directions at once, as a run has them."""
     x, v, sigma = station.x, station.v, station.sigma
+    # Of one direction and of −½ of it, a product that is wrong in a batch, or not linear, shows in one of the two.
     pair = torch.stack([v, -0.5 * v])
     transposed = candidate.method == "reverse"
     if uses.tangents and not transposed:
@@ -258,7 +259,7 @@ def _judged(candidate: Products, station: Station, uses: Uses) -> str | None:
 def _along(station: Station) -> Tensor:
     """``∇D v`` at length 1, where its reference is firm; else v."""
     image = station.best
-    length = image.flatten(1).norm(dim=1).reshape(-1, *[1] * (image.dim() - 1))
+    length = per_sample(image.flatten(1).norm(dim=1), image)
     known = station.firm.any(0).reshape(length.shape)
     return torch.where(known, image / torch.where(known, length, 1.0), station.v)
 
@@ -291,7 +292,7 @@ def _disagreement(product: str, value: Tensor, station: Station, u: Tensor | Non
 
 def _second_reason(candidate: Products, station: Station) -> str | None:
     x, v, sigma = station.x, station.v, station.sigma
-    length = step_length(x, sigma, unit=resolution(candidate.score, x)).reshape(-1, *[1] * (x.dim() - 1))
+    length = per_sample(step_length(x, sigma, unit=resolution(candidate.score, x)), x)
     ways = torch.tensor([1.0, -1.0, 2.0, -2.0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())
     states, tangents = (x + ways * length * v).flatten(0, 1), v.repeat(4, *[1] * (x.dim() - 1))
     slopes = candidate.jvp(states, sigma, tangents[None])[1][0].detach().reshape(4, *x.shape)

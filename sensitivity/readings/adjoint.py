@@ -84,7 +84,7 @@ def pull_back(
             step: Step,
             stage: int,
             mu: Tensor,
-            entries: Sequence[Record] = entries,
+            entries: Sequence[Record] = entries,  # bound now: a closure would see the next step's
             pairings: list[Pairing] = pairings,
             taken: Tensor = taken,
         ) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
+from sensitivity.readings.chunks import Latents, joined
 from sensitivity.readings.prepare import Options, Prepared, as_changes, prepare
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
 from sensitivity.sampler.carried_network import at_stage
@@ -46,10 +47,10 @@ class Resampled:
         cost: network evaluations, Jacobian products and sources per sample.
     """
 
-    samples: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    samples: Annotated[Tensor, Latents()]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
 
@@ -127,7 +128,7 @@ def resample(
         rows = slice(first, first + len(chunk.latents))
         parts.append(_resample(chunk, [[(w[rows], nu) for w, nu in local_map] for local_map in masses]))
         first = rows.stop
-    return _joined(parts)
+    return joined(parts)
 
 
 def _answered(
@@ -151,7 +152,7 @@ def _answered(
         chunk.maps.cost.away = response.evaluations
         parts.append(_resample(_with_score(chunk, moved(rows)), [[]]))
         first = rows.stop
-    return _joined(parts)
+    return joined(parts)
 
 
 def _with_score(prepared: Prepared, score: Score) -> Prepared:
@@ -271,21 +272,3 @@ def finite_slope(maps: LocalMaps, masses: Sequence[Sequence[Mass]], watch: Watch
         return maps.rate(local, drift, None, carried)
 
     return slope
-
-
-def _joined(parts: Sequence[Resampled]) -> Resampled:
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if len(joined) == 1 else joined
-
-    return Resampled(
-        torch.cat([part.samples for part in parts]),
-        join("log_density"),
-        join("log_density_error"),
-        join("grid_error"),
-        Outcomes.join([part.outcome for part in parts]),
-        parts[0].cost,
-    )

@@ -20,7 +20,7 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.trial import Uses
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.prepare import Options, Prepared, prepare
-from sensitivity.readings.results import SampleSensitivity, Trajectory, joined
+from sensitivity.readings.results import SampleSensitivity, Trajectory, of_chunks
 from sensitivity.readings.second_order import curvature_slope
 from sensitivity.responses import POPULATION, PopulationResponse, Response, chosen, note
 from sensitivity.sampler.carried_density import Memory
@@ -121,7 +121,7 @@ def sample_sensitivity(
     prepared = prepare(score, latents, perturbation, grid, options, uses=Uses(second=order == 2))
     _check_order(order, standard_error, prepared)
     parts = [_forward(chunk, order, standard_error, trajectory) for chunk in prepared.chunks(chunk_size)]
-    result = joined(parts, prepared.single)
+    result = of_chunks(parts, prepared.single)
     return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
 
@@ -267,6 +267,8 @@ def tangent_slope(maps: LocalMaps, versions: int = 1, watch: Watch | None = None
         mean = maps.means(carried.logs)
         if watch is not None:
             mark_log_error(watch, maps, carried, step.table.levels[stage])
+        # δ depends on L through e^{−L}: noise in L biases it. The jackknife's versions of δ, one with all groups
+        # of probes and one with each left out, are carried side by side through the same network calls.
         logs = None if mean is None else mean[None]
         if logs is not None and versions > 1:
             logs = torch.cat([logs, left_out(required(carried.logs)).movedim(1, 0)])
@@ -291,6 +293,7 @@ def jackknife(tangents: Tensor, maps: LocalMaps) -> tuple[Tensor, Tensor]:
         known = maps.trace is None or maps.trace.exact
         unknown = torch.full_like(whole, 0.0 if known else float("nan"))
         return unknown, unknown
+    # Quenouille's bias, Tukey's variance: leaving one of G out moves the mean G − 1 times less than groups vary.
     centre = parts.mean(1, keepdim=True)
     error = ((parts - centre).square().sum(1) * (count - 1) / count).sqrt()
     return error, (count - 1) * (centre[:, 0] - whole)

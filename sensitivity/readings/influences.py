@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_values, outside_inference_mode
-from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values
+from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values, per_sample
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.jacobians.trial import COTANGENTS
@@ -23,6 +23,7 @@ from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.contamination import Toward
 from sensitivity.readings.adjoint import Pairing, pull_back, record_path
+from sensitivity.readings.chunks import Latents, joined
 from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
@@ -65,16 +66,16 @@ class Influence:
             bytes read, shards that failed, how much was pruned at each level.
     """
 
-    values: Tensor
-    indices: Tensor | None
-    samples: Tensor
-    functional: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    values: Annotated[Tensor, Latents(1, "functionals")]
+    indices: Annotated[Tensor | None, Latents(1, "functionals")]
+    samples: Annotated[Tensor, Latents()]
+    functional: Annotated[Tensor, Latents(1, "functionals")]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
-    relative_error: Tensor
+    relative_error: Annotated[Tensor, Latents()]
     bound: Tensor | None = None
     groups: Tensor | None = None
     group_bound: Tensor | None = None
@@ -171,7 +172,7 @@ def influence(
     prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=source_response is None)
     speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
     parts = [_part(p, data, speeds, top_k, source_response) for p in passages(prepared, functionals, chunk_size)]
-    result = joined(parts, isinstance(functional, Sequence))
+    result = joined(parts, functionals=not isinstance(functional, Sequence))
     return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
 
@@ -304,7 +305,7 @@ def _answered(
 
 
 def _stage(pairing: Pairing) -> Stage:
-    running = pairing.record.running.reshape(-1, *[1] * (pairing.cotangents.ndim - 2))
+    running = per_sample(pairing.record.running, pairing.record.x)
     return Stage(pairing.record.x, pairing.record.sigma, torch.where(running, pairing.cotangents, 0.0))
 
 
@@ -345,29 +346,3 @@ def _tensor(value: Any, name: str) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             pass
     raise TypeError(f"{name} is a {type(value).__name__}, not a tensor: pass torch.as_tensor({name}).")
-
-
-def joined(parts: Sequence[Influence], several: bool) -> Influence:
-    """The results of consecutive chunks as one; a single functional loses its axis."""
-
-    def join(name: str, squeeze: bool) -> Any:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if squeeze else joined
-
-    density = parts[0].log_density
-    alone = density is not None and len(density) == 1
-    return replace(
-        parts[0],
-        values=join("values", not several),
-        indices=join("indices", not several),
-        samples=torch.cat([part.samples for part in parts]),
-        functional=join("functional", not several),
-        log_density=join("log_density", alone),
-        log_density_error=join("log_density_error", alone),
-        grid_error=join("grid_error", alone),
-        outcome=Outcomes.join([part.outcome for part in parts]),
-        relative_error=torch.cat([part.relative_error for part in parts]),
-    )

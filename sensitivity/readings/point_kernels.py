@@ -55,7 +55,7 @@ class Block:
 
 @dataclass
 class Stages:
-    """All stages of one law.
+    """All stages of one local map.
 
     Attributes:
         x: (stages, batch, *shape).
@@ -197,6 +197,8 @@ class RowGroup:
 
     def _selected(self, block: Block) -> Tensor:
         exponents = self._exponents(block)
+        # Rounding may hide a kernel that does not underflow: the limit is lowered by the largest error of the exponent,
+        # ε (|x|² + |y|²)/2τ² with a margin for the sums' own rounding.
         loss = 8 * torch.finfo(self.x.dtype).eps * (self.x.square().sum(1, keepdim=True) + block.squares.max())
         chosen = (exponents > UNDERFLOW - loss / self.variance).nonzero()
         if len(chosen) > SELECTED * exponents.numel():

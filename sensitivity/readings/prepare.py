@@ -77,8 +77,8 @@ class Prepared:
             return State(self.latents, tangent=tangent, curvature=curvature)
         if not isinstance(self.advance, Stochastic):
             return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
-        slant = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
-        return State(self.latents, logs, tangent, curvature, slant)
+        log_tangent = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
+        return State(self.latents, logs, tangent, curvature, log_tangent)
 
     def chunks(self, size: int | None) -> list[Prepared]:
         """The run cut into chunks of latents."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
 from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.readings.chunks import Latents, joined
 from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.sampler.local_maps import Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcomes, Watch
@@ -37,10 +37,10 @@ class Sampled:
         grid: the noise levels; those that an adaptive solver accepted.
     """
 
-    samples: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    samples: Annotated[Tensor, Latents()]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
     grid: Grid
@@ -109,7 +109,7 @@ def sample(
     )
     with nullcontext() if differentiable else torch.no_grad():
         prepared = prepare(score, latents, UNCHANGED, grid, options, uses=VALUES, density=log_density)
-        return _joined([_sampled(chunk) for chunk in prepared.chunks(chunk_size)])
+        return joined([_sampled(chunk) for chunk in prepared.chunks(chunk_size)])
 
 
 def _sampled(prepared: Prepared) -> Sampled:
@@ -131,16 +131,3 @@ def watched(maps: LocalMaps, watch: Watch) -> Slope:
         return maps.rate(local, local.drift, None, carried)
 
     return slope
-
-
-def _joined(parts: Sequence[Sampled]) -> Sampled:
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if len(joined) == 1 else joined
-
-    logs: dict[str, Any] = {name: join(name) for name in ("log_density", "log_density_error", "grid_error")}
-    samples = torch.cat([part.samples for part in parts])
-    return replace(parts[0], samples=samples, outcome=Outcomes.join([part.outcome for part in parts]), **logs)

@@ -136,6 +136,8 @@ class _Stage:
         here = change
         if isinstance(change, CarriedContamination) and self.mean is not None:
             here = change.at(self.scores, self.mean, self.moved)
+        # Along the path ṡ changes with x at L = log p_σ(x), which `source_product` takes, and once more because the
+        # carried L is not that function of x: its derivative in η at a fixed state is `log_change`.
         source = here.source(x, self.sigma, self.scores[b], known)
         turned = here.source_product(x, self.sigma, self.scores[b], self.moved[b], known, self.tangent)
         if known is not None and self.log_change is not None:

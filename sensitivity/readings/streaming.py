@@ -96,6 +96,7 @@ def paired(
         for share, one, rate in zip(recorded.shares, stages, rates, strict=False):
             values = one.against(block)
             total = torch.add(total, values if rate is None else values * rate[here], alpha=share)
+        # The k largest of a union are among the k largest of its parts: a block leaves no more than k points behind.
         if top_k is None:
             blocks.append(total)
         else:

@@ -20,10 +20,10 @@ from torch import Tensor
 from sensitivity._checks import check_finite, check_positive_number, check_same_home, check_states
 from sensitivity.grid import Grid
 from sensitivity.measures.points import Points
+from sensitivity.readings.chunks import joined
 from sensitivity.readings.influences import (
     Influence,
     check_top,
-    joined,
     rates_of,
     relative_of,
 )
@@ -262,7 +262,7 @@ class Recording:
         for part in self.parts:
             values, indices = paired(part.stages, data, speeds, top_k)
             parts.append(self._influence(part, values, indices))
-        return self._labelled(joined(parts, self.several))
+        return self._labelled(joined(parts, functionals=not self.several))
 
     def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
         silent = (values == 0).all(-1).all(0).cpu()
@@ -307,7 +307,7 @@ class Recording:
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
             strict=True,
         )
-        result = self._labelled(joined([self._influence(*pieces) for pieces in split], self.several))
+        result = self._labelled(joined([self._influence(*pieces) for pieces in split], functionals=not self.several))
         names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
         sums, losses = (
             torch.stack([part[n] for n in names], -1).to(self.samples) if names else None

@@ -149,11 +149,11 @@ class LocalResponse(SourceResponse):
         """J δ_k from the network, ṡ_k from the machine."""
         sizes = self.sizes(products.score, grid)
 
-        def move(x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        def push(x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
             value, moved = products.jvp(x, sigma, tangents)
             return value, moved + self._sources(sizes, changes, x, sigma)
 
-        return move
+        return push
 
     def _sources(self, sizes: Sizes, changes: Sequence[Perturbation], x: Tensor, sigma: Tensor) -> Tensor:
         """ṡ_k, (K, batch, C, H, W)."""

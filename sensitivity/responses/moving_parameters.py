@@ -17,6 +17,7 @@ from torch.func import jvp, vjp, vmap
 
 from sensitivity.grid import Grid
 from sensitivity.jacobians.differences import norms, step_length
+from sensitivity.jacobians.duals import alone
 from sensitivity.jacobians.products import Products
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.response import Pushed, SourceResponse, Stage
@@ -88,7 +89,7 @@ class Along:
         with self.products._context():
             if not self.products.exact:
                 return self._differences(x, sigma, tangents)
-            x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
+            x = alone(x)
             route = self._forward if self.products.method == "forward" else self._double
             return self._map(route(x, sigma), tangents)
 

@@ -99,8 +99,8 @@ class Machine:
             ratio = kernel(logs - base.log_sum[:, None])
             total = x.new_zeros(cotangents.shape[0], len(x), len(rows))
             for c in range(x.shape[1]):
-                move = ratio * (rows[None, :, c] - base.mean[:, None, c])
-                total = total + (move.flatten(-2) @ mu[:, :, c].permute(1, 2, 0)).permute(2, 0, 1)
+                weighted = ratio * (rows[None, :, c] - base.mean[:, None, c])
+                total = total + (weighted.flatten(-2) @ mu[:, :, c].permute(1, 2, 0)).permute(2, 0, 1)
             blocks.append(total)
         return torch.cat(blocks, -1)
 

@@ -149,6 +149,8 @@ def _tangent_after(
         before, now, newest = _summed(window, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
+    # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
+    # not differentiated, and so neither `error` nor `noise` of a sum is among the inputs.
     primal = (memory.final.logs, memory.choice, *_parts(nodes))
     direction = (tangent.final, tangent.choice, *_parts(moved))
     before, now, newest = torch.func.jvp(sums, primal, direction)[1]
@@ -184,6 +186,7 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
         )
         error, noise = _judged(interval, rows.detach(), choice.detach())
         now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
+        # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
     return before, now, choice
 
@@ -209,6 +212,7 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
         first[0] = 1.0
         return first
     gaps = (main - parts).mean(-2).square().sum(0)
+    # gaps⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
     return torch.softmax(-2 * torch.log(gaps + _TINY), 0)
 
 

@@ -265,6 +265,8 @@ def _versions(change: Perturbation, b: int, x: Tensor, sigma: Tensor, local: Loc
         return change.source(x, sigma, score, None)[None]
     if isinstance(change, CarriedContamination):
         return torch.stack([change.at(local.scores, log).source(x, sigma, score, log[b]) for log in logs])
+    # ṡ = A + B e^{−L}, with A = 0 but for measures known as ratios: one pass over the measures at the first L gives all
+    # versions, which differ from it by B (e^{L_0 − L_v} − 1).
     versions = logs[:, b]
     first = change.source(x, sigma, score, versions[0])
     if len(versions) == 1:
@@ -279,6 +281,7 @@ def density_part(
     """The part of the source that is proportional to e^{−L}: all of ṡ = ∇(χ_σ/p), but for measures known as ratios."""
     if not any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
         return source
+    # Two values of A + B e^{−L}, one nat apart, give B e^{−L} whatever A is.
     shifted = change.source(x, sigma, score, log_density + 1)
     return (source - shifted) / -math.expm1(-1)
 

@@ -55,6 +55,8 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, advance: Advance 
         return rate
 
     after = advance(step, state, seen)
+    # Nothing is read back from the device here: outcomes are marked in tensors, and what a halted sample would have
+    # become is replaced by what it was, so that one bad sample costs the batch nothing.
     watch.mark(~finite(after.x), Outcome.NONFINITE_SCORE, step.start)
     watch.mark(~after.finite(), Outcome.NONFINITE_DERIVATIVE, step.start)
     if len(step.table.levels) > 1 and step.end > 0:

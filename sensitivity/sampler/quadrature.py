@@ -123,6 +123,8 @@ def _products(t: Array, interval: int) -> Array:
     """N_il, (n, n−1); the Gauss rule is exact for polynomials."""
     half = (t[interval + 1] - t[interval]) / 2
     at = half * _NODES + (t[interval + 1] + t[interval]) / 2
+    # A path is known by its steps x_{m+1} − x_m, not by its places: Σ_i ℓ̇_i x_i = Σ_m (Σ_{i>m} ℓ̇_i)(x_{m+1} − x_m),
+    # as Σ_i ℓ̇_i = 0; the suffix sums keep small steps from being formed out of large coordinates.
     steps = np.cumsum(_slopes(t, at)[::-1], 0)[::-1][1:]
     return (_lagrange(t, at) * _WEIGHTS * half) @ steps.T
 

@@ -131,6 +131,8 @@ class Stochastic:
     def jump(self, step: Step, x: Tensor) -> Tensor:
         """√(κΔv) ξ of this step, like x: the sum over the parts of the refined step."""
         parts = self.solver.refinement
+        # The refined levels fix the Brownian path: a run on half the steps takes the sums of the same increments, which
+        # is what couples the two and lets their difference be an error of the step alone.
         total = torch.zeros_like(x)
         for index in range(parts * step.index, parts * (step.index + 1)):
             width = self.solver.kappa * (self.levels[index] ** 2 - self.levels[index + 1] ** 2)

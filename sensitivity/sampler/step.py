@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.tableau import Step
 
@@ -67,7 +68,7 @@ class State:
 
     def where(self, running: Tensor, other: State) -> State:
         """This state for running samples, `other` for halted ones."""
-        column = running.reshape(-1, *[1] * (self.x.ndim - 1))
+        column = per_sample(running, self.x)
 
         def pick(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
             return None if new is None or old is None else torch.where(mask, new, old)
@@ -140,6 +141,7 @@ def retreat(
     recalled = combine_optional(later, [table.history], [cotangent])  # ρ
     if recalled is None and table.history:
         recalled = table.history * cotangent
+    # An explicit tableau is lower triangular, so that its transpose is solved from the last stage to the first.
     pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
     for j in reversed(range(count)):
         weights = [table.stages[i][j] for i in range(count - 1, j, -1)]

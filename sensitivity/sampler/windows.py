@@ -110,10 +110,13 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
     count = len(levels)
     spans = [(0, count - 1)]
     if count > 2:
+        # The window without its last and without its first node, as far as the interval still lies inside.
         spans += [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
     rows = [form(levels, interval, v, a, b, b + 1) for a, b in spans for v in range(len(VARIABLES))]
     noise = 0.0
     if len(spans) > 1:
+        # The difference W − W′ of two windows sees the same q's as the increment: independent noise of variance v in
+        # them gives it v Σ (W − W′)² and the increment v Σ W², so that what is seen of the one measures the other.
         whole, part = rows[0].rates, rows[len(VARIABLES)].rates
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
     high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
@@ -121,6 +124,7 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
+    # Few nodes cannot extrapolate q to an inner stage: the first steps pay one divergence a stage in its place.
     first, takes_divergence = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1

@@ -135,6 +135,26 @@ def folders(out: Path | str) -> list[Path]:
         raise StudyError(explain(error, out)) from error
 
 
+def newest(place: Path | str) -> Path:
+    """A result folder: `place` itself, or the one below OUT/STUDY or OUT that changed last.
+
+    Raises:
+        StudyError: there is none.
+    """
+    place = Path(place)
+    if (place / "manifest.json").exists():
+        return place
+    try:
+        found = [path.parent for pattern in ("*/manifest.json", "*/*/manifest.json") for path in place.glob(pattern)]
+    except OSError as error:
+        raise StudyError(explain(error, place)) from error
+    if not found:
+        raise StudyError(f"{place} holds no result; give a folder OUT, OUT/STUDY or OUT/STUDY/LEVEL-DIGEST.")
+    return max(
+        found, key=lambda folder: max(_changed(folder / name) for name in ("manifest.json", "summary.json", "cells"))
+    )
+
+
 def status(folder: Path | str, *, check: bool = False) -> Status:
     """State of one result folder; with `check` every file is read and verified.
 

@@ -26,7 +26,7 @@ def block(value: Any, longest: int = LONGEST_BLOCK) -> str:
     """
     text = _string(value)
     cut = text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters in all)"
-    return UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), cut)
+    return UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), cut)
 
 
 def line(value: Any, longest: int = LONGEST_LINE) -> str:
@@ -43,7 +43,7 @@ def sentence_of(error: BaseException, longest: int = LONGEST_LINE) -> str:
     """The kind of an exception and the first line of its message.
 
     Example:
-        >>> said(ValueError("too small\\nby far")), said(KeyError())
+        >>> sentence_of(ValueError("too small\\nby far")), sentence_of(KeyError())
         ('ValueError: too small', 'KeyError')
     """
     kind, message = type(error).__name__, _string(error).strip()

@@ -126,7 +126,18 @@ class Findings:
         known = [entry for entry in self.orders if np.isfinite(entry["order"])]
         lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
         seen = [self.sees] if self.holds and self.sees else []
-        return [*lines, self.summary, *self._worst_again(), *seen, *self._cost()]
+        return [*lines, self.summary, *self._worst_again(), *self.beside(), *seen, *self._cost()]
+
+    def beside(self) -> list[str]:
+        """What the estimator did beside its answers, each with the problems where it did; all of it was undone."""
+        places: dict[str, list[str]] = {}
+        for verdict in self.verdicts:
+            for habit in dict.fromkeys(habit for run in verdict.runs for habit in run.beside):
+                places.setdefault(habit, []).append(verdict.case.name)
+        return [
+            f"Beside its answer it {habit} (undone; {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''})."
+            for habit, names in places.items()
+        ]
 
     def _worst_again(self) -> list[str]:
         if not self.failing:

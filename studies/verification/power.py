@@ -45,11 +45,6 @@ MOST_REPEATS, MOST_OF_PATHS = 256, 64
 GRID = tuple(float(f"{value:.2g}") for value in 10 ** (np.arange(-70, 21) / 10))
 BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
 STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
-# Not measured yet: to be run, a minute or two each, and taken off this list.
-PENDING = (
-    ("log-density-ratio", "probed_ratio"),
-    ("posterior-sample", "conditioned_draws"),
-)
 CHOSEN = {
     "probed_density": ["plane-s0.1"],
     "probed_ratio": ["plane-s0.3"],

@@ -60,11 +60,11 @@ def own_divergence(law: Images) -> Iterator[None]:
         each = scores.square().sum(2) - (1 / spread).sum(1)
         return (shares * each).sum(1) - (shares[..., None] * scores).sum(1).square().sum(1)
 
-    def of_law(self, law, x, sigma, tangents, trace, step, stage):
-        score, _, moved = plain(self, law, x, sigma, tangents, None, step, stage)
+    def of_map(self, local_map, x, sigma, tangents, trace, step, stage):
+        score, _, moved = plain(self, local_map, x, sigma, tangents, None, step, stage)
         return score, None if trace is None else divergence(x, sigma)[None], moved
 
-    with mock.patch.object(LocalMaps, "_of_law", of_law):
+    with mock.patch.object(LocalMaps, "_of_map", of_map):
         yield
 
 

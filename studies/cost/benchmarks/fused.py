@@ -72,7 +72,7 @@ def prepare(parameters: Mapping[str, Any], device: str, seed: int) -> Setup:
         alternatives,
         problem.counter,
         problem.moved,
-        errors={ONE_SIDED: lambda: _apart(own(changes[0], "one-sided"), exact)},
+        errors={ONE_SIDED: lambda: _distance(own(changes[0], "one-sided"), exact)},
     )
 
 
@@ -83,7 +83,7 @@ def _influence(problem: Problem, points: Points) -> object:
     )  # fmt: skip
 
 
-def _apart(values: Tensor, exact: Tensor) -> Tensor:
+def _distance(values: Tensor, exact: Tensor) -> Tensor:
     """Relative distance, (batch,)."""
     return (values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
 

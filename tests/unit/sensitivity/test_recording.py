@@ -315,7 +315,7 @@ def test_the_bound_is_reached_where_all_is_in_one_line(distances, count):
     sigma, logs = torch.tensor([tau], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     stages = Stages(x[None], sigma, torch.zeros_like(x)[None], logs, line[None, None])
     squares = data.square().sum(1)
-    stages.settle(0.0, float(squares.max()) ** 0.5)
+    stages.choose_ways(0.0, float(squares.max()) ** 0.5)
     axes = torch.eye(5, dtype=torch.float64)[:, :count]
     (group,) = stages.groups
     bound = float(Rows.of(group, axes).bounds(Reduced.of(data, squares, axes)))

@@ -9,11 +9,14 @@ import types
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support import demonstration
 
 from studies.bounds import above, equals
 from studies.cli import main
 from studies.errors import StudyError
+from studies.reports.upkeep import newest
+from studies.running.progress import ClaimTable
 from studies.study import STUDIES, Claim, load, question
 
 STUDY = "support.demonstration"
@@ -58,6 +61,21 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(
     monkeypatch.setattr(demonstration, "claims", lambda rows, config: [claim])
     assert command("run", STUDY, "--smoke", "--workers", "0") == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_claims_are_readable_at_any_width(width: int) -> None:
+    """Assert at most four lines a claim, failures first, no colour needed, and one sentence last."""
+    words = "the sensitivity predicts what retraining gives better than a ratio of kernels"
+    claims = [Claim(f"{words}, case {k}", 0.5, (0.25, 0.75), above(low), "paper") for k, low in enumerate((0, 1, 0))]
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(ClaimTable(claims))
+    lines = [line.rstrip() for line in capture.get().rstrip().split("\n")]
+    assert len(lines) <= 4 * len(claims)
+    assert max(map(len, lines)) <= width
+    assert lines[0 if width < 110 else 1].startswith("DOES NOT HOLD")
+    assert lines[-1] == "2 of 3 claims hold."
 
 
 def test_an_open_claim_is_shown_with_what_would_decide_it(
@@ -201,6 +219,13 @@ def test_status_report_compare_and_clean_go_together(capsys: pytest.CaptureFixtu
     assert command("status") == 0
     assert capsys.readouterr().out.count("4/4 cells, 1 of 1 claims hold") == 2
     assert command("report", first) == 0
+    os.utime(Path(first) / "summary.json", (2e9, 2e9))
+    for place in (first, "studies-out/demonstration", "studies-out"):  # the result that changed last
+        capsys.readouterr()
+        assert command("report", place) == 0
+        assert str(Path(first) / "report.html") in capsys.readouterr().out
+    with pytest.raises(StudyError, match="holds no result; give a folder OUT"):
+        newest("studies-out/demonstration/nothing")
     assert command("compare", first, first) == 0
     assert "no difference found" in capsys.readouterr().out
     assert command("compare", first, second) == 1

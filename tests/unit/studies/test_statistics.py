@@ -265,7 +265,7 @@ def test_shares_of_units_cover_with_and_without_differences_between_units(
     units: int, spread: float, mean: float
 ) -> None:
     """Assert at least the stated coverage, to three standard errors of the simulation, of a share and a difference."""
-    rng, runs, trials = np.random.default_rng(3), 400, np.full(units, 64)
+    rng, runs, trials = np.random.default_rng(3), 200, np.full(units, 64)
     inside = np.zeros(2)
     for _ in range(runs):
         own = np.clip(mean + spread * rng.uniform(-1, 1, size=(2, units)), 0, 1)
