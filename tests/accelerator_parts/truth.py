@@ -306,6 +306,8 @@ def _answered(made: Made, name: str, setting: Setting, asked: dict[str, dict[str
                 if not found and setting.left < LEAST and place:
                     break
                 found.append(_predicted(made.regimen, network, options))
+        except TimeoutError:  # the plan's own end of the job: the rows so far stay
+            raise
         except Exception as error:  # a response that cannot be had here must not cost the others
             yield row(name, f"{predictor}: failed", 1, shown=True, note=f"{type(error).__name__}: {error}"[:90])
         if len(found) < FEWEST:
@@ -363,8 +365,10 @@ def parameters(regimen: Regimen, score: NetworkScore, **options: Any) -> Paramet
     def quantile(u: Tensor) -> Tensor:
         return scale * torch.exp(OBJECTIVE.mean + OBJECTIVE.spread * torch.special.ndtri(u))
 
-    loss = DenoisingLoss(scale, quantile=quantile, draws=8)
-    return ParameterResponse(score, loss, _spread(regimen.pool, GRADIENT), **options)
+    tiny = regimen.setting.tiny
+    loss = DenoisingLoss(scale, quantile=quantile, draws=1 if tiny else 8)
+    spent = {**options, "pairs": 16, "steps": 2} if tiny else options
+    return ParameterResponse(score, loss, _spread(regimen.pool, GRADIENT), **spent)
 
 
 def _spread(pool: Tensor, most: int) -> Tensor:

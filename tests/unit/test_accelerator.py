@@ -254,3 +254,10 @@ def test_responses_need_the_networks_of_a_truth(tmp_path: Path, monkeypatch: pyt
     assert "first: networks" in quantities
     assert made.predictions["first"].shape == (truth.FEWEST, 4, 64)
     assert "second: left out, no time" in quantities
+
+    def stopped(*_: object) -> None:
+        raise TimeoutError("stopped after 75 s")
+
+    monkeypatch.setattr(truth, "_predicted", stopped)
+    with pytest.raises(TimeoutError):
+        list(truth._answered(made, "mnist", setting, {"first": {}}))
