@@ -53,9 +53,11 @@ STUDIES: dict[str, str] = {
     "low_noise_length": "studies.low_noise.length",
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
+    "single_pass": "studies.single_pass",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "photographs": "studies.photographs",
 }
 NOWHERE = Path()
 
