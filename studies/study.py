@@ -46,8 +46,11 @@ LEVELS = ("smoke", "quick", "full", "paper")
 STUDIES: dict[str, str] = {
     "convergence": "studies.convergence",
     "retraining": "studies.retraining",
+    "retraining_pairs": "studies.retraining.pairs",
     "selective_underfitting": "studies.selective_underfitting",
+    "selective_underfitting_far": "studies.selective_underfitting.far",
     "low_noise": "studies.low_noise",
+    "low_noise_length": "studies.low_noise.length",
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
     "single_pass": "studies.single_pass",
