@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sensitivity.jacobians.duals import Dual
 from sensitivity.responses.response import module_of
 from sensitivity.scores.score import Score
 
@@ -66,8 +67,16 @@ class Weights:
 
     def score_at(self, vector: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The score with parameters θ = vector."""
-        parameters = {f"module.{name}": value for name, value in self.named(vector).items()}
-        return lambda x, sigma: functional_call(self._caller, parameters, (x, sigma))
+        return self._called_with(self.named(vector))
+
+    def score_along(self, rates: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The score for dual states, whose parameters move too: θ with tangents θ̇_k, (K, P)."""
+        values, moving = self.named(self.vector), [self.named(rate) for rate in rates]
+        return self._called_with({n: Dual.of(v, torch.stack([each[n] for each in moving])) for n, v in values.items()})
+
+    def _called_with(self, parameters: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        full = {f"module.{name}": value for name, value in parameters.items()}
+        return lambda x, sigma: functional_call(self._caller, full, (x, sigma))
 
 
 class _Caller(nn.Module):

@@ -16,6 +16,7 @@ from studies.responses.answers import Answer, answers, baselines, clean, mean_of
 from studies.responses.bench import RecordedRun, as_trained
 from studies.responses.config import Config
 from studies.responses.exact import ExactBench
+from studies.responses.reading import RETRAINED
 from studies.retraining.bench import LawDenoiser
 from studies.retraining.config import Regime
 from studies.retraining.measures import pearson, short
@@ -28,21 +29,21 @@ from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
-RETRAINED = "retraining"
 QUERIES = 6  # latents whose ink is followed under removals
 
 
 def cells(config: Config) -> list[Cell]:
     """The study's independent pieces; networks that several need are trained by the first and kept in the cache."""
-    cells = [Cell("exact", {"part": "exact"})]
+    listed = []
     for index, regime in enumerate(config.regimes):
         for change in regime.changes:
             safe = change.replace(":", "=").replace("@", "-")
-            shared = {"regime": index, "part": "change", "change": change}
-            cells.append(Cell(f"{regime.name}-{safe}", shared))
+            for part in ("scratch", "finetune"):
+                shared = {"regime": index, "part": part, "change": change}
+                listed.append(Cell(f"{regime.name}-{safe}-{part}", shared))
     if config.removals:
-        cells.append(Cell("removals", {"regime": config.removed_from, "part": "removals"}))
-    return cells
+        listed.append(Cell("removals", {"regime": config.removed_from, "part": "removals"}))
+    return [*listed, Cell("exact", {"part": "exact"})]
 
 
 def run_cell(cell: Cell, context: Context) -> Rows:
@@ -55,7 +56,8 @@ def run_cell(cell: Cell, context: Context) -> Rows:
     bench = RecordedRun(regime, context)
     if cell.parameters["part"] == "removals":
         return run_removals(bench)
-    return run_change(bench, cell.parameters["change"])
+    run = run_scratch if cell.parameters["part"] == "scratch" else run_tuned
+    return run(bench, cell.parameters["change"])
 
 
 def run_exact(config: Config) -> Rows:
@@ -71,18 +73,23 @@ def run_exact(config: Config) -> Rows:
     return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in answered.items()}, truth)
 
 
-def run_change(bench: RecordedRun, name: str) -> Rows:
-    """Truths (b) and (c) of one change."""
+def run_scratch(bench: RecordedRun, name: str) -> Rows:
+    """Truths (b) and, from scratch, (c) of one change."""
     change = bench.change(name)
     per_run = [answers(bench, made, change) for made in bench.runs]
     rows = [*_of_runs(bench, name, per_run), _model(bench)]
     scratch = bench.samples(bench.changed(change)) - bench.samples(bench.base)
     rows += _against(bench, name, "scratch", mean_of(per_run), scratch) + _of_others(bench, name, per_run, scratch)
-    tuned = [answers(bench, made, change) for made in bench.controls]
-    control = bench.samples([as_trained(made) for made in bench.controls])
-    rows += _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
     shown = {n: a.change for n, a in mean_of(per_run).items()}
     return rows + _pictures(bench.regime.name, name, "scratch", shown, scratch.mean(0))
+
+
+def run_tuned(bench: RecordedRun, name: str) -> Rows:
+    """Truth (c) of one change after fine-tuning."""
+    change = bench.change(name)
+    tuned = [answers(bench, made, change) for made in bench.controls]
+    control = bench.samples([as_trained(made) for made in bench.controls])
+    return _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
 
 
 def _of_runs(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]]) -> Rows:
@@ -171,10 +178,11 @@ def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
 
 
 def _model(bench: RecordedRun) -> dict[str, Any]:
-    """Denoising losses of the base networks and of a Gaussian on the same held-out draws."""
+    """Denoising losses of the base networks, of a Gaussian and of a kernel density on the same held-out draws."""
     _, held_out = bench.split
     losses = [bench.loss(t.network, held_out.images) for t in bench.base]
-    gaussian = bench.loss(LawDenoiser(bench.anchor, bench.base[0].network.scale), held_out.images)
+    laws = (bench.anchor, Points(bench.train.images, bandwidth=bench.bandwidth))
+    gaussian, kernel = (bench.loss(LawDenoiser(law, bench.base[0].network.scale), held_out.images) for law in laws)
     return {
         "kind": "model",
         "regime": bench.regime.name,
@@ -183,6 +191,7 @@ def _model(bench: RecordedRun) -> dict[str, Any]:
         "steps": bench.regime.steps,
         "held_out_loss": float(np.mean(losses)),
         "gaussian_loss": gaussian,
+        "kernel_loss": kernel,
         "bandwidth": bench.bandwidth,
     }
 

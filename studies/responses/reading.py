@@ -11,6 +11,7 @@ from studies.statistics.trainings import FEWEST_TRAININGS, Shares, share_of_trai
 
 Array = np.ndarray
 RESPONSES = ("population", "kernel", "local", "parameters", "unrolled")
+RETRAINED = "retraining"
 PAIRED = ("scratch", "finetune")  # truths that are means over pairs
 NOTHING = float("nan")
 
@@ -122,8 +123,37 @@ def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The networks and their denoising losses beside a Gaussian's."""
     table = of(rows, kind="model")
     table = table[table.regime != "exact"].drop_duplicates("regime")
-    columns = ["regime", "parameters", "count", "steps", "held_out_loss", "gaussian_loss", "bandwidth"]
-    return table[columns].round(4).reset_index(drop=True)
+    columns = ["regime", "parameters", "count", "steps", "held_out_loss", *SIMPLE, "bandwidth"]
+    return table[[name for name in columns if name in table]].round(4).reset_index(drop=True)
+
+
+def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exchange of ingredients: centred correlation and slope of each response, a column for each truth.
+
+    Against *run* only the source differs, network, seed and transport being the same; from *run* to *scratch* mass
+    becomes finite, from *scratch* to *others* the seed is not known, which `retraining` does not know either.
+    """
+    lines = []
+    answers = rows[(rows.kind == "answer") & rows.response.isin((*RESPONSES, RETRAINED)) & (rows.truth != "exact")]
+    for (regime, change, response), group in answers.groupby(["regime", "change", "response"], sort=False):
+        line: dict[str, object] = {"regime": regime, "change": change, "response": response}
+        for _, row in group.iterrows():
+            middle = float(np.median(np.asarray(row.centred, dtype=float)))
+            line[row.truth] = f"{middle:.2f} ({slope(row).estimate:.2f})"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def untrained(rows: pd.DataFrame) -> set[str]:
+    """Regimes whose networks denoise held-out images no better than a Gaussian or a kernel density of the data."""
+    models = of(rows, kind="model")
+    if "held_out_loss" not in models:
+        return set()
+    least = models[[name for name in SIMPLE if name in models]].min(axis=1)
+    return set(models[models.held_out_loss >= least].regime)
+
+
+SIMPLE = ("gaussian_loss", "kernel_loss")
 
 
 def removals(rows: pd.DataFrame) -> tuple[Array, Array]:

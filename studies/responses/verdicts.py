@@ -9,7 +9,17 @@ import pandas as pd
 
 from studies.bounds import Bound, above, at_least, at_most, within
 from studies.responses.config import Config
-from studies.responses.reading import RESPONSES, advantage, leave_out, of, over_units, removals, shares, slope
+from studies.responses.reading import (
+    RESPONSES,
+    advantage,
+    leave_out,
+    of,
+    over_units,
+    removals,
+    shares,
+    slope,
+    untrained,
+)
 from studies.statistics import Interval
 from studies.study import Claim
 
@@ -26,9 +36,10 @@ LOWEST_CEILING = 0.1  # below it there is nothing to take a share of
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    """Truth (a), then each regime, change and truth, then removals."""
+    """Truth (a), then each regime, change and truth, then removals; networks worse than simple laws carry none."""
     claims = _exact(rows)
     answers = of(rows, kind="answer")
+    answers = answers[~answers.regime.isin(untrained(rows))]
     for (_, _, truth), group in answers.groupby(["regime", "change", "truth"], sort=False):
         if truth in OF_CEILING:
             claims += _retrained(group)
