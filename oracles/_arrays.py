@@ -87,10 +87,10 @@ def _traced(array: Array) -> bool:
 
 def concrete(array: Array, name: str) -> np.ndarray:
     """The values as a NumPy array; an error where they are not known."""
-    found = values(array)
-    if found is None:
+    known = values(array)
+    if known is None:
         raise TypeError(f"{name} needs concrete values, not ones traced by jit, grad or vmap; call it outside of them")
-    return found
+    return known
 
 
 def from_numpy(array: np.ndarray, like: Array) -> Array:
@@ -156,8 +156,8 @@ def _converted(value: Any, reference: Array, name: str) -> Array:
 
 def check_finite(array: Array, name: str) -> None:
     """Raise where known values are not finite."""
-    found = values(array)
-    if found is not None and not np.all(np.isfinite(found)):
+    known = values(array)
+    if known is not None and not np.all(np.isfinite(known)):
         raise ValueError(f"{name} contains values that are not finite; remove or replace them")
 
 

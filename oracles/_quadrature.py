@@ -103,8 +103,8 @@ def _evaluated(integrand: Integrand, panels: _Panels) -> tuple[np.ndarray, np.nd
     """Values (P, C), errors and sizes (P,) of the panels."""
     half = 0.5 * (panels.high - panels.low)
     points = (0.5 * (panels.low + panels.high))[:, None] + half[:, None] * _NODES
-    found = integrand(np.repeat(panels.owner, len(_NODES)), points.ravel()).reshape(*points.shape, -1)
-    fine, coarse = found[:, :12], found[:, 12:]
+    values = integrand(np.repeat(panels.owner, len(_NODES)), points.ravel()).reshape(*points.shape, -1)
+    fine, coarse = values[:, :12], values[:, 12:]
     value = half[:, None] * np.einsum("pnc,n->pc", fine, _FINE[1])
     rough = half * (coarse[..., 0] @ _COARSE[1])
     return value, np.abs(value[:, 0] - rough), half * (np.abs(fine[..., 0]) @ _FINE[1])

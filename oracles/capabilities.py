@@ -211,25 +211,25 @@ def _difference(value: Callable[[float], float]) -> float:
 
 
 def _verdict(value: Callable[[Any], Any], slope: float, library: str, convert: Any) -> tuple[str, str]:
-    found: dict[str, float] = {}
+    derivatives: dict[str, float] = {}
     refusals: dict[str, str] = {}
     for mode, derivative in _modes(library):
         try:
-            found[mode] = derivative(value, convert(0.0))
+            derivatives[mode] = derivative(value, convert(0.0))
         except TypeError as error:
             refusals[mode] = str(error)
-    if not found and not refusals:
+    if not derivatives and not refusals:
         value(convert(0.0))
         return "values", ""
     reason = "; ".join(dict.fromkeys(refusals.values()))
-    right = [mode for mode, got in found.items() if abs(got - slope) <= AGREEMENT * max(1.0, abs(slope))]
-    if abs(slope) <= AGREEMENT and right and len(right) == len(found):
+    right = [mode for mode, got in derivatives.items() if abs(got - slope) <= AGREEMENT * max(1.0, abs(slope))]
+    if abs(slope) <= AGREEMENT and right and len(right) == len(derivatives):
         return "independent", ""
-    if right and len(right) == len(found):
+    if right and len(right) == len(derivatives):
         return ("both" if not refusals else right[0]), reason
-    if not any(found.values()):
-        return ("constant" if found else "refused"), reason
-    return "wrong", f"{found} against {slope}"
+    if not any(derivatives.values()):
+        return ("constant" if derivatives else "refused"), reason
+    return "wrong", f"{derivatives} against {slope}"
 
 
 def _modes(library: str) -> Iterator[tuple[str, Callable[[Any, Any], float]]]:

@@ -64,8 +64,8 @@ class Reweighting(Perturbation):
 def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -> Array:
     at = _unweighted(groups, x)
     gained = [
-        (own.weights[:, None] * relative, scores - at.score[None, :, :])
-        for _, own, relative, _, scores in _parts(groups, rates, at)
+        (part.weights[:, None] * relative, scores - at.score[None, :, :])
+        for _, part, relative, _, scores in _parts(groups, rates, at)
     ]
     ratio = total(namespace(x).sum(rate, axis=0) for rate, _ in gained)
     push = total(weighted(rate, centred) for rate, centred in gained)

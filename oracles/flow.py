@@ -208,8 +208,8 @@ def _general(perturbation: Any, order: int) -> Field:
         rows = [here.score, here.product(delta) + perturbation.score_derivative(x, sigma)]
         if order == 2:
             slope = perturbation.score_derivative_product(x, sigma, delta)
-            bend = here.product(stack[2]) + here.third_order(delta, delta)
-            rows.append(bend + 2 * slope + perturbation.score_derivative(x, sigma, 2))
+            curvature = here.product(stack[2]) + here.third_order(delta, delta)
+            rows.append(curvature + 2 * slope + perturbation.score_derivative(x, sigma, 2))
         return -(sigma**2) * np.stack(rows)
 
     return field
@@ -227,8 +227,8 @@ def _contamination(base: Any, toward: Any, order: int) -> Field:
         if order == 2:
             along = np.sum(gap * delta, axis=-1, keepdims=True)
             slope = ratio * (gap * along + there.product(delta) - pushed)
-            bend = here.product(stack[2]) + here.third_order(delta, delta)
-            rows.append(bend + 2 * slope - 2 * (ratio - 1) * ratio * gap)
+            curvature = here.product(stack[2]) + here.third_order(delta, delta)
+            rows.append(curvature + 2 * slope - 2 * (ratio - 1) * ratio * gap)
         return -(sigma**2) * np.stack(rows)
 
     return field

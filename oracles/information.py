@@ -127,8 +127,8 @@ class _Frame:
         """A_j and b_j with `R_j⁻¹ (x − μ_j) = A_j z + b_j`, (K, d, d) and (K, d); the frame's own are I and 0."""
         turned = np.linalg.solve(parts.roots, np.broadcast_to(self.root, parts.roots.shape))
         shift = np.linalg.solve(parts.roots, (self.mean - parts.means)[..., None])[..., 0]
-        own = np.all(parts.means == self.mean, -1) & np.all(parts.roots == self.root, (-1, -2))
-        turned[own] = np.eye(len(self.mean))
+        same = np.all(parts.means == self.mean, -1) & np.all(parts.roots == self.root, (-1, -2))
+        turned[same] = np.eye(len(self.mean))
         return turned, shift
 
     def log_density(self, parts: _Parts, z: np.ndarray) -> np.ndarray:

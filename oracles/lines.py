@@ -233,7 +233,7 @@ class Laplace(Line):
         log_a, log_b = tails.log_tilted(y, b, t), tails.log_tilted(-y, b, t)
         log_ratio = np.where(np.abs(z) < c - 4, tails.log_mills_difference(z, c), log_b - log_a)
         ahead, behind = tails.mills_slope(c + z), tails.mills_slope(c - z)
-        ratio_slope, ratio_bend = -(ahead[0] + behind[0]) / t, -(ahead[1] - behind[1]) / t**2
+        ratio_slope, ratio_curvature = -(ahead[0] + behind[0]) / t, -(ahead[1] - behind[1]) / t**2
         tanh = np.tanh(0.5 * log_ratio)
         inverse = np.exp(-np.abs(log_ratio))
         sech2 = 4 * inverse / (1 + inverse) ** 2
@@ -242,7 +242,7 @@ class Laplace(Line):
             np.logaddexp(log_a, log_b) - np.log(2 * b),
             tanh / b,
             sech2 * ratio_slope / (2 * b),
-            sech2 * (ratio_bend - tanh * ratio_slope**2) / (2 * b),
+            sech2 * (ratio_curvature - tanh * ratio_slope**2) / (2 * b),
             np.where(y <= 0, left, np.log1p(-np.exp(np.minimum(right, -1e-300)))),
             np.where(y >= 0, right, np.log1p(-np.exp(np.minimum(left, -1e-300)))),
         )

@@ -103,13 +103,13 @@ def _product(groups: tuple[Group, ...], rates: Rates, x: Array, v: Array) -> Arr
     at = _unweighted(groups, x)
     pushed = jacobian_product(at, v)
 
-    def part(whitening: Whitening, own: Rates, relative: Array, share: Array, g: Array) -> Array:
-        t, along = _moving(whitening, own, relative, share, g, at.score), v[None, :, :]
+    def part(whitening: Whitening, rates: Rates, relative: Array, share: Array, g: Array) -> Array:
+        t, along = _moving(whitening, rates, relative, share, g, at.score), v[None, :, :]
         solved = whitening.solve(namespace(v).broadcast_to(along, t.centred.shape))
         turned = weighted(t.rate, dot(t.centred, along)[:, :, None] * t.centred - solved - pushed[None, :, :])
         inner = dot(t.velocity, along)[:, :, None] * t.centred + dot(t.centred, along)[:, :, None] * t.velocity
-        if own.covariances is not None:
-            inner = inner + whitening.solve(_times(own.covariances, solved))
+        if rates.covariances is not None:
+            inner = inner + whitening.solve(_times(rates.covariances, solved))
         return turned + weighted(t.share, inner)
 
     return total(part(*terms) for terms in _parts(groups, rates, at))
@@ -173,7 +173,7 @@ def _parts(
 def _moving(whitening: Whitening, rates: Rates, relative: Array, share: Array, g: Array, score: Array) -> _Moving:
     xp = namespace(g)
     velocity, acceleration = xp.zeros_like(g), xp.zeros_like(g)
-    rate, bend = xp.zeros_like(share), xp.zeros_like(share)  # l̇ and l̈
+    rate, second_rate = xp.zeros_like(share), xp.zeros_like(share)  # l̇ and l̈
     if rates.means is not None:
         means = xp.broadcast_to(rates.means[:, None, :], g.shape)
         velocity = velocity + whitening.solve(means)
@@ -184,14 +184,14 @@ def _moving(whitening: Whitening, rates: Rates, relative: Array, share: Array, g
         acceleration = -2.0 * whitening.solve(_times(rates.covariances, velocity))
         first, second = _traces(whitening, rates.covariances, g.shape[-1])
         rate = rate + 0.5 * (dot(g, stretched) - first[:, None])
-        bend = dot(stretched, velocity) + 0.5 * second[:, None]
+        second_rate = dot(stretched, velocity) + 0.5 * second[:, None]
     if rates.means is not None:
-        bend = bend - dot(velocity, rates.means[:, None, :])
+        second_rate = second_rate - dot(velocity, rates.means[:, None, :])
     gained = 0.0 * share if rates.weights is None else rates.weights[:, None] * relative
     return _Moving(
         share=share,
         rate=gained + share * rate,
-        acceleration_rate=2.0 * gained * rate + share * (rate * rate + bend),
+        acceleration_rate=2.0 * gained * rate + share * (rate * rate + second_rate),
         centred=g - score[None, :, :],
         velocity=velocity,
         acceleration=acceleration,

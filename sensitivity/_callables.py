@@ -124,11 +124,11 @@ class _Noised:
         """``log p_σ(x)``, ``(batch,)``: one noised law for each level."""
         rows = x.detach().flatten(1)
         levels = sigma.expand(x.shape[0])
-        found = torch.empty_like(levels)
+        values = torch.empty_like(levels)
         for level in levels.unique().tolist():
             chosen = levels == level
-            found[chosen] = self._at(level, rows[chosen]).to(found)
-        return found
+            values[chosen] = self._at(level, rows[chosen]).to(values)
+        return values
 
     def _at(self, level: float, rows: Tensor) -> Tensor:
         law = self.law.noised(level)
@@ -246,8 +246,8 @@ def outside_inference_mode(entry: Callable[P, R]) -> Callable[P, R]:
         if not torch.is_inference_mode_enabled() and not any(map(_inferred, (*args, *kwargs.values()))):
             return entry(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
-            own = {name: _normal(value) for name, value in kwargs.items()}
-            return entry(*map(_normal, args), **own)
+            keywords = {name: _normal(value) for name, value in kwargs.items()}
+            return entry(*map(_normal, args), **keywords)
 
     return run
 

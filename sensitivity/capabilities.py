@@ -159,8 +159,8 @@ def probe(result: str, argument: str) -> Row:
             raise ValueError(f"{name!r} is not in the table; choose from {', '.join(known)}")
 
     def value(t: Any) -> Tensor:
-        found = RESULTS[result](ARGUMENTS[argument](t)).flatten()
-        return (found * torch.cos(torch.arange(1.0, 1.0 + len(found), dtype=torch.float64))).sum()
+        values = RESULTS[result](ARGUMENTS[argument](t)).flatten()
+        return (values * torch.cos(torch.arange(1.0, 1.0 + len(values), dtype=torch.float64))).sum()
 
     verdict, reason = _verdict(value, _difference(value))
     return Row(result, argument, verdict, reason)
@@ -201,8 +201,8 @@ def _difference(value: Callable[[Any], Tensor]) -> float:
 def _reverse(value: Callable[[Any], Tensor]) -> float:
     """The derivative by torch's tape; zero where the result has none."""
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    found = value(t)
-    gradient = torch.autograd.grad(found, t, allow_unused=True)[0] if found.requires_grad else None
+    output = value(t)
+    gradient = torch.autograd.grad(output, t, allow_unused=True)[0] if output.requires_grad else None
     return 0.0 if gradient is None else float(gradient)
 
 
@@ -212,18 +212,18 @@ def _forward(value: Callable[[Any], Tensor]) -> float:
 
 
 def _verdict(value: Callable[[Any], Tensor], slope: float) -> tuple[str, str]:
-    found, refusals = {}, {}
+    derivatives, refusals = {}, {}
     for mode, derivative in (("reverse", _reverse), ("forward", _forward)):
         try:
-            found[mode] = derivative(value)
+            derivatives[mode] = derivative(value)
         except (TypeError, ValueError, RuntimeError) as error:
             refusals[mode] = str(error).split("\n")[0]
     reason = "; ".join(refusals.values())
-    right = [mode for mode, got in found.items() if abs(got - slope) <= AGREEMENT * max(1.0, abs(slope))]
-    if abs(slope) <= AGREEMENT and len(right) == len(found):
+    right = [mode for mode, got in derivatives.items() if abs(got - slope) <= AGREEMENT * max(1.0, abs(slope))]
+    if abs(slope) <= AGREEMENT and len(right) == len(derivatives):
         return "independent", ""
-    if any(got != 0 for mode, got in found.items() if mode not in right):
-        return "wrong", f"{found} against {slope}"
+    if any(got != 0 for mode, got in derivatives.items() if mode not in right):
+        return "wrong", f"{derivatives} against {slope}"
     return ("both" if len(right) == 2 else right[0] if right else "cut"), reason
 
 

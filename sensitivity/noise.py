@@ -39,6 +39,8 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
 
 
 def _absorb(state: Tensor, counter: Tensor | int) -> Tensor:
+    # Additions and products wrap modulo 2⁶⁴: torch's int64 is two's complement and never traps, on any device. The
+    # counter is taken one larger: mix(0) = 0, and a key of 0 would stay 0 through every counter of 0.
     x = state + (_signed((counter + 1) * _GAMMA) if isinstance(counter, int) else (counter + 1) * _GAMMA)
     # In place where it can be: temporaries of every element would cost more than the arithmetic.
     x = _shifted(x, 30).bitwise_xor_(x).mul_(_FIRST)
@@ -124,6 +126,7 @@ class Noise:
 
     def _words(self, count: int, steps: range, stage: int, probes: range, stream: int) -> Tensor:
         """64 bits for each element, (steps, probes, batch, count)."""
+        # From the counter that varies least to the one that varies most: only the last line works on every element.
         state = _absorb(self.keys, _hashed(stream, stage))
         state = _absorb(state, self._counters(steps)[:, None, None])
         state = _absorb(state, self._counters(probes)[:, None])
@@ -203,6 +206,7 @@ class Noise:
         Computed in float64 and rounded once, so that every dtype sees the same draw.
         """
         bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
+        # 53 signed bits and a half: symmetric about 0, never ±1, where erf⁻¹ is infinite.
         symmetric = ((bits >> 11).to(torch.float64) + 0.5) * 2.0**-52
         return (sqrt(2.0) * torch.erfinv(symmetric)).to(dtype)
 

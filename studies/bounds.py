@@ -256,10 +256,10 @@ class Condition:
 
 def all_of(judgements: Iterable[Judgement]) -> Judgement:
     """Fails if one fails; otherwise open if one is open; otherwise holds."""
-    found = list(judgements)
-    if any(verdict is Verdict.FAILS for verdict, _ in found):
+    parts = list(judgements)
+    if any(verdict is Verdict.FAILS for verdict, _ in parts):
         return Judgement(Verdict.FAILS)
-    reasons = [reason for verdict, reason in found if verdict is Verdict.OPEN]
+    reasons = [reason for verdict, reason in parts if verdict is Verdict.OPEN]
     return Judgement(Verdict.OPEN, "; ".join(reasons)) if reasons else Judgement(Verdict.HOLDS)
 
 
@@ -277,8 +277,8 @@ class Tally(NamedTuple):
     @classmethod
     def of(cls, verdicts: Iterable[Verdict]) -> Tally:
         """Count verdicts."""
-        found = list(verdicts)
-        return cls(*(found.count(each) for each in (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)))
+        counted = list(verdicts)
+        return cls(*(counted.count(each) for each in (Verdict.HOLDS, Verdict.FAILS, Verdict.OPEN)))
 
     def __str__(self) -> str:
         text = f"{self.holds} of {sum(self)} claims hold"

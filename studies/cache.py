@@ -54,13 +54,13 @@ class Cache:
         path = self.path(name, key)
         make_folder(self.folder)
         with _held(path.with_suffix(".lock")):
-            found = self._read(path, key)
-            if found is None:
+            stored = self._read(path, key)
+            if stored is None:
                 self._write(path, key, build())
-                found = self._read(path, key)
-        if found is None:
+                stored = self._read(path, key)
+        if stored is None:
             raise StudyError(f"{path} could not be read back after writing; check the disk.")
-        return found
+        return stored
 
     def _write(self, path: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         from safetensors.torch import save

@@ -79,10 +79,10 @@ def answer(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted")
     except (OSError, MemoryError, ImportError, SystemExit) as error:  # Rich exits where nobody reads what it prints
-        return fail(f"the command ended early ({text.said(error)}); its output may be incomplete")
+        return fail(f"the command ended early ({text.sentence_of(error)}); its output may be incomplete")
     except Exception as error:
         print(text.block(traceback.format_exc()), file=sys.stderr)
-        return fail(f"unexpected {text.said(error)}: a fault of this program or of a study; please report it")
+        return fail(f"unexpected {text.sentence_of(error)}: a fault of this program or of a study; please report it")
 
 
 def fail(sentence: str) -> int:
@@ -110,13 +110,13 @@ def list_studies() -> None:
     from rich.text import Text
 
     from studies.reports.display import screen
-    from studies.study import available, load
+    from studies.study import available, question
 
     table = Table(box=None, pad_edge=False)
     table.add_column("study", no_wrap=True)
     table.add_column("question", overflow="fold")
     for name in available():
-        table.add_row(name, Text(load(name).QUESTION))
+        table.add_row(name, Text(question(name)))
     screen().print(table)
 
 
@@ -205,13 +205,15 @@ def named(modules: Sequence[str] | None) -> None:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A result folder, OUT/STUDY/LEVEL-DIGEST.")], study: Modules = None
+    folder: Annotated[Path, typer.Argument(help="OUT/STUDY/LEVEL-DIGEST; of OUT or OUT/STUDY the newest result.")],
+    study: Modules = None,
 ) -> int:
     """Make the HTML page of a result again, also of an unfinished one."""
     from studies.reports.display import path, screen
-    from studies.reports.upkeep import renew
+    from studies.reports.upkeep import newest, renew
 
     named(study)
+    folder = newest(folder)
     summary = renew(folder)
     path(screen(), f"report: {folder / 'report.html'}")
     return OK if summary.complete and not summary.failures else CANNOT
@@ -230,8 +232,8 @@ def status(
 
     named(study)
     console = screen()
-    found, damaged = folders(out), False
-    for folder in found:
+    results, damaged = folders(out), False
+    for folder in results:
         try:
             each = look(folder, check=check)
         except StudyError as error:
@@ -240,7 +242,7 @@ def status(
         else:
             show_status(console, each)
             damaged |= bool(each.problems)
-    if not found:
+    if not results:
         say(console, f"nothing is stored in {out}")
     return DIFFERS if damaged else OK
 
@@ -323,7 +325,7 @@ def verify(
     ] = None,
     task: Annotated[str | None, typer.Option(help="What it estimates, such as log-density.")] = None,
     engine: Annotated[bool, typer.Option("--engine", help="Verify this package's own estimators.")] = False,
-    suite: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    suite: Annotated[str, typer.Option(help="quick or full; for attribution exact, trained, images.")] = "quick",
     backend: Annotated[str, typer.Option(help="Arrays that the estimator gets: numpy, torch or jax.")] = "torch",
     seed: Annotated[int, typer.Option(help="0 is the published suite; others draw fresh problems.")] = 0,
     problem: Annotated[list[str] | None, typer.Option(help="Only this problem; may be repeated.")] = None,

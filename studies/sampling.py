@@ -22,6 +22,6 @@ def sample(score: Score, latents: Tensor, grid: Grid, *, solver: str = "heun") -
     >>> bool((x - 10 * (1.01 / 101) ** 0.5).abs() < 0.05)  # N(0, 1) scales by its standard deviations
     True
     """
-    found = sensitivity.sample(score, latents, grid, solver=solver)
-    halted = torch.isin(found.outcome.codes, torch.tensor(_HALTED)).to(latents.device)
-    return found.samples.masked_fill(halted.reshape(-1, *[1] * (latents.ndim - 1)), float("nan"))
+    result = sensitivity.sample(score, latents, grid, solver=solver)
+    halted = torch.isin(result.outcome.codes, torch.tensor(_HALTED)).to(latents.device)
+    return result.samples.masked_fill(halted.reshape(-1, *[1] * (latents.ndim - 1)), float("nan"))

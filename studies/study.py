@@ -16,6 +16,7 @@ then not loaded).
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import importlib.util
@@ -38,20 +39,25 @@ if TYPE_CHECKING:
     from studies.cache import Cache
     from studies.statistics import Interval
 
-__all__ = ["LEVELS", "STUDIES", "Cell", "Claim", "Context", "Study", "available", "configuration", "load"]
+__all__ = ["LEVELS", "STUDIES", "Cell", "Claim", "Context", "Study", "available", "configuration", "load", "question"]
 
 LEVELS = ("smoke", "quick", "full", "paper")
 
 STUDIES: dict[str, str] = {
     "convergence": "studies.convergence",
     "retraining": "studies.retraining",
+    "retraining_pairs": "studies.retraining.pairs",
     "selective_underfitting": "studies.selective_underfitting",
+    "selective_underfitting_far": "studies.selective_underfitting.far",
     "low_noise": "studies.low_noise",
+    "low_noise_length": "studies.low_noise.length",
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
+    "single_pass": "studies.single_pass",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "photographs": "studies.photographs",
 }
 NOWHERE = Path()
 
@@ -120,17 +126,17 @@ class Claim:
 
     @classmethod
     def of(
-        cls, statement: str, found: Interval, bound: Bound, source: str, *, conditions: tuple[Condition, ...] = ()
+        cls, statement: str, estimate: Interval, bound: Bound, source: str, *, conditions: tuple[Condition, ...] = ()
     ) -> Claim:
         """A claim on an estimate with its interval, as `studies.statistics` gives it."""
-        interval = None if math.isnan(found.low) or math.isnan(found.high) else found.bounds
-        return cls(statement, found.estimate, interval, bound, source, conditions=conditions)
+        interval = None if math.isnan(estimate.low) or math.isnan(estimate.high) else estimate.bounds
+        return cls(statement, estimate.estimate, interval, bound, source, conditions=conditions)
 
     @property
     def judgement(self) -> Judgement:
         """The verdict and, where it is open, what would decide it."""
-        own = self.bound.judge(self.measured, self.interval)
-        return all_of([own, *(condition.judge() for condition in self.conditions)])
+        judgement = self.bound.judge(self.measured, self.interval)
+        return all_of([judgement, *(condition.judge() for condition in self.conditions)])
 
     @property
     def verdict(self) -> Verdict:
@@ -203,6 +209,24 @@ REQUIRED = ("NAME", "QUESTION", "Config", "cells", "run_cell", "claims", "figure
 def available() -> list[str]:
     """Names of the registered studies that are present."""
     return [name for name, module in STUDIES.items() if importlib.util.find_spec(module) is not None]
+
+
+def question(name: str) -> str:
+    """The question of a registered study, read from its source: importing a study loads torch and its networks.
+
+    Raises:
+        StudyError: a study whose source gives `QUESTION` no plain string.
+
+    Example:
+        >>> question("cost")
+        'What do sensitivities cost, in time, memory and network evaluations, beside sampling itself?'
+    """
+    spec = importlib.util.find_spec(STUDIES[name])
+    if spec is not None and spec.origin is not None:
+        for statement in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Assign) and "QUESTION" in map(ast.unparse, statement.targets):
+                return str(ast.literal_eval(statement.value))
+    raise StudyError(f"the study {name!r} has no plain string QUESTION; write one at the top of {STUDIES[name]}.")
 
 
 def load(name: str) -> Study:

@@ -12,6 +12,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -141,13 +142,25 @@ class Docstrings(Directive):
         return section
 
 
-class PublicNames(Directive):
-    """`{publicnames} PACKAGE PAGE`: the package's `__all__`, a line for each name, linked to its entry on the page."""
+def homes(folder: Path) -> dict[str, str]:
+    """The page of each module: the one whose `{docstrings}` names it."""
+    named = re.compile(r"^```\{docstrings\} (.+)$", re.MULTILINE)
+    return {
+        module: page.stem
+        for page in sorted(folder.glob("*.md"))
+        for modules in named.findall(page.read_text(encoding="utf-8"))
+        for module in modules.split()
+    }
 
-    required_arguments = 2
+
+class PublicNames(Directive):
+    """`{publicnames} PACKAGE`: the package's `__all__`, a line for each name, linked to its entry in this folder."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        package, page = importlib.import_module(self.arguments[0]), self.arguments[1]
+        package = importlib.import_module(self.arguments[0])
+        pages = homes(Path(self.state.document.settings.env.doc2path(self.state.document.settings.env.docname)).parent)
         lines = ["| name | what it is |", "|---|---|"]
         for name in sorted(package.__all__, key=str.lower):
             value = getattr(package, name)
@@ -155,6 +168,7 @@ class PublicNames(Directive):
                 continue
             home = value.__name__ if inspect.ismodule(value) else value.__module__
             anchor = nodes.make_id(home) if inspect.ismodule(value) else address(home, name)
+            page = pages.get(home, package.__name__)
             lines.append(f'| <a href="{page}.html#{anchor}"><code>{name}</code></a> | {summary(value)} |')
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, source=package.__name__), 0, holder)

@@ -198,12 +198,12 @@ class FittedDenoiser:
         if self._moments is not None:
             return self._moments
         bands = self.network.spectrum
-        found = moments(bands, self.points, self.weights)
+        known = moments(bands, self.points, self.weights)
         # What derivatives are traced through belongs to one graph, and is not kept for another.
-        traced = (self.points, self.weights, bands.frequencies, bands.phases, *found.parts())
+        traced = (self.points, self.weights, bands.frequencies, bands.phases, *known.parts())
         if not any(_arrays.tracked(array) for array in traced):
-            self._moments = found
-        return found
+            self._moments = known
+        return known
 
     def noised(self, sigma: Any) -> FittedLevel:
         """The network at noise level σ: one solve for any number of states."""

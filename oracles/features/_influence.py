@@ -62,8 +62,8 @@ def influence(
 
 def _gradient(gradient: Any, samples: np.ndarray, latents: Any) -> np.ndarray:
     """∇φ at the samples, NumPy."""
-    found = gradient(_arrays.from_numpy(samples, latents)) if callable(gradient) else gradient
-    known = _arrays.concrete(found, "functional_gradient") if _arrays.is_array(found) else np.asarray(found)
+    given = gradient(_arrays.from_numpy(samples, latents)) if callable(gradient) else gradient
+    known = _arrays.concrete(given, "functional_gradient") if _arrays.is_array(given) else np.asarray(given)
     if known.shape != samples.shape:
         raise ValueError(f"functional_gradient has shape {known.shape}; it must be that of the samples {samples.shape}")
     if not np.all(np.isfinite(known)):

@@ -162,11 +162,11 @@ class FittedLevel:
         """D²s(x)[u, v] = −W (cos(Ωx + b) ∘ Ωu ∘ Ωv)/σ², shape (..., d)."""
         xp, omega = namespace(self.coefficients), self.network.spectrum.frequencies
 
-        def bend(_: Array, angles: Array, s: Array, t: Array) -> Array:
+        def curvature(_: Array, angles: Array, s: Array, t: Array) -> Array:
             both = xp.matmul(s, omega.T) * xp.matmul(t, omega.T)
             return -xp.matmul(xp.cos(angles) * both, self.coefficients.T) / self._square
 
-        return self._over_states(bend, x, u=u, v=v)
+        return self._over_states(curvature, x, u=u, v=v)
 
     @property
     def _square(self) -> Array:

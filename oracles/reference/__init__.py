@@ -76,8 +76,8 @@ class Table:
 
 def names() -> list[str]:
     """The committed tables."""
-    found = resources.files("oracles.references").iterdir()
-    return sorted(entry.name.removesuffix(".json") for entry in found if entry.name.endswith(".json"))
+    entries = resources.files("oracles.references").iterdir()
+    return sorted(entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json"))
 
 
 def load(name: str) -> Table:

@@ -92,8 +92,8 @@ def _moved(
         side = 1 if target[1] < target[2] else 2
 
         def function(x: Any) -> tuple[Any, Any]:
-            found = _mixed(base, toward, share, x, low)
-            return (found[side] - target[side]) * (3 - 2 * side), found[0]
+            values = _mixed(base, toward, share, x, low)
+            return (values[side] - target[side]) * (3 - 2 * side), values[0]
 
         return np.array([_root(function, z * low / high, digits)], dtype=object)
 

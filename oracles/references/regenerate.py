@@ -76,7 +76,7 @@ def _local(problem: dict[str, Any], x: Any, sigma: Any, digits: int) -> dict[str
 
 def _conditions(problem: dict[str, Any], x: Any, sigma: float, values: dict[str, Any]) -> dict[str, Any]:
     """Relative change of each quantity per relative change of every input, the largest of three random ones."""
-    found = dict.fromkeys(values, mpmath.mpf(0))
+    conditions = dict.fromkeys(values, mpmath.mpf(0))
     start = _local(problem, x, sigma, digits=PERTURBATION_DIGITS + 25)
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -88,8 +88,8 @@ def _conditions(problem: dict[str, Any], x: Any, sigma: float, values: dict[str,
             for key in values:
                 size = _largest(start[key])
                 change = _largest(np.ravel(changed[key]) - np.ravel(start[key])) * mpmath.mpf(10) ** PERTURBATION_DIGITS
-                found[key] = max(found[key], change / size if size else 0)
-    return {key: float(value) for key, value in found.items()}
+                conditions[key] = max(conditions[key], change / size if size else 0)
+    return {key: float(value) for key, value in conditions.items()}
 
 
 def _nudged(rng: np.random.Generator, value: Any) -> Any:
@@ -129,16 +129,16 @@ def flow_rows(digits: int) -> Iterator[dict[str, Any]]:
         problem = problems.LOCAL[name]
         base, toward = (reference.ReferenceMixture(**problem[key]) for key in ("base", "toward"))
         for z in problems.FLOW_LATENTS[name]:
-            found = reference.flow_sensitivity(base, toward, z, high, low, digits=digits + 5)
+            values = reference.flow_sensitivity(base, toward, z, high, low, digits=digits + 5)
             row = {"problem": name, "latent": z, "sigma_max": high, "sigma_min": low}
-            yield {**row, **_derivatives(found, digits)}
+            yield {**row, **_derivatives(values, digits)}
 
 
-def _derivatives(found: dict[str, Any], digits: int) -> dict[str, Any]:
+def _derivatives(values: dict[str, Any], digits: int) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key in ("samples", "first", "second"):
-        row[key] = [_text(v, digits) for v in found[key]]
-        row[f"{key}_error"] = float(f"{float(found[f'{key}_error']):.1e}")
+        row[key] = [_text(v, digits) for v in values[key]]
+        row[f"{key}_error"] = float(f"{float(values[f'{key}_error']):.1e}")
     return row
 
 

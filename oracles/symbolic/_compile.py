@@ -33,13 +33,13 @@ def compiled(
 
 def _places(arguments: Mapping[str, sp.Array]) -> tuple[list[sp.Symbol], list[tuple[str, tuple[int, ...]]]]:
     """Each symbol once, and where its value is: a symmetric matrix's symbols are read above the diagonal."""
-    found: dict[sp.Symbol, tuple[str, tuple[int, ...]]] = {}
+    places: dict[sp.Symbol, tuple[str, tuple[int, ...]]] = {}
     for name, symbols in arguments.items():
         for index in np.ndindex(*symbols.shape):
             symbol = symbols[index] if index else symbols[()]
             if symbol != 0:
-                found.setdefault(symbol, (name, index))
-    return list(found), list(found.values())
+                places.setdefault(symbol, (name, index))
+    return list(places), list(places.values())
 
 
 def _check_names(values: Mapping[str, Any], arguments: Mapping[str, sp.Array]) -> None:
@@ -64,11 +64,11 @@ def _prepared(value: Any, backend: str, reference: Any) -> Any:
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
-def _check_shape(value: Any, own: tuple[int, ...], name: str) -> None:
+def _check_shape(value: Any, needed: tuple[int, ...], name: str) -> None:
     shape = tuple(value.shape)
-    if shape[len(shape) - len(own) :] != own or (name != "x" and shape != own):
+    if shape[len(shape) - len(needed) :] != needed or (name != "x" and shape != needed):
         leading = " after leading axes" if name == "x" else ""
-        raise ValueError(f"{name} has shape {shape}; it must be {own}{leading}")
+        raise ValueError(f"{name} has shape {shape}; it must be {needed}{leading}")
 
 
 def _entry(value: Any, index: tuple[int, ...]) -> Any:

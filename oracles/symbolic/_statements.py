@@ -34,13 +34,16 @@ def identities() -> dict[str, sp.Eq]:
 def _second_sensitivity(eta: sp.Symbol) -> sp.Eq:
     """x″ from differentiating F(x(η)) + η G(x(η)) = c + η c′ twice, F′ = p, G′ = ν − p."""
     y, delta = sp.Symbol("y", real=True), sp.Symbol("delta", real=True)
-    path, bend = sp.Function("x")(eta), sp.Symbol("x2", real=True)
+    path, second = sp.Function("x")(eta), sp.Symbol("x2", real=True)
     f, g = sp.Function("F"), sp.Function("G")
     twice = sp.diff(f(path) + eta * g(path), eta, 2)
     twice = (
-        twice.subs(sp.diff(path, eta, 2), bend).subs(sp.diff(path, eta), delta).subs(eta, 0).subs(path.subs(eta, 0), y)
+        twice.subs(sp.diff(path, eta, 2), second)
+        .subs(sp.diff(path, eta), delta)
+        .subs(eta, 0)
+        .subs(path.subs(eta, 0), y)
     )
     p, nu = sp.Function("p", positive=True)(y), sp.Function("nu", positive=True)(y)
     known = {sp.diff(f(y), y, 2): sp.diff(p, y), sp.diff(f(y), y): p, sp.diff(g(y), y): nu - p}
-    (solution,) = sp.solve(twice.doit().subs(known), bend)
+    (solution,) = sp.solve(twice.doit().subs(known), second)
     return sp.Eq(solution, -delta * (2 * (nu / p - 1) + sp.diff(sp.log(p), y) * delta), evaluate=False)

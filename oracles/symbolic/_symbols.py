@@ -112,11 +112,11 @@ class SymbolicMixture:
 
     def _derivatives(self, order: int) -> sp.Array:
         """The array of order-fold derivatives of log p, each distinct one taken once."""
-        found: dict[tuple[int, ...], sp.Expr] = {(): sp.log(self.density())}
+        derivatives: dict[tuple[int, ...], sp.Expr] = {(): sp.log(self.density())}
         for length in range(1, order + 1):
             for index in itertools.combinations_with_replacement(range(self.dimension), length):
-                found[index] = sp.diff(found[index[:-1]], self.x[index[-1]])
-        entries = [found[tuple(sorted(n))] for n in itertools.product(range(self.dimension), repeat=order)]
+                derivatives[index] = sp.diff(derivatives[index[:-1]], self.x[index[-1]])
+        entries = [derivatives[tuple(sorted(n))] for n in itertools.product(range(self.dimension), repeat=order)]
         return sp.Array(entries, (self.dimension,) * order)
 
 

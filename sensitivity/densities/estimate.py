@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf, log
 
 import torch
-from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 
@@ -82,6 +81,8 @@ class Estimate:
 
 
 def _quantile(probability: float, degrees: float) -> float:
+    from scipy.special import ndtri, stdtrit  # a fifth of a second that importing the engine need not take
+
     if degrees == inf:
         return float(ndtri(probability))
     return float(stdtrit(degrees, probability)) if degrees > 0 else float("nan")

@@ -99,7 +99,15 @@ class Formula:
     @classmethod
     def published(cls, replicates: int = 8) -> Formula:
         """The formula as in the paper: no reference, independent normal noise, independent times."""
-        return cls(None, True, False, "independent", False, 1, replicates)
+        return cls(
+            reference=None,
+            raw=True,
+            antithetic=False,
+            times="independent",
+            orthogonal=False,
+            frame=1,
+            replicates=replicates,
+        )
 
 
 @dataclass(frozen=True)

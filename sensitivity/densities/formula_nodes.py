@@ -132,6 +132,6 @@ def _chi_quantile(u: Tensor, dimension: int) -> Tensor:
     for _ in range(8):  # in the logarithm of the smaller tail, which is nearly linear
         density = ((half - 1) * x.log() - x - torch.lgamma(half)).exp()
         below, above = torch.special.gammainc(half, x), torch.special.gammaincc(half, x)
-        move = torch.where(u < 0.5, (below / u).log() * below, -(above / (1 - u)).log() * above) / density
-        x = torch.maximum(torch.minimum(x - move, 2 * x), x / 2)
+        step = torch.where(u < 0.5, (below / u).log() * below, -(above / (1 - u)).log() * above) / density
+        x = torch.maximum(torch.minimum(x - step, 2 * x), x / 2)
     return (2 * x).sqrt()

@@ -40,11 +40,11 @@ from sensitivity.densities.formula import Formula, formula_log_density
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import choose
+from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
 
@@ -152,7 +152,7 @@ def log_density(
                 partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
                 options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
             )  # fmt: skip
-        chosen = choose(Products(score, products, differentiable), x, level.min(), tangents=False, until=grid.sigma_max)
+        chosen = choose(Products(score, products, differentiable), x, level.min(), uses=VALUES, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
 
@@ -176,7 +176,7 @@ def _flow(
         levels = grid.reversed_from(min(value, grid.sigma_max))
         rows = torch.nonzero(starts == value).flatten()
         for part in rows.split(chunk_size or len(rows)):
-            flow = integrate_density([Law(products, 1.0)], x[part], levels, trace, noise[part], solver)
+            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, noise[part], solver)
             groups[:, part] = anchor_log_density(anchor, flow.x, levels[-1].to(x)) - flow.increments[0]
             error[part] = flow.error[0]
             calls[part.cpu()] = flow.cost.evaluations + flow.cost.products

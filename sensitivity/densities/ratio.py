@@ -38,9 +38,9 @@ from sensitivity.densities.formula import formula_log_ratio
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import choose
+from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
 
@@ -131,7 +131,7 @@ def log_density_ratio(
                 sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations,
             )  # fmt: skip
         pair = tuple(
-            choose(Products(score, products, differentiable), x, level, tangents=False, until=grid.sigma_max)
+            choose(Products(score, products, differentiable), x, level, uses=VALUES, until=grid.sigma_max)
             for score in (base, new)
         )
         way = Trace.resolve(trace, probes, prod(x.shape[1:]))
@@ -147,8 +147,8 @@ def _along_base(
     noise: Noise,
     solver: str,
 ) -> Estimate:
-    laws = [Law(pair[0], 1.0), Law(pair[1], 0.0, drives=False)]
-    flow = integrate_density(laws, x, levels, trace, noise, solver)
+    maps = [LocalMap(pair[0], 1.0), LocalMap(pair[1], 0.0, drives=False)]
+    flow = integrate_density(maps, x, levels, trace, noise, solver)
     base, new = (anchor_log_density(anchor, flow.x, levels[-1].to(x)) for anchor in anchors)
     groups = (new - base).to(x.dtype) - (flow.increments[1] - flow.increments[0])
     cost = flow.cost.evaluations + flow.cost.products

@@ -35,9 +35,9 @@ def _axes(other: Any) -> int:
 
 def _promoted(*arguments: Any) -> bool:
     """Whether a 0-d dual meets another dtype: promotion would tell it from its joint."""
-    tensors = [each for each in arguments if isinstance(each, Tensor)]
-    scalar = any(isinstance(each, Dual) and each.ndim == 0 for each in tensors)
-    return scalar and len({each.dtype for each in tensors}) > 1
+    if not any(isinstance(each, Dual) and each.joint.ndim == 1 for each in arguments):
+        return False
+    return len({each.dtype for each in arguments if isinstance(each, Tensor)}) > 1
 
 
 @rule("add", "__add__", "__radd__")
@@ -56,11 +56,25 @@ def _add(first: Any, second: Any, *, alpha: Any = 1) -> Any:
 
 def _shifted(dual: Dual, constant: Any) -> Dual:
     """v + c, which may broadcast the tangents too."""
+    if unrecorded() and _within(constant, dual.joint):
+        joint = dual.joint.clone()
+        joint[0].add_(constant)
+        return Dual(joint)
     value = dual.value + constant
     tangents = dual.tangents
     if value.shape != dual.shape:
         tangents = aligned(tangents, value.ndim).expand(-1, *value.shape)
     return Dual.of(value, tangents)
+
+
+def _within(constant: Any, joint: Tensor) -> bool:
+    """Whether a sum with the value keeps its shape and dtype, so that it can be written into a copy of the joint."""
+    if not isinstance(constant, Tensor):
+        return isinstance(constant, int | float)
+    shape, missing = joint.shape[1:], joint.ndim - 1 - constant.ndim
+    if missing < 0 or constant.dtype != joint.dtype:
+        return False
+    return all(mine in (1, other) for mine, other in zip(constant.shape, shape[missing:], strict=True))
 
 
 @rule("sub", "subtract", "__sub__")
@@ -122,12 +136,32 @@ def _matmul(first: Any, second: Any) -> Any:
     if min(first.ndim, second.ndim) < 2:
         return NotImplemented
     ndim = max(first.ndim, second.ndim)
-    ahead = aligned(first.joint, ndim) if isinstance(first, Dual) else first
-    behind = aligned(second.joint, ndim) if isinstance(second, Dual) else second
-    if not (isinstance(first, Dual) and isinstance(second, Dual)):
-        return Dual(torch.matmul(ahead, behind))
-    product = torch.matmul(ahead, behind[0])
-    return Dual.of(product[0], product[1:] + torch.matmul(ahead[0], behind[1:]))
+    if not isinstance(second, Dual):
+        return Dual(_times(aligned(first.joint, ndim), second))
+    behind = aligned(second.joint, ndim)
+    if not isinstance(first, Dual):
+        return Dual(_before(first, behind))
+    ahead = aligned(first.joint, ndim)
+    product = _times(ahead, behind[0])
+    return Dual.of(product[0], product[1:] + _before(ahead[0], behind[1:]))
+
+
+def _times(joint: Tensor, matrix: Tensor) -> Tensor:
+    """``t_k M``. Tangents stand as further rows: broadcasting would copy a batch of matrices for each of them."""
+    if matrix.ndim == 2:
+        return torch.matmul(joint, matrix)
+    rows = joint.movedim(0, -3)
+    product = torch.matmul(rows.flatten(-3, -2), matrix)
+    return product.unflatten(-2, rows.shape[-3:-1]).movedim(-3, 0)
+
+
+def _before(matrix: Tensor, joint: Tensor) -> Tensor:
+    """``M t_k``, tangents as further columns."""
+    if matrix.ndim == 2:
+        return torch.matmul(matrix, joint)
+    columns = joint.movedim(0, -2)
+    product = torch.matmul(matrix, columns.flatten(-2, -1))
+    return product.unflatten(-1, columns.shape[-2:]).movedim(-2, 0)
 
 
 @rule("__rmatmul__")

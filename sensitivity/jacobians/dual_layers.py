@@ -13,7 +13,7 @@ arXiv 1910.07467; Vaswani et al. 2017, arXiv 1706.03762; their derivatives by th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,26 +26,48 @@ from sensitivity.jacobians.duals import Dual, push, rule, unrecorded
 __all__ = ["push"]  # with the rules of this module and of dual_algebra
 
 
+Layer = Callable[[Tensor, Tensor], Tensor]
+
+
 def _fixed(*arguments: Any) -> bool:
     """Whether these are constants: a rule for the tangent of the state alone holds."""
     return not any(isinstance(each, Dual) for each in arguments)
 
 
-def _with_bias(joint: Tensor, bias: Tensor | None) -> Dual:
-    """The value gains a bias, its tangents do not; ``joint`` is fresh memory."""
+def _with_bias(joint: Tensor, bias: Any, axes: int) -> Dual:
+    """``W x + b``: a constant bias shifts the value alone; ``joint`` is fresh memory, its channels before ``axes``."""
     if bias is None:
         return Dual(joint)
+    if isinstance(bias, Dual):
+        shift = bias.joint.reshape(len(joint), *[1] * (joint.ndim - 2 - axes), -1, *[1] * axes)
+        return Dual(joint.add_(shift) if unrecorded() else joint + shift)
+    shift = bias.reshape(-1, *[1] * axes)
     if unrecorded():
-        joint[0].add_(bias)
+        joint[0].add_(shift)
         return Dual(joint)
-    return Dual.of((joint[0] + bias).to(joint.dtype), joint[1:])
+    return Dual.of((joint[0] + shift).to(joint.dtype), joint[1:])
+
+
+def _bilinear(layer: Layer, input: Any, weight: Any) -> Tensor:
+    """The joint of ``W x``, with tangents ``W ẋ + Ẇ x`` of whichever moves, not both constants."""
+    if not isinstance(weight, Dual):
+        return layer(input.joint, weight)
+    if not isinstance(input, Dual):
+        return torch.stack([layer(input, each) for each in weight.joint])
+    joint = layer(input.joint, weight.value)
+    turned = [layer(input.value, each) for each in weight.tangents]
+    if not unrecorded():
+        return torch.cat([joint[:1], joint[1:] + torch.stack(turned)])
+    for moved, each in zip(joint[1:], turned, strict=True):
+        moved.add_(each)
+    return joint
 
 
 @rule("linear")
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
-    if not (isinstance(input, Dual) and _fixed(weight, bias)):
+    if _fixed(input, weight):
         return NotImplemented
-    return _with_bias(functional.linear(input.joint, weight), bias)
+    return _with_bias(_bilinear(functional.linear, input, weight), bias, 0)
 
 
 def _convolution(name: str, axes: int) -> None:
@@ -53,12 +75,15 @@ def _convolution(name: str, axes: int) -> None:
 
     @rule(name)
     def _(input: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if not (isinstance(input, Dual) and _fixed(weight, bias)):
+        if _fixed(input, weight):
             return NotImplemented
-        ahead = input.joint.shape[: -1 - axes]  # the joint's axis and that of the batch, where there is one
-        images = function(input.joint.flatten(0, len(ahead) - 1), weight, None, *args, **kwargs)
-        shift = None if bias is None else bias.reshape(-1, *[1] * axes)
-        return _with_bias(images.unflatten(0, ahead), shift)
+
+        def layer(x: Tensor, w: Tensor) -> Tensor:
+            ahead = x.shape[: -1 - axes]  # the joint's axis and that of the batch, where there are any
+            images = function(x.reshape(-1, *x.shape[-1 - axes :]), w, None, *args, **kwargs)
+            return images.reshape(*ahead, *images.shape[1:])
+
+        return _with_bias(_bilinear(layer, input, weight), bias, axes)
 
 
 for _axes in (1, 2, 3):
@@ -84,9 +109,21 @@ def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, cen
     return moved.mul_(spread * scale)
 
 
+def _scaled(image: Any, weight: Any, bias: Any, axes: int) -> Any:
+    """A normalisation whose scale or shift moves: that of the state alone, then ``x̂ w + b`` by the rules of algebra.
+
+    Args:
+        image: x̂. weight, bias: w and b. axes: how many x̂ has behind those of w and b.
+    """
+    image = image if weight is None else image * weight.reshape(*weight.shape, *[1] * axes)
+    return image if bias is None else image + bias.reshape(*bias.shape, *[1] * axes)
+
+
 @rule("group_norm")
 def _group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
-    if not (isinstance(input, Dual) and _fixed(weight, bias)) or input.ndim < 2:
+    if not _fixed(weight, bias):
+        return _scaled(functional.group_norm(input, num_groups, eps=eps), weight, bias, input.ndim - 2)
+    if not isinstance(input, Dual) or input.ndim < 2:
         return NotImplemented
     shape, value = input.shape, input.value
     value = value.contiguous()
@@ -114,7 +151,9 @@ def _normalised(value: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 def _layer_norm(
     input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Any:
-    if not (isinstance(input, Dual) and _fixed(weight, bias)):
+    if not _fixed(weight, bias):
+        return _scaled(functional.layer_norm(input, normalized_shape, eps=eps), weight, bias, 0)
+    if not isinstance(input, Dual):
         return NotImplemented
     value = input.value
     rows, tangents, scale = _rows(input, normalized_shape, weight)
@@ -125,7 +164,9 @@ def _layer_norm(
 
 @rule("rms_norm")
 def _rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
-    if not (isinstance(input, Dual) and _fixed(weight)):
+    if not _fixed(weight):
+        return _scaled(functional.rms_norm(input, normalized_shape, eps=eps), weight, None, 0)
+    if not isinstance(input, Dual):
         return NotImplemented
     value = input.value
     rows, tangents, scale = _rows(input, normalized_shape, weight)

@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from sensitivity._checks import transformed
 
-__all__ = ["Dual", "Tally", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
+__all__ = ["Dual", "Tally", "alone", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
 
 _RULES: dict[Any, Callable[..., Any]] = {}
 _SPACES = (torch, Tensor, functional, torch._C._nn, torch.special)
@@ -98,6 +98,27 @@ class Dual(torch.Tensor):
     def of(cls, value: Tensor, tangents: Tensor) -> Dual:
         """From a value and its tangents (K, *shape), which take the value's dtype."""
         return cls(torch.cat([value.unsqueeze(0), tangents.to(value.dtype)]))
+
+    # Read without the detour through torch's dispatch, which takes longer than many an operation on a small state.
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """Of the value."""
+        return self.joint.shape[1:]
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        """Number of axes of the value."""
+        return self.joint.ndim - 1
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Of value and tangents."""
+        return self.joint.dtype
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Of value and tangents."""
+        return self.joint.device
 
     @property
     def value(self) -> Tensor:
@@ -170,6 +191,7 @@ def push(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> t
     """
     token = _entry.set(_recording())
     try:
+        # What the function closes over may be dual too, with as many tangents, such as a network's parameters.
         out = function(Dual.of(x, tangents))
     finally:
         _entry.reset(token)
@@ -219,6 +241,20 @@ def unrecorded() -> bool:
     return not (torch.is_grad_enabled() or transformed())
 
 
+def alone(value: Tensor) -> Tensor:
+    """The same tensor in memory of its own.
+
+    Forward mode refuses values whose entries share memory, and gives each of K tangents as much as its value's whole
+    storage: for the value of a joint that would be K² times its size.
+    """
+    return value.clone() if 0 in value.stride() or value.numel() < _stored(value) else value
+
+
+def _stored(value: Tensor) -> int:
+    """How many numbers the storage has; none is known of inside a transform."""
+    return 0 if transformed() else value.untyped_storage().nbytes() // value.element_size()
+
+
 def lifted(value: Tensor, count: int) -> Tensor:
     """The joint of a constant: K = count tangents of zeros."""
     return torch.cat([value.unsqueeze(0), value.new_zeros(count, *value.shape)])
@@ -266,8 +302,7 @@ def _pushed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         inner_args, inner_kwargs = tree_unflatten([filled.get(k, leaf) for k, leaf in enumerate(leaves)], spec)
         return func(*inner_args, **inner_kwargs)
 
-    # Forward mode refuses values whose entries share memory.
-    values = tuple(v.clone() if 0 in v.stride() else v for v in (dual.value for dual in duals.values()))
+    values = tuple(alone(dual.value) for dual in duals.values())
     tangents = tuple(dual.tangents for dual in duals.values())
     value, moved = _jvp(call, values, tangents)
     return tree_map(lambda v, t: Dual.of(v, t) if v.is_floating_point() else v, value, moved)

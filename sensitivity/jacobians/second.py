@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.jacobians.differences import norms, step_length
 from sensitivity.jacobians.products import Products, linearised
 
@@ -29,9 +30,9 @@ def along(
                 known["second"] = "double-vjp"
         recorded = replace(products, differentiable=True)
         moved, onward = linearised(lambda y: recorded.jvp(y, sigma, directions)[1], x)
-        found = moved, onward(tangent)
-        return products.value(x, sigma), *(found if products.differentiable else (each.detach() for each in found))
-    length = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.ndim - 1))
+        images = moved, onward(tangent)
+        return products.value(x, sigma), *(images if products.differentiable else (each.detach() for each in images))
+    length = per_sample(step_length(x, sigma, order=2) / norms(tangent[None])[0], x)
     score, moved = products.jvp(x, sigma, directions)
     ahead = products.jvp(x + length * tangent, sigma, directions)[1]
     behind = products.jvp(x - length * tangent, sigma, directions)[1]

@@ -24,7 +24,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_count, full_precision
+from sensitivity._checks import check_count, full_precision, per_sample
 from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
@@ -159,7 +159,7 @@ class Trace:
         probes = self.directions(x, noise, step=step, stage=stage)
         sketch = self._probes(noise, x, min(self._rank, prod(x.shape[1:])), step, stage, _SKETCH)
         _, images = products.quadratic(x, sigma, sketch)
-        variance = sigma.square().reshape(-1, *[1] * (x.dim() - 1))
+        variance = per_sample(sigma.square(), x)
         basis = _orthonormal(sketch + variance * images)
         residual = probes - _projected(basis, probes)
         value, images = products.quadratic(x, sigma, torch.cat([basis, residual]))

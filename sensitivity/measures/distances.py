@@ -36,6 +36,7 @@ def kernel(exponents: Tensor) -> Tensor:
     if lowest is None:
         return exponents.exp()
     values = exponents.clamp(min=lowest).exp_()
+    # Everything that was clamped is now e^lowest, rounded either way: the threshold lies just above.
     return functional.threshold(values, math.exp(lowest) * (1 + 1e-5), 0.0)
 
 
@@ -62,8 +63,8 @@ def _direct(x: Tensor, y: Tensor) -> Tensor:
 def _expanded(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
     """``|x−c|² + 2(x−c)·c + |y−c|² − 2(x−c)·y``: no pass over the data but the product itself."""
     offset = x - centre
-    own = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
-    return torch.addmm(own + lengths, offset, y.T, alpha=-2.0)
+    squares = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
+    return torch.addmm(squares + lengths, offset, y.T, alpha=-2.0)
 
 
 def _leading_again(approximate: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -71,5 +72,6 @@ def _leading_again(approximate: Tensor, x: Tensor, y: Tensor) -> Tensor:
     near = approximate.detach().topk(min(LEADING, y.shape[0]), dim=1, largest=False).indices
     difference = x.detach()[:, None].to(approximate.dtype) - y[near].to(approximate.dtype)
     exact = (difference * difference).sum(-1)
+    # A detached correction changes the value only: both forms have the same derivative, 2 (x − y), and topk has none.
     correction = exact - approximate.detach().gather(1, near)
     return approximate + torch.zeros_like(approximate.detach()).scatter(1, near, correction)

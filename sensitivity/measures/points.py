@@ -289,8 +289,8 @@ def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[
         return along
     state, tau2, score, cotangent = (part.to(wide(along)) for part in stage)
     near = log_terms.topk(min(LEADING, len(rows)), dim=1).indices
-    own = (rows[near].to(state.dtype) - state[:, None]) / tau2[..., None] - score[:, None]
-    return along.scatter(1, near, (own * cotangent[:, None]).sum(-1).to(along.dtype))
+    direction = (rows[near].to(state.dtype) - state[:, None]) / tau2[..., None] - score[:, None]
+    return along.scatter(1, near, (direction * cotangent[:, None]).sum(-1).to(along.dtype))
 
 
 def _column(value: Tensor, state: Tensor) -> Tensor:

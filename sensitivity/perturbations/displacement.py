@@ -78,14 +78,14 @@ class Move(Perturbation):
     @full_precision
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
         """u, ṡ and ``∇[p̈/p]`` in one pass."""
-        source, bend = _Combination(x), _Combination(x)
+        source, curvature = _Combination(x), _Combination(x)
         ratio = x.new_zeros(x.shape[0])
         for block in self._blocks(x, sigma, score, log_density):
             curve = block.slope**2 - (block.moves**2).sum(1) / block.variance
             ratio = ratio + (block.ratio * block.slope).sum(1)
             source.add(block, block.slope, torch.ones_like(block.slope))
-            bend.add(block, curve, 2 * block.slope)
-        return Terms(ratio, source.total(score), bend.total(score))
+            curvature.add(block, curve, 2 * block.slope)
+        return Terms(ratio, source.total(score), curvature.total(score))
 
     @full_precision
     def source_product(
@@ -138,8 +138,8 @@ class _Block(NamedTuple):
 
     def differences(self, tangent: Tensor, score: Tensor) -> Tensor:
         """``(s_i − s)·t``, ``(batch, rows)``."""
-        own = (self.state * tangent).sum(1, keepdim=True) / self.variance + (score * tangent).sum(1, keepdim=True)
-        return tangent @ self.rows.T / self.variance - own
+        at_state = (self.state * tangent).sum(1, keepdim=True) / self.variance + (score * tangent).sum(1, keepdim=True)
+        return tangent @ self.rows.T / self.variance - at_state
 
 
 class _Combination:

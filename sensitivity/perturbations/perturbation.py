@@ -35,7 +35,7 @@ class Terms(NamedTuple):
 
     ratio: Tensor
     source: Tensor
-    bend: Tensor | None
+    curvature: Tensor | None
 
 
 class Perturbation(ABC):
@@ -104,7 +104,7 @@ class Perturbation(ABC):
         """``s̈(x) = d²s/dη²`` at η = 0, like ``x``; arguments as ``source``."""
         terms = self.terms(x, sigma, score, log_density)
         second = -2 * per_sample(terms.ratio, x) * terms.source
-        return second if terms.bend is None else second + terms.bend
+        return second if terms.curvature is None else second + terms.curvature
 
     def __add__(self, other: Perturbation) -> Sum:
         if not isinstance(other, Perturbation):
@@ -116,7 +116,7 @@ class Perturbation(ABC):
             return NotImplemented
         if not math.isfinite(factor):
             raise ValueError(f"factor = {factor} is not finite: multiply a perturbation by a finite mass.")
-        return Sum(tuple((factor * own, part) for own, part in _parts(self)))
+        return Sum(tuple((factor * weight, part) for weight, part in _parts(self)))
 
     __rmul__ = __mul__
 
@@ -158,11 +158,11 @@ class Sum(Perturbation):
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
         """Each term is linear in χ (``p̈`` in the mass moved)."""
         each = [(factor, part.terms(x, sigma, score, log_density)) for factor, part in self.parts]
-        bends = [factor * terms.bend for factor, terms in each if terms.bend is not None]
+        curvatures = [factor * terms.curvature for factor, terms in each if terms.curvature is not None]
         return Terms(
             torch.stack([factor * terms.ratio for factor, terms in each]).sum(0),
             torch.stack([factor * terms.source for factor, terms in each]).sum(0),
-            torch.stack(bends).sum(0) if bends else None,
+            torch.stack(curvatures).sum(0) if curvatures else None,
         )
 
     def source_product(

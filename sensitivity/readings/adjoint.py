@@ -1,8 +1,9 @@
 """The transposed sampler: stage inputs kept by the forward pass, stage cotangents made by the backward pass.
 
 For a functional φ of the sample x_0 the cotangent λ starts as ∇φ(x_0) at σ_min and goes back through the transposed
-steps of `retreat`. The forward pass stores its stage inputs, so that nothing is recomputed; forward and backward are
-exact transposes of each other, to rounding. A sample that halted took no further step, forward or backward.
+steps of `retreat`. The forward pass stores its stage inputs, and the graphs of the network there as far as they fit
+(see `kept`): elsewhere the backward pass evaluates the network anew. Both are exact transposes of each other, to
+rounding. A sample that halted took no further step, forward or backward.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sensitivity.readings.prepare import Run
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.jacobians.kept import Graph, Graphs
+from sensitivity.readings.prepare import Prepared
+from sensitivity.sampler.local_maps import LocalMaps
 from sensitivity.sampler.outcome import Watch
 from sensitivity.sampler.path import Logs, logs_of, mark_log_error, observed, take
 from sensitivity.sampler.step import Rate, Slope, State, retreat
@@ -23,12 +25,13 @@ from sensitivity.sampler.tableau import Step
 
 @dataclass(frozen=True)
 class Record:
-    """A stage input: where it is, the log densities there, and which samples took the step."""
+    """A stage input: where it is, the log densities there, which samples took the step, and graphs that were kept."""
 
     x: Tensor
     sigma: Tensor
     logs: Tensor | None
     running: Tensor
+    graphs: tuple[Graph, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,39 +43,39 @@ class Pairing:
     cotangents: Tensor
 
 
-def record_path(work: Run, watch: Watch) -> tuple[Tensor, list[list[Record]], Logs]:
+def record_path(prepared: Prepared, watch: Watch, graphs: Graphs) -> tuple[Tensor, list[list[Record]], Logs]:
     """Sample and keep the stage inputs of every step; also the log densities at σ_min."""
-    state, records = work.start(), []
-    for step in [*work.path, *work.final]:
+    state, records, maps = prepared.start(), [], prepared.maps.keeping(graphs)
+    for step in [*prepared.path, *prepared.final]:
         entries: list[Entry] = []
-        after = take(step, state, _recording(work.laws, entries, watch), watch, work.move)
-        records.append([_record(work.laws, step, j, e, state, watch.running) for j, e in enumerate(entries)])
+        after = take(step, state, _recording(maps, entries, watch, graphs), watch, prepared.advance)
+        records.append([_record(prepared.maps, step, j, e, state, watch.running) for j, e in enumerate(entries)])
         state = after
-    seen = state if work.denoise else observed(work.laws, state, work.last, watch)
-    return state.x, records, logs_of(work.laws, seen)
+    seen = state if prepared.denoise else observed(prepared.maps, state, prepared.last, watch)
+    return state.x, records, logs_of(prepared.maps, seen)
 
 
-Entry = tuple[State, Tensor | None]
+Entry = tuple[State, Tensor | None, tuple[Graph, ...]]
 
 
-def _recording(laws: Laws, entries: list[Entry], watch: Watch) -> Slope:
+def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch, graphs: Graphs) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = laws.values(state.x, None, step, stage)
-        carried = laws.carried(step, stage, state, local)
-        entries.append((state, carried.logs))
-        mark_log_error(watch, laws, carried, step.table.levels[stage])
-        return laws.rate(local, local.drift, None, carried)
+        local, kept = graphs.during(len(state.x), lambda: maps.values(state.x, None, step, stage))
+        carried = maps.carried(step, stage, state, local)
+        entries.append((state, carried.logs, kept))
+        mark_log_error(watch, maps, carried, step.table.levels[stage])
+        return maps.rate(local, local.drift, None, carried)
 
     return slope
 
 
-def _record(laws: Laws, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
-    state, logs = entry
-    return Record(state.where(running, start).x, step.sigmas[stage], laws.means(logs), running)
+def _record(maps: LocalMaps, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
+    state, logs, graphs = entry
+    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running, graphs)
 
 
 def pull_back(
-    laws: Laws, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
+    maps: LocalMaps, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
 ) -> Iterator[Pairing]:
     """Stage cotangents from the last step to the first, for F cotangents ∇φ of the samples, (F, batch, *shape)."""
     later: Tensor | None = None
@@ -84,12 +87,12 @@ def pull_back(
             step: Step,
             stage: int,
             mu: Tensor,
-            entries: Sequence[Record] = entries,
+            entries: Sequence[Record] = entries,  # bound now: a closure would see the next step's
             pairings: list[Pairing] = pairings,
             taken: Tensor = taken,
         ) -> Tensor:
             record = entries[stage]
-            scores, moved = laws.cotangents(record.x, record.sigma, mu)
+            scores, moved = maps.cotangents(record.x, record.sigma, mu, record.graphs)
             # A halted sample's score may be NaN, which no zero cotangent undoes.
             scores = tuple(score.masked_fill(~taken, 0.0) for score in scores)
             pairings.append(Pairing(record, scores, mu))

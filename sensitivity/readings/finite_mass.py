@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -17,15 +17,17 @@ from torch import Tensor
 from sensitivity._callables import outside_inference_mode
 from sensitivity._checks import check_dense
 from sensitivity.grid import Grid
+from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
-from sensitivity.readings.prepare import Options, Run, as_changes, prepare
+from sensitivity.readings.chunks import Latents, joined
+from sensitivity.readings.prepare import Options, Prepared, as_changes, prepare
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen
-from sensitivity.sampler.carried_network import filled
-from sensitivity.sampler.local_maps import Cost, Laws
+from sensitivity.sampler.carried_network import at_stage
+from sensitivity.sampler.local_maps import Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
-from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
+from sensitivity.sampler.path import follow, logs_of, mark_log_error, observed
 from sensitivity.sampler.step import Rate, Slope, State
 from sensitivity.sampler.tableau import Step
 from sensitivity.scores.per_branch import PerBranch
@@ -45,10 +47,10 @@ class Resampled:
         cost: network evaluations, Jacobian products and sources per sample.
     """
 
-    samples: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    samples: Annotated[Tensor, Latents()]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
 
@@ -104,18 +106,29 @@ def resample(
         >>> bool(half < all_new)
         True
     """
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    options = Options(
+        anchor=anchor,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        differentiable=differentiable,
+        control=control,
+    )
     answer = chosen(response)
     if isinstance(answer, SourceResponse):
         return _answered(answer, score, latents, perturbation, eta, grid, options, chunk_size)
-    prepared = prepare(score, latents, perturbation, grid, options, tangents=False)
+    prepared = prepare(score, latents, perturbation, grid, options, uses=VALUES)
     masses = _masses(prepared, eta)
     parts, first = [], 0
     for chunk in prepared.chunks(chunk_size):
         rows = slice(first, first + len(chunk.latents))
-        parts.append(_resample(chunk, [[(w[rows], nu) for w, nu in law] for law in masses]))
+        parts.append(_resample(chunk, [[(w[rows], nu) for w, nu in local_map] for local_map in masses]))
         first = rows.stop
-    return _joined(parts)
+    return joined(parts)
 
 
 def _answered(
@@ -130,23 +143,23 @@ def _answered(
 ) -> Resampled:
     """Plain sampling from the score that the response has after the masses have moved."""
     changes, single = as_changes(perturbation)
-    work = prepare(score, latents, perturbation, grid, replace(options, response=response), tangents=False)
+    prepared = prepare(score, latents, perturbation, grid, replace(options, response=response), uses=VALUES)
     masses = [_per_latent(mass, latents) for mass in _etas(eta, single, len(changes))]
-    moved = response.finite(score, changes, masses, work.grid)
+    moved = response.finite(score, changes, masses, prepared.grid)
     parts, first = [], 0
-    for chunk in work.chunks(chunk_size):
+    for chunk in prepared.chunks(chunk_size):
         rows = slice(first, first + len(chunk.latents))
-        chunk.laws.cost.away = response.evaluations
+        chunk.maps.cost.away = response.evaluations
         parts.append(_resample(_with_score(chunk, moved(rows)), [[]]))
         first = rows.stop
-    return _joined(parts)
+    return joined(parts)
 
 
-def _with_score(work: Run, score: Score) -> Run:
+def _with_score(prepared: Prepared, score: Score) -> Prepared:
     """The run with another score, of which values alone are asked for."""
-    (law,) = work.laws.laws
-    other = replace(law.products, score=score, method="reverse")
-    return replace(work, laws=replace(work.laws, laws=(replace(law, products=other),)))
+    (local_map,) = prepared.maps.each
+    other = replace(local_map.products, score=score, method="reverse")
+    return replace(prepared, maps=replace(prepared.maps, each=(replace(local_map, products=other),)))
 
 
 def _etas(eta: Any, single: bool, count: int) -> Any:
@@ -158,26 +171,28 @@ def _etas(eta: Any, single: bool, count: int) -> Any:
     return etas
 
 
-def _masses(work: Run, eta: Any) -> list[list[Mass]]:
-    """(w_j, ν_j) of every law, w_j of shape (batch,)."""
-    etas = _etas(eta, work.single, work.directions)
+def _masses(prepared: Prepared, eta: Any) -> list[list[Mass]]:
+    """(w_j, ν_j) of every local map, w_j of shape (batch,)."""
+    etas = _etas(eta, prepared.single, prepared.directions)
     explicit = [isinstance(mass, PerBranch) for mass in etas]
     if any(explicit) and not all(explicit):
         raise ValueError(f"eta={eta!r} mixes PerBranch and numbers; give one kind for all perturbations.")
-    if any(explicit) and work.laws.samplers == 1:
+    if any(explicit) and prepared.maps.samplers == 1:
         raise TypeError("PerBranch needs a guided score; give eta as a number, or one for each latent.")
     result = []
-    for b, law in enumerate(work.laws.laws):
-        given = [(m.unconditional, m.conditional)[b] if isinstance(m, PerBranch) else m for m in etas if law.drives]
-        moved = [_per_latent(mass, work.latents) for mass in given]
-        if law.growth and not any(explicit):
-            moved = _within_class(moved, law.growth)
-        own: list[Mass] = []
-        for change, mass in zip(law.changes, moved, strict=False):
+    for b, local_map in enumerate(prepared.maps.each):
+        given = [
+            (m.unconditional, m.conditional)[b] if isinstance(m, PerBranch) else m for m in etas if local_map.drives
+        ]
+        moved = [_per_latent(mass, prepared.latents) for mass in given]
+        if local_map.growth and not any(explicit):
+            moved = _within_class(moved, local_map.growth)
+        of_map: list[Mass] = []
+        for change, mass in zip(local_map.changes, moved, strict=False):
             if change is not None:
-                own += masses_of(change, mass)
-        _check_law(own, eta)
-        result.append(own)
+                of_map += masses_of(change, mass)
+        _check_law(of_map, eta)
+        result.append(of_map)
     return result
 
 
@@ -227,51 +242,33 @@ def _per_latent(eta: Any, x: Tensor) -> Tensor:
     return value.expand(x.shape[0])
 
 
-def _resample(work: Run, masses: list[list[Mass]]) -> Resampled:
-    watch = Watch(work.latents.shape[0], work.latents.device)
-    slope = finite_slope(work.laws, masses, watch)
-    at_min = run(work.start(), work.path, slope, watch, move=work.move)
-    end = run(at_min, work.final, slope, watch)
-    seen = end if work.denoise else observed(work.laws, at_min, work.last, watch)
-    return Resampled(end.x, *logs_of(work.laws, seen), watch.read(), work.laws.cost)
+def _resample(prepared: Prepared, masses: list[list[Mass]]) -> Resampled:
+    watch = Watch(prepared.latents.shape[0], prepared.latents.device)
+    slope = finite_slope(prepared.maps, masses, watch)
+    at_min = follow(prepared.start(), prepared.path, slope, watch, advance=prepared.advance)
+    end = follow(at_min, prepared.final, slope, watch)
+    seen = end if prepared.denoise else observed(prepared.maps, at_min, prepared.last, watch)
+    return Resampled(end.x, *logs_of(prepared.maps, seen), watch.read(), prepared.maps.cost)
 
 
-def finite_slope(laws: Laws, masses: Sequence[Sequence[Mass]], watch: Watch) -> Slope:
+def finite_slope(maps: LocalMaps, masses: Sequence[Sequence[Mass]], watch: Watch) -> Slope:
     """Slope s^w; a non-positive perturbed density is marked."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
         sigma, level = step.sigmas[stage], step.table.levels[stage]
-        local = laws.values(state.x, None, step, stage)
-        carried = laws.carried(step, stage, state, local)
-        mean = laws.means(carried.logs)
-        mark_log_error(watch, laws, carried, level)
+        local = maps.values(state.x, None, step, stage)
+        carried = maps.carried(step, stage, state, local)
+        mean = maps.means(carried.logs)
+        mark_log_error(watch, maps, carried, level)
         drift = torch.zeros_like(state.x)
-        for b, law in enumerate(laws.laws):
+        for b, local_map in enumerate(maps.each):
             moved = local.scores[b]
             if masses[b]:
-                laws.cost.sources += len(masses[b])
-                here = [(w, filled(measure, local.scores, mean)) for w, measure in masses[b]]
+                maps.cost.sources += len(masses[b])
+                here = [(w, at_stage(measure, local.scores, mean)) for w, measure in masses[b]]
                 moved, excess = gate(state.x, sigma, moved, None if mean is None else mean[b], here)
                 watch.mark(excess >= 0, Outcome.REMOVAL_CONTRADICTED, level)
-            drift = torch.add(drift, moved, alpha=law.share)
-        return laws.rate(local, drift, None, carried)
+            drift = torch.add(drift, moved, alpha=local_map.share)
+        return maps.rate(local, drift, None, carried)
 
     return slope
-
-
-def _joined(parts: Sequence[Resampled]) -> Resampled:
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if len(joined) == 1 else joined
-
-    return Resampled(
-        torch.cat([part.samples for part in parts]),
-        join("log_density"),
-        join("log_density_error"),
-        join("grid_error"),
-        Outcomes.join([part.outcome for part in parts]),
-        parts[0].cost,
-    )

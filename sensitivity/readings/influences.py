@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_values, outside_inference_mode
-from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values
+from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values, per_sample
 from sensitivity.grid import Grid
+from sensitivity.jacobians.kept import Graphs
 from sensitivity.jacobians.products import DIFFERENCES
+from sensitivity.jacobians.trial import COTANGENTS
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.contamination import Toward
 from sensitivity.readings.adjoint import Pairing, pull_back, record_path
-from sensitivity.readings.prepare import Options, Run, prepare
+from sensitivity.readings.chunks import Latents, joined
+from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
@@ -64,16 +67,16 @@ class Influence:
             bytes read, shards that failed, how much was pruned at each level.
     """
 
-    values: Tensor
-    indices: Tensor | None
-    samples: Tensor
-    functional: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    values: Annotated[Tensor, Latents(1, "functionals")]
+    indices: Annotated[Tensor | None, Latents(1, "functionals")]
+    samples: Annotated[Tensor, Latents()]
+    functional: Annotated[Tensor, Latents(1, "functionals")]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
-    relative_error: Tensor
+    relative_error: Annotated[Tensor, Latents()]
     bound: Tensor | None = None
     groups: Tensor | None = None
     group_bound: Tensor | None = None
@@ -150,17 +153,28 @@ def influence(
     home = at_least_single(latents[:0])
     # Points in host memory are streamed to the latents' device by blocks.
     check_same_home(data.data, home.cpu() if data.data.device.type == "cpu" else home, "points", "latents")
-    change: Any = Toward(data)
-    if isinstance(score, GuidedScore):
-        change = PerBranch(change, change)
     answer = chosen(response)
-    own = answer if isinstance(answer, SourceResponse) else None
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control, response=own)
-    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
-    speeds = rates_of(rates, work.laws.samplers > 1, len(data), work.latents)
-    parts = [_part(p, data, speeds, top_k, own) for p in passages(work, functionals, chunk_size)]
-    result = joined(parts, isinstance(functional, Sequence))
-    return replace(result, outcome=replace(result.outcome, note=note(score) if own is None else ""))
+    source_response = answer if isinstance(answer, SourceResponse) else None
+    options = Options(
+        anchor=anchor,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        control=control,
+        response=source_response,
+    )
+    # The points are met on the way back; a response other than the population's may refuse them before.
+    untouched = source_response is None or isinstance(score, GuidedScore)
+    change = UNCHANGED if untouched else Toward(data)
+    prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=source_response is None)
+    speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
+    parts = [_part(p, data, speeds, top_k, source_response) for p in passages(prepared, functionals, chunk_size)]
+    result = joined(parts, functionals=not isinstance(functional, Sequence))
+    return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
 
 def check_top(top_k: int | None) -> None:
@@ -218,7 +232,7 @@ class Passage:
         pairings: every stage with its cotangents, made as they are asked for.
     """
 
-    work: Run
+    prepared: Prepared
     watch: Watch
     samples: Tensor
     functional: Tensor
@@ -226,19 +240,20 @@ class Passage:
     pairings: Iterator[Pairing]
 
 
-def passages(work: Run, functionals: Sequence[Functional], chunk_size: int | None) -> Iterator[Passage]:
+def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: int | None) -> Iterator[Passage]:
     """Sample all chunks, take ∇φ of all samples at once, then hand over the chunks one by one."""
-    chunks = work.chunks(chunk_size)
+    chunks = prepared.chunks(chunk_size)
     watches = [Watch(len(c.latents), c.latents.device) for c in chunks]
-    forward = [record_path(c, w) for c, w in zip(chunks, watches, strict=True)]
+    graphs = Graphs()
+    forward = [record_path(c, w, graphs) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
     values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
     for chunk, watch, (x, records, logs), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
-        own = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        pairings = pull_back(chunk.laws, [*chunk.path, *chunk.final], records, cotangents)
-        yield Passage(chunk, watch, x, own, logs, pairings)
+        at_samples = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
+        pairings = pull_back(chunk.maps, [*chunk.path, *chunk.final], records, cotangents)
+        yield Passage(chunk, watch, x, at_samples, logs, pairings)
 
 
 def _part(
@@ -248,23 +263,23 @@ def _part(
     top_k: int | None,
     response: SourceResponse | None,
 ) -> Influence:
-    work, x = passage.work, passage.samples
+    prepared, x = passage.prepared, passage.samples
     pairings = list(passage.pairings)
     if not len(x):
-        found = x.new_zeros(len(passage.functional), 0, min(top_k or len(data), len(data)))
-        indices = None if top_k is None else torch.zeros_like(found, dtype=torch.int64)
+        values = x.new_zeros(len(passage.functional), 0, min(top_k or len(data), len(data)))
+        indices = None if top_k is None else torch.zeros_like(values, dtype=torch.int64)
     elif response is None:
-        found, indices = paired(Recorded.of(work.laws, pairings), data, rates, top_k)
+        values, indices = paired(Recorded.of(prepared.maps, pairings), data, rates, top_k)
     else:
-        found, indices = _answered(response, work, pairings, data, rates[0], top_k)
-    passage.watch.mark((found == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, work.grid.sigma_min)
+        values, indices = _answered(response, prepared, pairings, data, rates[0], top_k)
+    passage.watch.mark((values == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, prepared.grid.sigma_min)
     outcome = passage.watch.read()
-    relative = relative_of(x, passage.logs.error, passage.logs.grid, work.laws.samplers)
-    return Influence(found, indices, x, passage.functional, *passage.logs, outcome, work.laws.cost, relative)
+    relative = relative_of(x, passage.logs.error, passage.logs.grid, prepared.maps.samplers)
+    return Influence(values, indices, x, passage.functional, *passage.logs, outcome, prepared.maps.cost, relative)
 
 
 def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: int) -> Tensor:
-    """e^E − 1 at the path's end for the law of the largest E, (batch,); errors (laws, batch)."""
+    """e^E − 1 at the path's end for the local map of the largest E, (batch,); errors (maps, batch)."""
     if error is None or grid is None:
         return x.new_zeros(len(x))
     both = torch.hypot(torch.nan_to_num(error, nan=0.0), grid)
@@ -273,17 +288,17 @@ def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: 
 
 def _answered(
     response: SourceResponse,
-    work: Run,
+    prepared: Prepared,
     pairings: Sequence[Pairing],
     data: Points,
     rates: Tensor | None,
     top_k: int | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Values (F, batch, N) by the transposed source of a response, or the k largest with their indices."""
-    score = work.laws.laws[0].products.score
-    values = response.paired([_stage(pairing) for pairing in pairings], data, score, work.grid)
-    work.laws.cost.sources += len(pairings)
-    work.laws.cost.away = response.evaluations
+    score = prepared.maps.each[0].products.score
+    values = response.paired([_stage(pairing) for pairing in pairings], data, score, prepared.grid)
+    prepared.maps.cost.sources += len(pairings)
+    prepared.maps.cost.away = response.evaluations
     values = values if rates is None else values * rates
     if top_k is None:
         return values, None
@@ -292,7 +307,7 @@ def _answered(
 
 
 def _stage(pairing: Pairing) -> Stage:
-    running = pairing.record.running.reshape(-1, *[1] * (pairing.cotangents.ndim - 2))
+    running = per_sample(pairing.record.running, pairing.record.x)
     return Stage(pairing.record.x, pairing.record.sigma, torch.where(running, pairing.cotangents, 0.0))
 
 
@@ -302,7 +317,7 @@ def _row_slices(sizes: Sequence[int]) -> list[slice]:
 
 
 def rates_of(rates: Any, guided: bool, count: int, like: Tensor) -> list[Tensor | None]:
-    """One tensor of rates, or None, for each law of the drift."""
+    """One tensor of rates, or None, for each local map of the drift."""
     if isinstance(rates, PerBranch) != guided and rates is not None:
         raise TypeError("rates must be PerBranch(unconditional, conditional) exactly when the score is guided.")
     if guided and rates is None:
@@ -333,29 +348,3 @@ def _tensor(value: Any, name: str) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             pass
     raise TypeError(f"{name} is a {type(value).__name__}, not a tensor: pass torch.as_tensor({name}).")
-
-
-def joined(parts: Sequence[Influence], several: bool) -> Influence:
-    """The results of consecutive chunks as one; a single functional loses its axis."""
-
-    def join(name: str, squeeze: bool) -> Any:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if squeeze else joined
-
-    density = parts[0].log_density
-    alone = density is not None and len(density) == 1
-    return replace(
-        parts[0],
-        values=join("values", not several),
-        indices=join("indices", not several),
-        samples=torch.cat([part.samples for part in parts]),
-        functional=join("functional", not several),
-        log_density=join("log_density", alone),
-        log_density_error=join("log_density_error", alone),
-        grid_error=join("grid_error", alone),
-        outcome=Outcomes.join([part.outcome for part in parts]),
-        relative_error=torch.cat([part.relative_error for part in parts]),
-    )

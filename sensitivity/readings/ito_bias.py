@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sensitivity.densities.estimate import Estimate
 from sensitivity.grid import Grid
-from sensitivity.readings.prepare import Options, prepare
-from sensitivity.sampler.path import run, sampling
+from sensitivity.jacobians.trial import VALUES
+from sensitivity.readings.prepare import UNCHANGED, Options, prepare
+from sensitivity.sampler.path import follow, sampling
 from sensitivity.sampler.sde import SDE
 from sensitivity.sampler.step import required
 from sensitivity.scores.score import Score
@@ -66,7 +67,8 @@ def ito_step_bias(
     if seed is None:
         # One number for both runs, so that they share their Brownian path.
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
-    options = Options(anchor, trace, probes, None, seed, replace(judged, refinement=2 * judged.refinement))
+    twice = replace(judged, refinement=2 * judged.refinement)
+    options = Options(anchor=anchor, trace=trace, probes=probes, seed=seed, solver=twice)
     coarse = _log_density(score, latents, grid, options)
     fine = _log_density(score, latents, grid.refined(2), replace(options, solver=judged))
     gap = 2 * (coarse - fine)
@@ -74,6 +76,6 @@ def ito_step_bias(
 
 
 def _log_density(score: Score, latents: Tensor, grid: Grid, options: Options) -> Tensor:
-    work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
-    end = run(work.start(), work.path, sampling(work.laws), move=work.move)
+    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=VALUES, density=options.anchor is not None)
+    end = follow(prepared.start(), prepared.path, sampling(prepared.maps), advance=prepared.advance)
     return required(end.logs)[0].mean(0)

@@ -55,7 +55,7 @@ class Block:
 
 @dataclass
 class Stages:
-    """All stages of one law.
+    """All stages of one local map.
 
     Attributes:
         x: (stages, batch, *shape).
@@ -63,7 +63,7 @@ class Stages:
         score: s, like x.
         logs: L, (stages, batch).
         cotangents: μ, (F, stages, batch, *shape).
-        expanded: which stages take the expanded way; decided by `settle`.
+        expanded: which stages take the expanded way; decided by `choose_ways`.
     """
 
     x: Tensor
@@ -85,7 +85,7 @@ class Stages:
         return self.x.shape[1]
 
     @full_precision
-    def settle(self, bandwidth: float, farthest: float, rows: int = ROWS) -> None:
+    def choose_ways(self, bandwidth: float, farthest: float, rows: int = ROWS) -> None:
         """Choose the way of every stage (one synchronisation) and cut the stages into groups of about `rows` rows."""
         variance = self.sigma.double() ** 2 + bandwidth**2
         reach = self.x.flatten(2).square().sum(2).amax(1).double() + farthest**2
@@ -166,15 +166,15 @@ class RowGroup:
 
     def _exponents(self, block: Block) -> Tensor:
         """log r_i in the expanded form, (rows, points)."""
-        own, x = self._scaled
-        lengths = torch.addcmul(own, 1 / self.variance, block.squares, value=-0.5)
+        offsets, x = self._scaled
+        lengths = torch.addcmul(offsets, 1 / self.variance, block.squares, value=-0.5)
         return lengths.addmm_(x, block.flat.T)
 
     @cached_property
     def _scaled(self) -> tuple[Tensor, Tensor]:
         """What an exponent owes to the row alone, (rows, 1), and x/τ²: once for all blocks."""
-        own = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
-        return own, self.x / self.variance
+        offsets = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        return offsets, self.x / self.variance
 
     @cached_property
     def _slopes(self) -> tuple[Tensor, Tensor]:
@@ -197,6 +197,8 @@ class RowGroup:
 
     def _selected(self, block: Block) -> Tensor:
         exponents = self._exponents(block)
+        # Rounding may hide a kernel that does not underflow: the limit is lowered by the largest error of the exponent,
+        # ε (|x|² + |y|²)/2τ² with a margin for the sums' own rounding.
         loss = 8 * torch.finfo(self.x.dtype).eps * (self.x.square().sum(1, keepdim=True) + block.squares.max())
         chosen = (exponents > UNDERFLOW - loss / self.variance).nonzero()
         if len(chosen) > SELECTED * exponents.numel():

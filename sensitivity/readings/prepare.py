@@ -1,4 +1,4 @@
-"""From public arguments to the laws, steps and initial log densities of a run."""
+"""From public arguments to the local maps, steps and initial log densities of a run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sensitivity._checks import at_least_single, check_count, check_finite, chec
 from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
-from sensitivity.jacobians.trial import Uses, choose
+from sensitivity.jacobians.trial import TANGENTS, VALUES, Uses, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.readings.linking import link
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.carried_density import Memory
-from sensitivity.sampler.carried_network import Law
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.carried_network import LocalMap
+from sensitivity.sampler.local_maps import LocalMaps
 from sensitivity.sampler.sde import SDE, Stochastic
 from sensitivity.sampler.step import Advance, State, advance
 from sensitivity.sampler.tableau import DOPRI5, Step, Tableau, find, of_grid
@@ -39,23 +39,23 @@ class Anchor(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
+class Prepared:
     """Everything a reading needs.
 
     Attributes:
         latents: x(σ_max), (batch, *shape).
-        laws: local maps.
+        maps: local maps.
         path: steps of the sampler down to σ_min.
         last: the step after them at σ_min: it denoises, and its stage input is the last node of the log density.
         denoise: whether the denoising step is taken.
-        logs: log densities at the latents, (laws, groups, batch), or None.
+        logs: log densities at the latents, (maps, groups, batch), or None.
         directions: K, the number of perturbations; `single` says that the caller gave one, not a sequence.
         grid: the levels of the path.
-        move: how a state takes a step.
+        advance: how a state takes a step.
     """
 
     latents: Tensor
-    laws: Laws
+    maps: LocalMaps
     path: Sequence[Step]
     last: Step
     denoise: bool
@@ -63,7 +63,7 @@ class Run:
     directions: int
     single: bool
     grid: Grid
-    move: Advance = advance
+    advance: Advance = advance
 
     @property
     def final(self) -> list[Step]:
@@ -75,12 +75,12 @@ class Run:
         logs, count = self.logs, 0 if curvature is None else len(curvature)
         if logs is None:
             return State(self.latents, tangent=tangent, curvature=curvature)
-        if not isinstance(self.move, Stochastic):
+        if not isinstance(self.advance, Stochastic):
             return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
-        slant = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
-        return State(self.latents, logs, tangent, curvature, slant)
+        log_tangent = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
+        return State(self.latents, logs, tangent, curvature, log_tangent)
 
-    def chunks(self, size: int | None) -> list[Run]:
+    def chunks(self, size: int | None) -> list[Prepared]:
         """The run cut into chunks of latents."""
         batch = self.latents.shape[0]
         check_count(size, "chunk_size")
@@ -88,13 +88,17 @@ class Run:
             return [self]
         return [self._rows(slice(first, first + size)) for first in range(0, batch, size)]
 
-    def _rows(self, rows: slice) -> Run:
+    def _rows(self, rows: slice) -> Prepared:
         logs = None if self.logs is None else self.logs[:, :, rows]
-        move = self.move.rows(rows) if isinstance(self.move, Stochastic) else self.move
-        return replace(self, latents=self.latents[rows], laws=self.laws.rows(rows), logs=logs, move=move)
+        one_step = self.advance.rows(rows) if isinstance(self.advance, Stochastic) else self.advance
+        return replace(self, latents=self.latents[rows], maps=self.maps.rows(rows), logs=logs, advance=one_step)
 
 
-@dataclass(frozen=True)
+UNCHANGED: Any = PerBranch(None, None)
+"""In place of a perturbation: nothing changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """How a run is computed; see `sample_sensitivity` for the meaning of each."""
 
@@ -118,15 +122,17 @@ def prepare(
     grid: Grid,
     options: Options,
     *,
-    tangents: bool = True,
-    cotangents: bool = False,
-    second: bool = False,
-    plain: bool = False,
-) -> Run:
-    """Check the arguments and build the run; `tangents`, `cotangents` and `second` say which products it will take
-    beside those of a divergence.
+    uses: Uses = TANGENTS,
+    density: bool = False,
+) -> Prepared:
+    """Check the arguments and build the run.
 
-    A `plain` run has no perturbation: it samples, and carries the log density where there is an anchor.
+    Args:
+        score, latents, grid: as for `sample_sensitivity`.
+        perturbation: what changes, one or several; `UNCHANGED` where nothing does.
+        options: how it is computed.
+        uses: which Jacobian products it will take beside those of a divergence.
+        density: whether log densities are carried even where no perturbation needs them.
 
     Raises:
         ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
@@ -137,32 +143,33 @@ def prepare(
     check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
-    nothing: Any = PerBranch(None, None) if isinstance(score, GuidedScore) else None
-    changes, single = ([nothing], True) if plain else as_changes(perturbation)
+    changes, single = as_changes(perturbation)
+    if perturbation is UNCHANGED and not isinstance(score, GuidedScore):
+        changes = [None]
     for branch in (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,):
         check_domain(branch, grid.sigma_min, grid.sigma_max)
     # Forward mode asks for strides that it knows; a layout of channels last is not one of them.
     x = at_least_single(latents if options.differentiable else latents.detach()).contiguous()
     sigma = torch.tensor(grid.sigma_max, dtype=torch.float64).to(x)
-    chosen = _chooser(options, x, sigma, Uses(tangents, cotangents, second), grid.sigma_min)
-    if plain and options.anchor is None:
+    chosen = _chooser(options, x, sigma, uses, grid.sigma_min)
+    if perturbation is UNCHANGED and uses == VALUES and not density:
         chosen = partial(_values_only, options)  # no product is taken, and so none is tried
-    laws, anchors = laws_of(score, changes, options.anchor, chosen)
+    maps, anchors = maps_of(score, changes, options.anchor, chosen)
     if options.response is not None:
-        laws = options.response.bound(laws, x, grid, tangents)
-    laws, anchors = link(laws, anchors, chosen)
+        maps = options.response.bound(maps, x, grid, uses.tangents)
+    maps, anchors = link(maps, anchors, chosen)
     solver, grid = solver_of(options.solver, score, x, grid)
-    needed = any(c is not None and c.needs_density for law in laws for c in law.changes)
-    carried = needed or (plain and options.anchor is not None)
-    shared = _with_density(laws, x, options, solver, carried)
+    needed = any(c is not None and c.needs_density for local_map in maps for c in local_map.changes)
+    carried = needed or density
+    shared = _with_density(maps, x, options, solver, carried)
     shared.cost.away = 0 if options.response is None else options.response.evaluations
     logs = initial_logs(anchors, x, sigma, shared.trace) if carried else None
     path = of_grid(grid, solver, x, None if isinstance(solver, SDE) else shared.trace)
-    move: Any = advance
+    one_step: Advance = advance
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()
-        move = Stochastic(solver, laws, anchors, shared.noise, levels)
-    return Run(x, shared, path[:-1], path[-1], options.denoise, logs, len(changes), single, grid, move)
+        one_step = Stochastic(solver, maps, anchors, shared.noise, levels)
+    return Prepared(x, shared, path[:-1], path[-1], options.denoise, logs, len(changes), single, grid, one_step)
 
 
 def solver_of(solver: Any, score: Score, x: Tensor, grid: Grid) -> tuple[Tableau, Grid]:
@@ -199,28 +206,28 @@ def as_changes(perturbation: Any) -> tuple[list[Any], bool]:
     return list(changes), single
 
 
-def laws_of(
+def maps_of(
     score: Score, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
-) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
-    """The laws that a score is made of, with their perturbations, and their anchors."""
+) -> tuple[tuple[LocalMap, ...], tuple[Any, ...]]:
+    """The local maps that a score is made of, with their perturbations, and their anchors."""
     if not callable(score):
         raise TypeError(f"score is a {type(score).__name__}; give a function score(x, sigma), see as_score.")
     if isinstance(score, GuidedScore):
-        return _guided_laws(score, changes, anchor, choose)
+        return _guided_maps(score, changes, anchor, choose)
     if any(isinstance(value, PerBranch) for value in [*changes, anchor]):
         raise TypeError("PerBranch needs a guided score; give guided(conditional, unconditional, weight) as score.")
-    return (Law(choose(score), 1.0, tuple(changes)),), (anchor,)
+    return (LocalMap(choose(score), 1.0, tuple(changes)),), (anchor,)
 
 
-def _guided_laws(
+def _guided_maps(
     score: GuidedScore, changes: Sequence[Any], anchor: Any, choose: Callable[[Score], Products]
-) -> tuple[tuple[Law, ...], tuple[Any, ...]]:
+) -> tuple[tuple[LocalMap, ...], tuple[Any, ...]]:
     if not all(isinstance(change, PerBranch) for change in changes):
         raise TypeError("a guided score has two laws; give perturbation=PerBranch(unconditional, conditional).")
     free, bound = score.unconditional, score.conditional
-    laws = (
-        Law(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
-        Law(
+    maps = (
+        LocalMap(choose(free), 1 - score.weight, tuple(c.unconditional for c in changes)),
+        LocalMap(
             choose(bound),
             score.weight,
             tuple(c.conditional for c in changes),
@@ -228,10 +235,10 @@ def _guided_laws(
         ),
     )
     if anchor is None:
-        return laws, (None, None)
+        return maps, (None, None)
     if not isinstance(anchor, PerBranch):
         raise TypeError("a guided score has two laws; give anchor=PerBranch(unconditional, conditional).")
-    return laws, (anchor.unconditional, anchor.conditional)
+    return maps, (anchor.unconditional, anchor.conditional)
 
 
 def _chooser(options: Options, x: Tensor, sigma: Tensor, uses: Uses, until: float) -> Callable[[Score], Products]:
@@ -247,19 +254,21 @@ def _values_only(options: Options, score: Score) -> Products:
     return Products(score, "reverse", options.differentiable)
 
 
-def _with_density(laws: tuple[Law, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> Laws:
-    """The laws with a trace where the log density needs one and noise where anything is random."""
+def _with_density(maps: tuple[LocalMap, ...], x: Tensor, options: Options, solver: Tableau, carried: bool) -> LocalMaps:
+    """The local maps with a trace where the log density needs one and noise where anything is random."""
     stochastic = isinstance(solver, SDE)
     trace = None
     if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
         trace = Trace.resolve(options.trace, options.probes, prod(x.shape[1:]), control=options.control)
     if not stochastic and (trace is None or trace.exact):
-        return Laws(laws, trace)
-    return Laws(laws, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device))
+        return LocalMaps(maps, trace)
+    return LocalMaps(
+        maps, trace, Noise.draw(x.shape[0], generator=options.generator, seed=options.seed, device=x.device)
+    )
 
 
 def initial_logs(anchors: Sequence[Any], x: Tensor, sigma: Tensor, trace: Trace | None) -> Tensor:
-    """log p_b at the latents, (laws, groups, batch)."""
+    """log p_b at the latents, (maps, groups, batch)."""
     values = []
     for anchor in anchors:
         value = anchor_log_density(anchor, x, sigma)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from sensitivity.grid import Grid
+from sensitivity.readings.chunks import Latents, joined
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcomes
 
@@ -29,12 +29,12 @@ class Trajectory:
     """
 
     levels: Tensor
-    states: Tensor
-    sensitivity: Tensor
-    log_ratio: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    states: Annotated[Tensor, Latents(1)]
+    sensitivity: Annotated[Tensor, Latents(2, "directions")]
+    log_ratio: Annotated[Tensor, Latents(2, "directions")]
+    log_density: Annotated[Tensor | None, Latents(2, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(2, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(2, "maps")]
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,25 @@ class SampleSensitivity:
             truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
             `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
             a sample halted and along a stochastic path.
-        products: how they were taken, law by law, such as "forward (rules)"; the same name gives the same bits again.
+        products: how they were taken, network by network, such as "forward (rules)"; the same name gives the same bits
+            again.
     """
 
-    samples: Tensor
-    sensitivity: Tensor
-    log_ratio: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
-    standard_error: Tensor | None
-    bias: Tensor | None
-    curvature: Tensor | None
+    samples: Annotated[Tensor, Latents()]
+    sensitivity: Annotated[Tensor, Latents(1, "directions")]
+    log_ratio: Annotated[Tensor, Latents(1, "directions")]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
+    standard_error: Annotated[Tensor | None, Latents(1, "directions")]
+    bias: Annotated[Tensor | None, Latents(1, "directions")]
+    curvature: Annotated[Tensor | None, Latents(1, "directions")]
     outcome: Outcomes
     cost: Cost
     grid: Grid
     trajectory: Trajectory | None = None
     product_error: float = 0.0
-    sensitivity_error: Tensor | None = None
+    sensitivity_error: Annotated[Tensor | None, Latents(1, "directions")] = None
     products: str = ""
 
     def predict(self, eta: float) -> Tensor:
@@ -101,37 +102,8 @@ class SampleSensitivity:
         return 2 * share * first / second
 
 
-# The axis along which the latents of each field lie before a single perturbation or law loses its own axis.
-_LATENTS = {"samples": 0, "states": 1}
-# Fields that are not cut into chunks.
-_WHOLE = ("outcome", "cost", "grid", "trajectory", "product_error", "products", "levels")
-
-
-def joined(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
+def of_chunks(parts: Sequence[SampleSensitivity], single: bool) -> SampleSensitivity:
     """Consecutive chunks as one result; `single` says that one perturbation was given and not a sequence."""
-    whole: dict[str, Any] = {name: getattr(parts[0], name) for name in ("cost", "grid", "product_error", "products")}
-    whole["outcome"] = Outcomes.join([part.outcome for part in parts])
+    whole = joined(parts, directions=single)
     paths = [part.trajectory for part in parts if part.trajectory is not None]
-    if paths:
-        whole["trajectory"] = Trajectory(**{"levels": paths[0].levels, **_tensors(paths, single, 1)})
-    return SampleSensitivity(**whole, **_tensors(parts, single, 0))
-
-
-def _tensors(parts: Sequence[Any], single: bool, lead: int) -> dict[str, Any]:
-    """Every tensor field joined along its latents; `lead` axes (of levels) come before."""
-    found: dict[str, Any] = {}
-    for name in (f.name for f in fields(parts[0])):
-        if name in _WHOLE:
-            continue
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            found[name] = None
-            continue
-        value = torch.cat(values, _LATENTS.get(name, lead + 1))
-        alone = (
-            value.shape[lead] == 1
-            if name.startswith(("log_density", "grid_error"))
-            else single and name not in _LATENTS
-        )
-        found[name] = value.select(lead, 0) if alone else value
-    return found
+    return replace(whole, trajectory=joined(paths, directions=single)) if paths else whole

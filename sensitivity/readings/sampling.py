@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from sensitivity._callables import outside_inference_mode
 from sensitivity.grid import Grid
+from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
-from sensitivity.readings.prepare import Options, Run, prepare
-from sensitivity.sampler.local_maps import Cost, Laws
+from sensitivity.readings.chunks import Latents, joined
+from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
+from sensitivity.sampler.local_maps import Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcomes, Watch
-from sensitivity.sampler.path import logs_of, mark_log_error, observed, run
+from sensitivity.sampler.path import follow, logs_of, mark_log_error, observed
 from sensitivity.sampler.step import Rate, Slope, State
 from sensitivity.sampler.tableau import Step
 from sensitivity.scores.score import Score
@@ -36,10 +37,10 @@ class Sampled:
         grid: the noise levels; those that an adaptive solver accepted.
     """
 
-    samples: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
+    samples: Annotated[Tensor, Latents()]
+    log_density: Annotated[Tensor | None, Latents(1, "maps")]
+    log_density_error: Annotated[Tensor | None, Latents(1, "maps")]
+    grid_error: Annotated[Tensor | None, Latents(1, "maps")]
     outcome: Outcomes
     cost: Cost
     grid: Grid
@@ -94,42 +95,39 @@ def sample(
         raise TypeError(f"log_density={log_density!r} says whether log densities are wanted; give True or False.")
     if log_density and anchor is None:
         raise ValueError("log_density=True needs anchor, the log density at sigma_max; GaussianAnchor.from_data(data).")
-    known = anchor if log_density else None
-    options = Options(known, trace, probes, generator, seed, solver, denoise, products, differentiable, control)
+    options = Options(
+        anchor=anchor if log_density else None,
+        trace=trace,
+        probes=probes,
+        generator=generator,
+        seed=seed,
+        solver=solver,
+        denoise=denoise,
+        products=products,
+        differentiable=differentiable,
+        control=control,
+    )
     with nullcontext() if differentiable else torch.no_grad():
-        work = prepare(score, latents, None, grid, options, tangents=False, plain=True)
-        return _joined([_sampled(chunk) for chunk in work.chunks(chunk_size)])
+        prepared = prepare(score, latents, UNCHANGED, grid, options, uses=VALUES, density=log_density)
+        return joined([_sampled(chunk) for chunk in prepared.chunks(chunk_size)])
 
 
-def _sampled(work: Run) -> Sampled:
-    watch = Watch(work.latents.shape[0], work.latents.device)
-    slope = watched(work.laws, watch)
-    at_min = run(work.start(), work.path, slope, watch, move=work.move)
-    end = run(at_min, work.final, slope, watch)
-    seen = end if work.denoise else observed(work.laws, at_min, work.last, watch)
-    return Sampled(end.x, *logs_of(work.laws, seen), watch.read(), work.laws.cost, work.grid)
+def _sampled(prepared: Prepared) -> Sampled:
+    watch = Watch(prepared.latents.shape[0], prepared.latents.device)
+    slope = watched(prepared.maps, watch)
+    at_min = follow(prepared.start(), prepared.path, slope, watch, advance=prepared.advance)
+    end = follow(at_min, prepared.final, slope, watch)
+    seen = end if prepared.denoise else observed(prepared.maps, at_min, prepared.last, watch)
+    return Sampled(end.x, *logs_of(prepared.maps, seen), watch.read(), prepared.maps.cost, prepared.grid)
 
 
-def watched(laws: Laws, watch: Watch) -> Slope:
+def watched(maps: LocalMaps, watch: Watch) -> Slope:
     """Slope of plain sampling that marks log densities of too large an error."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = laws.values(state.x, None, step, stage)
-        carried = laws.carried(step, stage, state, local)
-        mark_log_error(watch, laws, carried, step.table.levels[stage])
-        return laws.rate(local, local.drift, None, carried)
+        local = maps.values(state.x, None, step, stage)
+        carried = maps.carried(step, stage, state, local)
+        mark_log_error(watch, maps, carried, step.table.levels[stage])
+        return maps.rate(local, local.drift, None, carried)
 
     return slope
-
-
-def _joined(parts: Sequence[Sampled]) -> Sampled:
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        if values[0] is None:
-            return None
-        joined = torch.cat(values, 1)
-        return joined[0] if len(joined) == 1 else joined
-
-    logs: dict[str, Any] = {name: join(name) for name in ("log_density", "log_density_error", "grid_error")}
-    samples = torch.cat([part.samples for part in parts])
-    return replace(parts[0], samples=samples, outcome=Outcomes.join([part.outcome for part in parts]), **logs)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sensitivity.measures.points import Points
 from sensitivity.readings.adjoint import Pairing
 from sensitivity.readings.point_kernels import Block, Stages
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import LocalMaps
 
 # Stands for log p = ∞: a halted sample receives nothing from any point.
 NOTHING = 1e30
@@ -32,10 +32,10 @@ class Recorded:
         x: stage inputs, (stages, batch, *shape).
         sigma: their levels σ, (stages,).
         running: which samples took the step, (stages, batch).
-        logs: log p_b,σ(x) in nats for each law b of the drift, (laws, stages, batch).
-        scores: s_b(x), (laws, stages, batch, *shape).
+        logs: log p_b,σ(x) in nats for each local map b of the drift, (maps, stages, batch).
+        scores: s_b(x), (maps, stages, batch, *shape).
         cotangents: μ, (F, stages, batch, *shape).
-        shares: c_b, the parts of the laws in the drift.
+        shares: c_b, the parts of the local maps in the drift.
     """
 
     x: Tensor
@@ -47,17 +47,17 @@ class Recorded:
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, laws: Laws, pairings: Sequence[Pairing]) -> Recorded:
+    def of(cls, maps: LocalMaps, pairings: Sequence[Pairing]) -> Recorded:
         """The stages of a backward pass, in its order.
 
         Raises:
             ValueError: where the log density of the base law was not carried along the path.
         """
-        laws.cost.sources += len(pairings) * len(laws.laws)
+        maps.cost.sources += len(pairings) * len(maps.each)
         records = [p.record for p in pairings]
         if any(record.logs is None for record in records):
             raise ValueError("the log density of the base law was not carried along the path; give an anchor.")
-        count = laws.samplers
+        count = maps.samplers
         logs = torch.stack([r.logs[:count] for r in records if r.logs is not None], 1)
         return cls(
             torch.stack([r.x for r in records]),
@@ -66,14 +66,14 @@ class Recorded:
             logs,
             torch.stack([torch.stack(p.scores[:count]) for p in pairings], 1),
             torch.stack([p.cotangents for p in pairings], 1),
-            tuple(law.share for law in laws.laws[:count]),
+            tuple(local_map.share for local_map in maps.each[:count]),
         )
 
     def stages(self) -> list[Stages]:
-        """The stages as each law of the drift sees them, not settled."""
+        """The stages as each local map of the drift sees them, before `choose_ways`."""
         logs = torch.where(self.running, self.logs, NOTHING)
         parts = zip(self.scores, logs, strict=True)
-        return [Stages(self.x, self.sigma, score, own, self.cotangents) for score, own in parts]
+        return [Stages(self.x, self.sigma, score, log, self.cotangents) for score, log in parts]
 
 
 def paired(
@@ -83,8 +83,8 @@ def paired(
     stages = recorded.stages()
     farthest = float(points.squares.max()) ** 0.5
     for one in stages:
-        one.settle(points.bandwidth, farthest)
-    found: list[Tensor] = []
+        one.choose_ways(points.bandwidth, farthest)
+    blocks: list[Tensor] = []
     best: tuple[Tensor, Tensor] | None = None
     first, device = 0, stages[0].x.device
     squares = points.squares.to(device)
@@ -96,12 +96,13 @@ def paired(
         for share, one, rate in zip(recorded.shares, stages, rates, strict=False):
             values = one.against(block)
             total = torch.add(total, values if rate is None else values * rate[here], alpha=share)
+        # The k largest of a union are among the k largest of its parts: a block leaves no more than k points behind.
         if top_k is None:
-            found.append(total)
+            blocks.append(total)
         else:
             best = largest(best, total, first, top_k)
         first = here.stop
-    return best if best is not None else (torch.cat(found, -1), None)
+    return best if best is not None else (torch.cat(blocks, -1), None)
 
 
 def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:

@@ -79,9 +79,9 @@ class Merger:
         """The answer of a shard, or None where it failed."""
         self._early[shard] = answer
         while self.order and self.order[0] in self._early:
-            found = self._early.pop(self.order.pop(0))
-            if found is not None:
-                self._take(found)
+            early = self._early.pop(self.order.pop(0))
+            if early is not None:
+                self._take(early)
 
     def _take(self, new: Answer) -> None:
         old = self._total

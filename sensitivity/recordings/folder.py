@@ -45,11 +45,11 @@ class Folder:
 
     def _claim(self) -> None:
         """Say what the folder is for, or see that it says the same."""
-        own = self.path / "question.json"
-        if not own.exists():
-            replace(own, (json.dumps(self._key, indent=1) + "\n").encode())
+        claim = self.path / "question.json"
+        if not claim.exists():
+            replace(claim, (json.dumps(self._key, indent=1) + "\n").encode())
         try:
-            stored = json.loads(own.read_text(encoding="utf-8"))
+            stored = json.loads(claim.read_text(encoding="utf-8"))
         except ValueError:
             stored = {}
         if stored != self._key:

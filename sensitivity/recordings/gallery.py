@@ -21,7 +21,7 @@ from torch import Tensor
 from sensitivity._checks import check_callable, check_count
 from sensitivity.readings.influences import Influence
 from sensitivity.recordings.folder import replace
-from sensitivity.sources import Prepared, as_source
+from sensitivity.sources import PreparedSource, as_source
 
 STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem;color:#1b1b1b;background:#fff}
@@ -75,7 +75,7 @@ def gallery(
     check_count(samples, "samples")
     if image is not None:
         check_callable(image, "image")
-    prepared = Prepared(as_source(data, column=column), influence.samples[:0], transform, encoder)
+    prepared = PreparedSource(as_source(data, column=column), influence.samples[:0], transform, encoder)
     page = "".join(_page(influence, prepared, count, samples, image or pictures, title))
     try:
         replace(Path(path), page.encode())
@@ -87,7 +87,7 @@ def gallery(
 
 
 def _page(
-    influence: Influence, data: Prepared, count: int, samples: int, image: Callable[[Tensor], Tensor], title: str
+    influence: Influence, data: PreparedSource, count: int, samples: int, image: Callable[[Tensor], Tensor], title: str
 ) -> Iterator[str]:
     words = html.escape(title)
     yield f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{words}</title>'
@@ -111,9 +111,9 @@ def _page(
             yield f'<h2>Sample {b}{several}</h2><div class="row"><figure class="sample">'
             yield f'<img alt="Sample {b}" src="{picture[b]}"><figcaption>φ = {float(functional[f, b]):.4g}; '
             yield f"{html.escape(influence.outcome[b].sentence)}</figcaption></figure></div>"
-            found = list(zip(points.tolist(), values[f, b, order].tolist(), images, strict=True))
-            yield from _points("Raise it", [p for p in found if p[1] > 0], errors[f, b], UP)
-            yield from _points("Lower it", [p for p in found if p[1] < 0], errors[f, b], DOWN)
+            rows = list(zip(points.tolist(), values[f, b, order].tolist(), images, strict=True))
+            yield from _points("Raise it", [p for p in rows if p[1] > 0], errors[f, b], UP)
+            yield from _points("Lower it", [p for p in rows if p[1] < 0], errors[f, b], DOWN)
             yield from _groups(influence, f, b)
     yield "<h2>Where this came from</h2><pre>"
     yield html.escape(json.dumps(influence.provenance or {"provenance": "not recorded"}, indent=1, default=str))
@@ -141,13 +141,13 @@ def _order(values: Tensor, count: int) -> Tensor:
     return torch.cat([up, down])
 
 
-def _points(title: str, found: Sequence[tuple[int, float, str]], errors: Tensor, colour: str) -> Iterator[str]:
-    if not found:
+def _points(title: str, points: Sequence[tuple[int, float, str]], errors: Tensor, colour: str) -> Iterator[str]:
+    if not points:
         yield f"<h3>{title}: none</h3>"
         return
     yield f'<h3>{title}</h3><div class="row">'
-    top = max(abs(value) for _, value, _ in found)
-    for index, value, picture in found:
+    top = max(abs(value) for _, value, _ in points)
+    for index, value, picture in points:
         error = abs(value) * float(errors[0]) + float(errors[1])
         words = f"{value:.3g} ± {_number(error)}"
         yield f'<figure><img alt="Training point {index}, value {words}" src="{picture}">'
@@ -207,14 +207,14 @@ def pictures(states: Tensor) -> Tensor:
 
 
 def _checked(image: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-    found = image(states.detach())
-    fits = isinstance(found, Tensor) and (found.ndim == 3 or (found.ndim == 4 and found.shape[1] == 3))
-    if not fits or len(found) != len(states):
-        said = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    pictures = image(states.detach())
+    fits = isinstance(pictures, Tensor) and (pictures.ndim == 3 or (pictures.ndim == 4 and pictures.shape[1] == 3))
+    if not fits or len(pictures) != len(states):
+        shape = tuple(pictures.shape) if isinstance(pictures, Tensor) else type(pictures).__name__
         raise ValueError(
-            f"image gave {said} for {len(states)} states: return (rows, H, W) or (rows, 3, H, W) in [0, 1]."
+            f"image gave {shape} for {len(states)} states: return (rows, H, W) or (rows, 3, H, W) in [0, 1]."
         )
-    return found.detach().cpu().clamp(0, 1)
+    return pictures.detach().cpu().clamp(0, 1)
 
 
 def _png(picture: Tensor) -> str:

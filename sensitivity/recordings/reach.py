@@ -116,14 +116,14 @@ def pruned(
         if not one.tried:
             values += one.group.against(block)
             continue
-        found = one.bounds(points)
-        sample = torch.arange(found.shape[1], device=values.device) % stages.batch
-        skip = found.amax(0) <= limit
+        bounds = one.bounds(points)
+        sample = torch.arange(bounds.shape[1], device=values.device) % stages.batch
+        skip = bounds.amax(0) <= limit
         if float(skip.double().mean()) < WORTH:
             one.tried = False
             values += one.group.against(block)
             continue
-        bound.index_add_(1, sample[skip], found[:, skip])
+        bound.index_add_(1, sample[skip], bounds[:, skip])
         skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
         if not bool(skip.all()):
             kept = (~skip).nonzero()[:, 0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,38 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sensitivity._callables import modules_of, outside_inference_mode
-from sensitivity._checks import at_least_single, check_finite, check_positive_number, check_same_home, check_states
+from sensitivity._checks import check_finite, check_positive_number, check_same_home, check_states
 from sensitivity.grid import Grid
-from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
-from sensitivity.perturbations.contamination import Toward
+from sensitivity.readings.chunks import joined
 from sensitivity.readings.influences import (
-    Functional,
     Influence,
-    check_products,
     check_top,
-    joined,
-    listed,
-    passages,
     rates_of,
     relative_of,
 )
-from sensitivity.readings.prepare import Options, prepare
 from sensitivity.readings.streaming import Recorded, paired
 from sensitivity.recordings.answers import Answer, Question
 from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.identity import described
 from sensitivity.recordings.reach import axes_of
 from sensitivity.recordings.run import Ran, ShardFailure, run
 from sensitivity.recordings.storage import read, write
-from sensitivity.responses import note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
-from sensitivity.scores.per_branch import PerBranch
-from sensitivity.scores.score import GuidedScore, Score
-from sensitivity.sources import Prepared, as_source
+from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
 
@@ -98,8 +87,8 @@ class Recording:
     @property
     def outcome(self) -> Outcomes:
         """How each sample ended."""
-        found = Outcomes.join([Outcomes(part.codes, part.levels) for part in self.parts])
-        return replace(found, note=str(self.made_from["note"]))
+        joined = Outcomes.join([Outcomes(part.codes, part.levels) for part in self.parts])
+        return replace(joined, note=str(self.made_from["note"]))
 
     @property
     def grid(self) -> Grid:
@@ -109,21 +98,21 @@ class Recording:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all its numbers."""
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for name, value in sorted(self.tensors().items()):
-            found.update(f"{name}:{digest(value)}".encode())
-        return found.hexdigest()
+            hasher.update(f"{name}:{digest(value)}".encode())
+        return hasher.hexdigest()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, as `save` writes it."""
-        found = {}
+        named = {}
         for k, part in enumerate(self.parts):
             for owner, prefix in ((part.stages, f"{k}.stages"), (part, f"{k}")):
                 for one in fields(owner):
                     value = getattr(owner, one.name)
                     if isinstance(value, Tensor):
-                        found[f"{prefix}.{one.name}"] = value.detach().contiguous()
-        return found
+                        named[f"{prefix}.{one.name}"] = value.detach().contiguous()
+        return named
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all, with all that is known of its making.
@@ -146,15 +135,15 @@ class Recording:
         try:
             about = json.loads(text)
             parts = tuple(_part(tensors, k, tuple(shares)) for k, shares in enumerate(about["shares"]))
-            found = cls(parts, about["several"], about["made_from"])
+            recording = cls(parts, about["several"], about["made_from"])
             meant = about["digest"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path={path} is no recording: give a file that Recording.save wrote.") from error
-        if found.digest != meant:
+        if recording.digest != meant:
             raise ValueError(
                 f"path={path} has changed since it was written: its numbers have another SHA-256; record anew."
             )
-        return found
+        return recording
 
     def influence(
         self,
@@ -207,7 +196,7 @@ class Recording:
             ShardFailure: after all other shards are done, where some could not be used; it names them.
 
         Example:
-            >>> from sensitivity import Mixture
+            >>> from sensitivity import Mixture, record
             >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
             >>> right_of = lambda x: x[:, 0]
             >>> kept = record(base.score, torch.zeros(1, 1), right_of, Grid(10.0, 0.1, 20), anchor=base)
@@ -224,9 +213,9 @@ class Recording:
         if isinstance(points, Points):
             points, bandwidth = points.data, points.bandwidth
         source = as_source(points, shard_rows=shard_rows, column=column)
-        data = Prepared(source, self.samples[:0], transform, encoder, encoder_batch)
+        data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
-        key = {"recording": self.digest, "question": _said(question, data)}
+        key = {"recording": self.digest, "question": described(question, data)}
         kept = None if folder is None else Folder(folder, key)
         ran = run([part.stages for part in self.parts], data, question, client, kept, progress)
         if ran.answer is None or (ran.failures and not incomplete):
@@ -255,7 +244,7 @@ class Recording:
         if len(self.parts[0].stages.shares) > 1:
             raise ValueError("self_influence has no rates, which guidance needs: use influence with rates=PerBranch.")
         rows = points.split([len(part.samples) for part in self.parts])
-        values = torch.cat([_own(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
+        values = torch.cat([_matched(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
         return values if self.several else values[0]
 
     def _at_once(self, points: Tensor | Points, top_k: int | None, rates: Any, bandwidth: float) -> Influence:
@@ -273,7 +262,7 @@ class Recording:
         for part in self.parts:
             values, indices = paired(part.stages, data, speeds, top_k)
             parts.append(self._influence(part, values, indices))
-        return self._labelled(joined(parts, self.several))
+        return self._labelled(joined(parts, functionals=not self.several))
 
     def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
         silent = (values == 0).all(-1).all(0).cpu()
@@ -294,7 +283,7 @@ class Recording:
         return len(self.parts[0].stages.shares) > 1
 
     def _question(
-        self, data: Prepared, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
+        self, data: PreparedSource, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
     ) -> Question:
         check_positive_number(bandwidth, "bandwidth", zero=True)
         if prune is not None:
@@ -307,22 +296,22 @@ class Recording:
         axes = None if prune is None else axes_of(data.read(0)[0])
         return Question(keep, bandwidth, prune, axes, speeds, labels)
 
-    def _result(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> Influence:
+    def _result(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> Influence:
         home = self.samples.device
         sizes = [len(part.samples) for part in self.parts]
-        bound = found.bound.to(home) if question.prune is not None else None
+        bound = answer.bound.to(home) if question.prune is not None else None
         split = zip(
             self.parts,
-            found.values.to(home).split(sizes, 1),
-            [None] * len(sizes) if found.indices is None else found.indices.to(home).split(sizes, 1),
+            answer.values.to(home).split(sizes, 1),
+            [None] * len(sizes) if answer.indices is None else answer.indices.to(home).split(sizes, 1),
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
             strict=True,
         )
-        result = self._labelled(joined([self._influence(*pieces) for pieces in split], self.several))
-        names = tuple(sorted(found.sums, key=lambda name: (str(type(name)), name)))
+        result = self._labelled(joined([self._influence(*pieces) for pieces in split], functionals=not self.several))
+        names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
         sums, losses = (
             torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
-            for part in (found.sums, found.losses)
+            for part in (answer.sums, answer.losses)
         )
         one = slice(None) if self.several else 0
         return replace(
@@ -332,106 +321,27 @@ class Recording:
             group_bound=None if losses is None or bound is None else losses[one],
             group_names=names,
             outcome=replace(result.outcome, note=_note(result.outcome.note, ran, len(data.source.sizes))),
-            provenance=self._provenance(ran, found, data, question),
+            provenance=self._provenance(ran, answer, data, question),
         )
 
-    def _provenance(self, ran: Ran, found: Answer, data: Prepared, question: Question) -> dict[str, Any]:
+    def _provenance(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
         pruned = {}
         if question.prune is not None:
-            share = found.skipped / (found.points * len(self.samples))
+            share = answer.skipped / (answer.points * len(self.samples))
             pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self.parts[0].stages.sigma, share, strict=True)}
         return {
             "recording": self.digest,
             "made_from": dict(self.made_from),
-            "question": _said(question, data),
-            "points": found.points,
+            "question": described(question, data),
+            "points": answer.points,
             "of": len(data.source),
             "shards": len(data.source.sizes),
-            "bytes_read": found.bytes,
+            "bytes_read": answer.bytes,
             "reused": ran.reused,
             "failures": ran.failures,
             "pruned": pruned,
             "seconds": ran.seconds,
         }
-
-
-@outside_inference_mode
-def record(
-    score: Score,
-    latents: Tensor,
-    functionals: Functional | Sequence[Functional],
-    grid: Grid,
-    *,
-    anchor: Any = None,
-    trace: str = "auto",
-    probes: int | None = None,
-    generator: torch.Generator | None = None,
-    seed: int | None = None,
-    solver: Any = "heun",
-    denoise: bool = False,
-    chunk_size: int | None = None,
-    products: str = "auto",
-    control: GaussianAnchor | None = None,
-) -> Recording:
-    """Sample, take the gradients of functionals, go back through the transposed sampler, and keep every stage.
-
-    `record(...).influence(points)` is `influence(score, latents, functionals, points, grid, ...)`, to the last bit; the
-    recording can be saved, and asked about data that are too large for memory. It holds (3 + F) numbers for each
-    entry, stage and sample: 40 stages of 32 images of 784 entries are 16 MB in single precision.
-
-    Args:
-        score, latents, functionals, grid: as for `influence`; at least one latent.
-        anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
-            `sample_sensitivity`. The response is that of the population, which needs nothing but the stages.
-
-    Raises:
-        ValueError, TypeError: as `influence` does.
-
-    Example:
-        >>> from sensitivity import Mixture
-        >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
-        >>> kept = record(base.score, torch.zeros(4, 1), lambda x: x[:, 0], Grid(10.0, 0.1, 20), anchor=base)
-        >>> kept.samples.shape, kept.made_from["solver"]
-        (torch.Size([4, 1]), 'heun')
-    """
-    check_products(products)
-    wanted = listed(functionals)
-    check_states(latents, "latents")
-    if not len(latents):
-        raise ValueError("latents is empty: give at least one latent to record.")
-    shape = at_least_single(latents[:0]).new_zeros(1, *latents.shape[1:])
-    change: Any = Toward(Points(shape))  # stands for any points: only that a density is needed matters
-    if isinstance(score, GuidedScore):
-        change = PerBranch(change, change)
-    options = Options(anchor, trace, probes, generator, seed, solver, denoise, products, control=control)
-    # What the seed is, before a generator moves on.
-    drawn = seed if generator is None else int(generator.initial_seed())
-    work = prepare(score, latents, change, grid, options, tangents=False, cotangents=True)
-    parts: list[Part] = []
-    cost = Cost()
-    for passage in passages(work, wanted, chunk_size):
-        stages = Recorded.of(passage.work.laws, list(passage.pairings))
-        outcome, cost = passage.watch.read(), passage.work.laws.cost if not parts else cost
-        own = passage.samples, passage.functional, *passage.logs, outcome.codes, outcome.levels
-        parts.append(Part(stages, *own))
-    made = {
-        "levels": work.grid.levels.tolist(),
-        "solver": solver if isinstance(solver, str) else repr(solver),
-        "trace": trace,
-        "probes": probes,
-        "seed": drawn,
-        "denoise": denoise,
-        "products": products,
-        "functionals": [_name(f) for f in wanted],
-        "score": _name(score),
-        "networks": [_network(m) for m in modules_of(score)],
-        "anchor": type(anchor).__name__,
-        "latents": digest(latents),
-        "cost": vars(cost).copy(),
-        "note": note(score),
-        "versions": {"torch": torch.__version__, "python": platform.python_version(), "recording": 1},
-    }
-    return Recording(tuple(parts), isinstance(functionals, Sequence), made)
 
 
 def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> Part:
@@ -443,7 +353,7 @@ def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> P
     return Part(stages, **rest, **{name: tensors.get(f"{k}.{name}") for name in optional})  # type: ignore[arg-type]
 
 
-def _own(stages: Recorded, points: Tensor, extra: float) -> Tensor:
+def _matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
     """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision."""
     total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
     y, dimension = points.flatten(1).double(), points[0].numel()
@@ -474,38 +384,8 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _said(question: Question, data: Prepared) -> dict[str, Any]:
-    """A question in JSON: what answers in a folder must have been made for."""
-    labels = question.labels
-    marks = [None if r is None else digest(r) for r in question.rates]
-    named = labels if labels is None or isinstance(labels, str) else hashlib.sha256(repr(labels).encode()).hexdigest()
-    plain = {"top_k": question.top_k, "bandwidth": question.bandwidth, "prune": question.prune}
-    functions = {"transform": _name(data.transform), "encoder": _name(data.encoder)}
-    return plain | {"rates": marks, "groups": named, "points": len(data.source)} | functions
-
-
 def _note(before: str, ran: Ran, total: int) -> str:
     if not ran.failures:
         return before
     failed = " ".join(ran.failures.values())
     return f"{before} {len(ran.failures)} of {total} shards failed and are left out: {failed}".strip()
-
-
-def _name(function: Any) -> str:
-    """A callable in words that stay the same from run to run; a network with the digest of its parameters."""
-    if function is None:
-        return "none"
-    if isinstance(function, nn.Module):
-        return _network(function)
-    words = getattr(function, "__qualname__", None)
-    if words is not None:
-        return f"{getattr(function, '__module__', '')}.{words}"
-    text = repr(function)
-    return type(function).__name__ if " at 0x" in text else text
-
-
-def _network(module: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        found.update(f"{name}:{digest(value) if isinstance(value, Tensor) else value}".encode())
-    return f"{type(module).__name__}:{found.hexdigest()[:16]}"

@@ -12,7 +12,7 @@ from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.answers import Answer, Merger, Question
 from sensitivity.recordings.folder import Folder
 from sensitivity.recordings.shards import answer
-from sensitivity.sources import Prepared
+from sensitivity.sources import PreparedSource
 from sensitivity.sources.files import needed
 
 Report = Callable[[int, int, float, float], Any]
@@ -102,7 +102,12 @@ def printed(done: int, total: int, rate: float, remaining: float) -> None:
 
 
 def run(
-    parts: Sequence[Recorded], data: Prepared, question: Question, client: Any, folder: Folder | None, progress: Any
+    parts: Sequence[Recorded],
+    data: PreparedSource,
+    question: Question,
+    client: Any,
+    folder: Folder | None,
+    progress: Any,
 ) -> Ran:
     """Ask every shard.
 
@@ -130,10 +135,10 @@ def run(
         merger.add(shard, stored)
         told.add(source.sizes[shard], True)
     mapped = _here if client is None else _on_dask
-    for shard, found in mapped(client, parts, data, question, waiting, folder):
-        if isinstance(found, str):
-            failures[shard] = found
-        merger.add(shard, None if isinstance(found, str) else found)
+    for shard, result in mapped(client, parts, data, question, waiting, folder):
+        if isinstance(result, str):
+            failures[shard] = result
+        merger.add(shard, None if isinstance(result, str) else result)
         told.add(source.sizes[shard], False)
     return Ran(merger.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
 
@@ -144,7 +149,7 @@ Found = Iterator[tuple[int, Answer | str]]
 def _here(
     client: None,
     parts: Sequence[Recorded],
-    data: Prepared,
+    data: PreparedSource,
     question: Question,
     shards: list[int],
     folder: Folder | None,
@@ -154,7 +159,12 @@ def _here(
 
 
 def _on_dask(
-    client: Any, parts: Sequence[Recorded], data: Prepared, question: Question, shards: list[int], folder: Folder | None
+    client: Any,
+    parts: Sequence[Recorded],
+    data: PreparedSource,
+    question: Question,
+    shards: list[int],
+    folder: Folder | None,
 ) -> Found:
     completed = needed("distributed", "runs on a Dask client").as_completed
     # The recording goes to every worker once, not with every shard.
@@ -172,25 +182,27 @@ def _on_dask(
         future.release()
 
 
-def _part(question: Question, data: Prepared, shard: int) -> Question:
+def _part(question: Question, data: PreparedSource, shard: int) -> Question:
     return question.of(data.source.starts[shard], data.source.sizes[shard])
 
 
-def _remote(common: tuple[Sequence[Recorded], Prepared, Folder | None], shard: int, question: Question) -> Answer | str:
+def _remote(
+    common: tuple[Sequence[Recorded], PreparedSource, Folder | None], shard: int, question: Question
+) -> Answer | str:
     parts, data, folder = common
     return tried(parts, data, shard, question, folder)
 
 
 def tried(
-    parts: Sequence[Recorded], data: Prepared, shard: int, question: Question, folder: Folder | None
+    parts: Sequence[Recorded], data: PreparedSource, shard: int, question: Question, folder: Folder | None
 ) -> Answer | str:
     """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
     name = data.source.name(shard)
     try:
-        found = answer(parts, data, shard, question)
+        result = answer(parts, data, shard, question)
         if folder is not None:
-            folder.write(shard, found, {"name": name, "data": data.source.fingerprint(shard)})
-        return found
+            folder.write(shard, result, {"name": name, "data": data.source.fingerprint(shard)})
+        return result
     except Exception as error:
         # One shard's fault, of whatever kind, is not that of the others.
         words = str(error).splitlines()[0] if str(error) else type(error).__name__

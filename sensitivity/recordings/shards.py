@@ -13,14 +13,14 @@ from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.answers import Answer, Question, kept
 from sensitivity.recordings.reach import Reduced, Rows, pruned
-from sensitivity.sources import Prepared, SourceError
+from sensitivity.sources import PreparedSource, SourceError
 from sensitivity.sources.source import cut
 
 # Rows (stages × batch) that meet a block at once: with 2048 points, two megabytes of exponents.
 GROUP = 256
 
 
-def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Question) -> Answer:
+def answer(parts: Sequence[Recorded], data: PreparedSource, shard: int, question: Question) -> Answer:
     """What the points of a shard say to all chunks of latents.
 
     Raises:
@@ -30,15 +30,15 @@ def answer(parts: Sequence[Recorded], data: Prepared, shard: int, question: Ques
     names, codes = _groups(data, shard, question, len(states))
     states = states.to(data.like.device)
     start = data.source.starts[shard]
-    found = [_met(part, states, start, question, len(names), codes) for part in parts]
-    values, bound, sums, losses = (torch.cat([f[k] for f in found], 1) for k in (0, 2, 3, 4))
-    indices = None if question.top_k is None else torch.cat([f[1] for f in found], 1)
-    skipped = torch.stack([f[5] for f in found]).sum(0)
+    met = [_met(part, states, start, question, len(names), codes) for part in parts]
+    values, bound, sums, losses = (torch.cat([f[k] for f in met], 1) for k in (0, 2, 3, 4))
+    indices = None if question.top_k is None else torch.cat([f[1] for f in met], 1)
+    skipped = torch.stack([f[5] for f in met]).sum(0)
     by_name = [{name: part[..., k] for k, name in enumerate(names)} for part in (sums, losses)]
     return Answer(values, indices, bound, skipped, len(states), read, *by_name)
 
 
-def _groups(data: Prepared, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
+def _groups(data: PreparedSource, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
     labels = question.labels
     if labels is None:
         return [], None
@@ -74,12 +74,12 @@ def _met(
         elif question.top_k is not None:
             indices = torch.arange(start + first, start + last, device=values.device)
             best = kept(question.top_k, best, (values, indices.expand(values.shape)))
-    found = best if best is not None else (every if every is not None else states[:0], states[:0])
-    return *found, bound, sums, losses, skipped
+    ranked = best if best is not None else (every if every is not None else states[:0], states[:0])
+    return *ranked, bound, sums, losses, skipped
 
 
 class Meeting:
-    """Points and stages, settled for these points: which way each stage takes, and what may be left out."""
+    """Points and stages, with what these points decide: which way each stage takes, and what may be left out."""
 
     def __init__(self, part: Recorded, states: Tensor, question: Question) -> None:
         self.question, self.states, self.shares = question, states, part.shares
@@ -88,7 +88,7 @@ class Meeting:
         farthest = float(self.squares.max()) ** 0.5
         axes = question.axes
         for one in self.stages:
-            one.settle(question.bandwidth, farthest, GROUP)
+            one.choose_ways(question.bandwidth, farthest, GROUP)
         self.rows = [[Rows.of(g, axes) for g in one.groups] for one in self.stages] if axes is not None else []
         self.reduced = None if axes is None else Reduced.of(states.flatten(1), self.squares, axes)
 
@@ -101,8 +101,8 @@ class Meeting:
         skipped = torch.zeros(len(one.sigma), dtype=torch.float64)
         for law, (share, stages, rate) in enumerate(zip(self.shares, self.stages, self.question.rates, strict=True)):
             speed = None if rate is None else rate[here]
-            found, loss, left = self._of_law(law, stages, block, share, speed, here)
-            total = torch.add(total, found if speed is None else found * speed, alpha=share)
+            part, loss, left = self._of_law(law, stages, block, share, speed, here)
+            total = torch.add(total, part if speed is None else part * speed, alpha=share)
             bound, skipped = bound + loss, skipped + left / len(self.shares)
         return total, bound, skipped
 

@@ -88,10 +88,10 @@ def _distances(
     with torch.no_grad():
         network = x + sigma**2 * score(x, sigma)
     scale = (network - points.data.detach().mean(0)).square().sum()
-    found = []
+    distances = []
     for side in sides:
         local = machine(Sizes(points.shape, [level], [side], x), points, sigma)
         mean = upright(local.denoised(points, x, left).mean)
         denoised = x + sigma**2 * (mean - x) / local.variance
-        found.append((network - denoised).square().sum() / scale)
-    return torch.stack(found)
+        distances.append((network - denoised).square().sum() / scale)
+    return torch.stack(distances)

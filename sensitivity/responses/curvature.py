@@ -57,8 +57,8 @@ class GaussNewton:
     def product(self, vectors: Tensor) -> Tensor:
         """H v for rows v, (Q, P)."""
         total = torch.zeros_like(vectors)
-        for forward, bend, back in self._blocks():
-            total = total + torch.stack([back(bend(forward(vector))) for vector in vectors])
+        for forward, hessian, back in self._blocks():
+            total = total + torch.stack([back(hessian(forward(vector))) for vector in vectors])
         return total
 
     def mean_eigenvalue(self, seed: int = 0) -> float:
@@ -87,15 +87,15 @@ class GaussNewton:
             with products._context():
                 reverse: Any = vjp(network, vector)
                 output, back = reverse
-                bend: Any = vjp(grad(of_output), output)[1]  # a Hessian is its own transpose
+                hessian: Any = vjp(grad(of_output), output)[1]  # a Hessian is its own transpose
                 forward = _pushing(network, vector) if products.method == "forward" else _doubled(back, output)
-                yield forward, _first(bend), _first(back)
+                yield forward, _first(hessian), _first(back)
 
     def _products(self, x0: Tensor, sigma: Tensor) -> Products:
         """How this network's derivatives are taken, by the trial that its states get too."""
         if self._decided is None:
-            found = choose(Products(self.data.weights.score), x0, sigma)
-            kept = found if found.exact else Products(self.data.weights.score, "double-vjp", cures=("math",))
+            chosen = choose(Products(self.data.weights.score), x0, sigma)
+            kept = chosen if chosen.exact else Products(self.data.weights.score, "double-vjp", cures=("math",))
             self._decided = kept
         return self._decided
 

@@ -119,13 +119,13 @@ class DataLoss:
         with exact_attention(), torch.enable_grad():
             vector = self.weights.vector.detach().requires_grad_()
             result = value(vector)
-            found = torch.autograd.grad(result, vector, allow_unused=True)[0] if result.requires_grad else None
-        if found is None:
+            gradient = torch.autograd.grad(result, vector, allow_unused=True)[0] if result.requires_grad else None
+        if gradient is None:
             raise ValueError(
                 "the loss does not depend on the parameters of module; give the module that the score calls, and a "
                 "loss that calls the score it is given, without detach."
             )
-        return found
+        return gradient
 
 
 def exact_attention() -> AbstractContextManager[None]:

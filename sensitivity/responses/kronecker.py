@@ -33,7 +33,9 @@ def covered(module: nn.Module) -> list[str]:
     closed = [name for name, part in module.named_modules() if isinstance(part, nn.MultiheadAttention)]
     for name, part in module.named_modules():
         if isinstance(part, LAYERS) and not any(name.startswith(f"{outer}.") for outer in closed):
-            names += [f"{name}.{own}" if name else own for own, _ in part.named_parameters(recurse=False)]
+            names += [
+                f"{name}.{parameter}" if name else parameter for parameter, _ in part.named_parameters(recurse=False)
+            ]
     return names
 
 
@@ -86,18 +88,18 @@ class _Residual(nn.Module):
 
     def forward(self, rows: dict[str, Tensor]) -> Tensor:
         data: Any = self.data
-        found = data.loss.residual(data.weights.score, rows["x0"], rows["sigma"], rows["noise"])
-        return found * rows["share"].sqrt()[:, None]
+        residual = data.loss.residual(data.weights.score, rows["x0"], rows["sigma"], rows["noise"])
+        return residual * rows["share"].sqrt()[:, None]
 
 
 def _batches(matrix: GaussNewton) -> list[tuple[dict[str, Tensor], Tensor]]:
-    data, found = matrix.data, []
+    data, batches = matrix.data, []
     parts = (matrix.pairs.split(data.block), matrix.shares.split(data.block))
     for pairs, shares in zip(*parts, strict=True):
         x0, sigma, noise = data.rows(data.data.data.detach(), pairs)
         rows = {"x0": x0, "sigma": sigma, "noise": noise, "share": shares}
-        found.append((rows, torch.zeros_like(x0.flatten(1))))
-    return found
+        batches.append((rows, torch.zeros_like(x0.flatten(1))))
+    return batches
 
 
 @contextmanager

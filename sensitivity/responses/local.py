@@ -124,22 +124,22 @@ class LocalResponse(SourceResponse):
     def calibration(self, score: Score, grid: Grid) -> Calibration:
         """Distances of the network's denoiser from patch machines between the ends of a grid; computed once."""
         ends = (grid.sigma_max, grid.sigma_min)
-        for known, own, found in self._known:
-            if known is score and own == ends:
-                return found
+        for known, between, calibration in self._known:
+            if known is score and between == ends:
+                return calibration
         steps = torch.linspace(0, 1, self.levels, dtype=torch.float64)
         levels = (ends[0] * (ends[1] / ends[0]) ** steps).tolist()
-        found = calibrate(score, self.points, levels, self.held_out, self.states, self.seed)
+        calibration = calibrate(score, self.points, levels, self.held_out, self.states, self.seed)
         self.evaluations += self.levels * self.states
-        self._known.append((score, ends, found))
-        return found
+        self._known.append((score, ends, calibration))
+        return calibration
 
     def sizes(self, score: Score, grid: Grid) -> Sizes:
         """Sides of the patches by noise level for a network and a grid."""
         shape, like = self.points.shape, self.points.data
         if self.patch == "calibrated":
-            found = self.calibration(score, grid)
-            return Sizes(shape, found.levels, found.chosen, like)
+            calibration = self.calibration(score, grid)
+            return Sizes(shape, calibration.levels, calibration.chosen, like)
         if isinstance(self.patch, Mapping):
             return Sizes(shape, list(self.patch), list(self.patch.values()), like)
         side = 2 * max(shape[1:]) - 1 if self.patch == "whole" else int(self.patch)
@@ -149,11 +149,11 @@ class LocalResponse(SourceResponse):
         """J δ_k from the network, ṡ_k from the machine."""
         sizes = self.sizes(products.score, grid)
 
-        def move(x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        def push(x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
             value, moved = products.jvp(x, sigma, tangents)
             return value, moved + self._sources(sizes, changes, x, sigma)
 
-        return move
+        return push
 
     def _sources(self, sizes: Sizes, changes: Sequence[Perturbation], x: Tensor, sigma: Tensor) -> Tensor:
         """ṡ_k, (K, batch, C, H, W)."""

@@ -100,8 +100,8 @@ def draws_of(loss: Any, example: Tensor) -> tuple[Tensor, Tensor]:
         raise TypeError(
             f"loss is a {type(loss).__name__}; give DenoisingLoss(...) or loss(score, x0, sigma, noise) -> (batch,)."
         )
-    own = getattr(loss, "draw", None)
-    sigma, noise = (own if callable(own) else DenoisingLoss().draw)(example)
+    draw = getattr(loss, "draw", None)
+    sigma, noise = (draw if callable(draw) else DenoisingLoss().draw)(example)
     if sigma.ndim != 1 or noise.shape != (len(sigma), *example.shape) or len(sigma) == 0:
         raise ValueError(
             f"loss.draw gives levels {tuple(sigma.shape)} and noise {tuple(noise.shape)}; give (K,) and "

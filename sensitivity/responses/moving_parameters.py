@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from sensitivity._callables import evaluate
 from sensitivity.grid import Grid
 from sensitivity.jacobians.differences import norms, step_length
+from sensitivity.jacobians.dual_layers import push
+from sensitivity.jacobians.duals import alone
 from sensitivity.jacobians.products import Products
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.response import Pushed, SourceResponse, Stage
@@ -83,14 +87,41 @@ class Along:
     weights: Weights
     products: Products
     rates: Tensor
+    _verdicts: list[bool] = field(default_factory=list)
 
     def __call__(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         with self.products._context():
             if not self.products.exact:
                 return self._differences(x, sigma, tangents)
-            x = x.clone() if 0 in x.stride() else x  # forward mode refuses expanded states
+            if "rules" in self.products.cures and self._ruled(x[:1], sigma if sigma.dim() == 0 else sigma[:1]):
+                return self._by_rules(x, sigma, tangents)
+            x = alone(x)
             route = self._forward if self.products.method == "forward" else self._double
             return self._map(route(x, sigma), tangents)
+
+    @cached_property
+    def _moving(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.weights.score_along(self.rates)
+
+    def _by_rules(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """By own rules of dual numbers: a convolution takes its value and both parts of its tangent in two calls."""
+        return push(lambda y: evaluate(self._moving, y, sigma), x, tangents)
+
+    def _ruled(self, x: Tensor, sigma: Tensor) -> bool:
+        """Whether own rules give torch's derivative in the parameters, decided once, on one sample.
+
+        The rules were tried for the state alone; a layer may use its parameters in ways that have none.
+        """
+        if not self._verdicts:
+            zeros = x.new_zeros(len(self.rates), *x.shape)
+            try:
+                found = self._by_rules(x, sigma, zeros)[1]
+                gap = (found - self._map(self._forward(x, sigma), zeros)[1]).abs().max()
+                own = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * found.abs().max())
+            except (NotImplementedError, RuntimeError):
+                own = False
+            self._verdicts.append(own)
+        return self._verdicts[0]
 
     def _at(self, sigma: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda y, vector: self.weights.score_at(vector)(y, sigma).to(y.dtype)
@@ -104,8 +135,8 @@ class Along:
 
     def _double(self, x: Tensor, sigma: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Forward derivatives as derivatives of the reverse ones."""
-        found: Any = vjp(self._at(sigma), x, self.weights.vector)
-        value, pull = found
+        transposed: Any = vjp(self._at(sigma), x, self.weights.vector)
+        value, pull = transposed
         forward: Any = vjp(pull, torch.zeros_like(value))[1]
         return lambda tangent, rate: (value, forward((tangent, rate))[0])
 
@@ -124,8 +155,8 @@ class Along:
         order = 1 if self.products.method == "finite" else 0
         function, vector = self._at(sigma), self.weights.vector
         value, rows = function(x, vector), []
-        own = (step_length(x, sigma, order) / norms(tangents)).amin(1)
-        for tangent, rate, length in zip(tangents, self.rates, own, strict=True):
+        lengths = (step_length(x, sigma, order) / norms(tangents)).amin(1)
+        for tangent, rate, length in zip(tangents, self.rates, lengths, strict=True):
             length = torch.minimum(length, self._length(rate, order))
             ahead = function(x + length * tangent, vector + length.to(vector) * rate)
             behind = function(x - length * tangent, vector - length.to(vector) * rate) if order else value

@@ -103,10 +103,13 @@ class ParameterResponse(MovingParameters):
         self._damping = None if damping is None else check_positive_number(damping, "damping", zero=True)
         self.data = data if isinstance(data, Points) else Points(data)
         if parameters is None and curvature in ("kfac", "ekfac"):
-            found = module_of(score) if module is None else module
-            parameters = None if found is None else covered(found)
+            network = module_of(score) if module is None else module
+            parameters = None if network is None else covered(network)
         self.weights = Weights(score, module, parameters)
         self.losses, self.block = DataLoss(self.weights, loss, self.data, block), block
+        # The last solution serves the next batch of latents: it costs more than they do.
+        self._asked: tuple[Perturbation, ...] = ()
+        self._found = self.weights.vector.new_empty(0, len(self.weights))
 
     @property
     def needs(self) -> str:
@@ -143,8 +146,10 @@ class ParameterResponse(MovingParameters):
         return self._directions([change])[0]
 
     def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
-        gradients = torch.stack([self.losses.of_change(change) for change in changes])
-        return -self.curvature.solve(gradients)
+        if not (len(changes) == len(self._asked) and all(a is b for a, b in zip(changes, self._asked, strict=True))):
+            gradients = torch.stack([self.losses.of_change(change) for change in changes])
+            self._asked, self._found = tuple(changes), -self.curvature.solve(gradients)
+        return self._found
 
     def check(self, score: Score, change: Perturbation | None, x: Tensor) -> None:
         """The score that is sampled from, and points."""

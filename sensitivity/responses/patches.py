@@ -94,15 +94,15 @@ class Machine:
     def pairing(self, points: Points, x: Tensor, base: Denoised, cotangents: Tensor) -> Tensor:
         """Σ_u μ_u r_u,i (y_i[u] − D_u)/τ² toward each point, (F, batch, N), with r_u,i = K_u(x, y_i)/Z_u."""
         mu = cotangents.transpose(-1, -2).flatten(-2) / self.variance  # (F, batch, C, pixels)
-        found = []
+        blocks = []
         for _, rows, logs in self._blocks(points, x, weighted=False):
             ratio = kernel(logs - base.log_sum[:, None])
             total = x.new_zeros(cotangents.shape[0], len(x), len(rows))
             for c in range(x.shape[1]):
-                move = ratio * (rows[None, :, c] - base.mean[:, None, c])
-                total = total + (move.flatten(-2) @ mu[:, :, c].permute(1, 2, 0)).permute(2, 0, 1)
-            found.append(total)
-        return torch.cat(found, -1)
+                weighted = ratio * (rows[None, :, c] - base.mean[:, None, c])
+                total = total + (weighted.flatten(-2) @ mu[:, :, c].permute(1, 2, 0)).permute(2, 0, 1)
+            blocks.append(total)
+        return torch.cat(blocks, -1)
 
     def _blocks(self, points: Points, x: Tensor, weighted: bool) -> Iterator[tuple[int, Tensor, Tensor]]:
         """First number, points (rows, C, W, H) and −S/2τ² (+ log w), (batch, rows, W, H), of a block."""

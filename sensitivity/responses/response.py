@@ -5,7 +5,7 @@ readings carry any ṡ to the samples in the same way: δ solves dδ/dσ = −σ
 the stages j with their cotangents μ_j.
 
 - The population's answer, ṡ = r (s^ν − s), is that of a network that always attains the optimum. It is built into the
-  laws of a run, needs log p_σ(x) along the path, and has an exact form at finite mass.
+  local maps of a run, needs log p_σ(x) along the path, and has an exact form at finite mass.
 - Every other response gives ṡ without a density of the base law: no divergence is taken and no anchor asked for. It
   hands over the pair (s, J δ_k + ṡ_k) at once, since one Jacobian product may give both.
 """
@@ -24,7 +24,7 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.products import Products
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.perturbation import Perturbation, Terms
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.scores.score import GuidedScore, NetworkScore, Score
 
 Pushed = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -109,27 +109,27 @@ class SourceResponse(Response):
     ) -> Callable[[slice], Score]:
         """The score, for rows of the latents, after masses η_k, (batch,) each, have moved together."""
 
-    def bound(self, laws: Sequence[Law], x: Tensor, grid: Grid, tangents: bool) -> tuple[Law, ...]:
-        """The one law of a run with this response's source in its tangent products."""
-        law = self._only(laws)
-        for change in law.changes:
-            self.check(law.products.score, change, x)
-        silent = tuple(Silent() for _ in law.changes)
+    def bound(self, maps: Sequence[LocalMap], x: Tensor, grid: Grid, tangents: bool) -> tuple[LocalMap, ...]:
+        """The one local map of a run with this response's source in its tangent products."""
+        local_map = self._only(maps)
+        for change in local_map.changes:
+            self.check(local_map.products.score, change, x)
+        silent = tuple(Silent() for _ in local_map.changes)
         if not tangents:
-            return (Law(law.products, law.share, silent),)
-        move = self.pushed(law.products, [required_change(c) for c in law.changes], grid)
-        answered: Any = Answered(law.products, move)
-        return (Law(answered, law.share, silent),)
+            return (LocalMap(local_map.products, local_map.share, silent),)
+        pushed = self.pushed(local_map.products, [required_change(c) for c in local_map.changes], grid)
+        answered: Any = Answered(local_map.products, pushed)
+        return (LocalMap(answered, local_map.share, silent),)
 
-    def _only(self, laws: Sequence[Law]) -> Law:
+    def _only(self, maps: Sequence[LocalMap]) -> LocalMap:
         name = type(self).__name__
-        if len(laws) != 1:
+        if len(maps) != 1:
             raise ValueError(
                 f"response={name} answers for one network and a guided score has two; give PopulationResponse()."
             )
-        if laws[0].products.differentiable:
+        if maps[0].products.differentiable:
             raise ValueError(f"differentiable=True keeps no graph through {name}; leave it out.")
-        return laws[0]
+        return maps[0]
 
 
 def required_change(change: Perturbation | None) -> Perturbation:
@@ -189,7 +189,7 @@ class Answered:
 
 
 class Silent(Perturbation):
-    """Stands in a law for a change whose source its products already carry."""
+    """Stands in a local map for a change whose source its products already carry."""
 
     @property
     def needs_density(self) -> bool:

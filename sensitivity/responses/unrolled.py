@@ -114,14 +114,14 @@ class UnrolledResponse(MovingParameters):
         return self._directions([change])[0]
 
     def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
-        found = [self.examples.rates(change) for change in changes]
-        moves = [moved for _, moved in found]
+        directions = [self.examples.rates(change) for change in changes]
+        moves = [moved for _, moved in directions]
         still = torch.zeros_like(self.examples.points.data)
         places = None
         if any(moved is not None for moved in moves):
             places = torch.stack([still if moved is None else moved for moved in moves])
         self.runs += len(changes)
-        return self.record.parameter_change(torch.stack([rates for rates, _ in found]), places)
+        return self.record.parameter_change(torch.stack([rates for rates, _ in directions]), places)
 
     def check(self, score: Score, change: Perturbation | None, x: Tensor) -> None:
         """A score that calls the recorded network, and training examples."""

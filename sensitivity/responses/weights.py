@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sensitivity.jacobians.duals import Dual
 from sensitivity.responses.response import module_of
 from sensitivity.scores.score import Score
 
@@ -35,26 +36,26 @@ class Weights:
     """
 
     def __init__(self, score: Score, module: nn.Module | None = None, names: Sequence[str] | None = None):
-        found = module_of(score) if module is None else module
-        if not isinstance(found, nn.Module):
+        network = module_of(score) if module is None else module
+        if not isinstance(network, nn.Module):
             raise ValueError(
                 f"score={type(score).__name__} shows no module with parameters; give module=network, the nn.Module "
                 "that it calls."
             )
-        known = {name: p.detach() for name, p in found.named_parameters() if p.dtype.is_floating_point}
+        known = {name: p.detach() for name, p in network.named_parameters() if p.dtype.is_floating_point}
         self.names = tuple(known if names is None else names)
         missing = [name for name in self.names if name not in known]
         if missing or not self.names:
             raise ValueError(
-                f"parameters={missing or list(self.names)} are no floating parameters of {type(found).__name__}; give "
-                "names out of module.named_parameters()."
+                f"parameters={missing or list(self.names)} are no floating parameters of {type(network).__name__}; "
+                "give names out of module.named_parameters()."
             )
         values = [known[name] for name in self.names]
         self._shapes = [value.shape for value in values]
         self._sizes = [value.numel() for value in values]
         self.vector = torch.cat([value.reshape(-1) for value in values])
-        self.score, self.module = score, found
-        self._caller = _Caller(found, score)
+        self.score, self.module = score, network
+        self._caller = _Caller(network, score)
 
     def __len__(self) -> int:
         return len(self.vector)
@@ -66,8 +67,16 @@ class Weights:
 
     def score_at(self, vector: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The score with parameters θ = vector."""
-        own = {f"module.{name}": value for name, value in self.named(vector).items()}
-        return lambda x, sigma: functional_call(self._caller, own, (x, sigma))
+        return self._called_with(self.named(vector))
+
+    def score_along(self, rates: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The score for dual states, whose parameters move too: θ with tangents θ̇_k, (K, P)."""
+        values, moving = self.named(self.vector), [self.named(rate) for rate in rates]
+        return self._called_with({n: Dual.of(v, torch.stack([each[n] for each in moving])) for n, v in values.items()})
+
+    def _called_with(self, parameters: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        full = {f"module.{name}": value for name, value in parameters.items()}
+        return lambda x, sigma: functional_call(self._caller, full, (x, sigma))
 
 
 class _Caller(nn.Module):

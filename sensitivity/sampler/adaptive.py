@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from sensitivity._callables import evaluate
 from sensitivity._checks import check_real_number
@@ -60,6 +59,8 @@ class Adaptive:
             >>> chosen.sigma_max, chosen.sigma_min, chosen.steps > 1
             (10.0, 0.1, True)
         """
+        from torchdiffeq import odeint  # brings scipy.integrate, which importing the engine need not load
+
         flow = _Flow(score, grid.sigma_max)
         ends = torch.tensor([0.0, grid.sigma_max - grid.sigma_min], dtype=torch.float64)
         options = {"step_t": ends[1:], "dtype": torch.float64}

@@ -30,12 +30,12 @@ _TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
 class Node(NamedTuple):
-    """A state with what is known of each law there.
+    """A state with what is known of each local map there.
 
     Attributes:
         x: (batch, *shape).
         scores: s_b, each (batch, *shape).
-        rate: q_b = σ² div s_b, (laws, groups, batch); None where it was not taken.
+        rate: q_b = σ² div s_b, (maps, groups, batch); None where it was not taken.
     """
 
     x: Tensor
@@ -47,9 +47,9 @@ class Sums(NamedTuple):
     """L_b with its stated errors, at one node.
 
     Attributes:
-        logs: L_b, (laws, groups, batch).
-        error: the grid's error in nats, (laws, batch).
-        noise: variance of L_b from independent noise in q, seen from differences between windows, (laws, batch).
+        logs: L_b, (maps, groups, batch).
+        error: the grid's error in nats, (maps, batch).
+        noise: variance of L_b from independent noise in q, seen from differences between windows, (maps, batch).
     """
 
     logs: Tensor
@@ -57,11 +57,11 @@ class Sums(NamedTuple):
     noise: Tensor
 
 
-class Slant(NamedTuple):
-    """Derivatives, in the mass moved, of nodes, settled and newest log density and weights (see `Memory`)."""
+class MemoryTangent(NamedTuple):
+    """Derivatives, in the mass moved, of nodes, final and newest log density and weights (see `Memory`)."""
 
     nodes: tuple[Node, ...]
-    settled: Tensor
+    final: Tensor
     logs: Tensor
     choice: Tensor
 
@@ -72,30 +72,30 @@ class Memory:
 
     Attributes:
         nodes: the newest nodes, as many as a window has.
-        settled: log densities at the last node whose intervals are all final.
+        final: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
         choice: weights of the variables in the newest interval, of ∫ q d(log σ) and of the path's own part,
-            (2, variables, laws, batch).
+            (2, variables, maps, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
-            shows, in nats, (laws, batch).
-        slants: one for each direction, second order only.
+            shows, in nats, (maps, batch).
+        tangents: one for each direction, second order only.
     """
 
     nodes: tuple[Node, ...]
-    settled: Sums
+    final: Sums
     now: Sums
     choice: Tensor
     within: Tensor
-    slants: tuple[Slant, ...] = ()
+    tangents: tuple[MemoryTangent, ...] = ()
 
     @classmethod
     def start(cls, logs: Tensor, directions: int = 0) -> Memory:
-        """Before the first node, from log densities (laws, groups, batch) there; with L̇ = 0 for each direction."""
+        """Before the first node, from log densities (maps, groups, batch) there; with L̇ = 0 for each direction."""
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
         first = _weights(logs.expand(_COUNT, *logs.shape), None).expand(2, -1, -1, -1).contiguous()
-        still = Slant((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
+        still = MemoryTangent((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
         return cls((), sums, sums, first, zero, (still,) * directions)
 
     def kept(self, running: Tensor, other: Memory) -> Memory:
@@ -105,54 +105,59 @@ class Memory:
 
     @property
     def log_tangents(self) -> Tensor:
-        """L̇ at the newest node, (directions, laws, groups, batch)."""
-        return torch.stack([slant.logs for slant in self.slants])
+        """L̇ at the newest node, (directions, maps, groups, batch)."""
+        return torch.stack([tangent.logs for tangent in self.tangents])
 
 
 def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = ()) -> Memory:
     """The memory once a node is known; `moved` are the derivatives of the node for each direction."""
     nodes = (*memory.nodes, node)[-window.size - 1 :]
-    settled, now, choice = _summed(window, nodes, memory.settled, memory.choice)
-    slants = tuple(
-        _slanted(window, nodes, memory, slant, change) for slant, change in zip(memory.slants, moved, strict=True)
+    final, now, choice = _summed(window, nodes, memory.final, memory.choice)
+    tangents = tuple(
+        _tangent_after(window, nodes, memory, tangent, change)
+        for tangent, change in zip(memory.tangents, moved, strict=True)
     )
     within = _missed(window, nodes, memory)
-    return Memory(nodes[-window.size :], settled, now, choice, within, slants)
+    return Memory(nodes[-window.size :], final, now, choice, within, tangents)
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
-    """Log densities at an inner stage, (laws, groups, batch)."""
+    """Log densities at an inner stage, (maps, groups, batch)."""
     nodes = (*memory.nodes[-(len(window.levels) - 1) :], entry)
     return memory.now.logs + _stage(window, nodes, memory.choice)
 
 
-def inside_slants(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
-    """Their derivatives, (directions, laws, groups, batch)."""
+def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence[Node]) -> Tensor:
+    """Their derivatives, (directions, maps, groups, batch)."""
     count = len(window.levels) - 1
     nodes = (*memory.nodes[-count:], entry)
-    found = []
+    log_tangents = []
 
     def along(choice: Tensor, *each: Parts) -> Tensor:
         return _stage(window, _whole(each), choice)
 
-    for slant, change in zip(memory.slants, moved, strict=True):
-        tangents = (*slant.nodes[-count:], change)
-        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (slant.choice, *_parts(tangents)))[1]
-        found.append(slant.logs + turned)
-    return torch.stack(found)
+    for tangent, change in zip(memory.tangents, moved, strict=True):
+        moved_nodes = (*tangent.nodes[-count:], change)
+        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes)))[1]
+        log_tangents.append(tangent.logs + turned)
+    return torch.stack(log_tangents)
 
 
-def _slanted(window: Window, nodes: tuple[Node, ...], memory: Memory, slant: Slant, change: Node) -> Slant:
-    tangents = (*slant.nodes, change)[-len(nodes) :]
+def _tangent_after(
+    window: Window, nodes: tuple[Node, ...], memory: Memory, tangent: MemoryTangent, change: Node
+) -> MemoryTangent:
+    moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(settled: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(window, _whole(each), memory.settled._replace(logs=settled), choice)
+    def sums(final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(window, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
-    primal = (memory.settled.logs, memory.choice, *_parts(nodes))
-    tangent = (slant.settled, slant.choice, *_parts(tangents))
-    before, now, newest = torch.func.jvp(sums, primal, tangent)[1]
-    return Slant(tangents[-window.size :], before, now, newest)
+    # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
+    # not differentiated, and so neither `error` nor `noise` of a sum is among the inputs.
+    primal = (memory.final.logs, memory.choice, *_parts(nodes))
+    direction = (tangent.final, tangent.choice, *_parts(moved))
+    before, now, newest = torch.func.jvp(sums, primal, direction)[1]
+    return MemoryTangent(moved[-window.size :], before, now, newest)
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -172,9 +177,9 @@ def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
     return _blended(rates, choice[0]) + _blended(path, choice[1])
 
 
-def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
-    """Sums at the last settled node and at the newest, and the newest interval's weights."""
-    now = before = settled
+def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
+    """Sums at the last final node and at the newest, and the newest interval's weights."""
+    now = before = final
     if not window.intervals:
         return before, now, choice
     rates, path = _increments(window, nodes[-len(window.levels) :])
@@ -193,13 +198,14 @@ def _summed(window: Window, nodes: Sequence[Node], settled: Sums, choice: Tensor
         apart = (choice[0].detach() * both[0].apart()).sum(0)
         noise = interval.noise * apart.square()
         now = Sums(now.logs + logs, now.error + error + interval.hidden, now.noise + noise)
-        before = now if number < window.settled else before
+        # Later intervals are summed anew once the next node is known, from where the final ones end.
+        before = now if number < window.final else before
     return before, now, choice
 
 
 class _Rows(NamedTuple):
-    """One part of an increment in every variable: by the whole window, (variables, laws, groups, batch), and by the
-    smaller ones, (windows × variables, laws, groups, batch).
+    """One part of an increment in every variable: by the whole window, (variables, maps, groups, batch), and by the
+    smaller ones, (windows × variables, maps, groups, batch).
     """
 
     main: Tensor
@@ -209,14 +215,14 @@ class _Rows(NamedTuple):
         return _weights(self.main, self.parts.unflatten(0, (-1, _COUNT)) if len(self.parts) else None)
 
     def apart(self) -> Tensor:
-        """Largest difference between windows, (variables, laws, batch)."""
+        """Largest difference between windows, (variables, maps, batch)."""
         if not len(self.parts):
             return torch.zeros_like(self.main[:, :, 0])
         return _size((self.main - self.parts.unflatten(0, (-1, _COUNT))).detach()).amax(0)
 
 
 def _departure(rows: _Rows, weights: Tensor) -> Tensor:
-    """The stated error of the path's own part, (laws, batch)."""
+    """The stated error of the path's own part, (maps, batch)."""
     apart, main = rows.apart(), rows.main.detach()
     own, second = (weights * apart).sum(0), torch.sort(apart, dim=0, stable=True)[1][1:2]
     far = _size(main - _blended(main, weights))
@@ -231,21 +237,21 @@ def required_rate(node: Node) -> Tensor:
 
 
 def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
-    """Largest difference that the newest divergence would have made at the inner stages before it, (laws, batch)."""
+    """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
     rates = [required_rate(node).detach() for node in nodes[-len(window.levels) :]]
-    found = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
-    return torch.stack([_size(_blended(stage, memory.choice[0])) for stage in found]).amax(0)
+    misses = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
+    return torch.stack([_size(_blended(stage, memory.choice[0])) for stage in misses]).amax(0)
 
 
 def _blended(variables: Tensor, weights: Tensor) -> Tensor:
-    """Σ_v w_v I_v for increments (variables, laws, groups, batch) and weights (variables, laws, batch)."""
+    """Σ_v w_v I_v for increments (variables, maps, groups, batch) and weights (variables, maps, batch)."""
     return (variables * weights[:, :, None]).sum(0)
 
 
 def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
-    """Weights of the variables, (variables, laws, batch); log σ alone where there is one window only."""
+    """Weights of the variables, (variables, maps, batch); log σ alone where there is one window only."""
     if parts is None:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
@@ -254,8 +260,9 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
 
 
 def _preferring(errors: Tensor) -> Tensor:
-    """Weights (ways, laws, batch) that fall with the fourth power of errors (…, ways, laws, groups, batch)."""
+    """Weights (ways, maps, batch) that fall with the fourth power of errors (…, ways, maps, groups, batch)."""
     size = errors.mean(-2).square()
+    # size⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
     return torch.softmax(-2 * torch.log((size.sum(0) if errors.ndim > 4 else size) + _TINY), 0)
 
 
@@ -268,31 +275,24 @@ def _size(differences: Tensor) -> Tensor:
 
 
 def _increments(window: Window, nodes: Sequence[Node]) -> tuple[Tensor, Tensor]:
-    """∫ q d(log σ), (rows, laws, groups, batch), and the path's own part, (rows, laws, 1, batch)."""
+    """∫ q d(log σ), (rows, maps, groups, batch), and the path's own part, (rows, maps, 1, batch)."""
     rates = _contracted(window.rates, [node.rate for node in nodes if node.rate is not None])
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
     return rates, path[:, :, None]
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
-    """Σ N_il g_i·e_l of one law, (rows, batch)."""
+    """Σ N_il g_i·e_l of one local map, (rows, batch)."""
     levels, scores = window.levels, [node.scores[b] for node in nodes]
-    defects, bends = [], []
+    defects, denoiser_steps = [], []
     for m in range(len(nodes) - 1):
         here, there = levels[m], levels[m + 1]
         step = nodes[m + 1].x - nodes[m].x
         defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
-        bends.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
-
-    def along(terms: list[Tensor]) -> list[Tensor]:
-        return [s_dot(score, term) * level for score, level in zip(scores, levels, strict=True) for term in terms]
-
-    return _contracted(window.defects, along(defects)) + _contracted(window.bends, along(bends))
-
-
-def s_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Per-sample inner product, (batch,)."""
-    return (a * b).flatten(1).sum(1)
+        denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
+    terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states
+    along = torch.cat([(score * terms).flatten(2).sum(2) * level for score, level in zip(scores, levels, strict=True)])
+    return _contracted(window.path, along.unbind())
 
 
 def _contracted(coefficients: Tensor, features: Sequence[Tensor]) -> Tensor:

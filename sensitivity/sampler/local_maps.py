@@ -1,9 +1,9 @@
-"""Local maps of one sampler stage, for every law whose log density is carried.
+"""Local maps of one sampler stage, for every network whose log density is carried.
 
-The drift is s = Σ_b c_b s_b over laws b (one law with c = 1; two under classifier-free guidance). At a stage input
+The drift is s = Σ_b c_b s_b over local maps b (one with c = 1; two under classifier-free guidance). At a stage input
 (x, σ, L) with L_b = log p_b,σ(x):
 
-- values:            s_b, div s_b and the Jacobian products J t = Σ_b c_b J_b t of any tangents t, in one call per law;
+- values:            s_b, div s_b and the Jacobian products J t = Σ_b c_b J_b t of any tangents t, in one call each;
 - source(w):         ṡ_k = Σ_b c_b ṡ_b,k, the change of the drift per unit mass of perturbation k;
 - cotangents:        Jᵀμ = Σ_b c_b J_bᵀ μ;
 - gate(w):           s^w, the drift at finite mass.
@@ -21,13 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.measures.measure import Ratio
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.sampler.carried_density import Memory, Node, arrive, inside
-from sensitivity.sampler.carried_network import Law, Linked
+from sensitivity.sampler.carried_network import CarriedContamination, LocalMap
 from sensitivity.sampler.step import Rate, State
 from sensitivity.sampler.tableau import Step
 
@@ -38,7 +39,7 @@ class Local:
 
     Attributes:
         scores: s_b, each (batch, *shape).
-        divergences: (laws, groups, batch) estimates of div s_b, one group per independent probe; None if not carried.
+        divergences: (maps, groups, batch) estimates of div s_b, one group per independent probe; None if not carried.
         drift: Σ_b c_b s_b.
         moved: J t for the K tangents, (K, batch, *shape); None without tangents.
     """
@@ -53,7 +54,7 @@ class Carriage(NamedTuple):
     """Log densities at one stage input.
 
     Attributes:
-        logs: L_b, (laws, groups, batch), or None where none is carried.
+        logs: L_b, (maps, groups, batch), or None where none is carried.
         memory: what the path remembers, the stage input included where it is a node; None along a stochastic path.
         node: whether the stage input is a node.
     """
@@ -82,31 +83,31 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Laws:
-    """The laws of one run with what is common to them.
+class LocalMaps:
+    """The local maps of one run with what is common to them.
 
     Attributes:
-        laws: see `Law`.
+        each: see `LocalMap`.
         trace: how divergences are estimated; None where no log density is carried.
         noise: noise of the probes; None for an exact trace.
         cost: counted as the run goes; a chunk counts anew.
     """
 
-    laws: tuple[Law, ...]
+    each: tuple[LocalMap, ...]
     trace: Trace | None = None
     noise: Noise | None = None
     cost: Cost = field(default_factory=Cost)
 
-    def rows(self, rows: slice) -> Laws:
-        """The laws for a chunk of the latents."""
+    def rows(self, rows: slice) -> LocalMaps:
+        """The same for a chunk of the latents."""
         noise = None if self.noise is None else self.noise[rows]
-        return Laws(self.laws, self.trace, noise, Cost(away=self.cost.away))
+        return LocalMaps(self.each, self.trace, noise, Cost(away=self.cost.away))
 
     def values(self, x: Tensor, tangents: Tensor | None, step: Step, stage: int) -> Local:
         """Scores, Jacobian products and, where the step takes them, divergences at one stage input."""
         trace = self.trace if step.takes_divergence(stage) else None
         sigma = step.sigmas[stage]
-        parts = [self._of_law(law, x, sigma, tangents, trace, step.index, stage) for law in self.laws]
+        parts = [self._of_map(local_map, x, sigma, tangents, trace, step.index, stage) for local_map in self.each]
         scores = tuple(part[0] for part in parts)
         estimates = [part[1] for part in parts if part[1] is not None]
         products = [part[2] for part in parts if part[2] is not None]
@@ -114,9 +115,9 @@ class Laws:
         moved = self.shared(products) if products else None
         return Local(scores, divergences, self.shared(scores), moved)
 
-    def _of_law(
+    def _of_map(
         self,
-        law: Law,
+        local_map: LocalMap,
         x: Tensor,
         sigma: Tensor,
         tangents: Tensor | None,
@@ -124,7 +125,7 @@ class Laws:
         step: int,
         stage: int,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        products = law.products
+        products = local_map.products
         self.cost.evaluations += 1
         self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
         if trace is None:
@@ -137,11 +138,11 @@ class Laws:
         return score, trace.combine(directions, along, sigma), moved
 
     def means(self, logs: Tensor | None) -> Tensor | None:
-        """Mean over groups, (laws, batch)."""
+        """Mean over groups, (maps, batch)."""
         return None if logs is None else logs[:, 0] if logs.shape[1] == 1 else logs.mean(1)
 
     def summary(self, logs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Mean over groups and its standard error, (laws, batch): 0 without random probes, NaN for one."""
+        """Mean over groups and its standard error, (maps, batch): 0 without random probes, NaN for one."""
         mean = self.means(logs)
         if logs is None or mean is None:
             return None, None
@@ -153,9 +154,9 @@ class Laws:
 
     def shared(self, terms: Sequence[Tensor]) -> Tensor:
         """Σ_b c_b t_b."""
-        total = terms[0] if self.laws[0].share == 1.0 else self.laws[0].share * terms[0]
-        for law, term in zip(self.laws[1:], terms[1:], strict=True):
-            total = torch.add(total, term, alpha=law.share)
+        total = terms[0] if self.each[0].share == 1.0 else self.each[0].share * terms[0]
+        for local_map, term in zip(self.each[1:], terms[1:], strict=True):
+            total = torch.add(total, term, alpha=local_map.share)
         return total
 
     def carried(self, step: Step, stage: int, state: State, local: Local) -> Carriage:
@@ -170,18 +171,18 @@ class Laws:
 
     @property
     def product_error(self) -> float:
-        """Largest stated relative error of the laws' Jacobian products; 0 for exact ones."""
-        return max(law.products.error for law in self.laws)
+        """Largest stated relative error of the maps' Jacobian products; 0 for exact ones."""
+        return max(local_map.products.error for local_map in self.each)
 
     @property
     def product_names(self) -> str:
-        """How the laws' Jacobian products are taken."""
-        return "; ".join(dict.fromkeys(law.products.name for law in self.laws))
+        """How the maps' Jacobian products are taken."""
+        return "; ".join(dict.fromkeys(local_map.products.name for local_map in self.each))
 
     @property
     def samplers(self) -> int:
-        """Number of laws that the drift is made of, whatever their shares; carried networks come after them."""
-        return sum(law.drives for law in self.laws)
+        """Number of maps that the drift is made of, whatever their shares; carried networks come after them."""
+        return sum(local_map.drives for local_map in self.each)
 
     def probes(self, x: Tensor, step: Step, stage: int) -> Tensor:
         """Directions of the trace, (probes, batch, *shape); none where no divergence is taken."""
@@ -190,7 +191,7 @@ class Laws:
         return self.trace.directions(x, self.noise, step=step.index, stage=stage)
 
     def divergences(self, probes: Tensor, products: Sequence[Tensor], sigma: Tensor) -> Tensor | None:
-        """div s_b from products J_b v with the probes, (laws, groups, batch)."""
+        """div s_b from products J_b v with the probes, (maps, groups, batch)."""
         if self.trace is None or not len(probes):
             return None
         return torch.stack([self.trace.combine(probes, product, sigma) for product in products])
@@ -203,10 +204,10 @@ class Laws:
         return torch.stack([plain.combine(probes, second) for second in seconds])
 
     def rates(self, local: Local, drift: Tensor) -> Tensor | None:
-        """div s_b + s_b·(s_b − s), (laws, groups, batch): what Itô's formula needs of a divergence."""
+        """div s_b + s_b·(s_b − s), (maps, groups, batch): what Itô's formula needs of a divergence."""
         if local.divergences is None:
             return None
-        if len(self.laws) == 1 and drift is local.drift:
+        if len(self.each) == 1 and drift is local.drift:
             return local.divergences
         excess = torch.stack([dot(score, score - drift) for score in local.scores])
         return local.divergences + excess[:, None]
@@ -217,30 +218,45 @@ class Laws:
         return Rate(drift, logs, tangent, memory=carried.memory, scores=local.scores, divergences=local.divergences)
 
     def source(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
-        """ṡ_k for the K directions at log densities (laws, batch): (K, batch, *shape)."""
+        """ṡ_k for the K directions at log densities (maps, batch): (K, batch, *shape)."""
         return self.sources(x, sigma, local, None if logs is None else logs[None])[:, 0]
 
     def sources(self, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
-        """ṡ_k at V versions of the log densities, (V, laws, batch): (K, V, batch, *shape)."""
-        count = len(self.laws[0].changes)
+        """ṡ_k at V versions of the log densities, (V, maps, batch): (K, V, batch, *shape)."""
+        count = len(self.each[0].changes)
         return torch.stack([self._sources_of(k, x, sigma, local, logs) for k in range(count)])
 
     def _sources_of(self, k: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
         versions = 1 if logs is None else len(logs)
         total = x.new_zeros(versions, *x.shape)
-        for b, law in enumerate(self.laws):
-            change = law.changes[k]
+        for b, local_map in enumerate(self.each):
+            change = local_map.changes[k]
             if change is not None:
                 self.cost.sources += 1
-                total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=law.share)
+                total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=local_map.share)
         return total
 
-    def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape)."""
-        parts = [law.products.vjp(x, sigma, cotangents) for law in self.laws]
-        self.cost.evaluations += len(parts)
-        self.cost.products += len(parts) * len(cotangents)
+    def cotangents(
+        self, x: Tensor, sigma: Tensor, cotangents: Tensor, graphs: Sequence[Graph] = ()
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape), from graphs of this stage where they were kept."""
+        self.cost.products += len(self.each) * len(cotangents)
+        parts = []
+        for local_map in self.each:
+            products = local_map.products
+            own = [graph for graph in graphs if graph.score is products.score]
+            if len(own) == 1:
+                images = own[0].pull(cotangents, serial="serial" in products.cures)
+                parts.append((own[0].value.detach(), images))
+            else:
+                parts.append(products.vjp(x, sigma, cotangents))
+                self.cost.evaluations += 1
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+    def keeping(self, graphs: Graphs) -> LocalMaps:
+        """The maps whose graphs are kept in `graphs`."""
+        each = tuple(replace(one, products=replace(one.products, graphs=graphs)) for one in self.each)
+        return replace(self, each=each)
 
 
 def node(step: Step, stage: int, x: Tensor, scores: Sequence[Tensor], divergences: Tensor | None) -> Node:
@@ -259,18 +275,20 @@ def _with_tangents(
 
 
 def _versions(change: Perturbation, b: int, x: Tensor, sigma: Tensor, local: Local, logs: Tensor | None) -> Tensor:
-    """The source in law b at each of V log densities (V, laws, batch), from one pass over the measures."""
+    """The source in local map b at each of V log densities (V, maps, batch), from one pass over the measures."""
     score = local.scores[b]
     if logs is None or not change.needs_density:
         return change.source(x, sigma, score, None)[None]
-    if isinstance(change, Linked):
+    if isinstance(change, CarriedContamination):
         return torch.stack([change.at(local.scores, log).source(x, sigma, score, log[b]) for log in logs])
-    own = logs[:, b]
-    first = change.source(x, sigma, score, own[0])
-    if len(own) == 1:
+    # ṡ = A + B e^{−L}, with A = 0 but for measures known as ratios: one pass over the measures at the first L gives all
+    # versions, which differ from it by B (e^{L_0 − L_v} − 1).
+    versions = logs[:, b]
+    first = change.source(x, sigma, score, versions[0])
+    if len(versions) == 1:
         return first[None]
-    growth = torch.expm1(own[0] - own).reshape(*own.shape, *[1] * (x.ndim - 1))
-    return first + growth * density_part(change, x, sigma, score, own[0], first)
+    growth = torch.expm1(versions[0] - versions).reshape(*versions.shape, *[1] * (x.ndim - 1))
+    return first + growth * density_part(change, x, sigma, score, versions[0], first)
 
 
 def density_part(
@@ -279,6 +297,7 @@ def density_part(
     """The part of the source that is proportional to e^{−L}: all of ṡ = ∇(χ_σ/p), but for measures known as ratios."""
     if not any(isinstance(measure, Ratio) for _, measure in change.masses or ()):
         return source
+    # Two values of A + B e^{−L}, one nat apart, give B e^{−L} whatever A is.
     shifted = change.source(x, sigma, score, log_density + 1)
     return (source - shifted) / -math.expm1(-1)
 

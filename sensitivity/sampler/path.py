@@ -12,8 +12,8 @@ from torch import Tensor
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
 from sensitivity.sampler.carried_density import Memory, Sums
-from sensitivity.sampler.carried_network import Law
-from sensitivity.sampler.local_maps import Carriage, Cost, Laws
+from sensitivity.sampler.carried_network import LocalMap
+from sensitivity.sampler.local_maps import Carriage, Cost, LocalMaps
 from sensitivity.sampler.outcome import Outcome, Watch
 from sensitivity.sampler.step import Advance, Rate, Slope, State, advance, finite, required
 from sensitivity.sampler.tableau import Step, Tableau, find, steps
@@ -27,24 +27,24 @@ COARSE = 1.0
 """Distance of a step from Euler's, in units of the noise left after it, above which a sample is marked."""
 
 
-def run(
+def follow(
     state: State,
     path: Sequence[Step],
     slope: Slope,
     watch: Watch | None = None,
     *,
-    move: Advance = advance,
+    advance: Advance = advance,
     kept: list[State] | None = None,
 ) -> State:
     """Carry `state` through all steps, watched if asked for; `kept` collects the states after them."""
     for step in path:
-        state = move(step, state, slope) if watch is None else take(step, state, slope, watch, move)
+        state = advance(step, state, slope) if watch is None else take(step, state, slope, watch, advance)
         if kept is not None:
             kept.append(state)
     return state
 
 
-def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = advance) -> State:
+def take(step: Step, state: State, slope: Slope, watch: Watch, advance: Advance = advance) -> State:
     """One watched step: a sample that turns non-finite keeps its last good state; it and coarse steps are marked."""
     first: list[Tensor] = []
 
@@ -54,7 +54,9 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = a
             first.append(rate.x)
         return rate
 
-    after = move(step, state, seen)
+    after = advance(step, state, seen)
+    # Nothing is read back from the device here: outcomes are marked in tensors, and what a halted sample would have
+    # become is replaced by what it was, so that one bad sample costs the batch nothing.
     watch.mark(~finite(after.x), Outcome.NONFINITE_SCORE, step.start)
     watch.mark(~after.finite(), Outcome.NONFINITE_DERIVATIVE, step.start)
     if len(step.table.levels) > 1 and step.end > 0:
@@ -65,60 +67,60 @@ def take(step: Step, state: State, slope: Slope, watch: Watch, move: Advance = a
 def _coarse(step: Step, x: Tensor, after: Tensor, first: Tensor) -> Tensor:
     """(batch,) whether the step and Euler's are further apart than the noise that is left, σ′√d."""
     euler = torch.add(x, first, alpha=(step.start - step.end) * step.start)
-    apart = (after - euler).flatten(1).square().mean(1)
-    return apart > (COARSE * step.end) ** 2
+    distance = (after - euler).flatten(1).square().mean(1)
+    return distance > (COARSE * step.end) ** 2
 
 
-def sampling(laws: Laws) -> Slope:
+def sampling(maps: LocalMaps) -> Slope:
     """Slope of plain sampling with the log densities carried along."""
 
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = laws.values(state.x, None, step, stage)
-        return laws.rate(local, local.drift, None, laws.carried(step, stage, state, local))
+        local = maps.values(state.x, None, step, stage)
+        return maps.rate(local, local.drift, None, maps.carried(step, stage, state, local))
 
     return slope
 
 
-def mark_log_error(watch: Watch, laws: Laws, carried: Carriage, level: float) -> None:
+def mark_log_error(watch: Watch, maps: LocalMaps, carried: Carriage, level: float) -> None:
     """Mark samples one of whose log densities has too large an error, by its larger part: random probes or the grid.
 
     One group of probes has no standard error: its noise is judged by how little neighbouring divergences agree.
     """
     if carried.logs is None or not (carried.node or carried.memory is None):
         return
-    noise, grid = log_errors(laws, carried.logs, carried.memory)
+    noise, grid = log_errors(maps, carried.logs, carried.memory)
     large = torch.hypot(noise, grid) > LOG_RATIO_ERROR_LIMIT
     watch.mark((large & (noise >= grid)).any(0), Outcome.LOG_RATIO_ERROR, level)
     watch.mark((large & (noise < grid)).any(0), Outcome.GRID_ERROR, level)
 
 
-def log_errors(laws: Laws, logs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """Errors of log densities (laws, groups, batch) by random probes and by the grid in nats, (laws, batch) each."""
-    noise = torch.nan_to_num(required(laws.summary(logs)[1]), nan=0.0)
+def log_errors(maps: LocalMaps, logs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
+    """Errors of log densities (maps, groups, batch) by random probes and by the grid in nats, (maps, batch) each."""
+    noise = torch.nan_to_num(required(maps.summary(logs)[1]), nan=0.0)
     if memory is None:
         return noise, torch.zeros_like(noise)
-    if logs.shape[1] == 1 and not (laws.trace is None or laws.trace.exact):
+    if logs.shape[1] == 1 and not (maps.trace is None or maps.trace.exact):
         noise = memory.now.noise.sqrt()
     return noise, memory.now.error + memory.within
 
 
-def observed(laws: Laws, state: State, last: Step, watch: Watch | None = None) -> State:
+def observed(maps: LocalMaps, state: State, last: Step, watch: Watch | None = None) -> State:
     """The state with its last node known: one call at the path's end, where a log density is carried."""
     if state.memory is None:
         return state
-    state = replace(state, memory=replace(state.memory, slants=()))
-    local = laws.values(state.x, None, last, 0)
-    carried = laws.carried(last, 0, state, local)
+    state = replace(state, memory=replace(state.memory, tangents=()))
+    local = maps.values(state.x, None, last, 0)
+    carried = maps.carried(last, 0, state, local)
     seen = replace(state, memory=carried.memory)
     if watch is None:
         return seen
-    mark_log_error(watch, laws, carried, last.start)
+    mark_log_error(watch, maps, carried, last.start)
     watch.mark(~seen.finite(), Outcome.NONFINITE_DERIVATIVE, last.start)
     return seen.where(watch.running, state)
 
 
 class Logs(NamedTuple):
-    """Log densities of every law with their errors in nats, (laws, batch); None where none is carried.
+    """Log densities of every local map with their errors in nats, (maps, batch); None where none is carried.
 
     `grid` is NaN along a stochastic path, where the grid's error is not estimated.
     """
@@ -128,11 +130,11 @@ class Logs(NamedTuple):
     grid: Tensor | None
 
 
-def logs_of(laws: Laws, state: State) -> Logs:
+def logs_of(maps: LocalMaps, state: State) -> Logs:
     """The newest log densities of a state."""
     if state.memory is not None:
-        return Logs(*laws.summary(state.memory.now.logs), state.memory.now.error)
-    mean, error = laws.summary(state.logs)
+        return Logs(*maps.summary(state.memory.now.logs), state.memory.now.error)
+    mean, error = maps.summary(state.logs)
     return Logs(mean, error, None if mean is None else torch.full_like(mean, float("nan")))
 
 
@@ -141,8 +143,8 @@ class Flow(NamedTuple):
 
     Attributes:
         x: x_max at σ_max, (batch, *shape).
-        increments: ∫ σ div s dσ for each law, (laws, groups, batch): log p_σ(x) = log p_σmax(x_max) − increment.
-        error: the grid's error of each in nats, (laws, batch).
+        increments: ∫ σ div s dσ for each local map, (maps, groups, batch): log p_σ(x) = log p_σmax(x_max) − increment.
+        error: the grid's error of each in nats, (maps, batch).
         cost: what was asked of the networks, per sample.
     """
 
@@ -153,12 +155,17 @@ class Flow(NamedTuple):
 
 
 def integrate_density(
-    laws: Sequence[Law], x: Tensor, levels: Tensor, trace: Trace, noise: Noise | None, tableau: Tableau | str = "heun"
+    maps: Sequence[LocalMap],
+    x: Tensor,
+    levels: Tensor,
+    trace: Trace,
+    noise: Noise | None,
+    tableau: Tableau | str = "heun",
 ) -> Flow:
-    """Follow the probability flow of the first law from (x, σ) through ascending levels up to σ_max.
+    """Follow the probability flow of the first local map from (x, σ) through ascending levels up to σ_max.
 
     Args:
-        laws: those whose log densities are followed; shares say whose flow it is.
+        maps: those whose log densities are followed; shares say whose flow it is.
         x: states at the first level, (batch, *shape).
         levels: ascending levels, such as `Grid.reversed_from(sigma)`; at σ_max alone there is nothing to follow.
         trace: how div s is estimated.
@@ -166,10 +173,10 @@ def integrate_density(
         tableau: the solver or its name.
     """
     method: Any = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
-    start = Memory.start(torch.zeros(len(laws), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
-    carried = Laws(tuple(laws), trace, noise)
+    start = Memory.start(torch.zeros(len(maps), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
+    carried = LocalMaps(tuple(maps), trace, noise)
     *path, last = steps(levels, method, x, trace)
-    end = run(State(x, memory=start), path, sampling(carried))
+    end = follow(State(x, memory=start), path, sampling(carried))
     sums: Sums = required_memory(observed(carried, end, last)).now if path else start.now
     return Flow(end.x, sums.logs, sums.error, carried.cost)
 

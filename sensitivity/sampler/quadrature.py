@@ -63,7 +63,7 @@ class Form(NamedTuple):
 
     rates: Array
     defects: Array
-    bends: Array
+    denoiser_steps: Array
 
 
 @lru_cache(maxsize=65536)
@@ -83,11 +83,11 @@ def form(levels: Levels, interval: int, variable: int, first: int, last: int, kn
     t = to(values[chosen])
     rates = np.zeros(len(levels))
     rates[first:known] = log_weights(levels[first:known], levels[interval], levels[interval + 1], variable)
-    defects, bends = np.zeros((2, len(levels), len(levels) - 1))
+    defects, denoiser_steps = np.zeros((2, len(levels), len(levels) - 1))
     products = _products(t, interval - first)
     defects[first : last + 1, first:last] = products
-    bends[first : last + 1, first:last] = -products @ _references(values[chosen], to, t)
-    return Form(rates, defects, bends)
+    denoiser_steps[first : last + 1, first:last] = -products @ _references(values[chosen], to, t)
+    return Form(rates, defects, denoiser_steps)
 
 
 def _lagrange(t: Array, at: Array) -> Array:
@@ -168,6 +168,8 @@ def _products(t: Array, interval: int) -> Array:
     """N_il, (n, n−1); the Gauss rule is exact for polynomials."""
     half = (t[interval + 1] - t[interval]) / 2
     at = half * _NODES + (t[interval + 1] + t[interval]) / 2
+    # A path is known by its steps x_{m+1} − x_m, not by its places: Σ_i ℓ̇_i x_i = Σ_m (Σ_{i>m} ℓ̇_i)(x_{m+1} − x_m),
+    # as Σ_i ℓ̇_i = 0; the suffix sums keep small steps from being formed out of large coordinates.
     steps = np.cumsum(_slopes(t, at)[::-1], 0)[::-1][1:]
     return (_lagrange(t, at) * _WEIGHTS * half) @ steps.T
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from sensitivity._checks import check_real_number
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.local_maps import dot
 from sensitivity.sampler.step import Rate, Slope, State, advance, combine_optional, required
 from sensitivity.sampler.tableau import Step, Table
@@ -87,14 +87,14 @@ class Stochastic:
 
     Attributes:
         solver: its settings.
-        laws: the laws carried, for the correction's products.
-        controls: a Gaussian anchor for each law, or None.
+        maps: the local maps, for the correction's products.
+        controls: a Gaussian anchor for each local map, or None.
         noise: one key per sample.
         levels: those of the grid refined `solver.refinement` times; they fix the Brownian path.
     """
 
     solver: SDE
-    laws: tuple[Law, ...]
+    maps: tuple[LocalMap, ...]
     controls: Sequence[Any]
     noise: Noise
     levels: Sequence[float]
@@ -112,11 +112,11 @@ class Stochastic:
         jump = self.jump(step, state.x)
         after = replace(after, x=after.x + jump)
         if state.logs is not None:
-            extra = torch.stack([self._extra(b, step, state, rate, after, jump) for b in range(len(self.laws))])
+            extra = torch.stack([self._extra(b, step, state, rate, after, jump) for b in range(len(self.maps))])
             after = replace(after, logs=required(after.logs) + extra)
         if state.log_tangent is not None:
-            slants = [self._slant(b, step, state, rate, after, jump) for b in range(len(self.laws))]
-            after = replace(after, log_tangent=required(after.log_tangent) + torch.stack(slants, 1)[:, :, None])
+            tangents = [self._log_tangent(b, step, state, rate, after, jump) for b in range(len(self.maps))]
+            after = replace(after, log_tangent=required(after.log_tangent) + torch.stack(tangents, 1)[:, :, None])
         return after
 
     def _drifted(self, step: Step, state: State, rate: Rate) -> State:
@@ -131,6 +131,8 @@ class Stochastic:
     def jump(self, step: Step, x: Tensor) -> Tensor:
         """√(κΔv) ξ of this step, like x: the sum over the parts of the refined step."""
         parts = self.solver.refinement
+        # The refined levels fix the Brownian path: a run on half the steps takes the sums of the same increments, which
+        # is what couples the two and lets their difference be an error of the step alone.
         total = torch.zeros_like(x)
         for index in range(parts * step.index, parts * (step.index + 1)):
             width = self.solver.kappa * (self.levels[index] ** 2 - self.levels[index + 1] ** 2)
@@ -145,7 +147,7 @@ class Stochastic:
         extra = dot(score, jump) + kappa * width * (dot(score, rate.x) - 0.5 * dot(score, score))
         extra = extra[None]
         if self.solver.correction:
-            _, along = self.laws[b].products.quadratic(state.x, step.sigmas[0], jump[None])
+            _, along = self.maps[b].products.quadratic(state.x, step.sigmas[0], jump[None])
             spread = dot(along[0], jump) - kappa * width * required(rate.divergences)[b]
             extra = extra + 0.5 * spread
         if isinstance(self.controls[b], GaussianAnchor):
@@ -156,28 +158,28 @@ class Stochastic:
         """Exact change of log q minus what Itô's formula says of it, (batch,)."""
         start, end, width = step.sigmas[0], x.new_full((), step.end), step.start**2 - step.end**2
         score = q.score(x, start)
-        said = dot(score, after - x) - 0.5 * width * dot(score, score)
-        said = said - 0.5 * (1 - self.solver.kappa) * width * q.divergence(start)
+        predicted = dot(score, after - x) - 0.5 * width * dot(score, score)
+        predicted = predicted - 0.5 * (1 - self.solver.kappa) * width * q.divergence(start)
         if self.solver.correction:
             # As for p: left at order ½, q's own noise would come back with the exact change of log q.
             bent = dot(q.score_product(x, start, jump), jump)
-            said = said + 0.5 * (bent - self.solver.kappa * width * q.divergence(start))
-        return q.log_density(after, end) - q.log_density(x, start) - said
+            predicted = predicted + 0.5 * (bent - self.solver.kappa * width * q.divergence(start))
+        return q.log_density(after, end) - q.log_density(x, start) - predicted
 
-    def _slant(self, b: int, step: Step, state: State, rate: Rate, after: State, jump: Tensor) -> Tensor:
+    def _log_tangent(self, b: int, step: Step, state: State, rate: Rate, after: State, jump: Tensor) -> Tensor:
         """The tangent of `_extra`, (K, batch)."""
         kappa, width = self.solver.kappa, step.start**2 - step.end**2
         score, moved, tangent = rate.scores[b], rate.moved[b], required(rate.tangent)
-        slant = dot(moved, jump) + kappa * width * (dot(moved, rate.x) + dot(tangent, score) - dot(moved, score))
+        log_tangent = dot(moved, jump) + kappa * width * (dot(moved, rate.x) + dot(tangent, score) - dot(moved, score))
         q = self.controls[b]
         if isinstance(q, GaussianAnchor):
-            slant = slant + self._control_slant(q, step, state, after)
-        return slant
+            log_tangent = log_tangent + self._control_tangent(q, step, state, after)
+        return log_tangent
 
-    def _control_slant(self, q: GaussianAnchor, step: Step, state: State, after: State) -> Tensor:
+    def _control_tangent(self, q: GaussianAnchor, step: Step, state: State, after: State) -> Tensor:
         start, end, width = step.sigmas[0], state.x.new_full((), step.end), step.start**2 - step.end**2
         before, later = required(state.tangent), required(after.tangent)
         score, step_x = q.score(state.x, start), after.x - state.x
         bent = torch.stack([q.score_product(state.x, start, tangent) for tangent in before])
-        said = dot(bent, step_x) + dot(later - before, score) - width * dot(bent, score)
-        return dot(later, q.score(after.x, end)) - dot(before, score) - said
+        predicted = dot(bent, step_x) + dot(later - before, score) - width * dot(bent, score)
+        return dot(later, q.score(after.x, end)) - dot(before, score) - predicted

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.sampler.carried_density import Memory
 from sensitivity.sampler.tableau import Step
 
@@ -32,10 +33,10 @@ class State:
 
     Attributes:
         x: (batch, *shape).
-        logs: L_b per law and independent probe group, (laws, groups, batch), along a stochastic path; else None.
+        logs: L_b per local map and independent probe group, (maps, groups, batch), along a stochastic path; else None.
         tangent: δ_k, (K, batch, *shape), or None.
         curvature: ζ_k, (K, batch, *shape), or None.
-        log_tangent: L̇_k = dL/dη, (K, laws, groups, batch), or None; second order along a stochastic path only.
+        log_tangent: L̇_k = dL/dη, (K, maps, groups, batch), or None; second order along a stochastic path only.
         memory: log densities along the nodes of a path without noise, or None where none is carried.
         before: D, ∂D and ∂²D at the node before as `x`, `tangent` and `curvature`, for a two-step method; else None.
     """
@@ -67,7 +68,7 @@ class State:
 
     def where(self, running: Tensor, other: State) -> State:
         """This state for running samples, `other` for halted ones."""
-        column = running.reshape(-1, *[1] * (self.x.ndim - 1))
+        column = per_sample(running, self.x)
 
         def pick(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
             return None if new is None or old is None else torch.where(mask, new, old)
@@ -89,8 +90,8 @@ class Rate(State):
 
     Attributes:
         scores: s_b, each (batch, *shape).
-        divergences: div s_b, (laws, groups, batch), or None.
-        moved: J_b δ_k for each law, (K, batch, *shape), where L̇ is carried.
+        divergences: div s_b, (maps, groups, batch), or None.
+        moved: J_b δ_k for each local map, (K, batch, *shape), where L̇ is carried.
         answers: Jδ_k and ṡ_k, whose sum is the rate of the tangent, (K, batch, *shape) each, where it is carried.
     """
 
@@ -140,6 +141,7 @@ def retreat(
     recalled = combine_optional(later, [table.history], [cotangent])  # ρ
     if recalled is None and table.history:
         recalled = table.history * cotangent
+    # An explicit tableau is lower triangular, so that its transpose is solved from the last stage to the first.
     pulled: list[Tensor] = []  # ν_i for i = count−1 down to j+1
     for j in reversed(range(count)):
         weights = [table.stages[i][j] for i in range(count - 1, j, -1)]

@@ -66,7 +66,7 @@ class Step:
 
     def takes_divergence(self, stage: int) -> bool:
         """Whether this stage takes div s, where the run has a trace: at nodes, and along a stochastic path always."""
-        return not self.windows or self.windows[stage].own
+        return not self.windows or self.windows[stage].takes_divergence
 
 
 class Tableau(Protocol):

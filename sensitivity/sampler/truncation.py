@@ -114,6 +114,7 @@ class Truncation:
             for weight, node in zip(row, self.nodes, strict=True):
                 rest = torch.add(rest, node.answer, alpha=-float(weight))
             sizes.append(_norms(rest))
+        # The tangent is smooth in one of the variables: a large defect in the others is theirs, not the step's.
         return torch.stack(sizes).amin(0)
 
 

@@ -65,10 +65,11 @@ class Window:
     Attributes:
         levels: σ of the nodes in the window and, last, of the stage input.
         size: number of nodes of a full window.
-        own: whether the stage input takes a divergence of its own.
-        settled: how many of the intervals are final once this node is known.
+        takes_divergence: whether the stage input takes a divergence of its own.
+        final: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
-        rates, defects, bends: coefficients of q_i, g_i·c_l and g_i·(D_{m+1} − D_m), (rows, …).
+        rates: coefficients of q_i, (rows, nodes).
+        path: coefficients of g_i·c_l and g_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
         references: at a node, coefficients of q_i in the window and one node before it, interval by interval, all
             rules and then all bounds, (rows, nodes).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
@@ -77,12 +78,11 @@ class Window:
 
     levels: Levels
     size: int
-    own: bool
-    settled: int
+    takes_divergence: bool
+    final: int
     intervals: tuple[Interval, ...]
     rates: Tensor
-    defects: Tensor
-    bends: Tensor
+    path: Tensor
     references: Tensor
     checks: Tensor
 
@@ -106,7 +106,7 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
     first, half = max(0, j - size + 1), size // 2
     levels, longer = tuple(nodes[first : j + 1]), tuple(nodes[max(0, first - 1) : j + 1])
     start = j - half if j >= size else 0
-    settled = j - half + 1 - start if j >= size - 1 else 0
+    final = j - half + 1 - start if j >= size - 1 else 0
     rows: list[Form] = []
     judges: list[Array] = []
     intervals = []
@@ -116,12 +116,13 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
         rows += [form(levels, interval, v, a, b, b + 1) for a, b in _spans(levels, interval) for v in _ALL]
         judges += judged
     checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
-    return _window(levels, size, True, settled, tuple(intervals), rows, judges, checks, like)
+    return _window(levels, size, True, final, tuple(intervals), rows, judges, checks, like)
 
 
 def _spans(levels: Levels, interval: int) -> list[tuple[int, int]]:
     """First and last node of the whole window and of the smaller ones around an interval."""
     count = len(levels)
+    # The window without its last and without its first node, as far as the interval still lies inside.
     parts = [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
     return [(0, count - 1), *(parts if count > 2 else [])]
 
@@ -130,6 +131,8 @@ def _interval(levels: Levels, interval: int, judges: int) -> Interval:
     spans = _spans(levels, interval)
     noise = 0.0
     if len(spans) > 1:
+        # The difference W − W′ of two windows sees the same q's as the increment: independent noise of variance v in
+        # them gives it v Σ (W − W′)² and the increment v Σ W², so that what is seen of the one measures the other.
         whole, part = (form(levels, interval, 0, a, b, b + 1).rates for a, b in spans[:2])
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
     width = abs(float(np.log(levels[interval] / levels[interval + 1])))
@@ -148,32 +151,31 @@ def _references_of(levels: Levels, longer: Levels, interval: int) -> list[Array]
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
-    first, own = max(0, k - size + 2), k < size - 2
+    # Few nodes cannot extrapolate q to an inner stage: the first steps pay one divergence a stage in its place.
+    first, takes_divergence = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
-    rows = [form(levels, last - 1, v, 0, last, last + own) for v in _ALL]
-    return _window(levels, size, own, 0, (Interval(0, 0, 0.0),), rows, [], [], like)
+    rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in _ALL]
+    return _window(levels, size, takes_divergence, 0, (Interval(0, 0, 0.0),), rows, [], [], like)
 
 
 def _window(
     levels: Levels,
     size: int,
-    own: bool,
-    settled: int,
+    takes_divergence: bool,
+    final: int,
     intervals: tuple[Interval, ...],
     rows: Sequence[Form],
     judges: Sequence[Array],
     checks: Sequence[Array],
     like: Tensor,
 ) -> Window:
-    def stacked(tables: Sequence[Array]) -> Tensor:
-        if not tables:
-            return like.new_zeros(0, 0)
-        return torch.from_numpy(np.stack([table.reshape(-1) for table in tables])).to(like)
+    def columns(tables: Sequence[Array]) -> Tensor:
+        return torch.from_numpy(np.stack(tables)).to(like) if tables else like.new_zeros(0, 0)
 
-    parts = ([getattr(row, name) for row in rows] for name in Form._fields)
-    tables = (stacked(each) for each in (*parts, judges, checks))
-    return Window(levels, size, own, settled, intervals, *tables)
+    rates = columns([row.rates for row in rows])
+    path = columns([np.concatenate([row.defects, row.denoiser_steps], 1).reshape(-1) for row in rows])
+    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(judges), columns(checks))
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

@@ -6,7 +6,7 @@ sensitivities, and no path knows where its points came from.
 """
 
 from sensitivity.sources.choice import as_source
-from sensitivity.sources.preparation import Affine, Prepared
+from sensitivity.sources.preparation import Affine, PreparedSource
 from sensitivity.sources.source import PointSource, SourceError
 
-__all__ = ["Affine", "PointSource", "Prepared", "SourceError", "as_source"]
+__all__ = ["Affine", "PointSource", "PreparedSource", "SourceError", "as_source"]

@@ -95,9 +95,9 @@ def digest(data: Tensor) -> str:
         False
     """
     plain = data.detach().cpu().contiguous()
-    found = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
-    found.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
-    return found.hexdigest()
+    hasher = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    hasher.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+    return hasher.hexdigest()
 
 
 def stamp(path: Path) -> str:

@@ -58,7 +58,7 @@ class FileSource(PointSource):
         self._form = self._form or form
         if form != self._form:
             raise SourceError(
-                f"shard {path} holds {_said(form)}, but the first holds {_said(self._form)}: make them alike."
+                f"shard {path} holds {_described(form)}, but the first holds {_described(self._form)}: make them alike."
             )
         for first, last, size in bounds:
             self._pieces.append(Piece(path, first, last, mark))
@@ -106,7 +106,7 @@ def _guarded(path: Path, act: Callable[[], Any]) -> Any:
         raise SourceError(f"shard {path} cannot be read ({type(error).__name__}: {reason}): write it again.") from error
 
 
-def _said(form: tuple[Any, ...]) -> str:
+def _described(form: tuple[Any, ...]) -> str:
     return f"points of shape {form[1]} stored as {form[0]}"
 
 

@@ -47,7 +47,7 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSource:
     """A source whose points become states of one shape and dtype.
 
     Attributes:
@@ -120,11 +120,11 @@ class Prepared:
     def at(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The points of given indices as states, (len(indices), *shape); only their shards are read."""
         wanted = torch.as_tensor(indices).reshape(-1).tolist()
-        found: dict[int, Tensor] = {}
+        states_of: dict[int, Tensor] = {}
         for shard, rows in self._where(sorted(set(wanted))):
             states, start = self.read(shard)[0], self.source.starts[shard]
-            found |= {i: states[i - start] for i in rows}
-        return torch.stack([found[i] for i in wanted]) if wanted else self.like[:0]
+            states_of |= {i: states[i - start] for i in rows}
+        return torch.stack([states_of[i] for i in wanted]) if wanted else self.like[:0]
 
     def _where(self, wanted: list[int]) -> Iterator[tuple[int, list[int]]]:
         if wanted and not (wanted[0] >= 0 and wanted[-1] < len(self.source)):

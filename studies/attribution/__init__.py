@@ -103,14 +103,14 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     config = context.config
     setup = Setup(cell.parameters["law"], config.points, config.queries, cell.seed)
     truth = true_influence(setup)
-    found = halves(setup, config.halves, config.seeds, config.width, config.steps, context.cache)
-    scores = {"analytic influence": (truth, 0.0), **_predictions(setup, found.base, config)}
+    trained = halves(setup, config.halves, config.seeds, config.width, config.steps, context.cache)
+    scores = {"analytic influence": (truth, 0.0), **_predictions(setup, trained.base, config)}
     rows = [
         {"law": setup.name, "draw": cell.parameters["draw"], "method": method, "seconds": seconds, **row}
         for method, (values, seconds) in scores.items()
-        for row in _judged(values, truth, found)
+        for row in _judged(values, truth, trained)
     ]
-    return rows + _attainable(setup, cell.parameters["draw"], found)
+    return rows + _attainable(setup, cell.parameters["draw"], trained)
 
 
 def _predictions(setup: Setup, network: Denoiser, config: Config) -> dict[str, tuple[np.ndarray, float]]:
@@ -136,20 +136,20 @@ def _predictions(setup: Setup, network: Denoiser, config: Config) -> dict[str, t
     return out
 
 
-def _judged(values: np.ndarray, truth: np.ndarray, found: Halves) -> list[dict[str, Any]]:
-    predicted = found.members @ values.T
-    actual = found.outputs.mean(axis=0)
+def _judged(values: np.ndarray, truth: np.ndarray, trained: Halves) -> list[dict[str, Any]]:
+    predicted = trained.members @ values.T
+    actual = trained.outputs.mean(axis=0)
     return [
         {"query": q, "truth": _spearman(values[q], truth[q]), "lds": _spearman(predicted[:, q], actual[:, q])}
         for q in range(len(truth))
     ]
 
 
-def _attainable(setup: Setup, draw: int, found: Halves) -> list[dict[str, Any]]:
+def _attainable(setup: Setup, draw: int, trained: Halves) -> list[dict[str, Any]]:
     """Agreement of two seeds of the same halves, per query."""
-    if len(found.outputs) < 2:
+    if len(trained.outputs) < 2:
         return []
-    first, second = found.outputs[:2]
+    first, second = trained.outputs[:2]
     head = {"law": setup.name, "draw": draw, "method": RETRAINED, "seconds": float("nan"), "truth": float("nan")}
     return [{**head, "query": q, "lds": _spearman(first[:, q], second[:, q])} for q in range(first.shape[1])]
 

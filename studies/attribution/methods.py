@@ -38,8 +38,8 @@ def empirical(setup: Setup, network: Denoiser) -> np.ndarray:
 
 
 def _influence(setup: Setup, score: Callable[[Tensor, Tensor], Tensor], anchor: object) -> np.ndarray:
-    found = influence(score, setup.latents, setup.functional, setup.data, setup.grid, anchor=anchor, trace="exact")
-    return found.values.detach().numpy()
+    result = influence(score, setup.latents, setup.functional, setup.data, setup.grid, anchor=anchor, trace="exact")
+    return result.values.detach().numpy()
 
 
 def kernel(setup: Setup, network: Denoiser) -> np.ndarray:

@@ -55,9 +55,9 @@ def checkpoints(setup: Setup, width: int, steps: int) -> list[Checkpoint]:
     """
     run = Run(recipe(width, steps), setup.data.float(), (None,), (0,), None, "cpu")
     length = steps // PARTS
-    found = run.on_the_way([length * part + length // 2 for part in range(PARTS)])
+    states = run.on_the_way([length * part + length // 2 for part in range(PARTS)])
     rates = [run.recipe.rate_at(step) for step in range(PARTS * length)]
-    return [(state, float(np.mean(part))) for state, part in zip(found, np.split(np.array(rates), PARTS), strict=True)]
+    return [(state, float(np.mean(part))) for state, part in zip(states, np.split(np.array(rates), PARTS), strict=True)]
 
 
 def halves(setup: Setup, count: int, seeds: int, width: int, steps: int, cache: Cache | None) -> Halves:

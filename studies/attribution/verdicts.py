@@ -28,15 +28,15 @@ WORDS = {"truth": "the true influence", "lds": "what retraining on halves does (
 
 def verdicts(rows: pd.DataFrame) -> list[Claim]:
     """One control and, per law, ours against the best gradient method and the empirical score by both judges."""
-    found = [_control(rows)]
+    claims = [_control(rows)]
     for law in dict.fromkeys(rows["law"]):
         part = rows[rows["law"] == law]
         for judge in ("truth", "lds"):
             best = _best(part, judge)
             if best:
-                found.append(_comparison(part, law, judge, best))
-        found.append(_comparison(part, law, "truth", EMPIRICAL))
-    return found
+                claims.append(_comparison(part, law, judge, best))
+        claims.append(_comparison(part, law, "truth", EMPIRICAL))
+    return claims
 
 
 def _control(rows: pd.DataFrame) -> Claim:

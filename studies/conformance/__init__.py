@@ -92,14 +92,15 @@ def cells(config: Config) -> list[Cell]:
 def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     """The rows of one package's checks of one quantity."""
     wanted = [check for check in checks(cell.parameters["package"]) if check.quantity == cell.parameters["quantity"]]
-    return [_row(check, cell.seed, cell.parameters["size"]) for check in wanted]
+    return [row(check, cell.seed, cell.parameters["size"]) for check in wanted]
 
 
-def _row(check: Check, seed: int, size: int) -> dict[str, Any]:
+def row(check: Check, seed: int, size: int) -> dict[str, Any]:
+    """One row: what a check measured, or that its package is not here."""
     from studies.conformance.common import installed
 
     version = installed(check.package)
-    row: dict[str, Any] = {
+    found: dict[str, Any] = {
         "package": check.package,
         "version": version,
         "check": check.name,
@@ -116,8 +117,8 @@ def _row(check: Check, seed: int, size: int) -> dict[str, Any]:
         "seconds": 0.0,
     }
     if version:
-        row |= _measured(check, seed, size)
-    return row
+        found |= _measured(check, seed, size)
+    return found
 
 
 def _measured(check: Check, seed: int, size: int) -> dict[str, Any]:
@@ -129,19 +130,19 @@ def _measured(check: Check, seed: int, size: int) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the packages' own; a wrong result shows in the error
-            found = check.run(seed, size)
+            measurement = check.run(seed, size)
     except Exception as error:
         sentence = " ".join(f"raises {type(error).__name__}: {error}".split())
         result: dict[str, Any] = {"status": "differs", "note": sentence[:300]}
     else:
         result = {
-            "status": "agrees" if found.agrees else "differs",
-            "error": found.error,
-            "allowed": found.allowed,
-            "unit": found.unit,
-            "order": found.order,
-            "expected_order": found.expected,
-            "note": found.note or check.note,
+            "status": "agrees" if measurement.agrees else "differs",
+            "error": measurement.error,
+            "allowed": measurement.allowed,
+            "unit": measurement.unit,
+            "order": measurement.order,
+            "expected_order": measurement.expected,
+            "note": measurement.note or check.note,
         }
     finding = cause(check.package, check.name) if result["status"] == "differs" else None
     explained = "" if finding is None else f"{finding.whose}: {finding.cause}"
@@ -150,7 +151,7 @@ def _measured(check: Check, seed: int, size: int) -> dict[str, Any]:
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """One claim per installed package, and that every difference has a cause."""
-    found = [
+    claims = [
         _package_claim(package, rows[rows["package"] == package])
         for package in config.packages
         if (rows["package"] == package).any()
@@ -164,7 +165,7 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
         equals(0),
         "studies.conformance.findings",
     )
-    return [*[claim for claim in found if claim is not None], explained]
+    return [*[claim for claim in claims if claim is not None], explained]
 
 
 def _package_claim(package: str, rows: pd.DataFrame) -> Claim | None:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Exact, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Exact, Measured, converging, exact, lawful, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "azula"
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SIGMA_MIN, SIGMA_MAX = 0.05, 9.0
 
@@ -181,10 +182,6 @@ SAMPLERS: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
     ("xEAB-2", "xEABSampler", 2.0, {"order": 2}),
     ("REAB-2", "REABSampler", 2.0, {"order": 2}),
 )
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

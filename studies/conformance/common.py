@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -72,6 +72,11 @@ class Check:
     shape: str
     run: Callable[[int, int], Measured] | None
     note: str = ""
+
+
+def of_package(package: str) -> Callable[..., Check]:
+    """`Check` with its first argument given: checks of one package are listed by it."""
+    return partial(Check, package)
 
 
 def installed(package: str) -> str:

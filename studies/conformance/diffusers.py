@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, largest, lawful, relative
+from studies.conformance.common import Measured, converging, exact, largest, lawful, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "diffusers"
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 TRAINED = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
@@ -183,10 +184,6 @@ def adapter() -> Measured:
         x, sigma = exact().states(8, level, 3), torch.tensor(level, dtype=torch.float64)
         worst = max(worst, relative(score(x, sigma), exact().score(x, torch.ones_like(sigma), sigma)))
     return Measured(worst, 1e-3)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 NAN = float("nan")

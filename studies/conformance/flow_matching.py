@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Exact, Measured, converging, exact, largest, relative
+from studies.conformance.common import Exact, Measured, converging, exact, largest, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "flow_matching"
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SINGLE = torch.float32
 CHANNELS = ("image", (16, 1, 1))
@@ -153,10 +154,6 @@ def likelihood(
     error = (values.mean(0) - truth).abs() / (values.std(0) / len(values) ** 0.5)
     note = f"one projection kept for the whole path: standard deviation {float(values.std(0).median()):.2g} nats."
     return Measured(float(error.median()), 2.0, "standard errors", note=note)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 NAMES = ("CondOT", "Polynomial", "VP", "LinearVP", "Cosine")

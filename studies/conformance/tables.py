@@ -36,10 +36,10 @@ def densities(rows: pd.DataFrame) -> pd.DataFrame:
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """What differs: the measurement, whose it is, the cause, and what a user can do."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for _, row in rows[rows["status"] == "differs"].iterrows():
         finding = cause(row["package"], row["check"])
-        found.append(
+        records.append(
             {
                 "package": f"{row['package']} {row['version']}",
                 "check": row["check"],
@@ -49,7 +49,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
                 "way round": "" if finding is None else finding.way_round,
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(records)
 
 
 def _error(row: pd.Series) -> str:

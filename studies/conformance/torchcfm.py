@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, relative
+from studies.conformance.common import Measured, exact, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchcfm"
+_check = of_package(PACKAGE)
 KINDS = {
     "ConditionalFlowMatcher": 0.0,
     "TargetConditionalFlowMatcher": 0.1,
@@ -65,10 +66,6 @@ def marginal(seed: int, size: int) -> Measured:
     true = network.velocity(xt, 0.6 * one, 0.4 * one, one, -one)
     gap = (xt * (given - true)).sum(1)
     return Measured(float(gap.mean().abs() / (gap.std() / n**0.5)), 4.0, "standard errors")
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

@@ -7,16 +7,16 @@ In `u = log σ`: `dx/du = −σ² s_σ(x)`, `d log p/du = σ² div s_σ(x)`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, relative
+from studies.conformance.common import Measured, converging, exact, of_package, relative
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchdiffeq"
+_check = of_package(PACKAGE)
 IMAGE = ("image", (1, 4, 4))
 SIGMA_MAX, SIGMA_MIN = 9.0, 0.05
 FIXED = {"euler": 1.0, "midpoint": 2.0, "heun2": 2.0, "heun3": 3.0, "rk4": 4.0}
@@ -124,10 +124,6 @@ def likelihood(where: tuple[str, tuple[int, ...]] | None, size: int, seed: int, 
 
 def _rows(x: Tensor) -> Tensor:
     return x.flatten(1)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

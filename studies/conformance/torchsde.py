@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful, order
+from studies.conformance.common import Measured, exact, lawful, of_package, order
 
 __all__ = ["CHECKS"]
 
 PACKAGE = "torchsde"
+_check = of_package(PACKAGE)
 SIGMA_MAX, SIGMA_MIN = 9.0, 0.1
 STRONG = {"euler": 0.5, "milstein": 1.0, "srk": 1.5}
 
@@ -90,10 +91,6 @@ def increments(seed: int) -> Measured:
     whole = bm(0.0, 1.0)
     parts = [bm(a, b) for a, b in zip([0.0, *cuts], [*cuts, 1.0], strict=True)]
     return Measured(float((sum(parts) - whole).abs().max()), 1e-10)
-
-
-def _check(name: str, quantity: str, shape: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, shape, run, note)
 
 
 CHECKS = (

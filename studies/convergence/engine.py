@@ -31,9 +31,9 @@ def predict(problem: Problem, steps: int, **options: Any) -> SampleSensitivity:
         return sample_sensitivity(score, torch.as_tensor(latents), toward, grid, **(defaults | options))
 
 
-def relative(found: Array | torch.Tensor, truth: Array | torch.Tensor) -> Array:
+def relative(values: Array | torch.Tensor, truth: Array | torch.Tensor) -> Array:
     """`|found − truth|/|truth|` of each row, (n,)."""
-    a, b = np.asarray(found).reshape(len(found), -1), np.asarray(truth).reshape(len(truth), -1)
+    a, b = np.asarray(values).reshape(len(values), -1), np.asarray(truth).reshape(len(truth), -1)
     return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
 
 

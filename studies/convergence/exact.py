@@ -86,8 +86,8 @@ def _local(case: Problem) -> float:
     worst = 0.0
     for level in LEVELS:
         x = np.asarray(case.base.noised(level).sample(64, 11))
-        found = score_derivative(score, torch.from_numpy(x), level, toward, log_density=anchor)
-        worst = max(worst, float(relative(found, case.perturbation.score_derivative(x, level)).max()))
+        derivative = score_derivative(score, torch.from_numpy(x), level, toward, log_density=anchor)
+        worst = max(worst, float(relative(derivative, case.perturbation.score_derivative(x, level)).max()))
     return worst
 
 
@@ -99,7 +99,7 @@ def run_solvers(cell: Cell, config: Config) -> list[dict[str, Any]]:
     for solver in config.solvers:
         order, fewest, most = SOLVERS[solver]
         for steps in (k for k in config.solver_steps if fewest <= k <= most):
-            found = predict(case, steps, solver=solver, spacing="karras").sensitivity
-            errors = relative(found, exact)
+            result = predict(case, steps, solver=solver, spacing="karras").sensitivity
+            errors = relative(result, exact)
             rows.append({"part": "solvers", "solver": solver, "order": order, "steps": steps, **spread(errors)})
     return rows

@@ -116,12 +116,12 @@ def _change(setup: _Setup, base: Trained, changed: Trained, seed: int) -> _Chang
     score, other = (as_score(each.network, "denoiser") for each in (base, changed))
     options: dict[str, Any] = {"anchor": setup.anchor, "trace": "hutchinson", "probes": PROBES, "seed": seed}
     with torch.no_grad():
-        found = sample_sensitivity(score, setup.latents, setup.toward, setup.grid, **options)
+        result = sample_sensitivity(score, setup.latents, setup.toward, setup.grid, **options)
         gated = resample(score, setup.latents, setup.toward, setup.eta, setup.grid, **options)
-    actual = sample(other, setup.latents, setup.grid) - found.samples
-    finished = float(found.outcome.finished.double().mean())
-    moved = gated.samples - found.samples
-    return _Change(_flat(found.samples), _flat(found.sensitivity), _flat(moved), _flat(actual), finished)
+    actual = sample(other, setup.latents, setup.grid) - result.samples
+    finished = float(result.outcome.finished.double().mean())
+    moved = gated.samples - result.samples
+    return _Change(_flat(result.samples), _flat(result.sensitivity), _flat(moved), _flat(actual), finished)
 
 
 def _flat(images: Tensor) -> np.ndarray:

@@ -55,10 +55,10 @@ def run(cell: Cell, context: Context) -> list[dict[str, Any]]:
     data = torch.from_numpy(np.asarray(case.base.sample(size, 1))).float()
     pairs = _trained(case, data, context)
     setup = _Setup(case, GaussianAnchor.from_data(data.double()), config.neural_eta)
-    found = [setup.predict(as_score(pair.base.network.double(), "denoiser")) for pair in pairs]
-    rows = [_quality(setup, pair, each, size, k) for k, (pair, each) in enumerate(zip(pairs, found, strict=True))]
-    rows += _own_path(setup, as_score(pairs[0].base.network, "denoiser"), found[0], size)
-    return [*rows, _retrained(setup, pairs, found, size)]
+    predictions = [setup.predict(as_score(pair.base.network.double(), "denoiser")) for pair in pairs]
+    rows = [_quality(setup, pair, each, size, k) for k, (pair, each) in enumerate(zip(pairs, predictions, strict=True))]
+    rows += _own_path(setup, as_score(pairs[0].base.network, "denoiser"), predictions[0], size)
+    return [*rows, _retrained(setup, pairs, predictions, size)]
 
 
 def _trained(case: Problem, data: Tensor, context: Context) -> list[Pair]:
@@ -110,17 +110,17 @@ class _Setup:
             return resample(score, self.latents, self.toward, eta, self.grid, anchor=self.anchor).samples
 
 
-def _quality(setup: _Setup, pair: Pair, found: SampleSensitivity, size: int, index: int) -> dict[str, Any]:
+def _quality(setup: _Setup, pair: Pair, prediction: SampleSensitivity, size: int, index: int) -> dict[str, Any]:
     """One network: its loss against the optimum, its score, log density and sensitivity against the oracle."""
     network, exact = pair.base.network, ExactLaw(setup.case.base)
     fresh = torch.from_numpy(np.asarray(setup.case.base.sample(4000, 77)))
     loss = excess_loss(network, Objective(mean=-0.3, spread=1.6), fresh, exact.denoiser)
-    errors = relative(found.sensitivity, truth.sensitivity(setup.case))
+    errors = relative(prediction.sensitivity, truth.sensitivity(setup.case))
     row = {"part": "neural", "size": size, "pair": index, "errors": errors, **spread(errors)}
     row |= {"loss": loss.loss, "optimum": loss.optimum, "excess": loss.excess}
     row |= {"levels": list(LEVELS), "score_errors": [_score_error(network, setup.case, level) for level in LEVELS]}
-    if found.log_density is not None:
-        gap = found.log_density - exact.log_density(found.samples, SIGMA_MIN)
+    if prediction.log_density is not None:
+        gap = prediction.log_density - exact.log_density(prediction.samples, SIGMA_MIN)
         row["log_density_error"] = float(gap.abs().median())
     return row
 
@@ -132,21 +132,21 @@ def _score_error(network: Any, case: Problem, level: float) -> float:
     return float(((network.score(x, level) - exact).square().sum() / exact.square().sum()).sqrt())
 
 
-def _own_path(setup: _Setup, score: Score, found: SampleSensitivity, size: int) -> list[dict[str, Any]]:
+def _own_path(setup: _Setup, score: Score, prediction: SampleSensitivity, size: int) -> list[dict[str, Any]]:
     """The sensitivity against the quotients of the same network's finite changes."""
     rows = []
     for eta in OWN_ETAS:
-        errors = relative(found.sensitivity, (setup.finite(score, eta) - found.samples) / eta)
+        errors = relative(prediction.sensitivity, (setup.finite(score, eta) - prediction.samples) / eta)
         rows.append({"part": "own", "size": size, "eta": eta, "errors": errors, **spread(errors)})
     return rows
 
 
-def _retrained(setup: _Setup, pairs: list[Pair], found: list[SampleSensitivity], size: int) -> dict[str, Any]:
+def _retrained(setup: _Setup, pairs: list[Pair], predictions: list[SampleSensitivity], size: int) -> dict[str, Any]:
     """Directions: prediction against the change of retrained networks, both averaged over pairs, latent by latent."""
     networks = [[as_score(t.network.double(), "denoiser") for t in (pair.base, pair.changed)] for pair in pairs]
     samples = [[sample(s, setup.latents, setup.grid).numpy() for s in pair] for pair in networks]
     changes = np.stack([changed - base for base, changed in samples])
-    predicted = np.mean([each.sensitivity.numpy() for each in found], axis=0)
+    predicted = np.mean([each.sensitivity.numpy() for each in predictions], axis=0)
     gated = np.mean(
         [setup.finite(pair[0], setup.eta).numpy() - s[0] for pair, s in zip(networks, samples, strict=True)], axis=0
     )

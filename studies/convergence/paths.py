@@ -58,8 +58,8 @@ def _ratios(seed: int, count: int, levels: tuple[float, ...]) -> list[dict[str, 
     rows = []
     for name, options in ways.items():
         for level in levels:
-            found = predict(case, STEPS, sigma_min=level, **options)
-            exact = np.asarray(case.perturbation.log_ratio(found.samples.numpy(), level))
-            errors = found.log_ratio.numpy() - exact
+            result = predict(case, STEPS, sigma_min=level, **options)
+            exact = np.asarray(case.perturbation.log_ratio(result.samples.numpy(), level))
+            errors = result.log_ratio.numpy() - exact
             rows.append({"part": "ratio", "way": name, "sigma": level, "values": exact, "errors": errors})
     return rows

@@ -144,7 +144,7 @@ def robustness(rows: pd.DataFrame) -> Figure:
 
 def learned(rows: pd.DataFrame) -> Figure:
     """Part (c): error against training size, the network's own path, agreement with retraining."""
-    neural, own, retrained = (select(rows, part) for part in ("neural", "own", "retrained"))
+    neural, by_path, retrained = (select(rows, part) for part in ("neural", "own", "retrained"))
     drawing, axes = figure(1, 3)
     sizes = sorted(neural["size"].unique())
     medians = [float(neural[neural["size"] == n]["median"].median()) for n in sizes]
@@ -152,8 +152,8 @@ def learned(rows: pd.DataFrame) -> Figure:
     slopes(axes[0], sizes, medians, label="sensitivity")
     slopes(axes[0], sizes, scores, label="score at σ = 0.3", index=1)
     axes[0].set(xlabel="training samples", ylabel="relative error against the oracle")
-    for index, size in enumerate(sorted(own["size"].unique())):
-        line = own[own["size"] == size].sort_values("eta", ascending=False)
+    for index, size in enumerate(sorted(by_path["size"].unique())):
+        line = by_path[by_path["size"] == size].sort_values("eta", ascending=False)
         slopes(
             axes[1], line["eta"], line["median"], label=f"{size:.0f} samples", index=index, order=None if index else 1
         )

@@ -78,15 +78,15 @@ def _errors(seed: int, config: Config) -> list[dict[str, Any]]:
     rows = []
     for kappa in config.score_errors:
         score = disturbed(exact_score(case.base), kappa, DIMENSION)
-        found = predict(case, STEPS, score=score, anchor=anchor, latents=latents).sensitivity.numpy()
-        parts = np.split(found, len(config.log_errors))
+        result = predict(case, STEPS, score=score, anchor=anchor, latents=latents).sensitivity.numpy()
+        parts = np.split(result, len(config.log_errors))
         for size, part in zip(config.log_errors, parts, strict=True):
             rows += _against(part, size, kappa, exact, quotients, size * normal)
     return rows
 
 
 def _against(
-    found: np.ndarray,
+    values: np.ndarray,
     size: float,
     kappa: float,
     exact: np.ndarray,
@@ -96,8 +96,8 @@ def _against(
     """Rows of one pair of errors: against δ itself (η = 0) and against the quotient at each η."""
     shared = {"part": "errors", "log_error": size, "score_error": kappa}
     law = float(np.median(np.abs(np.exp(-errors) - 1)))
-    rows = [shared | {"eta": 0.0, "predicted": law} | spread(relative(found, exact))]
-    return rows + [shared | {"eta": eta} | spread(relative(found, q)) for eta, q in quotients.items()]
+    rows = [shared | {"eta": 0.0, "predicted": law} | spread(relative(values, exact))]
+    return rows + [shared | {"eta": eta} | spread(relative(values, q)) for eta, q in quotients.items()]
 
 
 def _probes(seed: int, config: Config) -> list[dict[str, Any]]:
@@ -107,14 +107,14 @@ def _probes(seed: int, config: Config) -> list[dict[str, Any]]:
     exact = predict(case, 40, **options)
     rows = []
     for count in config.probes:
-        found = predict(case, 40, trace="hutchinson", probes=count, seed=seed, **options)
-        error = required(found.log_density) - required(exact.log_density)
-        own = required(found.log_density_error)
-        covered = None if count < 4 else float((error.abs() <= 2 * own).double().mean())
+        result = predict(case, 40, trace="hutchinson", probes=count, seed=seed, **options)
+        error = required(result.log_density) - required(exact.log_density)
+        stated = required(result.log_density_error)
+        covered = None if count < 4 else float((error.abs() <= 2 * stated).double().mean())
         rows.append(
             {"part": "probes", "probes": count, "rms": float(error.square().mean().sqrt()), "covered": covered}
             | {"latents": len(error)}
-            | spread(relative(found.sensitivity, exact.sensitivity))
+            | spread(relative(result.sensitivity, exact.sensitivity))
         )
     return rows
 
@@ -151,7 +151,7 @@ def _anchor(case: Problem, kind: str, sigma: float, seed: int) -> dict[str, Any]
         few = states[:16]
         # The factor is exact in any discretisation, so a coarse one will do.
         options = {"latents": few, "sigma_max": sigma, "solver": "heun"}
-        exact, found = (predict(case, 12, anchor=a, **options) for a in (exact_anchor(case.base), anchor))
+        exact, moment_matched = (predict(case, 12, anchor=a, **options) for a in (exact_anchor(case.base), anchor))
         factor = torch.exp(-error[:16])[:, None] * exact.sensitivity
-        row["effect"] = float(relative(found.sensitivity, factor).max())
+        row["effect"] = float(relative(moment_matched.sensitivity, factor).max())
     return row

@@ -60,12 +60,12 @@ def _slope(rows: pd.DataFrame) -> Interval | str:
         return str(error)
 
 
-def _slope_claim(statement: str, found: Interval | str, tolerance: float, source: str) -> Claim:
+def _slope_claim(statement: str, estimate: Interval | str, tolerance: float, source: str) -> Claim:
     bound = equals(1, tolerance, interval=True)
     return (
-        Claim(statement, found, None, bound, source)
-        if isinstance(found, str)
-        else Claim.of(statement, found, bound, source)
+        Claim(statement, estimate, None, bound, source)
+        if isinstance(estimate, str)
+        else Claim.of(statement, estimate, bound, source)
     )
 
 
@@ -129,8 +129,8 @@ def _probes(rows: pd.DataFrame) -> Iterator[Claim]:
     best = probes.iloc[-1]
     text = f"two standard errors cover the error of log p, {int(best['probes'])} probes"
     latents = int(best["latents"])
-    found = share_interval(round(best["covered"] * latents), latents)
-    yield Claim.of(text, found, agrees(COVERED, MISJUDGED), "Student's t")
+    estimate = share_interval(round(best["covered"] * latents), latents)
+    yield Claim.of(text, estimate, agrees(COVERED, MISJUDGED), "Student's t")
 
 
 def _anchors(rows: pd.DataFrame) -> Iterator[Claim]:
@@ -157,11 +157,11 @@ def _neural(rows: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _own(rows: pd.DataFrame) -> Iterator[Claim]:
-    own = select(rows, "own")
-    for size in sorted(own["size"].unique()):
-        found = _slope(own[own["size"] == size])
+    paths = select(rows, "own")
+    for size in sorted(paths["size"].unique()):
+        estimate = _slope(paths[paths["size"] == size])
         text = f"δ is the derivative of the learned network's own finite-η path, {size:.0f} samples"
-        yield _slope_claim(text, found, 0.05, "engine at finite η, same network")
+        yield _slope_claim(text, estimate, 0.05, "engine at finite η, same network")
 
 
 def _retrained(rows: pd.DataFrame) -> Iterator[Claim]:

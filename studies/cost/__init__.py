@@ -76,7 +76,7 @@ class Config:
 def cells(config: Config) -> list[Cell]:
     return [
         Cell(f"{name}-{index}", {"benchmark": name, "size": size}, seed=index)
-        for name in config.only or benchmarks.names()
+        for name in config.only or [name for name in benchmarks.names() if name not in benchmarks.SINGLE_PASS]
         for index, size in enumerate(benchmarks.load(name).SIZES.get(config.sizes, []))
     ]
 
@@ -136,7 +136,7 @@ def _work(setup: Setup, run: Callable[[], object]) -> tuple[floors.Work, int]:
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    found = []
+    claims = []
     for (name, size), table in rows.groupby(["benchmark", "size"], sort=False):
         seconds = {str(row.alternative): np.asarray(row.round_seconds) for row in table.itertuples()}
         for bound in benchmarks.load(str(name)).EXPECTED:
@@ -145,8 +145,8 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
                 against = fastest(rivals, seconds)
                 relative = ratio(seconds[bound.alternative], seconds[against])
                 error = float(table.loc[table["alternative"] == bound.alternative, "error"].iloc[0])
-                found.append(_claim(str(name), str(size), bound, against, relative, error))
-    return found
+                claims.append(_claim(str(name), str(size), bound, against, relative, error))
+    return claims
 
 
 def _claim(name: str, size: str, bound: benchmarks.Bound, against: str, relative: Interval, error: float) -> Claim:
@@ -157,9 +157,9 @@ def _claim(name: str, size: str, bound: benchmarks.Bound, against: str, relative
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
-    found: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {}
     for name, table in rows.groupby("benchmark", sort=False):
         benchmark = benchmarks.load(str(name))
         draw = getattr(benchmark, "figures", None)
-        found |= {str(name): ratios(table, benchmark.EXPECTED)} if draw is None else draw(table)
-    return found
+        figures |= {str(name): ratios(table, benchmark.EXPECTED)} if draw is None else draw(table)
+    return figures

@@ -81,7 +81,7 @@ def alone(recording: Recording, path: Path, count: int) -> dict[str, float]:
         states = BYTES(torch.from_numpy(np.array(data[first : first + SHARD])))
         farthest = max(farthest, float(states[:64].norm(dim=1).max()))
     reading = time.process_time() - start
-    stages.settle(0.0, farthest)
+    stages.choose_ways(0.0, farthest)
     block = states[:BLOCK]
     blocks = max(1, min(50, count // BLOCK))
     start = time.process_time()
@@ -109,27 +109,27 @@ def asked(recording: Recording, path: Path, count: int, **options: Any) -> dict[
     before = memory(reset=True)
     begun = time.process_time()
     groups = (np.arange(count) % 2).tolist()
-    found = recording.influence(path, top_k=10, groups=groups, transform=BYTES, shard_rows=SHARD, **options)
-    about = found.provenance or {}
+    result = recording.influence(path, top_k=10, groups=groups, transform=BYTES, shard_rows=SHARD, **options)
+    about = result.provenance or {}
     numbers: dict[str, Any] = {name: about[name] for name in ("seconds", "bytes_read", "points")}
     numbers["cpu_s"] = time.process_time() - begun
     numbers["peak_growth_MB"] = memory() - before
-    if found.bound is not None:
-        numbers |= {"bound": float(found.bound.max()), "pruned": about["pruned"]}
-    return numbers | {"largest": float(found.values.abs().max()), "outcome": found.outcome.sentence}
+    if result.bound is not None:
+        numbers |= {"bound": float(result.bound.max()), "pruned": about["pruned"]}
+    return numbers | {"largest": float(result.values.abs().max()), "outcome": result.outcome.sentence}
 
 
 def on_workers(recording: Recording, path: Path, count: int) -> dict[str, float]:
     """Seconds with one and with two Dask workers of one thread each."""
     from distributed import Client, LocalCluster
 
-    found = {}
+    seconds = {}
     for workers in (1, 2):
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         with cluster, Client(cluster) as client:
             client.run(_warm)
-            found[f"workers_{workers}_s"] = asked(recording, path, count, client=client)["seconds"]
-    return found
+            seconds[f"workers_{workers}_s"] = asked(recording, path, count, client=client)["seconds"]
+    return seconds
 
 
 def _warm() -> int:

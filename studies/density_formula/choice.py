@@ -30,24 +30,26 @@ def regimes(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: `regime`, `dimension`, `budget`, `estimator`, `rms`, `bias`, `sd`, `squares` (a list, one mean square error
     for each state), `evaluations`, `seconds`.
     """
-    found = pd.concat([_exact(rows), _networks(rows), _images(rows)], ignore_index=True)
-    return found[~found.estimator.isin(LEFT_OUT)].reset_index(drop=True)
+    table = pd.concat([_exact(rows), _networks(rows), _images(rows)], ignore_index=True)
+    return table[~table.estimator.isin(LEFT_OUT)].reset_index(drop=True)
 
 
 def _exact(rows: pd.DataFrame) -> pd.DataFrame:
-    own: Any = rows[rows.part == "exact"]
-    return own.assign(regime="exact score, " + own.family, squares=own.state_squares)[COLUMNS]
+    selected: Any = rows[rows.part == "exact"]
+    return selected.assign(regime="exact score, " + selected.family, squares=selected.state_squares)[COLUMNS]
 
 
 def _networks(rows: pd.DataFrame) -> pd.DataFrame:
-    own: Any = rows[rows.part == "network"]
-    return own.assign(regime="network", rms=own.own_rms, bias=own.own_bias, squares=own.own_state_squares)[COLUMNS]
+    selected: Any = rows[rows.part == "network"]
+    return selected.assign(
+        regime="network", rms=selected.own_rms, bias=selected.own_bias, squares=selected.own_state_squares
+    )[COLUMNS]
 
 
 def _images(rows: pd.DataFrame) -> pd.DataFrame:
-    own: Any = rows[rows.part == "images"]
-    names, sizes = (own.images.map({key: value[k] for key, value in SETS.items()}) for k in range(2))
-    return own.assign(regime="network, " + names, dimension=sizes, squares=own.state_squares)[COLUMNS]
+    selected: Any = rows[rows.part == "images"]
+    names, sizes = (selected.images.map({key: value[k] for key, value in SETS.items()}) for k in range(2))
+    return selected.assign(regime="network, " + names, dimension=sizes, squares=selected.state_squares)[COLUMNS]
 
 
 def choose(rows: pd.DataFrame) -> pd.DataFrame:
@@ -55,20 +57,20 @@ def choose(rows: pd.DataFrame) -> pd.DataFrame:
 
     An estimator that cannot spend a budget (a flow at its largest number of steps) competes with its last result.
     """
-    found, groups = [], regimes(rows).groupby(["regime", "dimension"], sort=True)
-    for (regime, dimension), own in cast(Any, groups):
-        for budget in sorted(own.budget.unique()):
-            within = own[own.budget <= budget].sort_values("budget").drop_duplicates("estimator", keep="last")
-            found.append({"score": regime, "d": int(dimension), "budget": int(budget)} | _ranked(within))
-    return pd.DataFrame(found)
+    choices, groups = [], regimes(rows).groupby(["regime", "dimension"], sort=True)
+    for (regime, dimension), group in cast(Any, groups):
+        for budget in sorted(group.budget.unique()):
+            within = group[group.budget <= budget].sort_values("budget").drop_duplicates("estimator", keep="last")
+            choices.append({"score": regime, "d": int(dimension), "budget": int(budget)} | _ranked(within))
+    return pd.DataFrame(choices)
 
 
-def _ranked(own: Any) -> dict[str, Any]:
+def _ranked(selected: Any) -> dict[str, Any]:
     """The best of one regime and budget, and the next of another kind."""
-    order = own.sort_values("rms")
+    order = selected.sort_values("rms")
     best = order.iloc[0]
     others = order[order.estimator.map(kind) != kind(best.estimator)]
-    found = {
+    best_of = {
         "estimator": best.estimator,
         "rms error": best.rms,
         "mean error": best.bias,
@@ -77,9 +79,9 @@ def _ranked(own: Any) -> dict[str, Any]:
         "milliseconds": 1e3 * best.seconds,
     }
     if len(others) == 0:
-        return found | {"next": "", "its rms error": np.nan, "equal": False}
+        return best_of | {"next": "", "its rms error": np.nan, "equal": False}
     second = others.iloc[0]
-    return found | {
+    return best_of | {
         "next": second.estimator,
         "its rms error": second.rms,
         "equal": _equal(best.squares, second.squares),
@@ -102,8 +104,8 @@ def _equal(first: Any, second: Any) -> bool:
     a, b = (np.log(np.maximum(np.asarray(values, dtype=float), 1e-30)) for values in (first, second))
     if len(a) < 3:
         return False
-    found = bootstrap(a - b, method="percentile")
-    return bool(found.low <= 0 <= found.high)
+    estimate = bootstrap(a - b, method="percentile")
+    return bool(estimate.low <= 0 <= estimate.high)
 
 
 def at_a_glance(rows: pd.DataFrame) -> pd.DataFrame:
@@ -111,9 +113,9 @@ def at_a_glance(rows: pd.DataFrame) -> pd.DataFrame:
     table = choose(rows)
     pairs = zip(table.estimator, table["next"], table.equal, strict=True)
     named: Any = table.assign(name=[f"{best} or {other}" if equal else best for best, other, equal in pairs])
-    found = named.pivot(index=["score", "d"], columns="budget", values="name").fillna("")
-    found.columns = [f"{budget:,} evaluations".replace(",", " ") for budget in found.columns]
-    return cast(pd.DataFrame, found.reset_index())
+    frame = named.pivot(index=["score", "d"], columns="budget", values="name").fillna("")
+    frame.columns = [f"{budget:,} evaluations".replace(",", " ") for budget in frame.columns]
+    return cast(pd.DataFrame, frame.reset_index())
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:

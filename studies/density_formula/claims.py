@@ -39,16 +39,16 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
 
 def _reported(rows: pd.DataFrame, dimension: int, estimator: str) -> np.ndarray:
     """Reported variances of the states (n,) at the largest budget, far laws."""
-    own = chosen(rows, part="exact", family="far", dimension=dimension, estimator=estimator, budget=LARGEST)
-    return np.asarray(own.iloc[0].state_variances, dtype=float)
+    cell = chosen(rows, part="exact", family="far", dimension=dimension, estimator=estimator, budget=LARGEST)
+    return np.asarray(cell.iloc[0].state_variances, dtype=float)
 
 
 def _standard_errors(rows: pd.DataFrame) -> list[Claim]:
     exact = chosen(rows, part="exact", family="far", budget=LARGEST)
-    found = [_one_error(rows, d) for d in sorted(set(exact.dimension) & set(KNOWN))]
+    claims = [_one_error(rows, d) for d in sorted(set(exact.dimension) & set(KNOWN))]
     if 50 in set(exact.dimension):
-        found.append(_refined(rows))
-    return found
+        claims.append(_refined(rows))
+    return claims
 
 
 def _one_error(rows: pd.DataFrame, dimension: int) -> Claim:
@@ -79,9 +79,9 @@ def _refined(rows: pd.DataFrame) -> Claim:
 
 def _biases(rows: pd.DataFrame) -> list[Claim]:
     """Mean error over many estimates: against the deviation of one (matched end), and tests of it (exact end)."""
-    own = chosen(rows, part="bias")
-    found = [_small_bias(group) for _, group in chosen(own, end="matched").groupby("dimension")]
-    return [*found, _no_bias(chosen(own, end="exact"))]
+    biases = chosen(rows, part="bias")
+    claims = [_small_bias(group) for _, group in chosen(biases, end="matched").groupby("dimension")]
+    return [*claims, _no_bias(chosen(biases, end="exact"))]
 
 
 def _small_bias(group: Any) -> Claim:
@@ -99,43 +99,45 @@ def _small_bias(group: Any) -> Claim:
     )
 
 
-def _no_bias(own: Any) -> Claim:
-    tests = pd.concat([own.mean_p, own.state_p])
+def _no_bias(selected: Any) -> Claim:
+    tests = pd.concat([selected.mean_p, selected.state_p])
     adjusted = float(holm(np.asarray(tests, dtype=float)).min())
-    worst = own.loc[own.mean_p.idxmin()]
+    worst = selected.loc[selected.mean_p.idxmin()]
     words = "the smallest mean error seen in 80 of 100 tries, in standard deviations of one estimate,"
     return Claim(
-        f"exact law at σ_max: smallest p-value of the tests for a mean error, over {len(own)} laws and budgets, of "
-        f"means over states and of single states (Holm; largest mean: {worst.bias / worst.bias_error:.2g} standard "
+        f"exact law at σ_max: smallest p-value of the tests for a mean error, over {len(selected)} laws and budgets, "
+        f"of means over states and of single states (Holm; largest mean: {worst.bias / worst.bias_error:.2g} standard "
         f"errors, d = {int(worst.dimension)})",
         adjusted,
         None,
         at_least(LEVEL),
         f"{PAPER}, theorem 1",
-        conditions=(Condition(words, _detectable(own, len(tests)), at_most(1)),),
+        conditions=(Condition(words, _detectable(selected, len(tests)), at_most(1)),),
     )
 
 
-def _detectable(own: Any, tests: int) -> float:
+def _detectable(selected: Any, tests: int) -> float:
     """The mean error that the least sensitive test sees in 80 of 100 tries, in standard deviations of one estimate."""
     critical, power = stats.norm.ppf([1 - LEVEL / (2 * tests), 0.8])
-    return float(((critical + power) * own.bias_error / own.sd).max())
+    return float(((critical + power) * selected.bias_error / selected.sd).max())
 
 
 def _coverage(rows: pd.DataFrame) -> Claim:
-    own = chosen(rows, part="coverage")
-    each = ", ".join(f"{int(d)}: {h / t:.3f}" for d, h, t in zip(own.dimension, own.hits, own.trials, strict=True))
+    cells = chosen(rows, part="coverage")
+    each = ", ".join(
+        f"{int(d)}: {h / t:.3f}" for d, h, t in zip(cells.dimension, cells.hits, cells.trials, strict=True)
+    )
     return Claim.of(
         f"90 % intervals of the formula hold the truth, all dimensions together ({each})",
-        share_interval(int(own.hits.sum()), int(own.trials.sum())),
+        share_interval(int(cells.hits.sum()), int(cells.trials.sum())),
         within(0.85, 0.95, interval=True),
         "Student intervals from eight replicates",
     )
 
 
 def _paths(rows: pd.DataFrame) -> list[Claim]:
-    own = chosen(rows, part="path")
-    last = own[own.budget == own.budget.max()]
+    paths = chosen(rows, part="path")
+    last = paths[paths.budget == paths.budget.max()]
     fresh, one = (_by_state(last, name, "state_errors") for name in ("formula", "formula, one noise"))
     ratio = bootstrap(np.log(fresh / one))
     carried, own_noise = (_by_state(last, name, "state_shares") for name in ("hutchinson", "formula"))
@@ -158,17 +160,17 @@ def _paths(rows: pd.DataFrame) -> list[Claim]:
     ]
 
 
-def _by_state(own: pd.DataFrame, estimator: str, column: str) -> np.ndarray:
+def _by_state(selected: pd.DataFrame, estimator: str, column: str) -> np.ndarray:
     """The states of all dimensions, end to end."""
-    rows = own[own.estimator == estimator].sort_values("dimension")
+    rows = selected[selected.estimator == estimator].sort_values("dimension")
     return np.concatenate([np.asarray(values, dtype=float) for values in rows[column]])
 
 
 def _excess(rows: pd.DataFrame) -> list[Claim]:
-    found = []
+    claims = []
     for row in chosen(rows, part="excess").itertuples():
         gap, error = row.excess - row.theory, float(np.hypot(row.excess_error, row.theory_error))
-        found.append(
+        claims.append(
             Claim(
                 f"wrong score ({row.score}): mean over-estimate of −log p is ½∫E|s_θ−s|²dv = {row.theory:.4f} "
                 f"(measured {row.excess:.4f}; {row.negative:.0%} of states err the other way); difference",
@@ -178,4 +180,4 @@ def _excess(rows: pd.DataFrame) -> list[Claim]:
                 f"{PAPER}, and Kong et al. arXiv 2302.03792",
             )
         )
-    return found
+    return claims

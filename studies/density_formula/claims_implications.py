@@ -21,11 +21,11 @@ def implications(rows: pd.DataFrame) -> list[Claim]:
 
 
 def _evidence(rows: pd.DataFrame) -> list[Claim]:
-    own = chosen(rows, part="evidence").sort_values("steps")
-    slope = fit_slope(own.steps.astype(float), own.gap)
+    selected = chosen(rows, part="evidence").sort_values("steps")
+    slope = fit_slope(selected.steps.astype(float), selected.gap)
     half = Z * slope.standard_error
-    ratio = float(own.gap.iloc[-1] / own.gap.iloc[0])
-    first, last = int(own.steps.iloc[0]), int(own.steps.iloc[-1])
+    ratio = float(selected.gap.iloc[-1] / selected.gap.iloc[0])
+    first, last = int(selected.steps.iloc[0]), int(selected.steps.iloc[-1])
     return [
         Claim(
             "(a) distance of the evidence bound's maximiser from the likelihood's falls with their number (order)",
@@ -35,7 +35,7 @@ def _evidence(rows: pd.DataFrame) -> list[Claim]:
             f"{PAPER}, evidence lower bound",
         ),
         Claim(
-            f"(a) distance at {last} steps over that at {first} (it is {own.gap.iloc[-1]:.2g})",
+            f"(a) distance at {last} steps over that at {first} (it is {selected.gap.iloc[-1]:.2g})",
             ratio,
             None,
             below(0.01),
@@ -45,8 +45,8 @@ def _evidence(rows: pd.DataFrame) -> list[Claim]:
 
 
 def _mixtures(rows: pd.DataFrame) -> list[Claim]:
-    own = chosen(rows, part="classifier-mixtures")
-    last = chosen(own, budget=own.budget.max()).set_index("rule")
+    mixtures = chosen(rows, part="classifier-mixtures")
+    last = chosen(mixtures, budget=mixtures.budget.max()).set_index("rule")
     weighted, plain = (np.asarray(last.agrees[rule], dtype=float) for rule in ("weighted", "unweighted"))
     return [
         Claim.of(
@@ -66,13 +66,13 @@ def _mixtures(rows: pd.DataFrame) -> list[Claim]:
 
 def _images(rows: pd.DataFrame) -> list[Claim]:
     """One claim for each level of noise, at the largest budget."""
-    own = chosen(rows, part="classifier-images")
-    found = []
-    for sigma, group in own.groupby("sigma"):
+    images = chosen(rows, part="classifier-images")
+    claims = []
+    for sigma, group in images.groupby("sigma"):
         last = chosen(group[group.rule != "flow"], budget=group[group.rule != "flow"].budget.max()).set_index("rule")
         flow = float(group[group.rule == "flow"].accuracy.iloc[0])
         gap, right = (_between_rules(last, column) for column in ("agrees", "right"))
-        found.append(
+        claims.append(
             Claim.of(
                 f"(b) {group.images.iloc[0]} with noise {sigma:g}, {int(last.budget.iloc[0])} evaluations a class: "
                 f"agreement with the flow's likelihood, weighted minus unweighted (agreement "
@@ -84,7 +84,7 @@ def _images(rows: pd.DataFrame) -> list[Claim]:
                 f"{PAPER}, diffusion classifier",
             )
         )
-    return found
+    return claims
 
 
 def _between_rules(table: Any, column: str) -> Interval:
@@ -94,8 +94,8 @@ def _between_rules(table: Any, column: str) -> Interval:
 
 
 def _tokens(rows: pd.DataFrame) -> list[Claim]:
-    own = chosen(rows, part="tokens")
-    networks = chosen(own, score="network")
+    tokens = chosen(rows, part="tokens")
+    networks = chosen(tokens, score="network")
     longest = chosen(networks, wide=0.0, steps=networks.steps.max()).iloc[0]
     weighted, _, exact = _losses(longest)
     return [
@@ -107,9 +107,9 @@ def _tokens(rows: pd.DataFrame) -> list[Claim]:
             f"{PAPER}, autoregressive models",
         ),
         _above_unweighted(longest),
-        *_wide(own),
+        *_wide(tokens),
         *(_token_excess(row) for _, row in networks.iterrows()),
-        _low_bands(own),
+        _low_bands(tokens),
     ]
 
 
@@ -129,9 +129,9 @@ def _above_unweighted(row: Any) -> Claim:
     )
 
 
-def _wide(own: Any) -> list[Claim]:
+def _wide(selected: Any) -> list[Claim]:
     """Exact score and longest-trained network where the scales range most."""
-    last = chosen(own, wide=own.wide.max())
+    last = chosen(selected, wide=selected.wide.max())
     if last.wide.max() == 0:
         return []
     networks = chosen(last, score="network").sort_values("steps")
@@ -150,15 +150,15 @@ def _token_excess(row: Any) -> Claim:
     )
 
 
-def band_variances(own: Any, wide: float, steps: int) -> list[tuple[float, float]]:
+def band_variances(selected: Any, wide: float, steps: int) -> list[tuple[float, float]]:
     """Lower edge of a band, and the variance over sequences of what the network's score there adds to the loss."""
-    return [(low, float(np.var(each))) for low, each in band_excesses(own, wide, steps)]
+    return [(low, float(np.var(each))) for low, each in band_excesses(selected, wide, steps)]
 
 
-def band_excesses(own: Any, wide: float, steps: int) -> list[tuple[float, np.ndarray]]:
+def band_excesses(selected: Any, wide: float, steps: int) -> list[tuple[float, np.ndarray]]:
     """Lower edge of a band, and what the network's score there adds to the loss of each sequence."""
-    exact = np.asarray(chosen(own, wide=wide, score="exact").iloc[0].weighted, dtype=float)
-    bands = chosen(own, wide=wide, steps=steps, score="network in a band").sort_values("low")
+    exact = np.asarray(chosen(selected, wide=wide, score="exact").iloc[0].weighted, dtype=float)
+    bands = chosen(selected, wide=wide, steps=steps, score="network in a band").sort_values("low")
     added = [np.asarray(values, dtype=float) - exact for values in bands.weighted]
     return [(float(low), each) for low, each in zip(bands.low, added, strict=True)]
 
@@ -168,10 +168,10 @@ def _low_share(lows: np.ndarray, added: np.ndarray) -> float:
     return float(variances[lows < LOW].sum() / variances.sum())
 
 
-def _low_bands(own: Any) -> Claim:
-    bands = chosen(own, wide=0.0, score="network in a band")
-    added = band_excesses(own, 0.0, int(bands.steps.min()))
-    variances = band_variances(own, 0.0, int(bands.steps.min()))
+def _low_bands(selected: Any) -> Claim:
+    bands = chosen(selected, wide=0.0, score="network in a band")
+    added = band_excesses(selected, 0.0, int(bands.steps.min()))
+    variances = band_variances(selected, 0.0, int(bands.steps.min()))
     total = sum(value for _, value in variances)
     lows, table = np.array([low for low, _ in added]), np.stack([values for _, values in added])
     draws = [_low_share(lows, table[:, k]) for k in _resampled(table.shape[1])]
@@ -207,8 +207,8 @@ def _percentiles(estimate: float, values: list[float]) -> Interval:
 
 
 def _generator(rows: pd.DataFrame) -> list[Claim]:
-    own = chosen(rows, part="gradient")
-    cosines = {name: group.cosine.to_numpy(dtype=float) for name, group in own.groupby("score")}
+    gradients = chosen(rows, part="gradient")
+    cosines = {name: group.cosine.to_numpy(dtype=float) for name, group in gradients.groupby("score")}
     low, high = np.quantile(cosines["network"], [0.1, 0.9])
     ends = chosen(rows, part="minimiser").set_index("score")
     split = chosen(rows, part="decomposition")

@@ -31,8 +31,8 @@ CLASSES, DIMENSION = 4, 10
 def cells(config: Config) -> list[Cell]:
     """Mixtures, and images at each level of their noise."""
     shared = {"part": "classifier-images", "images": config.class_images}
-    found = [Cell(f"classifier-images-sigma={s:g}", shared | {"sigma": s}, seed=6) for s in config.class_levels]
-    return [*found, Cell("classifier-mixtures", {"part": "classifier-mixtures"}, seed=6)]
+    cells = [Cell(f"classifier-images-sigma={s:g}", shared | {"sigma": s}, seed=6) for s in config.class_levels]
+    return [*cells, Cell("classifier-mixtures", {"part": "classifier-mixtures"}, seed=6)]
 
 
 def class_laws() -> list[GaussianMixture]:
@@ -67,8 +67,8 @@ def unweighted(
         y = (x + spread * z).flatten(0, 1)
         levels = (sigma**2 + part.square()).sqrt().repeat_interleave(len(x))
         with torch.set_grad_enabled(differentiable):
-            own = score(y, levels).reshape(len(part), *x.shape)
-        total = total + (spread * own + z).square().flatten(2).sum((0, 2))
+            scores = score(y, levels).reshape(len(part), *x.shape)
+        total = total + (spread * scores + z).square().flatten(2).sum((0, 2))
     return total / budget
 
 

@@ -45,8 +45,8 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
     for axis in axes[len(keys) :]:
         axis.set_visible(False)
     for axis, (regime, dimension) in zip(axes, keys, strict=False):
-        own = every[(every.regime == regime) & (every.dimension == dimension)]
-        _cost_panel(axis, own)
+        selected = every[(every.regime == regime) & (every.dimension == dimension)]
+        _cost_panel(axis, selected)
         axis.set_title(f"{regime}, d = {int(dimension)}", fontsize=FONT)
     for axis in axes[::columns]:
         axis.set_ylabel("rms error (nats)", fontsize=FONT)
@@ -62,9 +62,9 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
     )
 
 
-def _cost_panel(axis: Axes, own: Any) -> None:
+def _cost_panel(axis: Axes, selected: Any) -> None:
     for index, name in enumerate(SHOWN):
-        line = own[own.estimator == name].sort_values("evaluations")
+        line = selected[selected.estimator == name].sort_values("evaluations")
         if len(line):
             axis.loglog(
                 line.evaluations, line.rms.clip(lower=1e-5), linewidth=1.2, markersize=4, color=colour(index),
@@ -75,12 +75,12 @@ def _cost_panel(axis: Axes, own: Any) -> None:
 
 def paths(rows: pd.DataFrame) -> Figure:
     """Error of log p along a path, and of the sensitivity at its end against evaluations."""
-    own: Any = rows[(rows.part == "path") & ~rows.estimator.str.startswith("planted", na=False)]
-    dimensions = sorted(own.dimension.unique())
-    names = [name for name in dict.fromkeys(own.estimator) if name != "kernel"]
+    selected: Any = rows[(rows.part == "path") & ~rows.estimator.str.startswith("planted", na=False)]
+    dimensions = sorted(selected.dimension.unique())
+    names = [name for name in dict.fromkeys(selected.estimator) if name != "kernel"]
     drawing, axes = figure(2, len(dimensions), panel=(3.6, 2.8))
     for column, dimension in enumerate(dimensions):
-        part = own[own.dimension == dimension]
+        part = selected[selected.dimension == dimension]
         for index, name in enumerate(names):
             line = part[part.estimator == name].sort_values("budget")
             style: Any = {"color": colour(index), "marker": MARKERS[index], "markersize": 4, "linewidth": 1.2}
@@ -100,12 +100,12 @@ def paths(rows: pd.DataFrame) -> Figure:
 
 def network(rows: pd.DataFrame) -> Figure:
     """Errors of a trained network's density at the largest budget: against the truth, its flow and an own limit."""
-    own: Any = rows[(rows.part == "network") & (rows.estimator != "kernel")]
-    dimensions = sorted(own.dimension.unique())
+    selected: Any = rows[(rows.part == "network") & (rows.estimator != "kernel")]
+    dimensions = sorted(selected.dimension.unique())
     drawing, axes = figure(1, len(dimensions), panel=(3.4, 3.0))
     kinds = {"rms": "exact law", "own_rms": "network's own flow", "limit_rms": "what the estimator converges to"}
     for axis, dimension in zip(axes, dimensions, strict=True):
-        part = own[own.dimension == dimension]
+        part = selected[selected.dimension == dimension]
         part = part[part.budget == part.budget.max()]
         names = [name for name in ESTIMATORS if name in set(part.estimator)]
         table = part.set_index("estimator").loc[names]
@@ -126,15 +126,15 @@ def network(rows: pd.DataFrame) -> Figure:
 
 def over_estimate(rows: pd.DataFrame) -> Figure:
     """Measured mean excess of −log p against the integral of the score's error."""
-    own: Any = rows[rows.part == "excess"]
+    selected: Any = rows[rows.part == "excess"]
     drawing, axes = figure(1, 1, panel=(4.6, 3.2))
     axis = axes[0]
-    for index, row in enumerate(own.itertuples()):
+    for index, row in enumerate(selected.itertuples()):
         axis.errorbar(
             row.theory, row.excess, xerr=1.96 * row.theory_error, yerr=1.96 * row.excess_error, capsize=2,
             color=colour(index), marker=MARKERS[index], markersize=5, linestyle="", label=row.score,
         )  # fmt: skip
-    top = 1.15 * max(float(own.theory.max()), float(own.excess.max()), 0.05)
+    top = 1.15 * max(float(selected.theory.max()), float(selected.excess.max()), 0.05)
     axis.plot([0, top], [0, top], color=GREY, linewidth=0.8, linestyle=":")
     axis.set(xlabel="½ ∫ E|s_θ − s|² dv (nats)", ylabel="mean of log p − log p̂ (nats)")
     axis.legend(fontsize=FONT - 2)
@@ -162,16 +162,16 @@ def implications(rows: pd.DataFrame) -> Figure:
     )
 
 
-def _evidence(axis: Axes, own: Any) -> None:
-    slopes(axis, own.steps, own.gap, label="|θ(bound) − θ(likelihood)|", order=-1, index=0)
-    slopes(axis, own.steps, own.slack, label="log-likelihood − bound", index=1)
+def _evidence(axis: Axes, selected: Any) -> None:
+    slopes(axis, selected.steps, selected.gap, label="|θ(bound) − θ(likelihood)|", order=-1, index=0)
+    slopes(axis, selected.steps, selected.slack, label="log-likelihood − bound", index=1)
     axis.set(title="(a) evidence bound", xlabel="steps N", ylabel="distance; nats")
     axis.legend(fontsize=FONT - 2)
 
 
-def _classifier(axis: Axes, own: Any) -> None:
+def _classifier(axis: Axes, selected: Any) -> None:
     for index, rule in enumerate(("weighted", "unweighted")):
-        line = own[own.rule == rule].sort_values("budget")
+        line = selected[selected.rule == rule].sort_values("budget")
         axis.semilogx(line.budget, line.agreement, color=colour(index), marker=MARKERS[index], label=rule)
     axis.set(title="(b) classifier on mixtures", xlabel="evaluations a class", ylabel="agreement with Bayes' rule")
     axis.set_ylim(0, 1.02)
@@ -188,11 +188,11 @@ def _tokens(axis: Axes, row: Any) -> None:
     axis.legend(fontsize=FONT - 2)
 
 
-def _gradients(axis: Axes, own: Any) -> None:
+def _gradients(axis: Axes, selected: Any) -> None:
     names = ("exact", "network", "unweighted, exact", "unweighted")
     rng = np.random.default_rng(0)
     for index, name in enumerate(names):
-        values = own[own.score == name].cosine.to_numpy(dtype=float)
+        values = selected[selected.score == name].cosine.to_numpy(dtype=float)
         axis.plot(
             index + rng.uniform(-0.15, 0.15, len(values)), values, MARKERS[index], color=colour(index), markersize=4
         )
@@ -203,10 +203,10 @@ def _gradients(axis: Axes, own: Any) -> None:
 
 def tokens(rows: pd.DataFrame) -> Figure:
     """Ranks of the two losses against the range of scales, and where in σ a network's excess comes from."""
-    own: Any = rows[rows.part == "tokens"]
+    selected: Any = rows[rows.part == "tokens"]
     drawing, axes = figure(1, 2, panel=(4.2, 3.0))
     for index, (score, style) in enumerate((("exact", "-"), ("network", "--"))):
-        part = own[own.score == score]
+        part = selected[selected.score == score]
         part = part[part.steps == part.steps.max()].sort_values("wide")
         for column, label in (("rank", "weighted"), ("unweighted_rank", "unweighted")):
             axes[0].plot(
@@ -215,8 +215,8 @@ def tokens(rows: pd.DataFrame) -> Figure:
             )  # fmt: skip
     axes[0].set(xlabel="range w of the tokens' scales", ylabel="rank correlation with −log p")
     axes[0].legend(fontsize=FONT - 2)
-    for index, steps in enumerate(sorted(own[own.score == "network"].steps.unique())):
-        lows, variances = zip(*band_variances(own, 0.0, int(steps)), strict=True)
+    for index, steps in enumerate(sorted(selected[selected.score == "network"].steps.unique())):
+        lows, variances = zip(*band_variances(selected, 0.0, int(steps)), strict=True)
         places = np.arange(len(lows)) + 0.4 * index - 0.2
         axes[1].bar(places, variances, 0.4, color=colour(index), label=f"{int(steps)} steps")
         axes[1].set_xticks(np.arange(len(lows)), [f"from {low:g}" for low in lows])

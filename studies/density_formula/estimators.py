@@ -34,8 +34,8 @@ def estimate(name: str, setup: Setup, x: Tensor, budget: int, seed: int, sigma: 
 def timed(name: str, setup: Setup, x: Tensor, budget: int, seed: int) -> tuple[Estimate | None, float]:
     """The estimate and its processor seconds for each state (less disturbed by other work than the clock)."""
     start = process_time()
-    found = estimate(name, setup, x, budget, seed)
-    return found, (process_time() - start) / len(x)
+    result = estimate(name, setup, x, budget, seed)
+    return result, (process_time() - start) / len(x)
 
 
 def _formula(options: Formula, *, reference: str = "") -> Estimator:
@@ -114,18 +114,18 @@ def _ito_sum(setup: Setup, states: Tensor, jumps: Tensor, levels: Tensor, widths
     flat = states.flatten(0, 1)
     each = levels.repeat_interleave(states.shape[1])
     with torch.no_grad():
-        own = torch.cat([setup.score(y, s) for y, s in zip(flat.split(16384), each.split(16384), strict=True)])
+        scores = torch.cat([setup.score(y, s) for y, s in zip(flat.split(16384), each.split(16384), strict=True)])
     other = setup.anchor.score(flat, each)
-    own, other, jumps = (part.reshape(*states.shape[:2], -1) for part in (own, other, jumps))
-    squares = (own.square() - other.square()).sum(-1)
-    return (-((own - other) * jumps).sum(-1) - 0.5 * widths[:, None] * squares).sum(0)
+    scores, other, jumps = (part.reshape(*states.shape[:2], -1) for part in (scores, other, jumps))
+    squares = (scores.square() - other.square()).sum(-1)
+    return (-((scores - other) * jumps).sum(-1) - 0.5 * widths[:, None] * squares).sum(0)
 
 
 def kernel(setup: Setup, x: Tensor, budget: int, seed: int, sigma: float = SIGMA) -> Estimate:
     """The noised empirical law of as many draws as there are evaluations, another part of them for each seed."""
     order = torch.randperm(len(setup.data), generator=torch.Generator().manual_seed(seed))[:budget]
-    found = log_density(setup.score, x, sigma, anchor=None, method="kernel", data=setup.data[order])
-    return replace(found, evaluations=len(order))
+    estimate = log_density(setup.score, x, sigma, anchor=None, method="kernel", data=setup.data[order])
+    return replace(estimate, evaluations=len(order))
 
 
 ESTIMATORS: dict[str, Estimator] = {

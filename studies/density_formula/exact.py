@@ -22,9 +22,9 @@ Rows = list[dict[str, Any]]
 def cells(config: Config) -> list[Cell]:
     """A cell for each law with all estimators and budgets; on far laws the mean error and the coverage."""
     laws = [("far", d) for d in reversed(config.far)] + [("near", d) for d in reversed(config.near)]
-    found = [Cell(f"exact-{f}-d={d}", {"part": "exact", "family": f, "dimension": d}, seed=1) for f, d in laws]
-    found += [Cell(f"bias-d={d}", {"part": "bias", "dimension": d}, seed=14) for d in reversed(config.far)]
-    return [*found, *(Cell(f"coverage-d={d}", {"part": "coverage", "dimension": d}, seed=2) for d in config.far)]
+    cells = [Cell(f"exact-{f}-d={d}", {"part": "exact", "family": f, "dimension": d}, seed=1) for f, d in laws]
+    cells += [Cell(f"bias-d={d}", {"part": "bias", "dimension": d}, seed=14) for d in reversed(config.far)]
+    return [*cells, *(Cell(f"coverage-d={d}", {"part": "coverage", "dimension": d}, seed=2) for d in config.far)]
 
 
 def run(cell: Cell, config: Config) -> Rows:
@@ -33,12 +33,12 @@ def run(cell: Cell, config: Config) -> Rows:
     law = LAWS[family](dimension)
     setup, x = exact_setup(law), noisy_states(law, config.states, cell.seed)
     shared = {"part": "exact", "family": family, "dimension": dimension}
-    found = gathered(setup, x, config.budgets, config.repeats, NAMES)
+    runs = gathered(setup, x, config.budgets, config.repeats, NAMES)
     known = exact_setup(law, exact_anchor=True)
     ends = gathered(known, x, config.budgets[-1:], config.repeats[-1:], ("flow", "formula"))
-    found += [(row | {"estimator": f"{row['estimator']}, exact end"}, each) for row, each in ends]
+    runs += [(row | {"estimator": f"{row['estimator']}, exact end"}, each) for row, each in ends]
     exact = truth(law, x)
-    return [shared | row | quality(each, exact) for row, each in found]
+    return [shared | row | quality(each, exact) for row, each in runs]
 
 
 Runs = list[tuple[dict[str, Any], list[Estimate]]]
@@ -48,15 +48,15 @@ def gathered(
     setup: Setup, x: Tensor, budgets: tuple[int, ...], repeats: tuple[int, ...], names: tuple[str, ...]
 ) -> Runs:
     """Estimates of every estimator at every budget that it can use; what is not random runs once."""
-    found: Runs = []
+    gathered_runs: Runs = []
     for budget, count in zip(budgets, repeats, strict=True):
         for name in names:
             runs = [timed(name, setup, x, budget, 100 + k) for k in range(1 if name == "flow" else count)]
             kept = [each for each, _ in runs if each is not None]
             seconds = float(np.median([spent for _, spent in runs]))
             if kept:
-                found.append(({"estimator": name, "budget": budget, "seconds": seconds}, kept))
-    return found
+                gathered_runs.append(({"estimator": name, "budget": budget, "seconds": seconds}, kept))
+    return gathered_runs
 
 
 def run_bias(cell: Cell, config: Config) -> Rows:
@@ -71,8 +71,8 @@ def run_bias(cell: Cell, config: Config) -> Rows:
     for end in ("exact", "matched"):
         setup = exact_setup(law, exact_anchor=end == "exact")
         for budget, repeats in zip(config.bias_budgets, config.bias_repeats, strict=True):
-            found = [estimate("formula", setup, x, budget, 14_000 + k) for k in range(repeats)]
-            errors = torch.stack([each.value for each in found if each is not None]) - exact
+            estimates = [estimate("formula", setup, x, budget, 14_000 + k) for k in range(repeats)]
+            errors = torch.stack([each.value for each in estimates if each is not None]) - exact
             shared = {"part": "bias", "dimension": law.dimension, "end": end, "budget": budget}
             rows.append(shared | mean_error(errors.numpy()))
     return rows
@@ -101,11 +101,11 @@ def run_coverage(cell: Cell, config: Config) -> Rows:
     setup, x = exact_setup(law), noisy_states(law, config.coverage_states, cell.seed)
     exact, hits, within = truth(law, x), 0, []
     for seed in range(4):
-        found = estimate("formula", setup, x, 512, 1000 + seed)
-        if found is not None:
-            low, high = found.interval(0.9)
+        result = estimate("formula", setup, x, 512, 1000 + seed)
+        if result is not None:
+            low, high = result.interval(0.9)
             hits += int(((low <= exact) & (exact <= high)).sum())
-            within.append(float((found.value - exact).abs().median()))
+            within.append(float((result.value - exact).abs().median()))
     trials = 4 * config.coverage_states
     return [
         {
@@ -118,20 +118,20 @@ def run_coverage(cell: Cell, config: Config) -> Rows:
     ]
 
 
-def quality(found: list[Estimate], exact: Tensor) -> dict[str, Any]:
+def quality(estimates: list[Estimate], exact: Tensor) -> dict[str, Any]:
     """Error of repetitions (R) at states (n): one row's numbers.
 
     `bias` is the mean error with `bias_error`, `persistent` the rms over states of the error that repetitions share
     (its noise subtracted), `sd` the rms deviation within a state, `reported` the rms of reported standard errors,
     `state_squares` the mean square error of each state.
     """
-    errors = torch.stack([each.value for each in found]) - exact
+    errors = torch.stack([each.value for each in estimates]) - exact
     repeats, count = errors.shape
-    reported = torch.stack([each.standard_error for each in found]).square().mean(0)
+    reported = torch.stack([each.standard_error for each in estimates]).square().mean(0)
     variance = errors.var(0) if repeats > 1 else reported  # of one estimate
     means = errors.mean(0)
     persistent = float((means.square() - variance / repeats).mean().clamp(min=0).sqrt())
-    cost = found[0].evaluations
+    cost = estimates[0].evaluations
     factor = torch.exp(-errors) - 1  # the source of a sensitivity carries ν/p̂
     return {
         "evaluations": int(cost if isinstance(cost, int) else cost.max()),

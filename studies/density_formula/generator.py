@@ -97,14 +97,14 @@ def run(cell: Cell, context: Context) -> Rows:
 def regulariser(score: Told, theta: Tensor, x: Tensor, budget: int) -> Tensor:
     """Weighted score matching of the data with the generator's own score, up to a constant in θ: (n,) nats."""
     anchor = GaussianAnchor.from_data(x.detach())
-    found = [
+    values = [
         log_density(
             lambda y, sigma: score(y, sigma, theta.expand(len(y), 3)), part, SIGMA, anchor=anchor, method="formula",
             grid=Grid(SIGMA_MAX, SIGMA, 1), evaluations=budget, seed=121 + k, differentiable=True, chunk_size=32768,
         ).value
         for k, part in enumerate(x.split(PART))
     ]  # fmt: skip
-    return -torch.cat(found)
+    return -torch.cat(values)
 
 
 def _unweighted(score: Told, theta: Tensor, x: Tensor, budget: int) -> Tensor:
@@ -122,9 +122,9 @@ def _gradients(losses: dict[str, Loss], theta: Tensor) -> Rows:
     true = gradient(losses["likelihood"], theta)
     rows = []
     for name, loss in losses.items():
-        found = gradient(loss, theta)
-        cosine = float(found @ true / found.norm() / true.norm())
-        error = float((found - true).norm() / true.norm())
+        value = gradient(loss, theta)
+        cosine = float(value @ true / value.norm() / true.norm())
+        error = float((value - true).norm() / true.norm())
         rows.append({"part": "gradient", "score": name, "cosine": cosine, "error": error, "theta": theta.tolist()})
     return rows
 

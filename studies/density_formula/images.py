@@ -54,8 +54,8 @@ def run(cell: Cell, context: Context) -> Rows:
     first = {"estimator": "flow, reference", "budget": 0, "coarse": float((coarse.value - reference.value).abs().max())}
     rows = [shared | first | _row([reference], reference, name)]
     budgets, repeats = config.image_budgets, config.image_repeats
-    for row, found in gathered(setup, x, budgets, repeats, IMAGE_NAMES):
-        rows.append(shared | row | _row(found, reference, name))
+    for row, estimates in gathered(setup, x, budgets, repeats, IMAGE_NAMES):
+        rows.append(shared | row | _row(estimates, reference, name))
     return rows
 
 
@@ -77,12 +77,12 @@ def _setup(name: str, train_set: Images, context: Context) -> Setup:
     return Setup(as_score(trained.network.cpu().double(), "denoiser"), pool.double())
 
 
-def _row(found: list[Estimate], reference: Estimate, name: str) -> dict[str, Any]:
+def _row(estimates: list[Estimate], reference: Estimate, name: str) -> dict[str, Any]:
     """Numbers of one estimator; the first half of the states is upright, the second upside down."""
-    first, dimension = found[0], DIMENSIONS[name]
+    first, dimension = estimates[0], DIMENSIONS[name]
     half = len(first.value) // 2
-    ranks = [spearmanr(each.value.numpy(), reference.value.numpy())[0] for each in found]
-    return quality(found, reference.value) | {
+    ranks = [spearmanr(each.value.numpy(), reference.value.numpy())[0] for each in estimates]
+    return quality(estimates, reference.value) | {
         "log_density": float(first.value[:half].mean()),
         "bits": float(first.bits_per_dimension(dimension, BINS[name]).value[:half].mean()),
         "rank": float(np.mean(ranks)),

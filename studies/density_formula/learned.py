@@ -28,8 +28,8 @@ WIDE = 20  # dimension from which networks have twice the width
 
 def cells(config: Config) -> list[Cell]:
     """One cell for each dimension, and one for scores that are wrong on purpose."""
-    found = [Cell(f"network-d={d}", {"part": "network", "dimension": d}, seed=3) for d in config.network_dimensions]
-    return [*found, Cell("excess-planted", {"part": "excess"}, seed=3)]
+    cells = [Cell(f"network-d={d}", {"part": "network", "dimension": d}, seed=3) for d in config.network_dimensions]
+    return [*cells, Cell("excess-planted", {"part": "excess"}, seed=3)]
 
 
 def recipe(width: int, steps: int) -> Recipe:
@@ -51,10 +51,12 @@ def run(cell: Cell, context: Context) -> Rows:
     limits = {name: estimate(name, setup, x, config.network_limit, 9000) for name in ("flow", "formula")}
     flow, formula = (each.value for each in limits.values() if each is not None)
     exact, rows = truth(law, x), []
-    for row, found in gathered(setup, x, config.network_budgets, config.network_repeats, NAMES):
-        own = _named("own", quality(found, flow))
-        limit = _named("limit", quality(found, formula if row["estimator"] in FORMULAS else flow))
-        rows.append({"part": "network", "dimension": law.dimension} | row | quality(found, exact) | own | limit)
+    for row, estimates in gathered(setup, x, config.network_budgets, config.network_repeats, NAMES):
+        against_flow = _named("own", quality(estimates, flow))
+        limit = _named("limit", quality(estimates, formula if row["estimator"] in FORMULAS else flow))
+        rows.append(
+            {"part": "network", "dimension": law.dimension} | row | quality(estimates, exact) | against_flow | limit
+        )
     gap = formula - flow
     sizes = {"gap": float(gap.mean()), "gap_rms": float(gap.square().mean().sqrt())}
     limit_row = {"part": "limits", "dimension": law.dimension} | sizes
@@ -97,8 +99,8 @@ def _rotated(score: Score) -> Score:
 def excess(name: str, setup: Setup, law: GaussianMixture, count: int) -> dict[str, Any]:
     """Mean of log p − log p̂ over x ~ ρ, and ½ ∫ E|s_θ − s|² dv by independent draws."""
     x = noisy_states(law, count, 21)
-    found = ESTIMATORS["formula"](setup, x, 256, 9)
-    gap = (truth(law, x) - found.value).numpy() if found is not None else np.full(count, np.nan)
+    result = ESTIMATORS["formula"](setup, x, 256, 9)
+    gap = (truth(law, x) - result.value).numpy() if result is not None else np.full(count, np.nan)
     theory = score_error(setup.score, law, 16 * count, 22).numpy()
     return {
         "part": "excess",

@@ -57,8 +57,8 @@ class Track:
     @property
     def sensitivity(self) -> np.ndarray:
         """δ at the last level, (n, d)."""
-        found: np.ndarray = self.parts.sum(0)
-        return found
+        total: np.ndarray = self.parts.sum(0)
+        return total
 
 
 def follow(problem: Problem, steps: int) -> Track:
@@ -96,23 +96,23 @@ def contributions(u: np.ndarray, matrices: np.ndarray, sources: np.ndarray) -> n
     Args:
         u: (M,), M odd. matrices: A (M, n, d, d). sources: b (M, n, d).
     """
-    found = np.zeros_like(sources)
+    total = np.zeros_like(sources)
     for k in range(0, len(u) - 1, 2):
         width = u[k + 2] - u[k]
         first, middle, last = (_impulse(sources, k + j) for j in range(3))
-        a = _apply(matrices[k], found) + first
-        b = _apply(matrices[k + 1], found + width / 2 * a) + middle
-        c = _apply(matrices[k + 1], found + width / 2 * b) + middle
-        d = _apply(matrices[k + 2], found + width * c) + last
-        found = found + width / 6 * (a + 2 * b + 2 * c + d)
-    return found
+        a = _apply(matrices[k], total) + first
+        b = _apply(matrices[k + 1], total + width / 2 * a) + middle
+        c = _apply(matrices[k + 1], total + width / 2 * b) + middle
+        d = _apply(matrices[k + 2], total + width * c) + last
+        total = total + width / 6 * (a + 2 * b + 2 * c + d)
+    return total
 
 
 def _impulse(sources: np.ndarray, node: int) -> np.ndarray:
     """The source at one node, as the part of that node only, (M, n, d)."""
-    found = np.zeros_like(sources)
-    found[node] = sources[node]
-    return found
+    responses = np.zeros_like(sources)
+    responses[node] = sources[node]
+    return responses
 
 
 def _apply(matrix: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -202,10 +202,10 @@ def _node_by_node(name: str, *, common: bool) -> Series:
 
 
 def _value(name: str, setup: Setup, x: Tensor, budget: int, seed: int, sigma: Tensor | float) -> np.ndarray:
-    found = estimate(name, setup, x, budget, seed, sigma)
-    if found is None:
+    result = estimate(name, setup, x, budget, seed, sigma)
+    if result is None:
         raise RuntimeError(f"{name} has no estimate at {budget} evaluations: give more.")
-    return np.asarray(found.value.numpy())
+    return np.asarray(result.value.numpy())
 
 
 def _carried(track: Track, setup: Setup, traces: np.ndarray) -> np.ndarray:

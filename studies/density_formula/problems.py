@@ -71,8 +71,8 @@ class Setup:
         """A mixture of three components fitted to the draws by expectation maximisation (scikit-learn)."""
         from sklearn.mixture import GaussianMixture as Fit
 
-        found = Fit(3, reg_covar=1e-4, random_state=0, max_iter=50).fit(self.data.flatten(1).numpy())
-        parts = (found.weights_, found.means_, found.covariances_)
+        fit = Fit(3, reg_covar=1e-4, random_state=0, max_iter=50).fit(self.data.flatten(1).numpy())
+        parts = (fit.weights_, fit.means_, fit.covariances_)
         return Mixture(*(torch.from_numpy(np.asarray(part)) for part in parts))
 
     @property

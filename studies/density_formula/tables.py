@@ -13,25 +13,25 @@ def estimators(rows: pd.DataFrame, part: str = "exact") -> pd.DataFrame:
 
     For networks `own` is against the density of the network's flow and `limit` against what the estimator converges to.
     """
-    own: Any = rows[rows.part == part]
+    selected: Any = rows[rows.part == part]
     columns = ["dimension", "budget", "estimator", "evaluations", "milliseconds", "rms", "bias", "bias_error", "sd"]
     columns = (["family"] if part == "exact" else []) + columns + ["reported", "source_error"]
     columns += ["own_rms", "own_bias", "limit_rms"] if part == "network" else []
-    own = own.assign(milliseconds=1e3 * own.seconds)
-    return own[columns].reset_index(drop=True).round(5)
+    selected = selected.assign(milliseconds=1e3 * selected.seconds)
+    return selected[columns].reset_index(drop=True).round(5)
 
 
 def mean_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """The formula's mean error over many estimates, with the exact law and with the matched Gaussian at σ_max."""
-    own: Any = rows[rows.part == "bias"].sort_values(["dimension", "budget", "end"])
-    shown = own[["dimension", "budget", "end", "estimates", "bias", "bias_error", "sd", "mean_p", "state_p"]]
+    selected: Any = rows[rows.part == "bias"].sort_values(["dimension", "budget", "end"])
+    shown = selected[["dimension", "budget", "end", "estimates", "bias", "bias_error", "sd", "mean_p", "state_p"]]
     return shown.rename(columns={"end": "at σ_max"}).reset_index(drop=True)
 
 
 def paths(rows: pd.DataFrame) -> pd.DataFrame:
     """Errors of log p along a path and of the sensitivity at its end, at each budget."""
-    own: Any = rows[rows.part == "path"]
-    shown = own.assign(evaluations=own.budget * own.nodes)
+    selected: Any = rows[rows.part == "path"]
+    shown = selected.assign(evaluations=selected.budget * selected.nodes)
     names = {"log_rms": "rms error of log p", "relative": "relative error of δ", "relative_high": "its 90 %"}
     columns = ["dimension", "estimator", "evaluations", *names, "share"]
     return shown[columns].rename(columns=names).sort_values(["dimension", "evaluations"]).reset_index(drop=True)
@@ -39,7 +39,7 @@ def paths(rows: pd.DataFrame) -> pd.DataFrame:
 
 def images(rows: pd.DataFrame) -> pd.DataFrame:
     """Estimators on real images; the reference of each set has budget 0, and `coarse` is its own error of step."""
-    own: Any = rows[rows.part == "images"]
+    selected: Any = rows[rows.part == "images"]
     columns = ["images", "budget", "estimator", "evaluations", "milliseconds", "bits", "reported", "rms", "bias", "sd"]
-    own = own.assign(milliseconds=1e3 * own.get("seconds", pd.Series(np.nan, own.index)))
-    return own[[*columns, "rank", "upright", "coarse"]].reset_index(drop=True).round(4)
+    selected = selected.assign(milliseconds=1e3 * selected.get("seconds", pd.Series(np.nan, selected.index)))
+    return selected[[*columns, "rank", "upright", "coarse"]].reset_index(drop=True).round(4)

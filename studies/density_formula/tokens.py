@@ -168,11 +168,11 @@ def measured(score: Score, y: Tensor, h: Tensor, budget: int, wide: float) -> di
 
 def weighted_loss(score: Score, y: Tensor, h: Tensor, budget: int) -> Tensor:
     """Minus the density formula of every token given the one before, (n,)."""
-    found = []
+    values = []
     for k, (part, before) in enumerate(zip(y.split(400), h.split(400), strict=True)):
         result = estimate("formula", Setup(told(score, before), y), part, budget, 8100 + k)
-        found.append(-result.value if result is not None else torch.full_like(part[:, 0], float("nan")))
-    return torch.cat(found)
+        values.append(-result.value if result is not None else torch.full_like(part[:, 0], float("nan")))
+    return torch.cat(values)
 
 
 def _score_error(score: Score, y: Tensor, h: Tensor, wide: float) -> Tensor:

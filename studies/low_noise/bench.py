@@ -119,8 +119,8 @@ class Bench:
         clean = self.problem.fresh(replicate, size)
         noise = self.gaussian(replicate, index, clean)
         on = clean + sigma * noise
-        own = self.problem.set_of(replicate, "A", count)
-        train = own[torch.arange(size) % len(own)] + sigma * noise
+        points = self.problem.set_of(replicate, "A", count)
+        train = points[torch.arange(size) % len(points)] + sigma * noise
         return {
             "on": on,
             "off": on + 0.5 * self.scale * self.problem.normal(clean),
@@ -138,7 +138,7 @@ class Bench:
         levels = [level * self.scale for level in self.levels]
         clean = self.problem.fresh(replicate, self.config.states)
         x = (clean + levels[0] * self.gaussian(replicate, 99, clean)).expand(len(WHO), *clean.shape)
-        found = [x]
+        states = [x]
         for high, low in pairwise(levels):
-            found.append(sample(networks.score, found[-1], Grid(high, low, PART, "log")))
-        return found
+            states.append(sample(networks.score, states[-1], Grid(high, low, PART, "log")))
+        return states

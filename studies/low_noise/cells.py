@@ -41,23 +41,23 @@ def run_cell(cell: Cell, context: Context) -> list[Row]:
         return [given | {"kind": "skipped", "why": str(error)}]
     rows: list[Row] = []
     for (count, replicate), networks in bench.networks.items():
-        found = run_networks(bench, networks, count, replicate)
-        rows += [given | {"N": count, "replicate": replicate} | row for row in found]
+        measured = run_networks(bench, networks, count, replicate)
+        rows += [given | {"N": count, "replicate": replicate} | row for row in measured]
     return rows
 
 
 def run_networks(bench: Bench, networks: Denoiser, count: int, replicate: int) -> list[Row]:
     """Everything about the four networks of one N and replicate."""
     paths = bench.trajectories(networks, replicate)
-    own = bench.memory(replicate, "A", count), bench.memory(replicate, "B", count)
-    laws = _laws(bench, count, replicate, own)
-    rows = [_ends(bench, paths[-1]), *_losses(bench, networks, count, replicate, own[0])]
+    memories = bench.memory(replicate, "A", count), bench.memory(replicate, "B", count)
+    laws = _laws(bench, count, replicate, memories)
+    rows = [_ends(bench, paths[-1]), *losses(bench, networks, count, replicate, memories[0])]
     for index, level in enumerate(bench.levels):
         states, sigma = bench.states(count, replicate, paths, index), level * bench.scale
         for kind in KINDS if level in FEW_LEVELS else KINDS[:1]:
             x = states[kind]
             f = bench.values(networks, x, sigma)
-            row = {"kind": "level", "states": kind, "level": level} | compare(bench, f, x, sigma, kind, own)
+            row = {"kind": "level", "states": kind, "level": level} | compare(bench, f, x, sigma, kind, memories)
             rows.append(row | (at_level(bench, networks, f, x, sigma, laws) if kind == "on" and laws else {}))
     if laws:
         rows += along_path(bench, networks, count, replicate, laws)
@@ -66,16 +66,16 @@ def run_networks(bench: Bench, networks: Denoiser, count: int, replicate: int) -
     return rows
 
 
-def _laws(bench: Bench, count: int, replicate: int, own: Laws) -> dict[str, Laws]:
+def _laws(bench: Bench, count: int, replicate: int, pair: Laws) -> dict[str, Laws]:
     """The laws of A's and B's data for predictions, and of the wrong B; none for blind networks and the largest N."""
     if bench.objective == "blind" or count > MANY:
         return {}
     wrong = bench.memory((replicate + 1) % bench.config.replicates, "B", count)
-    b = bandwidth(own[0].points.data, bench.problem.fresh(replicate, DRAWS), bench.scale)
-    soft, soft_b, soft_wrong = (Memory(law.points.data, b) for law in (*own, wrong))
+    b = bandwidth(pair[0].points.data, bench.problem.fresh(replicate, DRAWS), bench.scale)
+    soft, soft_b, soft_wrong = (Memory(law.points.data, b) for law in (*pair, wrong))
     return {
-        "finite": own,
-        "finite_wrong": (own[0], wrong),
+        "finite": pair,
+        "finite_wrong": (pair[0], wrong),
         "smooth": (soft, soft_b),
         "smooth_wrong": (soft, soft_wrong),
     }
@@ -86,20 +86,20 @@ def _ends(bench: Bench, ends: Tensor) -> Row:
     return {"kind": "ends"} | shares(ends, bench.scale * ends.shape[-1] ** 0.5)
 
 
-def _losses(bench: Bench, networks: Denoiser, count: int, replicate: int, own: Memory) -> list[Row]:
+def losses(bench: Bench, networks: Denoiser, count: int, replicate: int, memory: Memory) -> list[Row]:
     """Network A's loss above the least possible: of the law on fresh data, and of its own data on those."""
-    network, found = split(networks)[0], []
+    network, rows = split(networks)[0], []
     if bench.population is not None:
         clean = bench.problem.fresh(replicate, DRAWS)
-        found.append({"kind": "loss", "of": "law"} | _excess(bench, network, clean, bench.population))
+        rows.append({"kind": "loss", "of": "law"} | _excess(bench, network, clean, bench.population))
     if count <= MANY:
         data = bench.problem.set_of(replicate, "A", count)
         data = data[torch.arange(DRAWS) % len(data)]
-        best = optimum(own, bench.noise, bench.scale)
-        found.append({"kind": "loss", "of": "data"} | _excess(bench, network, data, best))
-    return found
+        best = optimum(memory, bench.noise, bench.scale)
+        rows.append({"kind": "loss", "of": "data"} | _excess(bench, network, data, best))
+    return rows
 
 
 def _excess(bench: Bench, network: Denoiser, clean: Tensor, best: Any) -> Row:
-    found = excess_loss(network, bench.noise, clean, best)
-    return {"loss": found.loss, "optimum": found.optimum, "excess": found.excess, "error": found.excess_error}
+    excess = excess_loss(network, bench.noise, clean, best)
+    return {"loss": excess.loss, "optimum": excess.optimum, "excess": excess.excess, "error": excess.excess_error}

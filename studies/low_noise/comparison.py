@@ -14,28 +14,28 @@ from studies.low_noise.references import Memory
 Row = dict[str, Any]
 
 
-def compare(bench: Bench, f: Tensor, x: Tensor, sigma: float, kind: str, own: tuple[Memory, Memory]) -> Row:
+def compare(bench: Bench, f: Tensor, x: Tensor, sigma: float, kind: str, memories: tuple[Memory, Memory]) -> Row:
     """Distances, relative to the residual of A where not said otherwise.
 
     Args:
         f: the four networks at the states (4, n, d). x: states (n, d). own: the empirical laws of A and B.
     """
     size = measures.rms(f[0] - x)
-    found = shares(f, size, whole=kind in ("on", "off")) | {
+    row = shares(f, size, whole=kind in ("on", "off")) | {
         "size": size / (sigma * x.shape[-1] ** 0.5),
         "cosine": measures.cosine(f[0] - x, f[3] - x),
         "cosine_within": measures.cosine(f[0] - x, f[1] - x),
     }
     finite, empirical = torch.isfinite(f).all(), None
-    if kind == "on" or len(own[0].points) <= MANY:
-        empirical = remembered(bench, own[0], x, sigma)
+    if kind == "on" or len(memories[0].points) <= MANY:
+        empirical = remembered(bench, memories[0], x, sigma)
         finite &= torch.isfinite(empirical).all()
-        found["to_empirical"] = measures.rms(f[0] - empirical) / (sigma * x.shape[-1] ** 0.5)
+        row["to_empirical"] = measures.rms(f[0] - empirical) / (sigma * x.shape[-1] ** 0.5)
     if kind == "on" and empirical is not None:
-        other = remembered(bench, own[1], x, sigma)
+        other = remembered(bench, memories[1], x, sigma)
         finite &= torch.isfinite(other).all()
-        found["empirical"] = measures.rms(empirical - other) / max(measures.rms(empirical - x), 1e-300)
-    return found | {"finite": float(finite)} | _placed(bench, f[0], empirical, x, sigma)
+        row["empirical"] = measures.rms(empirical - other) / max(measures.rms(empirical - x), 1e-300)
+    return row | {"finite": float(finite)} | _placed(bench, f[0], empirical, x, sigma)
 
 
 def remembered(bench: Bench, law: Memory, x: Tensor, sigma: float) -> Tensor:
@@ -74,10 +74,10 @@ def _placed(bench: Bench, f: Tensor, empirical: Tensor | None, x: Tensor, sigma:
     exact = bench.population(x, sigma)
     unit = sigma * x.shape[-1] ** 0.5
     error = measures.rms(f - exact)
-    found = {
+    placed = {
         "to_population": error / unit,
         "score_error": error * bench.scale / sigma**2 / x.shape[-1] ** 0.5,
         "relative_error": error / max(measures.rms(exact - x), 1e-300),
         "exact_finite": float(torch.isfinite(exact).all()),
     }
-    return found if empirical is None else found | {"place": measures.place(f, exact, empirical)}
+    return placed if empirical is None else placed | {"place": measures.place(f, exact, empirical)}

@@ -24,7 +24,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
     level = usual(rows)
     level = level[(level["kind"] == "level") & (level["states"] == "on")]
     edm = [(g, "edm") for g in GEOMETRIES]
-    found = {
+    figures = {
         "disagreement": _panels(level, edm, _disagreement, _DISAGREEMENT),
         "images": _panels(level, [(g, "edm") for g in IMAGES], _disagreement, _DISAGREEMENT, shared=False),
         "objectives": _panels(level, [("spiral", o) for o in OBJECTIVES], _disagreement, _DISAGREEMENT),
@@ -35,7 +35,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
         "accuracy": _panels(level, edm, _accuracy, _ACCURACY),
         "prediction": _panels(level[level["N"] == _middle(level)], edm, _prediction, _PREDICTION),
     }
-    return {name: drawing for name, drawing in found.items() if drawing is not None}
+    return {name: drawing for name, drawing in figures.items() if drawing is not None}
 
 
 _DISAGREEMENT = (
@@ -159,10 +159,10 @@ def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
         each.set_axis_off()
     for place, (each, g) in enumerate(zip(axes, there, strict=False)):
         for index, o in enumerate(OBJECTIVES):
-            found = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
-            _crossings(each, {n: x.crossings for n, x in found.items()}, index, o)
+            crossings = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
+            _crossings(each, {n: x.crossings for n, x in crossings.items()}, index, o)
             if o == "edm":
-                _crossings(each, {n: x.empirical for n, x in found.items()}, None, "exact, empirical")
+                _crossings(each, {n: x.empirical for n, x in crossings.items()}, None, "exact, empirical")
         each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % columns else "onset σ/τ")
         each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
         each.set_title(g, fontsize=TITLE)
@@ -191,10 +191,10 @@ def _verdicts(rows: pd.DataFrame) -> Any:
         counts = sorted(n for h, p, n in judged if (h, p) == (g, o))
         few = max((n for n in counts if n <= 100), default=counts[0])
         for index, n in ((0, few), (1, counts[-1])):
-            found = judged[g, o, n].ratio
+            ratio = judged[g, o, n].ratio
             y = row + 0.15 - 0.3 * index
-            axes[0].plot([found.low, found.high], [y, y], color=colour(index), linewidth=1)
-            axes[0].plot(found.estimate, y, MARKERS[index], color=colour(index), markersize=3.5)
+            axes[0].plot([ratio.low, ratio.high], [y, y], color=colour(index), linewidth=1)
+            axes[0].plot(ratio.estimate, y, MARKERS[index], color=colour(index), markersize=3.5)
     axes[0].axvline(float(np.log(EFFECT)), color="0.4", linewidth=0.9, linestyle="--")
     axes[0].set_yticks(range(len(pairs)), [f"{g}, {o}" for g, o in reversed(pairs)])
     axes[0].set(xlabel="mean log |f_A − f_B| / |f_A − f_A′| at low noise", xlim=(-0.3, 1.5), ylim=(-0.7, len(pairs)))

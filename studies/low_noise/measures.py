@@ -72,8 +72,8 @@ def shared(first: Tensor, second: Tensor) -> float:
 
 def distinct(points: Tensor, tolerance: float) -> int:
     """Number of clusters of points (n, d) nearer than `tolerance` to the cluster's first point, in order."""
-    left, found = points, 0
+    left, count = points, 0
     while len(left):
         left = left[(left - left[0]).norm(dim=-1) > tolerance]
-        found += 1
-    return found
+        count += 1
+    return count

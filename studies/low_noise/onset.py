@@ -89,16 +89,16 @@ def onset(rows: pd.DataFrame) -> Onset:
     passed = (bounds > 0) & (parts >= DELTA)
     lasting = passed & np.append(passed[1:], True)
     level = float("nan") if not lasting.any() else float("inf") if lasting[0] else float(levels[lasting.argmax()])
-    own = np.array([crossing(levels, column) for column in wide["data_part"].to_numpy().T])
+    crossings = np.array([crossing(levels, column) for column in wide["data_part"].to_numpy().T])
     exact = np.array([crossing(levels, column) for column in wide["empirical"].to_numpy().T])
-    return Onset(level, own, _interval(own), exact, levels, bounds, parts)
+    return Onset(level, crossings, _interval(crossings), exact, levels, bounds, parts)
 
 
 def _interval(crossings: Floats) -> tuple[float, float]:
     if not np.isfinite(crossings).all():
         return float("nan"), float("nan")
-    found = mean_interval(np.log(crossings))
-    return float(np.exp(found.low)), float(np.exp(found.high))
+    estimate = mean_interval(np.log(crossings))
+    return float(np.exp(estimate.low)), float(np.exp(estimate.high))
 
 
 @dataclass(frozen=True)
@@ -140,18 +140,18 @@ def table(rows: pd.DataFrame) -> dict[tuple[str, str, int], Onset]:
     chosen = usual(rows)
     chosen = chosen[(chosen["kind"] == "level") & (chosen["states"] == "on")]
     keys = chosen[["geometry", "objective", "N"]].drop_duplicates()
-    found = {}
+    onsets = {}
     for g, o, n in zip(*(keys[name].tolist() for name in keys), strict=True):
         part = chosen[(chosen["geometry"] == g) & (chosen["objective"] == o) & (chosen["N"] == n)]
-        found[str(g), str(o), int(n)] = onset(part)
-    return found
+        onsets[str(g), str(o), int(n)] = onset(part)
+    return onsets
 
 
 def laws(onsets: dict[tuple[str, str, int], Onset], geometry: str, objective: str) -> tuple[Law | None, Law | None]:
     """The scaling laws of the networks and, over the same N, of the exact empirical denoisers."""
-    own = {n: each for (g, o, n), each in onsets.items() if (g, o) == (geometry, objective)}
-    networks = scaling({n: each.crossings for n, each in own.items()})
-    exact = {n: each.empirical for n, each in own.items()}
+    by_count = {n: each for (g, o, n), each in onsets.items() if (g, o) == (geometry, objective)}
+    networks = scaling({n: each.crossings for n, each in by_count.items()})
+    exact = {n: each.empirical for n, each in by_count.items()}
     return networks, scaling(exact, None if networks is None else networks.used)
 
 
@@ -160,11 +160,11 @@ def censored(onsets: dict[tuple[str, str, int], Onset], geometry: str, objective
 
     The nested data of a replicate make its onsets dependent; the scatter about the line is taken as independent.
     """
-    own = [
+    points = [
         (n, value) for (g, o, n), each in onsets.items() if (g, o) == (geometry, objective) for value in each.crossings
     ]
     levels = next(each.levels for (g, o, _), each in onsets.items() if (g, o) == (geometry, objective))
-    counts, values = zip(*own, strict=True)
+    counts, values = zip(*points, strict=True)
     try:
         return censored_slope(counts, values, lowest=float(levels.min()), highest=float(levels.max()))
     except ValueError as error:

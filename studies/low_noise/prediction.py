@@ -37,7 +37,7 @@ def at_level(bench: Bench, networks: Denoiser, f: Tensor, x: Tensor, sigma: floa
     Args:
         f: the four networks at x (4, n, d). laws: name ("", "_wrong", "smooth", "smooth_wrong") → laws of A and B.
     """
-    found: Row = {}
+    row: Row = {}
     for name, pair in laws.items():
         (log_a, a), (log_b, b) = (law.both(x, sigma) for law in pair)
         half = measures.halfway(f[1], b, log_b - log_a), measures.halfway(f[3], a, log_a - log_b)
@@ -46,14 +46,14 @@ def at_level(bench: Bench, networks: Denoiser, f: Tensor, x: Tensor, sigma: floa
             observed, predicted = f[2] - f[0], forth
             if not wrong:
                 observed, predicted = torch.cat([observed, -observed]), torch.cat([forth, back])
-            found |= _judged(observed, predicted, f"{stem}_", "_wrong" if wrong else "")
+            row |= _judged(observed, predicted, f"{stem}_", "_wrong" if wrong else "")
     for suffix in ("", "_wrong"):
         first = _first_order(bench, networks, x, sigma, *(law.points for law in laws[f"finite{suffix}"]))
         usable = torch.isfinite(first).all(-1) & (first != 0).any(-1)
-        found[f"first_usable{suffix}"] = float(usable.double().mean())
+        row[f"first_usable{suffix}"] = float(usable.double().mean())
         right = measures.cosine(first[usable], (f[2] - f[0])[usable]) if bool(usable.any()) else float("nan")
-        found[f"first_cosine{suffix}"] = right
-    return found
+        row[f"first_cosine{suffix}"] = right
+    return row
 
 
 def _judged(observed: Tensor, predicted: Tensor, prefix: str, suffix: str) -> Row:
@@ -84,16 +84,16 @@ def along_path(bench: Bench, networks: Denoiser, count: int, replicate: int, law
     grid = Grid(high * bench.scale, low * bench.scale, steps, "log")
     ends = sample(networks.score, latents.expand(4, *latents.shape), grid)
     twin = split(networks)[1]
-    found: Row = {}
+    row: Row = {}
     for name, (a, b) in laws.items():
         if name == "smooth_wrong":
             continue
         moved = resample(twin.score, latents, Toward(b.points), 0.5, grid, anchor=a.points, seed=0, **_trace(latents))
         kind, _, wrong = name.partition("_")
         suffix = "_wrong" if wrong else ""
-        found |= _judged(ends[2] - ends[0], moved.samples - ends[1], f"{kind}_", suffix)
-        found[f"{kind}_ended{suffix}"] = float(moved.outcome.finished.double().mean())
-    return [{"kind": "path"} | found]
+        row |= _judged(ends[2] - ends[0], moved.samples - ends[1], f"{kind}_", suffix)
+        row[f"{kind}_ended{suffix}"] = float(moved.outcome.finished.double().mean())
+    return [{"kind": "path"} | row]
 
 
 def _trace(x: Tensor) -> dict[str, Any]:

@@ -14,10 +14,10 @@ KEYS = ["geometry", "objective", "N"]
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The verdict and, in brackets, the mean log ratio of every geometry and objective (lines) and N (columns)."""
-    found = verdicts(rows)
-    counts = sorted({n for _, _, n in found})
+    judged = verdicts(rows)
+    counts = sorted({n for _, _, n in judged})
     lines: dict[tuple[str, str], dict[str, str]] = {}
-    for (g, o, n), each in found.items():
+    for (g, o, n), each in judged.items():
         line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
         line[f"N = {n}"] = f"{each.what} ({each.ratio.estimate:.2f})"
     return pd.DataFrame(list(lines.values()))
@@ -26,22 +26,22 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
 def tally(rows: pd.DataFrame) -> pd.DataFrame:
     """How many geometries have each verdict, by objective, at the largest N up to 100 and at the largest N above."""
     table: dict[str, dict[str, int]] = {}
-    found = verdicts(rows)
-    for g, o in dict.fromkeys((g, o) for g, o, _ in found):
-        counts = [n for h, p, n in found if (h, p) == (g, o)]
+    judged = verdicts(rows)
+    for g, o in dict.fromkeys((g, o) for g, o, _ in judged):
+        counts = [n for h, p, n in judged if (h, p) == (g, o)]
         line = table.setdefault(o, {f"N {w} 100: {v}": 0 for w in ("≤", ">") for v in ("data", "open", "seed")})
         for where, those in (("≤", [n for n in counts if n <= 100]), (">", [n for n in counts if n > 100])):
             if those:
-                line[f"N {where} 100: {found[g, o, max(those)].what}"] += 1
+                line[f"N {where} 100: {judged[g, o, max(those)].what}"] += 1
     return pd.DataFrame([{"objective": o} | line for o, line in table.items()])
 
 
 def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
     """The data's share of the squared difference, `1 − (within/cross)²`, with its interval over replicates."""
-    found = verdicts(rows)
-    counts = sorted({n for _, _, n in found})
+    judged = verdicts(rows)
+    counts = sorted({n for _, _, n in judged})
     lines: dict[tuple[str, str], dict[str, str]] = {}
-    for (g, o, n), each in found.items():
+    for (g, o, n), each in judged.items():
         line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
         line[f"N = {n}"] = f"{each.share.estimate:.2f} [{max(each.share.low, -9.99):.2f}, {each.share.high:.2f}]"
     return pd.DataFrame(list(lines.values()))
@@ -49,15 +49,15 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
 
 def scaling_laws(rows: pd.DataFrame) -> pd.DataFrame:
     """The exponents of σ_onset ∝ N^b, of networks and of exact empirical denoisers over the same N."""
-    onsets, found = table(rows), []
+    onsets, records = table(rows), []
     for g, o in dict.fromkeys((g, o) for g, o, _ in onsets):
-        own, exact = laws(onsets, g, o)
-        used = "" if own is None else ", ".join(map(str, own.used))
-        fits = {"b, networks": _law(own), "b, empirical": "" if own is None else _law(exact)}
+        networks, exact = laws(onsets, g, o)
+        used = "" if networks is None else ", ".join(map(str, networks.used))
+        fits = {"b, networks": _law(networks), "b, empirical": "" if networks is None else _law(exact)}
         whole = censored(onsets, g, o)
         fits["b, all N, censored"] = "" if isinstance(whole, str) else str(whole.slope)
-        found.append({"geometry": g, "objective": o, "N": used} | fits)
-    return pd.DataFrame(found)
+        records.append({"geometry": g, "objective": o, "N": used} | fits)
+    return pd.DataFrame(records)
 
 
 def _law(law: Law | None) -> str:
@@ -121,20 +121,20 @@ def dynamics(rows: pd.DataFrame, sigma: float = 0.1) -> pd.DataFrame:
     ends = _means(main[main["kind"] == "ends"], KEYS, {"cross": "ends A, B", "within": "ends A, A′"})
     fixed = main[(main["kind"] == "attractors") & (main["level"] == sigma)]
     ranks = main[(main["kind"] == "jacobian") & (main["level"] == sigma)]
-    found = ends.merge(_means(fixed, KEYS, {"limits": "limits", "at_data": "share at data"}), on=KEYS, how="left")
-    return found.merge(_means(ranks, KEYS, {"rank": "rank", "exact_rank": "exact rank"}), on=KEYS, how="left")
+    table = ends.merge(_means(fixed, KEYS, {"limits": "limits", "at_data": "share at data"}), on=KEYS, how="left")
+    return table.merge(_means(ranks, KEYS, {"rank": "rank", "exact_rank": "exact rank"}), on=KEYS, how="left")
 
 
 def _means(rows: pd.DataFrame, keys: list[str], names: dict[str, str]) -> pd.DataFrame:
-    found = rows.reindex(columns=[*keys, *names]).groupby(keys, sort=False)[list(names)].mean()
-    return found.rename(columns=names).reset_index().astype({"N": int})
+    table = rows.reindex(columns=[*keys, *names]).groupby(keys, sort=False)[list(names)].mean()
+    return table.rename(columns=names).reset_index().astype({"N": int})
 
 
 def predictions(rows: pd.DataFrame, count: int = 100) -> pd.DataFrame:
     """How well the sensitivities predict, by level: means over the mixtures with `edm` and their replicates."""
     main = usual(rows)
-    own = main[(main["kind"] == "level") & (main["states"] == "on") & (main["objective"] == "edm")]
-    own = own[(own["N"] == count) & own["exact_finite"].notna()]
+    selected = main[(main["kind"] == "level") & (main["states"] == "on") & (main["objective"] == "edm")]
+    selected = selected[(selected["N"] == count) & selected["exact_finite"].notna()]
     names = {
         "first_cosine": "cosine, first order",
         "finite_cosine": "cosine, gate",
@@ -148,7 +148,7 @@ def predictions(rows: pd.DataFrame, count: int = 100) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"σ/τ": f"{sigma:g}"} | {label: interval(part[name].to_numpy()) for name, label in names.items()}
-            for sigma, part in sorted(own.groupby("level"), key=lambda pair: -float(str(pair[0])))
+            for sigma, part in sorted(selected.groupby("level"), key=lambda pair: -float(str(pair[0])))
         ]
     )
 
@@ -176,5 +176,5 @@ def interval(values: NDArray[np.float64]) -> str:
     kept = values[np.isfinite(values)]
     if len(kept) < 2:
         return "" if not len(kept) else f"{kept[0]:.2f}"
-    found = mean_interval(kept)
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    estimate = mean_interval(kept)
+    return f"{estimate.estimate:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

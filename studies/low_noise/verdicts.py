@@ -43,9 +43,9 @@ def verdict(rows: pd.DataFrame) -> Verdict:
     return _judged(mean_interval(values, tail=0.05), values)
 
 
-def _judged(found: Interval, values: Floats) -> Verdict:
+def _judged(estimate: Interval, values: Floats) -> Verdict:
     share = data_share(np.exp(values), np.ones(len(values)))
-    return Verdict(found, "data" if found.low > LEAST else "seed" if found.high < LEAST else "open", share)
+    return Verdict(estimate, "data" if estimate.low > LEAST else "seed" if estimate.high < LEAST else "open", share)
 
 
 def verdicts(rows: pd.DataFrame) -> dict[tuple[str, str, int], Verdict]:
@@ -54,7 +54,12 @@ def verdicts(rows: pd.DataFrame) -> dict[tuple[str, str, int], Verdict]:
     values = {(str(g), str(o), int(float(str(n)))): ratios(part) for (g, o, n), part in groups}
     means = [mean_interval(each, tail=0.05) for each in values.values()]
     if any(len(each) < 2 for each in values.values()):
-        return {key: _judged(found, each) for (key, each), found in zip(values.items(), means, strict=True)}
+        return {
+            key: _judged(family_interval, each)
+            for (key, each), family_interval in zip(values.items(), means, strict=True)
+        }
     errors, freedom = [each.standard_error for each in means], [len(each) - 1 for each in values.values()]
     family = family_intervals([each.estimate for each in means], errors, freedom, LEAST)
-    return {key: _judged(found, each) for (key, each), found in zip(values.items(), family, strict=True)}
+    return {
+        key: _judged(family_interval, each) for (key, each), family_interval in zip(values.items(), family, strict=True)
+    }

@@ -38,12 +38,12 @@ WAY = (
 @cache
 def sources() -> Mapping[str, str]:
     """Every module of the three rooms with its text, by dotted name."""
-    found = {}
+    texts = {}
     for room in ROOMS:
         home = Path(next(iter(importlib.import_module(room).__path__)))
         for path in sorted(home.rglob("*.py")):
-            found[_name(path, home.parent)] = path.read_text(encoding="utf-8")
-    return MappingProxyType(found)
+            texts[_name(path, home.parent)] = path.read_text(encoding="utf-8")
+    return MappingProxyType(texts)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -58,16 +58,16 @@ def imported(text: str, known: Iterable[str]) -> set[str]:
         >>> sorted(imported("from a import b, f", ["a", "a.b", "c"]))
         ['a', 'a.b']
     """
-    names, found = set(known), set()
+    names, imports = set(known), set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= inner & names
+            imports |= inner & names
             # `from package import module` needs the package's own file only if some name is not a module
-            found |= set() if inner <= names else {node.module}
-    return found & names
+            imports |= set() if inner <= names else {node.module}
+    return imports & names
 
 
 def arrows(modules: Mapping[str, str] | None = None) -> dict[str, set[str]]:
@@ -88,12 +88,12 @@ def loops(graph: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     new = set(graph[start])
     while new:
-        found |= new
-        new = {t for m in new for t in graph[m]} - found
-    return found
+        reached |= new
+        new = {t for m in new for t in graph[m]} - reached
+    return reached
 
 
 def depth(graph: Mapping[str, set[str]], room: str) -> int:
@@ -140,8 +140,8 @@ def _in_folder(parts: list[str]) -> bool:
 
 
 def _folder(room: str, name: str, modules: list[str]) -> dict[str, object]:
-    own = sources()[room if name == room else f"{room}.{name}"]
-    purpose = (ast.get_docstring(ast.parse(own)) or "").split("\n")[0]
+    text = sources()[room if name == room else f"{room}.{name}"]
+    purpose = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
     lines = sum(sources()[m].count("\n") for m in modules)
     return {"folder": name, "purpose": purpose, "modules": len(modules), "lines": lines}
 

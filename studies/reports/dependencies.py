@@ -47,15 +47,15 @@ def dependencies() -> list[Dependency]:
         >>> {"numpy", "torch", "distributed"} <= {each.name for each in dependencies()}
         True
     """
-    found = []
+    listed = []
     for line in metadata.requires("score-sensitivity") or []:
         requirement, _, marker = line.partition(";")
         parts = re.match(r"([A-Za-z0-9._-]+)(?:\[.*\])?(.*)", requirement.strip())
         extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
         if parts and parts.group(1) != "score-sensitivity":
             name = parts.group(1)
-            found.append(Dependency(name, parts.group(2), extra.group(1) if extra else "", *_installed(name)))
-    return sorted(found, key=lambda each: list(PURPOSES).index(each.extra))
+            listed.append(Dependency(name, parts.group(2), extra.group(1) if extra else "", *_installed(name)))
+    return sorted(listed, key=lambda each: list(PURPOSES).index(each.extra))
 
 
 def _installed(name: str) -> tuple[str, str]:

@@ -73,19 +73,19 @@ def shares(home: Path = HOME) -> pd.DataFrame:
     table = rows(home=home)
     table = table[table["job"].str.startswith("truth ")]
     value = table.set_index(["case", "quantity"])["value"]
-    found = []
+    records = []
     for case in [each for each in table["case"].unique() if ", " in each and "step" not in each]:
         pairs = float(value[case.split(",")[0], "pairs"])
         for centred in ("", "centred "):
             between = float(value[case, f"{centred}correlation of two pairs"])
             ceiling = math.sqrt(pairs * between / (1 + (pairs - 1) * between))
-            own = "centred, of means" if centred else "correlation, of means"
+            column = "centred, of means" if centred else "correlation, of means"
             for name, reached in value.xs(case, level="case").items():
-                if str(name).endswith(own):
+                if str(name).endswith(column):
                     known = {"two pairs": between, "ceiling": ceiling, "reached": reached, "share": reached / ceiling}
                     who = {"case": case, "reading": centred.strip() or "plain", "predictor": str(name).split(":")[0]}
-                    found.append(who | known)
-    return pd.DataFrame(found)
+                    records.append(who | known)
+    return pd.DataFrame(records)
 
 
 def measured(*jobs: str, containing: str = "", home: Path = HOME) -> Shown:

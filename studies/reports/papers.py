@@ -206,11 +206,11 @@ def summary(paper: Paper) -> str:
     """
     rows = ["| statement of the paper | its figure | measured here | claims that hold | page |", "|---|" + 4 * "---|"]
     for statement in paper.statements:
-        found = statement.claims()
-        count = Tally.of(claim.verdict for claim in found)
-        held = f"{count.holds} of {len(found)}" + (f" ({count.open} open)" if count.open else "")
+        claims = statement.claims()
+        count = Tally.of(claim.verdict for claim in claims)
+        held = f"{count.holds} of {len(claims)}" + (f" ({count.open} open)" if count.open else "")
         page = f"[{statement.study.replace('_', ' ')}](../studies/{statement.study}.md)"
-        measured = f"{statement.quantity}: {_span(found)}" if statement.quantity else "see the page"
+        measured = f"{statement.quantity}: {_span(claims)}" if statement.quantity else "see the page"
         rows.append(f"| {statement.text} | {statement.figure} | {measured} | {held} | {page} |")
     return "\n".join(rows)
 

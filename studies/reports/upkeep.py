@@ -76,11 +76,11 @@ def renew(folder: Path | str) -> Summary:
         StudyError: not a result folder, or one of another format.
     """
     folder = Path(folder)
-    found = same_study(folder)
-    if found is None:
+    study = same_study(folder)
+    if study is None:
         summary = Summary.read(folder)
     else:
-        summary = judged_anew(folder, *found)
+        summary = judged_anew(folder, *study)
         summary.write(folder)
     write_report(summary, folder / "report.html")
     return summary
@@ -135,6 +135,26 @@ def folders(out: Path | str) -> list[Path]:
         raise StudyError(explain(error, out)) from error
 
 
+def newest(place: Path | str) -> Path:
+    """A result folder: `place` itself, or the one below OUT/STUDY or OUT that changed last.
+
+    Raises:
+        StudyError: there is none.
+    """
+    place = Path(place)
+    if (place / "manifest.json").exists():
+        return place
+    try:
+        found = [path.parent for pattern in ("*/manifest.json", "*/*/manifest.json") for path in place.glob(pattern)]
+    except OSError as error:
+        raise StudyError(explain(error, place)) from error
+    if not found:
+        raise StudyError(f"{place} holds no result; give a folder OUT, OUT/STUDY or OUT/STUDY/LEVEL-DIGEST.")
+    return max(
+        found, key=lambda folder: max(_changed(folder / name) for name in ("manifest.json", "summary.json", "cells"))
+    )
+
+
 def status(folder: Path | str, *, check: bool = False) -> Status:
     """State of one result folder; with `check` every file is read and verified.
 
@@ -143,17 +163,17 @@ def status(folder: Path | str, *, check: bool = False) -> Status:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    found = same_study(folder)
+    study = same_study(folder)
     names = [path.name for path in (folder / "cells").glob("*.json")]
     failed = sum(name.endswith(FAILED) for name in names)
     judged, problems = _judged(folder)
-    if check and found:
-        problems += contents_of(folder, *found)[1].problems
+    if check and study:
+        problems += contents_of(folder, *study)[1].problems
     return Status(
         folder=folder,
         study=manifest["setting"]["study"],
         level=manifest["setting"]["level"],
-        cells=None if found is None else len(found[1].cells(found[0])),
+        cells=None if study is None else len(study[1].cells(study[0])),
         finished=len(names) - failed,
         failed=failed,
         claims=judged,
@@ -209,8 +229,8 @@ def clean(folder: Path | str, *, everything: bool = False) -> list[Path]:
 
 def _remove_useless(folder: Path) -> list[Path]:
     removed = [path for place in (folder, folder / "cells") for path in leftovers(place)]
-    if found := same_study(folder):
-        order, contents = contents_of(folder, *found)
+    if study := same_study(folder):
+        order, contents = contents_of(folder, *study)
         useless = [
             folder / "cells" / f"{name}{end}" for name in order if name not in contents.tables for end in ENDINGS
         ]
@@ -222,17 +242,17 @@ def _remove_useless(folder: Path) -> list[Path]:
 
 def _remove_all(folder: Path) -> list[Path]:
     """Remove exactly the files that a study wrote, then the empty folders; a stranger's file stops it beforehand."""
-    own = set(_own(folder))
+    files = set(_own(folder))
     places = (folder, folder / "cells", folder / "figures")
     for path in (path for place in places if place.is_dir() for path in place.iterdir()):
-        if path not in own and path not in places and path not in (folder / "arrays", folder / "lock"):
+        if path not in files and path not in places and path not in (folder / "arrays", folder / "lock"):
             raise StudyError(
                 f"{folder} also holds {str(path.relative_to(folder))!r}, which no study is known to have written; "
                 "move it away first."
             )
     if (folder / "arrays").is_dir():
         shutil.rmtree(folder / "arrays")
-    for path in own:
+    for path in files:
         path.unlink(missing_ok=True)
     for place in reversed(places):
         if place != folder and place.is_dir():
@@ -257,8 +277,8 @@ def _own(folder: Path) -> Iterator[Path]:
 def _cell_names(folder: Path) -> set[str]:
     """Cells of the study, if it is here; and those whose record says that they belong to this folder."""
     digest = read_manifest(folder)["digest"]
-    found = same_study(folder)
-    names = {cell.name for cell in found[1].cells(found[0])} if found else set()
+    study = same_study(folder)
+    names = {cell.name for cell in study[1].cells(study[0])} if study else set()
     for path in (folder / "cells").glob("*.json"):
         kind = records.FAILURE if path.name.endswith(FAILED) else records.RECORD
         with suppress(StudyError):

@@ -55,14 +55,14 @@ def answers(bench: RecordedRun, made: TrainingRecord, change: Change) -> dict[st
         "parameters": lambda: _parameters(bench, made, change),
         "unrolled": lambda: _unrolled(bench, made, change),
     }
-    found = {}
+    answered = {}
     for name, call in calls.items():
         start = time.perf_counter()
         result = call()
         if result is not None:
             seconds, values = time.perf_counter() - start, change.eta * flat(result[0].sensitivity).numpy()
-            found[name] = Answer(values, cost(result[0]), seconds, result[1])
-    return found
+            answered[name] = Answer(values, cost(result[0]), seconds, result[1])
+    return answered
 
 
 def cost(result: SampleSensitivity) -> float:
@@ -72,8 +72,8 @@ def cost(result: SampleSensitivity) -> float:
 
 def _asked(bench: RecordedRun, made: TrainingRecord, perturbation: Any, **options: Any) -> Said:
     score = options.pop("score", None) or as_score(made.module, "denoiser")
-    found: SampleSensitivity = sample_sensitivity(score, bench.latents, perturbation, bench.grid, **options)
-    return found, float(getattr(options.get("response"), "residual", math.nan))
+    result: SampleSensitivity = sample_sensitivity(score, bench.latents, perturbation, bench.grid, **options)
+    return result, float(getattr(options.get("response"), "residual", math.nan))
 
 
 def _population(bench: RecordedRun, made: TrainingRecord, change: Change) -> Said:
@@ -119,11 +119,11 @@ def baselines(unrolled: np.ndarray) -> dict[str, np.ndarray]:
     return {"zero": np.zeros_like(unrolled), "another latent": np.roll(unrolled, 1, axis=0), "mean over latents": mean}
 
 
-def mean_of(found: list[dict[str, Answer]]) -> dict[str, Answer]:
+def mean_of(each_run: list[dict[str, Answer]]) -> dict[str, Answer]:
     """The mean answer of several networks; costs are means too."""
     return {
-        name: Answer(*(np.mean([getattr(each[name], part) for each in found], axis=0) for part in PARTS))
-        for name in found[0]
+        name: Answer(*(np.mean([getattr(each[name], part) for each in each_run], axis=0) for part in PARTS))
+        for name in each_run[0]
     }
 
 

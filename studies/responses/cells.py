@@ -16,6 +16,7 @@ from studies.responses.answers import Answer, answers, baselines, clean, mean_of
 from studies.responses.bench import RecordedRun, as_trained
 from studies.responses.config import Config
 from studies.responses.exact import ExactBench
+from studies.responses.reading import RETRAINED
 from studies.retraining.bench import LawDenoiser
 from studies.retraining.config import Regime
 from studies.retraining.measures import pearson, short
@@ -28,21 +29,21 @@ from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
-RETRAINED = "retraining"
 QUERIES = 6  # latents whose ink is followed under removals
 
 
 def cells(config: Config) -> list[Cell]:
     """The study's independent pieces; networks that several need are trained by the first and kept in the cache."""
-    found = [Cell("exact", {"part": "exact"})]
+    listed = []
     for index, regime in enumerate(config.regimes):
         for change in regime.changes:
             safe = change.replace(":", "=").replace("@", "-")
-            shared = {"regime": index, "part": "change", "change": change}
-            found.append(Cell(f"{regime.name}-{safe}", shared))
+            for part in ("scratch", "finetune"):
+                shared = {"regime": index, "part": part, "change": change}
+                listed.append(Cell(f"{regime.name}-{safe}-{part}", shared))
     if config.removals:
-        found.append(Cell("removals", {"regime": config.removed_from, "part": "removals"}))
-    return found
+        listed.append(Cell("removals", {"regime": config.removed_from, "part": "removals"}))
+    return [*listed, Cell("exact", {"part": "exact"})]
 
 
 def run_cell(cell: Cell, context: Context) -> Rows:
@@ -55,58 +56,66 @@ def run_cell(cell: Cell, context: Context) -> Rows:
     bench = RecordedRun(regime, context)
     if cell.parameters["part"] == "removals":
         return run_removals(bench)
-    return run_change(bench, cell.parameters["change"])
+    run = run_scratch if cell.parameters["part"] == "scratch" else run_tuned
+    return run(bench, cell.parameters["change"])
 
 
 def run_exact(config: Config) -> Rows:
     """Truth (a)."""
     bench = ExactBench(config)
     start = time.perf_counter()
-    truth, found = bench.truth(), bench.answers()
+    truth, answered = bench.truth(), bench.answers()
     shared = {"regime": "exact", "change": "class:3", "truth": "exact", "pairs": 1}
-    predicted = _with_baselines(found, "parameters")
+    predicted = _with_baselines(answered, "parameters")
     rows = [shared | _row(name, each, truth[None]) for name, each in predicted.items()]
     condition = max(bench.fitted.condition(level) for level in bench.grid.levels.tolist())
     rows.append({"kind": "model", "regime": "exact", "condition": condition, "seconds": time.perf_counter() - start})
-    return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in found.items()}, truth)
+    return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in answered.items()}, truth)
 
 
-def run_change(bench: RecordedRun, name: str) -> Rows:
-    """Truths (b) and (c) of one change."""
+def run_scratch(bench: RecordedRun, name: str) -> Rows:
+    """Truths (b) and, from scratch, (c) of one change."""
     change = bench.change(name)
-    own = [answers(bench, made, change) for made in bench.runs]
-    rows = [*_of_runs(bench, name, own), _model(bench)]
+    per_run = [answers(bench, made, change) for made in bench.runs]
+    rows = [*_of_runs(bench, name, per_run), _model(bench)]
     scratch = bench.samples(bench.changed(change)) - bench.samples(bench.base)
-    rows += _against(bench, name, "scratch", mean_of(own), scratch) + _of_others(bench, name, own, scratch)
-    tuned = [answers(bench, made, change) for made in bench.controls]
-    control = bench.samples([as_trained(made) for made in bench.controls])
-    rows += _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
-    shown = {n: a.change for n, a in mean_of(own).items()}
+    rows += _against(bench, name, "scratch", mean_of(per_run), scratch) + _of_others(bench, name, per_run, scratch)
+    shown = {n: a.change for n, a in mean_of(per_run).items()}
     return rows + _pictures(bench.regime.name, name, "scratch", shown, scratch.mean(0))
 
 
-def _of_runs(bench: RecordedRun, name: str, own: list[dict[str, Answer]]) -> Rows:
+def run_tuned(bench: RecordedRun, name: str) -> Rows:
+    """Truth (c) of one change after fine-tuning."""
+    change = bench.change(name)
+    tuned = [answers(bench, made, change) for made in bench.controls]
+    control = bench.samples([as_trained(made) for made in bench.controls])
+    return _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
+
+
+def _of_runs(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]]) -> Rows:
     """Truth (b): each network's answers against the derivative of its own run; the training is the unit."""
     rows = []
-    for other in own[0]:
-        pairs = [(clean(each[other].change), clean(each["unrolled"].change)) for each in own]
+    for other in per_run[0]:
+        pairs = [(clean(each[other].change), clean(each["unrolled"].change)) for each in per_run]
         rows.append(
             {
                 "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "run", "response": other,
-                "pairs": len(own), **_by_units(pairs),
-                "seconds": float(np.mean([each[other].seconds for each in own])),
-                "evaluations": float(np.mean([each[other].evaluations for each in own])),
-                "residual": float(np.mean([each[other].residual for each in own])),
-                "unfinished": sum(unfinished(each[other].change) for each in own),
+                "pairs": len(per_run), **_by_units(pairs),
+                "seconds": float(np.mean([each[other].seconds for each in per_run])),
+                "evaluations": float(np.mean([each[other].evaluations for each in per_run])),
+                "residual": float(np.mean([each[other].residual for each in per_run])),
+                "unfinished": sum(unfinished(each[other].change) for each in per_run),
             }
         )  # fmt: skip
     return rows
 
 
-def _of_others(bench: RecordedRun, name: str, own: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
+def _of_others(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
     """Each pair's change against the mean answer, or change (`retraining`), of all other pairs."""
-    said = {other: np.stack([clean(each[other].change) for each in own]) for other in own[0]} | {RETRAINED: changes}
-    return [_apart(bench, name, other, values, changes) for other, values in said.items()]
+    predictions = {other: np.stack([clean(each[other].change) for each in per_run]) for other in per_run[0]} | {
+        RETRAINED: changes
+    }
+    return [_apart(bench, name, other, values, changes) for other, values in predictions.items()]
 
 
 def _apart(bench: RecordedRun, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
@@ -127,33 +136,33 @@ def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[floa
     }
 
 
-def _against(bench: RecordedRun, name: str, truth: str, found: dict[str, Answer], changes: np.ndarray) -> Rows:
+def _against(bench: RecordedRun, name: str, truth: str, answered: dict[str, Answer], changes: np.ndarray) -> Rows:
     shared = {"regime": bench.regime.name, "change": name, "truth": truth, "pairs": len(changes)}
-    predicted = _with_baselines(found, "unrolled")
+    predicted = _with_baselines(answered, "unrolled")
     return [shared | _row(response, each, changes) for response, each in predicted.items()]
 
 
-def _with_baselines(found: dict[str, Answer], of: str) -> dict[str, Answer]:
-    others = {name: Answer(change, 0.0, 0.0) for name, change in baselines(clean(found[of].change)).items()}
-    return found | others
+def _with_baselines(answered: dict[str, Answer], of: str) -> dict[str, Answer]:
+    others = {name: Answer(change, 0.0, 0.0) for name, change in baselines(clean(answered[of].change)).items()}
+    return answered | others
 
 
-def _row(response: str, found: Answer, changes: np.ndarray) -> dict[str, Any]:
+def _row(response: str, answer: Answer, changes: np.ndarray) -> dict[str, Any]:
     """One answer against P changes (P, n, pixels): per-latent correlations, slopes, products for the ceiling."""
-    predicted, mean = clean(found.change), changes.mean(0)
-    apart = centred(predicted), centred(changes)
+    predicted, mean = clean(answer.change), changes.mean(0)
+    centred_pair = centred(predicted), centred(changes)
     return {
         "kind": "answer",
         "response": response,
         "correlations": short(pearson(predicted, mean)),
-        "centred": short(pearson(apart[0], apart[1].mean(0))),
+        "centred": short(pearson(centred_pair[0], centred_pair[1].mean(0))),
         "slopes": short(np.array([_slope(predicted, each) for each in changes])),
         "products": _listed(products(predicted, changes)),
-        "centred_products": _listed(products(*apart)),
-        "seconds": found.seconds,
-        "evaluations": found.evaluations,
-        "residual": found.residual,
-        "unfinished": unfinished(found.change),
+        "centred_products": _listed(products(*centred_pair)),
+        "seconds": answer.seconds,
+        "evaluations": answer.evaluations,
+        "residual": answer.residual,
+        "unfinished": unfinished(answer.change),
     }
 
 
@@ -169,10 +178,11 @@ def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
 
 
 def _model(bench: RecordedRun) -> dict[str, Any]:
-    """Denoising losses of the base networks and of a Gaussian on the same held-out draws."""
+    """Denoising losses of the base networks, of a Gaussian and of a kernel density on the same held-out draws."""
     _, held_out = bench.split
     losses = [bench.loss(t.network, held_out.images) for t in bench.base]
-    gaussian = bench.loss(LawDenoiser(bench.anchor, bench.base[0].network.scale), held_out.images)
+    laws = (bench.anchor, Points(bench.train.images, bandwidth=bench.bandwidth))
+    gaussian, kernel = (bench.loss(LawDenoiser(law, bench.base[0].network.scale), held_out.images) for law in laws)
     return {
         "kind": "model",
         "regime": bench.regime.name,
@@ -181,13 +191,14 @@ def _model(bench: RecordedRun) -> dict[str, Any]:
         "steps": bench.regime.steps,
         "held_out_loss": float(np.mean(losses)),
         "gaussian_loss": gaussian,
+        "kernel_loss": kernel,
         "bandwidth": bench.bandwidth,
     }
 
 
-def _pictures(regime: str, change: str, truth: str, found: dict[str, np.ndarray], actual: np.ndarray) -> Rows:
+def _pictures(regime: str, change: str, truth: str, answered: dict[str, np.ndarray], actual: np.ndarray) -> Rows:
     """Predicted changes beside the true one, for the figure."""
-    every = {**{name: clean(values) for name, values in found.items()}, "truth": actual}
+    every = {**{name: clean(values) for name, values in answered.items()}, "truth": actual}
     shared = {"kind": "picture", "regime": regime, "change": change, "truth": truth}
     return [shared | {"response": n, "pixels": short(v[:SHOWN].ravel())} for n, v in every.items()]
 
@@ -220,7 +231,7 @@ def _values(bench: RecordedRun, made: TrainingRecord) -> Tensor:
     """Influence of every image on the held-out loss and on the ink of samples, (1 + QUERIES, N)."""
     draw = _held_out(bench)
     gradient = torch.func.grad(lambda theta: made.descent.losses(theta, draw).mean())(made.theta)
-    found = influence(
+    result = influence(
         as_score(made.module, "denoiser"),
         bench.latents[:QUERIES],
         lambda x: x.flatten(1).mean(1),
@@ -228,7 +239,7 @@ def _values(bench: RecordedRun, made: TrainingRecord) -> Tensor:
         bench.grid,
         response=UnrolledResponse(made),
     )
-    return torch.cat([made.pull(gradient[None]), found.values]).double().cpu()
+    return torch.cat([made.pull(gradient[None]), result.values]).double().cpu()
 
 
 def _outputs(bench: RecordedRun, made: TrainingRecord, theta: Tensor) -> Tensor:

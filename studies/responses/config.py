@@ -75,23 +75,19 @@ class Config:
 
     @classmethod
     def full(cls) -> Config:
-        """Digits, MNIST and Fashion-MNIST, perceptrons and U-Nets, to fit the hour."""
-        digits = Regime("digits-mlp", "digits", width=96, steps=1500, pairs=6, changes=(MAIN, *OTHERS))
-        others = (
-            Regime("mnist14-mlp", "mnist14", width=96, steps=1200, batch=64, pairs=6, changes=(MAIN,)),
+        """Convolutional networks that denoise better than a Gaussian, on digits and MNIST, to fit the hour."""
+        regimes = (
             Regime(
-                "digits-unet", "digits", kind="unet", width=12, depth=2, steps=800, batch=64, pairs=4, changes=(MAIN,)
+                "digits-unet", "digits", kind="unet", width=28, depth=2, steps=500, batch=64, pairs=4, changes=(MAIN,)
             ),
             Regime(
-                "mnist14-unet", "mnist14", count=2000, kind="unet", width=8, depth=2, steps=500, batch=32, pairs=4,
-                changes=(MAIN,), latents=32,
+                "mnist14-unet", "mnist14", count=1500, kind="unet", width=8, depth=2, steps=500, batch=32, pairs=4,
+                changes=(MAIN,),
             ),
-            Regime(
-                "fashion14-mlp", "fashion14", count=4500, width=96, steps=1200, batch=64, pairs=4, changes=(MAIN,),
-                latents=32,
-            ),
+            Regime("digits-mlp", "digits", width=48, steps=700, batch=64, pairs=4, changes=()),
         )  # fmt: skip
-        return cls((digits, *others), Exact(points=300, features=64, levels=16, draws=32, steps=60), removals=40)
+        exact = Exact(points=300, features=64, levels=16, draws=32, steps=60)
+        return cls(regimes, exact, latents=24, draws=8, products=1024, removals=40, removed_from=2)
 
     @classmethod
     def paper(cls) -> Config:

@@ -17,12 +17,12 @@ LATENTS = 4  # that a row of pictures holds
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`agreement`, `changes` and, where data were removed, `removals`."""
-    found = {"agreement": _agreement(rows)}
+    figures = {"agreement": _agreement(rows)}
     for regime in dict.fromkeys(of(rows, kind="picture").regime):
-        found[f"changes-{regime}"] = _changes(rows, regime)
+        figures[f"changes-{regime}"] = _changes(rows, regime)
     if len(of(rows, kind="removal")):
-        found["removals"] = _removals(rows)
-    return found
+        figures["removals"] = _removals(rows)
+    return figures
 
 
 def _agreement(rows: pd.DataFrame) -> Figure:

@@ -55,8 +55,8 @@ class LevelNetwork(nn.Module):
     def __init__(self, fitted: FittedDenoiser, levels: list[float]) -> None:
         super().__init__()
         spectrum, variance = fitted.network.spectrum, float(fitted.variance)
-        found = np.stack([fitted.coefficients(level) for level in levels])
-        self.readout = nn.Parameter(torch.from_numpy(found))
+        coefficients = np.stack([fitted.coefficients(level) for level in levels])
+        self.readout = nn.Parameter(torch.from_numpy(coefficients))
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float64))
         self.register_buffer("skips", variance / (variance + self.levels**2))
         self.register_buffer("frequencies", torch.from_numpy(np.array(spectrum.frequencies)))
@@ -160,8 +160,8 @@ class ExactBench:
     def bandwidth(self) -> float:
         """The kernel bandwidth of highest likelihood on digits that follow."""
         others = data.load("digits").images[self.size.points : 2 * self.size.points].double()
-        found = [Points(self.images, bandwidth=b).log_density(others, 1e-4).mean() for b in BANDWIDTHS]
-        return BANDWIDTHS[int(torch.stack(found).argmax())]
+        likelihoods = [Points(self.images, bandwidth=b).log_density(others, 1e-4).mean() for b in BANDWIDTHS]
+        return BANDWIDTHS[int(torch.stack(likelihoods).argmax())]
 
     def truth(self) -> np.ndarray:
         """The derivative of the samples toward class 3, by the oracle, (n, pixels)."""
@@ -199,11 +199,11 @@ class ExactBench:
         )  # fmt: skip
 
     def _asked(self, score: Any, perturbation: Toward, **options: Any) -> Said:
-        found: SampleSensitivity = sample_sensitivity(score, self.latents, perturbation, self.grid, **options)
-        return found, float(getattr(options.get("response"), "residual", math.nan))
+        result: SampleSensitivity = sample_sensitivity(score, self.latents, perturbation, self.grid, **options)
+        return result, float(getattr(options.get("response"), "residual", math.nan))
 
 
 def _timed(call: Callable[[], Said]) -> Answer:
     start = time.perf_counter()
-    found = call()
-    return Answer(flat(found[0].sensitivity).numpy(), cost(found[0]), time.perf_counter() - start, found[1])
+    change = call()
+    return Answer(flat(change[0].sensitivity).numpy(), cost(change[0]), time.perf_counter() - start, change[1])

@@ -11,6 +11,7 @@ from studies.statistics.trainings import FEWEST_TRAININGS, Shares, share_of_trai
 
 Array = np.ndarray
 RESPONSES = ("population", "kernel", "local", "parameters", "unrolled")
+RETRAINED = "retraining"
 PAIRED = ("scratch", "finetune")  # truths that are means over pairs
 NOTHING = float("nan")
 
@@ -30,10 +31,10 @@ def table(row: pd.Series, which: str = "products") -> Array:
 
 def shares(row: pd.Series, which: str = "products") -> Shares | None:
     """The share of the ceiling with the pair as unit; None where pairs are too few or nothing is predicted."""
-    found = table(row, which)
-    if row.pairs < FEWEST_TRAININGS or not (found[:, 0, 0] > 0).all() or len(found) < 3:
+    numbers = table(row, which)
+    if row.pairs < FEWEST_TRAININGS or not (numbers[:, 0, 0] > 0).all() or len(numbers) < 3:
         return None
-    return share_of_trainings(found)
+    return share_of_trainings(numbers)
 
 
 def over_units(values: Array) -> Interval:
@@ -120,16 +121,45 @@ def recommendation_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The networks and their denoising losses beside a Gaussian's."""
-    found = of(rows, kind="model")
-    found = found[found.regime != "exact"].drop_duplicates("regime")
-    columns = ["regime", "parameters", "count", "steps", "held_out_loss", "gaussian_loss", "bandwidth"]
-    return found[columns].round(4).reset_index(drop=True)
+    table = of(rows, kind="model")
+    table = table[table.regime != "exact"].drop_duplicates("regime")
+    columns = ["regime", "parameters", "count", "steps", "held_out_loss", *SIMPLE, "bandwidth"]
+    return table[[name for name in columns if name in table]].round(4).reset_index(drop=True)
+
+
+def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exchange of ingredients: centred correlation and slope of each response, a column for each truth.
+
+    Against *run* only the source differs, network, seed and transport being the same; from *run* to *scratch* mass
+    becomes finite, from *scratch* to *others* the seed is not known, which `retraining` does not know either.
+    """
+    lines = []
+    answers = rows[(rows.kind == "answer") & rows.response.isin((*RESPONSES, RETRAINED)) & (rows.truth != "exact")]
+    for (regime, change, response), group in answers.groupby(["regime", "change", "response"], sort=False):
+        line: dict[str, object] = {"regime": regime, "change": change, "response": response}
+        for _, row in group.iterrows():
+            middle = float(np.median(np.asarray(row.centred, dtype=float)))
+            line[row.truth] = f"{middle:.2f} ({slope(row).estimate:.2f})"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def untrained(rows: pd.DataFrame) -> set[str]:
+    """Regimes whose networks denoise held-out images no better than a Gaussian or a kernel density of the data."""
+    models = of(rows, kind="model")
+    if "held_out_loss" not in models:
+        return set()
+    least = models[[name for name in SIMPLE if name in models]].min(axis=1)
+    return set(models[models.held_out_loss >= least].regime)
+
+
+SIMPLE = ("gaussian_loss", "kernel_loss")
 
 
 def removals(rows: pd.DataFrame) -> tuple[Array, Array]:
     """Predicted and actual changes of the outputs, (removals, outputs) each; the first output is the held-out loss."""
-    found = of(rows, kind="removal").sort_values("number")
-    predicted, actual = (np.array([np.asarray(v, dtype=float) for v in found[k]]) for k in ("predicted", "actual"))
+    selected = of(rows, kind="removal").sort_values("number")
+    predicted, actual = (np.array([np.asarray(v, dtype=float) for v in selected[k]]) for k in ("predicted", "actual"))
     return predicted, actual
 
 
@@ -141,7 +171,7 @@ def rank_correlations(predicted: Array, actual: Array) -> Array:
 def leave_out(predicted: Array, actual: Array) -> tuple[Interval, Interval]:
     """Spearman's correlation of the held-out loss, and the mean over samples' ink; bootstrap over removals."""
     rng, count = np.random.default_rng(0), len(predicted)
-    found = rank_correlations(predicted, actual)
+    correlations = rank_correlations(predicted, actual)
     draws = []
     for _ in range(RESAMPLES):
         rows = rng.integers(count, size=count)
@@ -149,8 +179,8 @@ def leave_out(predicted: Array, actual: Array) -> tuple[Interval, Interval]:
             draws.append(rank_correlations(predicted[rows], actual[rows]))
     drawn = np.array(draws)
     return (
-        _interval(float(found[0]), drawn[:, 0]),
-        _interval(float(found[1:].mean()), drawn[:, 1:].mean(axis=1)),
+        _interval(float(correlations[0]), drawn[:, 0]),
+        _interval(float(correlations[1:].mean()), drawn[:, 1:].mean(axis=1)),
     )
 
 

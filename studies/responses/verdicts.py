@@ -9,7 +9,17 @@ import pandas as pd
 
 from studies.bounds import Bound, above, at_least, at_most, within
 from studies.responses.config import Config
-from studies.responses.reading import RESPONSES, advantage, leave_out, of, over_units, removals, shares, slope
+from studies.responses.reading import (
+    RESPONSES,
+    advantage,
+    leave_out,
+    of,
+    over_units,
+    removals,
+    shares,
+    slope,
+    untrained,
+)
 from studies.statistics import Interval
 from studies.study import Claim
 
@@ -26,21 +36,22 @@ LOWEST_CEILING = 0.1  # below it there is nothing to take a share of
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    """Truth (a), then each regime, change and truth, then removals."""
-    found = _exact(rows)
+    """Truth (a), then each regime, change and truth, then removals; networks worse than simple laws carry none."""
+    claims = _exact(rows)
     answers = of(rows, kind="answer")
+    answers = answers[~answers.regime.isin(untrained(rows))]
     for (_, _, truth), group in answers.groupby(["regime", "change", "truth"], sort=False):
         if truth in OF_CEILING:
-            found += _retrained(group)
+            claims += _retrained(group)
         elif truth in ("run", "others"):
-            found += _by_pairs(group)
-    return found + _removals(rows)
+            claims += _by_pairs(group)
+    return claims + _removals(rows)
 
 
-def claim(statement: str, found: Interval, bound: Bound, source: str) -> Claim:
+def claim(statement: str, estimate: Interval, bound: Bound, source: str) -> Claim:
     """A claim that its bound decides."""
-    interval = None if math.isnan(found.low) or math.isnan(found.high) else found.bounds
-    return Claim(statement, found.estimate, interval, bound, source)
+    interval = None if math.isnan(estimate.low) or math.isnan(estimate.high) else estimate.bounds
+    return Claim(statement, estimate.estimate, interval, bound, source)
 
 
 def _point(value: float) -> Interval:
@@ -52,28 +63,30 @@ def _exact(rows: pd.DataFrame) -> list[Claim]:
     if not len(answers):
         return []
     middle = {name: float(np.median(np.asarray(row.correlations, dtype=float))) for name, row in answers.iterrows()}
-    source, own = SOURCES["exact"], of(rows, kind="answer", truth="exact", response="parameters").iloc[0]
-    found = [
+    source, answer = SOURCES["exact"], of(rows, kind="answer", truth="exact", response="parameters").iloc[0]
+    claims = [
         claim("exact: the derivative of its solve is its answer (median correlation)", _point(middle["unrolled"]),
               at_least(0.99), source),
         claim("exact: 'parameters' is its answer (median correlation)", _point(middle["parameters"]), at_least(0.99),
               source),
-        claim("exact: 'parameters' has its size (slope)", slope(own), within(0.9, 1.1), source),
+        claim("exact: 'parameters' has its size (slope)", slope(answer), within(0.9, 1.1), source),
     ]  # fmt: skip
     words = "exact: '{}' is not its answer, its score being no gradient of a density (median correlation)"
-    return [*found, claim(words.format("population"), _point(middle["population"]), at_most(0.9), source)]
+    return [*claims, claim(words.format("population"), _point(middle["population"]), at_most(0.9), source)]
 
 
 def _by_pairs(group: pd.DataFrame) -> list[Claim]:
     """Each response against the run's own derivative, or other pairs' changes; the training is the unit."""
-    found = []
-    own = group.iloc[0].truth == "run"
-    words = "points as the derivative of the run does" if own else "from other networks points as a pair's change does"
-    for _, row in group[group.response != "unrolled"].iterrows() if own else group.iterrows():
+    claims = []
+    by_run = group.iloc[0].truth == "run"
+    words = (
+        "points as the derivative of the run does" if by_run else "from other networks points as a pair's change does"
+    )
+    for _, row in group[group.response != "unrolled"].iterrows() if by_run else group.iterrows():
         value = over_units(np.asarray(row.correlations, dtype=float))
         statement = f"{row.regime}, {row.change}: '{row.response}' {words} (median correlation, {int(row.pairs)} pairs)"
-        found.append(claim(statement, value, above(0, interval=True), SOURCES[row.truth]))
-    return found
+        claims.append(claim(statement, value, above(0, interval=True), SOURCES[row.truth]))
+    return claims
 
 
 def _retrained(group: pd.DataFrame) -> list[Claim]:
@@ -92,7 +105,7 @@ def _retrained(group: pd.DataFrame) -> list[Claim]:
         unknown = f"the ceiling's interval does not lie above {LOWEST_CEILING:g}"
         return [Claim(words, unknown, None, at_least(least, interval=True), source)]
     best = max(parts, key=lambda name: parts[name].share.estimate)
-    found = [
+    claims = [
         claim(f"{head}: the best response, '{best}', as a share of the ceiling ({ceiling}, {int(first.pairs)} pairs)",
               parts[best].share, at_least(least, interval=True), source),
         claim(f"{head}: the size of its prediction (slope of actual on predicted change)", slope(rows[best]),
@@ -100,8 +113,8 @@ def _retrained(group: pd.DataFrame) -> list[Claim]:
     ]  # fmt: skip
     for other in [name for name in rows if name != "unrolled" and "unrolled" in rows]:
         words = f"{head}: 'unrolled' correlates better with the mean change than '{other}' (difference of medians)"
-        found.append(claim(words, advantage(rows["unrolled"], rows[other]), above(0, interval=True), source))
-    return found
+        claims.append(claim(words, advantage(rows["unrolled"], rows[other]), above(0, interval=True), source))
+    return claims
 
 
 def _removals(rows: pd.DataFrame) -> list[Claim]:

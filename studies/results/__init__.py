@@ -89,13 +89,13 @@ def publish(result: Path | str, folder: Path = FOLDER) -> Path:
     from studies.reports.upkeep import judged_anew, same_study
 
     result = Path(result)
-    found = same_study(result)
-    if found is None:
+    study = same_study(result)
+    if study is None:
         raise StudyError(
             f"the study of {result} is not here or has changed since, so that its cells cannot be judged; "
             "name its module with --study, or run it again."
         )
-    summary = judged_anew(result, *found)
+    summary = judged_anew(result, *study)
     if not summary.complete or summary.failures:
         raise StudyError(f"{result} is not complete; only results with every cell finished are published.")
     content = to_bytes(summary.rows)

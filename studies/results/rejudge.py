@@ -84,9 +84,9 @@ def main(arguments: list[str]) -> int:
     """Judge all published studies, or those named."""
     check, differing = "--check" in arguments, 0
     for name in [each for each in arguments if not each.startswith("--")] or names():
-        found = changed(name)
-        differing += len(found)
-        print(f"{name}: {len(found)} claims changed")
+        changes = changed(name)
+        differing += len(changes)
+        print(f"{name}: {len(changes)} claims changed")
         if not check:
             judge(name)
         if "--draw" in arguments and not check:

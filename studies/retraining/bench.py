@@ -72,8 +72,8 @@ class Bench:
     def bandwidth(self) -> float:
         """The kernel bandwidth of highest held-out likelihood."""
         train, held_out = self.split
-        found = [Points(train.images, bandwidth=b).log_density(held_out.images, 1e-4).mean() for b in BANDWIDTHS]
-        return BANDWIDTHS[int(torch.stack(found).argmax())]
+        likelihoods = [Points(train.images, bandwidth=b).log_density(held_out.images, 1e-4).mean() for b in BANDWIDTHS]
+        return BANDWIDTHS[int(torch.stack(likelihoods).argmax())]
 
     @cached_property
     def latents(self) -> Tensor:
@@ -166,8 +166,8 @@ class Bench:
     def samples(self, networks: list[Trained], latents: Tensor | None = None) -> np.ndarray:
         """Samples of the networks from the common latents, or from others, (P, n, pixels)."""
         start = self.latents if latents is None else latents
-        found = [sample(self.score(t), start, self.grid) for t in networks]
-        return np.stack([x.flatten(1).double().cpu().numpy() for x in found])
+        samples = [sample(self.score(t), start, self.grid) for t in networks]
+        return np.stack([x.flatten(1).double().cpu().numpy() for x in samples])
 
     def loss(self, denoiser: Predictor, images: Tensor) -> float:
         """The denoising loss of a network, or of the denoiser of a law, four noise draws an image."""
@@ -189,7 +189,7 @@ class LawDenoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, σ)."""
-        return x + sigma.reshape(-1, 1, 1, 1) ** 2 * self.score(x, sigma)
+        return x + sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2 * self.score(x, sigma)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""

@@ -76,9 +76,9 @@ def _matched(predicted: Array, changes: Array) -> dict[str, Any]:
     """Per latent: correlation of one network's prediction with its own change and with that of another network."""
     count = len(changes)
     table = np.stack([[pearson(predicted[i], changes[j]) for j in range(count)] for i in range(count)])
-    own = np.mean([table[i, i] for i in range(count)], axis=0)
+    matching = np.mean([table[i, i] for i in range(count)], axis=0)
     other = np.mean([table[i, j] for i in range(count) for j in range(count) if i != j], axis=0)
-    return {"own": short(own), "other": short(other), "pairs": count}
+    return {"own": short(matching), "other": short(other), "pairs": count}
 
 
 def _repeated(bench: Bench, change: Change, predicted: Array, first: Array) -> dict[str, Any]:
@@ -119,13 +119,13 @@ def _features(bench: Bench, change: Change, base: Array, predicted: Array) -> di
 def _path(bench: Bench, trained: Trained, change: Change) -> Trajectory:
     options: dict[str, Any] = {"trace": "exact"} if predictors.use_exact(bench) else predictors.random_trace(bench)
     with torch.no_grad():
-        found = sample_sensitivity(
+        result = sample_sensitivity(
             bench.score(trained), bench.latents, change.perturbation, bench.grid, anchor=bench.anchor, trajectory=True,
             **options,
         )  # fmt: skip
-    if found.trajectory is None:
+    if result.trajectory is None:
         raise RuntimeError("sample_sensitivity returned no trajectory although it was asked for one.")
-    return found.trajectory
+    return result.trajectory
 
 
 def _levels(path: Trajectory) -> list[tuple[float, Tensor]]:
@@ -140,31 +140,31 @@ def _entropy(bench: Bench, path: Trajectory) -> Array:
     labels = images.labels.unique().tolist()
     laws = [(float((images.labels == c).double().mean()), images.images[images.of_class(c)]) for c in labels]
     parts = [(np.log(share), Points(members, bandwidth=bench.bandwidth)) for share, members in laws]
-    found = []
+    values = []
     for sigma, state in _levels(path):
         logs = torch.stack([log_share + law.log_density(state, sigma) for log_share, law in parts])
         posterior = torch.softmax(logs.double(), dim=0)
-        found.append(-(posterior * posterior.clamp(min=1e-300).log()).sum(0))
-    return np.asarray(torch.stack(found).mean(0).cpu())
+        values.append(-(posterior * posterior.clamp(min=1e-300).log()).sum(0))
+    return np.asarray(torch.stack(values).mean(0).cpu())
 
 
 def _share_gap(bench: Bench, change: Change, path: Trajectory) -> Array:
     """Distance of the new mass's share by the network's density from that by kernel densities."""
     ratio = predictors.kernel(bench, change)
     offset = float(np.log(change.eta / (1 - change.eta)))
-    found = []
+    gaps = []
     for (sigma, state), log_ratio in zip(_levels(path), path.log_ratio, strict=True):
         shares = torch.sigmoid(offset + log_ratio), torch.sigmoid(offset + ratio.log_density(state, sigma))
-        found.append((shares[0] - shares[1]).abs().double())
-    return np.asarray(torch.stack(found).nan_to_num(1.0).mean(0).cpu())
+        gaps.append((shares[0] - shares[1]).abs().double())
+    return np.asarray(torch.stack(gaps).nan_to_num(1.0).mean(0).cpu())
 
 
 def _denoiser_gap(bench: Bench, trained: Trained, path: Trajectory) -> Array:
     """Root mean square distance of the network's denoiser from the kernel density's, over σ."""
     law, network = Points(bench.train.images, bandwidth=bench.bandwidth), bench.score(trained)
-    found = []
+    gaps = []
     for sigma, state in _levels(path):
         level = torch.full((len(state),), sigma, dtype=state.dtype, device=state.device)
         gap = sigma * (network(state, level) - law.score(state, sigma))  # (D − D')/σ = σ (s − s')
-        found.append(gap.flatten(1).square().mean(1).sqrt().double())
-    return np.asarray(torch.stack(found).mean(0).cpu())
+        gaps.append(gap.flatten(1).square().mean(1).sqrt().double())
+    return np.asarray(torch.stack(gaps).mean(0).cpu())

@@ -26,18 +26,18 @@ SHOWN = 8
 
 def cells(config: Config) -> list[Cell]:
     """The study's independent pieces; networks that several need are trained by the first and kept in the cache."""
-    found = []
+    cells = []
     for index, regime in enumerate(config.regimes):
         shared = {"regime": index}
-        found.append(Cell(f"{regime.name}-model", shared | {"part": "model"}))
+        cells.append(Cell(f"{regime.name}-model", shared | {"part": "model"}))
         for change in regime.changes:
             safe = change.replace(":", "=").replace("@", "-")
-            found.append(Cell(f"{regime.name}-{safe}", shared | {"part": "change", "change": change}))
+            cells.append(Cell(f"{regime.name}-{safe}", shared | {"part": "change", "change": change}))
         if regime.causes:
-            found.append(Cell(f"{regime.name}-causes", shared | {"part": "causes"}))
+            cells.append(Cell(f"{regime.name}-causes", shared | {"part": "causes"}))
         if regime.halves:
-            found.append(Cell(f"{regime.name}-halves", shared | {"part": "halves"}))
-    return found
+            cells.append(Cell(f"{regime.name}-halves", shared | {"part": "halves"}))
+    return cells
 
 
 def run_cell(cell: Cell, context: Context) -> Rows:
@@ -104,17 +104,17 @@ def run_change(bench: Bench, change: Change) -> Rows:
     """All comparisons of one change."""
     compared = change.name in bench.regime.compared
     base = bench.samples(bench.base[: bench.regime.pairs_of(change.name)])
-    found, errors = _predictions(bench, change, base, compared)
+    predictions, errors = _predictions(bench, change, base, compared)
     networks = bench.scratch(change)
     changed = bench.samples(networks)
     informed = {"transport": _transport(bench, base, networks)} if compared else {}
-    rows = _against("scratch", bench, change, changed - base, found | informed)
+    rows = _against("scratch", bench, change, changed - base, predictions | informed)
     if compared:
         networks, control = bench.tuned(change), bench.samples(bench.tuned(None))
         informed = {"transport": _transport(bench, control, networks)}
-        rows += _against("finetune", bench, change, bench.samples(networks) - control, found | informed)
+        rows += _against("finetune", bench, change, bench.samples(networks) - control, predictions | informed)
     if not bench.regime.varied:
-        rows += _shown(bench, change, base, found, changed)
+        rows += _shown(bench, change, base, predictions, changed)
     shared = {"regime": bench.regime.name, "change": change.name}
     return rows + [shared | {"kind": "formula", "sigma": s, "error": e} for s, e in errors]
 
@@ -127,20 +127,22 @@ def _predictions(
     changes, index = [bench.change(name) for name in names], names.index(change.name)
     exact = predictors.use_exact(bench)
     each = np.stack([predictors.linear(bench, t, changes, exact=exact)[index] for t in bench.base[: len(base)]])
-    found = {"flow": each.mean(0), "one network": each[0]}
-    found["shuffled"] = np.roll(found["flow"], 1, axis=0)
+    predictions = {"flow": each.mean(0), "one network": each[0]}
+    predictions["shuffled"] = np.roll(predictions["flow"], 1, axis=0)
     if bench.regime.varied:
-        return found, []
-    found["zero"] = np.zeros_like(found["flow"])
-    found["mean"] = np.broadcast_to(found["flow"].mean(axis=0), found["flow"].shape)  # one direction for all latents
-    found["nearest"] = np.mean([predictors.nearest(x, change) for x in base], axis=0)
+        return predictions, []
+    predictions["zero"] = np.zeros_like(predictions["flow"])
+    predictions["mean"] = np.broadcast_to(
+        predictions["flow"].mean(axis=0), predictions["flow"].shape
+    )  # one direction for all latents
+    predictions["nearest"] = np.mean([predictors.nearest(x, change) for x in base], axis=0)
     gated = [predictors.finite(bench, t, change, x) for t, x in zip(bench.base, base, strict=False)]
     if gated[0] is not None:
-        found["finite"] = np.mean(np.stack([g for g in gated if g is not None]), axis=0)
+        predictions["finite"] = np.mean(np.stack([g for g in gated if g is not None]), axis=0)
     if not compared:
-        return found, []
+        return predictions, []
     others, errors = _others(bench, change)
-    return found | others, errors
+    return predictions | others, errors
 
 
 def _others(bench: Bench, change: Change) -> tuple[dict[str, np.ndarray], list[tuple[float, float]]]:
@@ -169,19 +171,21 @@ def _transport(bench: Bench, base: np.ndarray, networks: list[Trained]) -> np.nd
     return np.mean([predictors.transport(x, y) for x, y in zip(base, targets, strict=True)], axis=0)
 
 
-def _against(truth: str, bench: Bench, change: Change, changes: np.ndarray, found: dict[str, np.ndarray]) -> Rows:
+def _against(truth: str, bench: Bench, change: Change, changes: np.ndarray, predictions: dict[str, np.ndarray]) -> Rows:
     """Rows of every predictor against the mean change of P pairs, and against that of the first pair alone."""
     shared = {"regime": bench.regime.name, "change": change.name, "eta": change.eta, "truth": truth}
     floor = {"kind": "floor", "pairs": len(changes)} | noise_floor(changes)
-    rows: Rows = [shared | floor | trained_products(found["flow"], changes)]
-    for name, predicted in found.items():
-        own = shared | {"kind": "agreement", "predictor": name}
-        rows.append(own | {"pairs": len(changes)} | agreement(predicted, changes.mean(0)))
-    first = agreement(found["one network"], changes[0])
+    rows: Rows = [shared | floor | trained_products(predictions["flow"], changes)]
+    for name, predicted in predictions.items():
+        row = shared | {"kind": "agreement", "predictor": name}
+        rows.append(row | {"pairs": len(changes)} | agreement(predicted, changes.mean(0)))
+    first = agreement(predictions["one network"], changes[0])
     return [*rows, shared | {"kind": "agreement", "predictor": "one network", "pairs": 1} | first]
 
 
-def _shown(bench: Bench, change: Change, base: np.ndarray, found: dict[str, np.ndarray], changed: np.ndarray) -> Rows:
+def _shown(
+    bench: Bench, change: Change, base: np.ndarray, predictions: dict[str, np.ndarray], changed: np.ndarray
+) -> Rows:
     """Pixels of the first latents, for pictures; the sample before and after is that of the first pair."""
     if change.name not in PICTURED:
         return []
@@ -193,7 +197,7 @@ def _shown(bench: Bench, change: Change, base: np.ndarray, found: dict[str, np.n
             "latent": k,
             "sample": short(base[0, k], 2),
             "after": short(changed[0, k], 2),
-            "predicted": short(found["flow"][k]),
+            "predicted": short(predictions["flow"][k]),
             "actual": short(actual[k]),
         }
         for k in range(min(SHOWN, base.shape[1]))

@@ -39,29 +39,29 @@ SWAPS = (
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Every claim, regime by regime; regimes that were skipped have none."""
-    found = []
+    claims = []
     for regime in config.regimes:
-        own = rows[rows.regime == regime.name]
-        if not len(own) or "skipped" in set(own.kind):
+        selected = rows[rows.regime == regime.name]
+        if not len(selected) or "skipped" in set(selected.kind):
             continue
         if MAIN in regime.compared:
-            found += _main(own, regime)
-        found += _classes(own, regime.name) + _edits(own, regime.name) + _single(own, regime.name)
+            claims += _main(selected, regime)
+        claims += _classes(selected, regime.name) + _edits(selected, regime.name) + _single(selected, regime.name)
         if regime.causes:
-            found += _causes(own, regime.name)
+            claims += _causes(selected, regime.name)
         if regime.halves:
-            found += _influence(own, regime.name)
-    return found
+            claims += _influence(selected, regime.name)
+    return claims
 
 
 def _main(rows: pd.DataFrame, regime: Regime) -> list[Claim]:
-    name, found = regime.name, []
-    found += [_aim(rows, name, "scratch", SCRATCH), _aim(rows, name, "finetune", FINETUNE)]
-    found += [_share(rows, name, truth, MAIN) for truth in TRUTHS if judged(rows, truth)]
-    found += [claim for truth in TRUTHS for claim in _centred(rows, name, truth)]
+    name, claims = regime.name, []
+    claims += [_aim(rows, name, "scratch", SCRATCH), _aim(rows, name, "finetune", FINETUNE)]
+    claims += [_share(rows, name, truth, MAIN) for truth in TRUTHS if judged(rows, truth)]
+    claims += [claim for truth in TRUTHS for claim in _centred(rows, name, truth)]
     known = set(rows.predictor.dropna())  # tables before version 4 lack the mean over latents
-    found += [_beats(rows, name, truth, other) for truth in TRUTHS for other in BASELINES if other in known]
-    return found + [_norms(rows, name, truth) for truth in TRUTHS]
+    claims += [_beats(rows, name, truth, other) for truth in TRUTHS for other in BASELINES if other in known]
+    return claims + [_norms(rows, name, truth) for truth in TRUTHS]
 
 
 def _aim(rows: pd.DataFrame, name: str, truth: str, threshold: float, change: str = MAIN) -> Claim:
@@ -87,14 +87,14 @@ def _share(rows: pd.DataFrame, name: str, truth: str, change: str) -> Claim:
 
 def _centred(rows: pd.DataFrame, name: str, truth: str) -> list[Claim]:
     """The other reading: what is left when the change that all latents share is taken from both sides."""
-    found = joint(floor(rows, truth), "centred")
-    if found is None:
+    estimate = joint(floor(rows, truth), "centred")
+    if estimate is None:
         return []
     words = (
         f"{name}, {truth}: the same share after the mean change over latents is taken from both sides (median "
-        f"correlation {found.correlation.estimate:.2f}, ceiling {found.ceiling.estimate:.2f})"
+        f"correlation {estimate.correlation.estimate:.2f}, ceiling {estimate.ceiling.estimate:.2f})"
     )
-    return [Claim.of(words, found.share, NEAR_CEILING, CEILING)]
+    return [Claim.of(words, estimate.share, NEAR_CEILING, CEILING)]
 
 
 def _beats(rows: pd.DataFrame, name: str, truth: str, other: str) -> Claim:
@@ -139,12 +139,12 @@ def _pooled(rows: pd.DataFrame, names: list[str]) -> Interval:
         *np.random.default_rng(0).integers(values.shape[1], size=(200, values.shape[1])),
     ]
     pairs = [int(noise.pairs) for noise in noises]
-    found = [_median_share(values[:, d], between[:, d], pairs) for d in draws]
+    estimates = [_median_share(values[:, d], between[:, d], pairs) for d in draws]
     # Classes share their base networks, so that chance is common to them: it is not averaged over classes.
     luck = np.median([chance(b, p)[: len(draws) - 1] for b, p in zip(between, pairs, strict=True)], axis=0)
-    found[1:] = list(np.asarray(found[1:]) / luck)
-    low, high = np.quantile(found[1:], 0.025, method="lower"), np.quantile(found[1:], 0.975, method="higher")
-    return Interval(found[0], float(low), float(high))
+    estimates[1:] = list(np.asarray(estimates[1:]) / luck)
+    low, high = np.quantile(estimates[1:], 0.025, method="lower"), np.quantile(estimates[1:], 0.975, method="higher")
+    return Interval(estimates[0], float(low), float(high))
 
 
 def _median_share(values: np.ndarray, between: np.ndarray, pairs: list[int]) -> float:
@@ -159,7 +159,7 @@ def _edits(rows: pd.DataFrame, name: str) -> list[Claim]:
 
 def _single(rows: pd.DataFrame, name: str) -> list[Claim]:
     """Single images, pooled: latents of all images of one kind, against the prediction for another latent."""
-    found = []
+    claims = []
     for kind, words in (("add-image", "gains mass"), ("drop-image", "is removed")):
         names = [change for change in changes_of(rows) if change.startswith(kind)]
         if not names:
@@ -175,26 +175,26 @@ def _single(rows: pd.DataFrame, name: str) -> list[Claim]:
             f"another latent (paired median difference; median correlation {np.median(ours):.2f}, ceilings "
             f"{min(ceilings):.2f} to {max(ceilings):.2f})"
         )
-        found.append(Claim.of(statement, value, above(0, interval=True), "leave-one-out and add-one-in"))
-    return found
+        claims.append(Claim.of(statement, value, above(0, interval=True), "leave-one-out and add-one-in"))
+    return claims
 
 
 def _causes(rows: pd.DataFrame, name: str) -> list[Claim]:
-    found = [_noise_share(rows, name, truth) for truth in TRUTHS] + [_repeated(rows, name)]
-    found += [_matched(rows, name, truth) for truth in TRUTHS]
+    claims = [_noise_share(rows, name, truth) for truth in TRUTHS] + [_repeated(rows, name)]
+    claims += [_matched(rows, name, truth) for truth in TRUTHS]
     for truth in TRUTHS:
         row = of(rows, kind="causes", truth=truth).iloc[0]
         response = np.asarray(row.response, dtype=float)
         causes = {cause: np.asarray(row[cause], dtype=float) for cause in CAUSES}
         shares = explained(response, causes)
-        found += [_cause(name, truth, cause, shares[cause]) for cause in (*CAUSES, "all")]
+        claims += [_cause(name, truth, cause, shares[cause]) for cause in (*CAUSES, "all")]
         gap = quartile_gap(response, causes["boundary"])
         words = (
             f"{name}, {truth}: samples whose paths pass between classes are predicted worse (median correlation in the "
             "quarter of largest class entropy minus that in the quarter of smallest)"
         )
-        found.append(Claim.of(words, gap, below(0, interval=True), "samples near class boundaries"))
-    return found + [claim for truth in TRUTHS for claim in _swaps(rows, name, truth)]
+        claims.append(Claim.of(words, gap, below(0, interval=True), "samples near class boundaries"))
+    return claims + [claim for truth in TRUTHS for claim in _swaps(rows, name, truth)]
 
 
 def _noise_share(rows: pd.DataFrame, name: str, truth: str) -> Claim:
@@ -246,21 +246,21 @@ def _cause(name: str, truth: str, cause: str, shares: tuple[Interval, Interval])
 
 def _swaps(rows: pd.DataFrame, name: str, truth: str) -> list[Claim]:
     known = set(of(rows, kind="agreement", truth=truth, change=MAIN).predictor)
-    found = []
+    claims = []
     for before, after, words in SWAPS:
         if not {before, after} <= known:
             continue
         value = paired(correlations(rows, after, truth), correlations(rows, before, truth)).difference
         statement = f"{name}, {truth}: what changes if one takes {words} (paired median difference of correlations)"
         bound = below(0, interval=True) if after == "empirical" else equals(0, 0.05, interval=True)
-        found.append(Claim.of(statement, value, bound, "one ingredient exchanged"))
-    return found
+        claims.append(Claim.of(statement, value, bound, "one ingredient exchanged"))
+    return claims
 
 
 def _influence(rows: pd.DataFrame, name: str) -> list[Claim]:
     scores = rows[rows.kind == "lds"].set_index("predictor").lds
     ours = np.asarray(scores["influence"], dtype=float)
-    found = []
+    claims = []
     for other in [each for each in scores.index if each not in ("influence", "second seed")]:
         theirs = np.asarray(scores[other], dtype=float)
         value = paired(ours, theirs).difference
@@ -268,8 +268,8 @@ def _influence(rows: pd.DataFrame, name: str) -> list[Claim]:
             f"{name}: influences rank random halves better than '{other}' (paired median difference of the LDS; "
             f"medians {np.median(ours):.2f}, {np.median(theirs):.2f})"
         )
-        found.append(Claim.of(words, value, above(0, interval=True), "LDS, arXiv 2303.14186; no tuning"))
+        claims.append(Claim.of(words, value, above(0, interval=True), "LDS, arXiv 2303.14186; no tuning"))
     second = np.asarray(scores["second seed"], dtype=float)
     value = share_of_ceiling(ours, second, int(rows[rows.kind == "lds"].seeds.max()))
     words = f"{name}: the LDS {np.median(ours):.2f} as a share of what two seeds of the halves allow"
-    return [*found, Claim.of(words, value, NEAR_CEILING, CEILING)]
+    return [*claims, Claim.of(words, value, NEAR_CEILING, CEILING)]

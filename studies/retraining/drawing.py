@@ -36,27 +36,27 @@ FACTORS = {"steps": "training steps", "width": "width", "count": "training image
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """By name: an overview, predictors of each regime, before and after, changes, the design, causes, influence."""
     present = [r for r in config.regimes if len(of(rows, regime=r.name)) and not _skipped(rows, r)]
-    found: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {}
     compared = [regime for regime in present if MAIN in regime.compared]
     if compared:
-        found["overview"] = overview(rows, compared)
-    found["models"] = models(rows, [regime for regime in present if not regime.varied])
+        figures["overview"] = overview(rows, compared)
+    figures["models"] = models(rows, [regime for regime in present if not regime.varied])
     for regime in present:
-        own = of(rows, regime=regime.name)
+        selected = of(rows, regime=regime.name)
         if MAIN in regime.compared:
-            found[f"{regime.name}-predictors"] = predictors(own, regime)
-        for change in dict.fromkeys(of(own, kind="shown").change):
-            found[f"{regime.name}-images{_suffix(change)}"] = images(own, regime, change)
+            figures[f"{regime.name}-predictors"] = predictors(selected, regime)
+        for change in dict.fromkeys(of(selected, kind="shown").change):
+            figures[f"{regime.name}-images{_suffix(change)}"] = images(selected, regime, change)
         if len(regime.changes) > 2 and not regime.varied:
-            found[f"{regime.name}-changes"] = changes(own, regime)
+            figures[f"{regime.name}-changes"] = changes(selected, regime)
         if regime.causes:
-            found[f"{regime.name}-causes"] = causes(own, regime)
+            figures[f"{regime.name}-causes"] = causes(selected, regime)
         if regime.halves:
-            found[f"{regime.name}-influential"] = influential(own, regime)
-            found[f"{regime.name}-lds"] = halves(own, regime)
+            figures[f"{regime.name}-influential"] = influential(selected, regime)
+            figures[f"{regime.name}-lds"] = halves(selected, regime)
     if any(regime.factor == "reference" for regime in present):
-        found["design"] = design(rows, [regime for regime in present if regime.factor])
-    return found
+        figures["design"] = design(rows, [regime for regime in present if regime.factor])
+    return figures
 
 
 def _suffix(change: str) -> str:
@@ -79,12 +79,14 @@ def overview(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
     drawing, axes = figure(1, 2, panel=(4.8, 3.8))
     for axis, truth in zip(axes, TRUTHS, strict=True):
         for place, regime in enumerate(regimes):
-            own, first = of(rows, regime=regime.name), place == 0
-            noise = floor(own, truth)
+            selected, first = of(rows, regime=regime.name), place == 0
+            noise = floor(selected, truth)
             ceiling = Interval(noise.ceiling, noise.ceiling_low, noise.ceiling_high)
-            _point(axis, place - 0.2, median_interval(correlations(own, "flow", truth)), 0, "o", _once("flow", first))
+            _point(
+                axis, place - 0.2, median_interval(correlations(selected, "flow", truth)), 0, "o", _once("flow", first)
+            )
             _point(axis, place, ceiling, 2, "_", _once("ceiling of the noise floor", first))
-            best = max((correlations(own, b, truth) for b in ("empirical", "nearest", "transport")), key=np.median)
+            best = max((correlations(selected, b, truth) for b in ("empirical", "nearest", "transport")), key=np.median)
             _point(axis, place + 0.2, median_interval(best), 1, "s", _once("best of three baselines", first))
         axis.set_xticks(range(len(regimes)), [f"{r.name}\n{r.pairs} pairs" for r in regimes], rotation=60, fontsize=7)
         axis.set(ylabel="median correlation over pixels", ylim=(-0.1, 1.05), title=f"{truth}, class 3 at η = .1")
@@ -154,13 +156,13 @@ def design(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
     """One factor at a time: the mass, the training steps, the width, the number of images, where samples end."""
     reference = next(regime for regime in regimes if regime.factor == "reference")
     varied = {f: [r for r in regimes if r.factor == f] for f in FACTORS}
-    shown = {f: found for f, found in varied.items() if found}
+    shown = {f: estimates for f, estimates in varied.items() if estimates}
     drawing, axes = figure(1, 1 + len(shown), panel=(2.5, 2.9))
-    own = of(rows, regime=reference.name)
-    masses = sorted((float(c.partition("@")[2]), c) for c in changes_of(own) if c.startswith("class:3@"))
-    _line(axes[0], [(eta, own, change) for eta, change in masses], "mass η")
-    for axis, (factor, found) in zip(axes[1:], shown.items(), strict=True):
-        points = [(_level(rows, r, factor), of(rows, regime=r.name), MAIN) for r in (reference, *found)]
+    selected = of(rows, regime=reference.name)
+    masses = sorted((float(c.partition("@")[2]), c) for c in changes_of(selected) if c.startswith("class:3@"))
+    _line(axes[0], [(eta, selected, change) for eta, change in masses], "mass η")
+    for axis, (factor, estimates) in zip(axes[1:], shown.items(), strict=True):
+        points = [(_level(rows, r, factor), of(rows, regime=r.name), MAIN) for r in (reference, *estimates)]
         _line(axis, sorted(points, key=lambda point: point[0]), FACTORS[factor])
     axes[0].set_ylabel("median correlation")
     axes[0].legend(fontsize=7)
@@ -179,12 +181,12 @@ def _level(rows: pd.DataFrame, regime: Regime, factor: str) -> float:
 
 def _line(axis: Axes, points: list[tuple[float, pd.DataFrame, str]], label: str) -> None:
     for index, (marker, name) in enumerate((("o", "flow"), ("s", "ceiling"))):
-        found = []
-        for _, own, change in points:
-            noise = floor(own, "scratch", change)
+        values = []
+        for _, selected, change in points:
+            noise = floor(selected, "scratch", change)
             ceiling = Interval(noise.ceiling, noise.ceiling_low, noise.ceiling_high)
-            found.append(ceiling if index else median_interval(correlations(own, "flow", "scratch", change)))
-        y, ends = np.array([v.estimate for v in found]), np.clip([v.bounds for v in found], -1.0, 1.0)
+            values.append(ceiling if index else median_interval(correlations(selected, "flow", "scratch", change)))
+        y, ends = np.array([v.estimate for v in values]), np.clip([v.bounds for v in values], -1.0, 1.0)
         errors = np.maximum([y - ends[:, 0], ends[:, 1] - y], 0.0)
         x = [level for level, _, _ in points]
         axis.errorbar(x, y, yerr=errors, marker=marker, color=colour(2 * index), capsize=2, label=name)
@@ -262,10 +264,10 @@ def _exchanged(axis: Axes, rows: pd.DataFrame) -> None:
 
 def halves(rows: pd.DataFrame, regime: Regime) -> Figure:
     """LDS of every attribution with intervals."""
-    found = rows[rows.kind == "lds"]
-    drawing, axes = figure(1, 1, panel=(5.2, 0.8 + 0.3 * len(found)))
+    selected = rows[rows.kind == "lds"]
+    drawing, axes = figure(1, 1, panel=(5.2, 0.8 + 0.3 * len(selected)))
     medians = []
-    for place, (_, row) in enumerate(found.iterrows()):
+    for place, (_, row) in enumerate(selected.iterrows()):
         value = median_interval(np.asarray(row.lds, dtype=float))
         low, high = np.clip(value.bounds, -1.0, 1.0)
         axes[0].errorbar(
@@ -274,9 +276,9 @@ def halves(rows: pd.DataFrame, regime: Regime) -> Figure:
         )  # fmt: skip
         medians.append(f"{row.predictor} {value.estimate:.2f}")
     axes[0].axvline(0.0, color="0.6", linewidth=0.6)
-    axes[0].set_yticks(range(len(found)), list(found.predictor))
-    axes[0].set_ylim(len(found) - 0.5, -0.5)
-    axes[0].set(xlabel=f"LDS over {int(found.halves.max())} random halves, median over latents")
+    axes[0].set_yticks(range(len(selected)), list(selected.predictor))
+    axes[0].set_ylim(len(selected) - 0.5, -0.5)
+    axes[0].set(xlabel=f"LDS over {int(selected.halves.max())} random halves, median over latents")
     return described(
         drawing,
         f"{regime.name}: rank correlation of summed attributions with networks retrained on random halves, medians "

@@ -54,10 +54,10 @@ def attributions(bench: Bench) -> dict[str, np.ndarray]:
 
     problem = Problem(bench.train.images.flatten(1).cpu(), bench.latents.flatten(1).cpu(), bench.grid)
     network = Flat(copy.deepcopy(bench.base[0].network).cpu())
-    found = {}
+    values = {}
     for name, method in GRADIENTS.items():
         if name.startswith("influence function") and not bench.context.config.influence_functions:
             continue
         task = Task(cast(Any, problem), cast(Any, copy.deepcopy(network)), OBJECTIVE)
-        found[name] = np.asarray(method(task))
-    return found
+        values[name] = np.asarray(method(task))
+    return values

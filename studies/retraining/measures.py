@@ -40,7 +40,7 @@ def agreement(predicted: Array, actual: Array) -> dict[str, Any]:
     bootstrap intervals over latents."""
     lengths = np.linalg.norm(predicted, axis=1), np.linalg.norm(actual, axis=1)
     products, squares = (predicted * actual).sum(axis=1), (predicted**2).sum(axis=1)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "correlation": short(pearson(predicted, actual)),
         "cosine": short(cosines(predicted, actual)),
         "predicted_norm": short(lengths[0]),
@@ -48,8 +48,8 @@ def agreement(predicted: Array, actual: Array) -> dict[str, Any]:
         "unpredicted": int((lengths[0] == 0).sum()),
     }
     for name, value in (("norm_rank", norm_rank(*lengths)), ("calibration", slope(products, squares))):
-        found |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
-    return found
+        values |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+    return values
 
 
 def norm_rank(predicted: Array, actual: Array) -> Interval:
@@ -58,8 +58,8 @@ def norm_rank(predicted: Array, actual: Array) -> Interval:
         return Interval(0.0, 0.0, 0.0)
     ranks = stats.rankdata(predicted), stats.rankdata(actual)
     draws = _draws(len(predicted))
-    own = pearson(ranks[0][None], ranks[1][None])
-    return _interval(float(own[0]), pearson(ranks[0][draws], ranks[1][draws]))
+    correlation = pearson(ranks[0][None], ranks[1][None])
+    return _interval(float(correlation[0]), pearson(ranks[0][draws], ranks[1][draws]))
 
 
 def slope(products: Array, squares: Array) -> Interval:
@@ -67,8 +67,8 @@ def slope(products: Array, squares: Array) -> Interval:
     if not squares.sum() > 0:
         return Interval(0.0, 0.0, 0.0)
     draws = _draws(len(squares))
-    found = products[draws].sum(axis=1) / np.maximum(squares[draws].sum(axis=1), 1e-300)
-    return _interval(float(products.sum() / squares.sum()), found)
+    slopes = products[draws].sum(axis=1) / np.maximum(squares[draws].sum(axis=1), 1e-300)
+    return _interval(float(products.sum() / squares.sum()), slopes)
 
 
 def between_pairs(changes: Array) -> Array:
@@ -124,8 +124,8 @@ def share_of_ceiling(correlation: Array, between: Array, pairs: int) -> Interval
     draws = _draws(len(between))
     tops = np.median(correlation[draws], axis=1)
     limits = _ceilings(between[draws], pairs) * chance(between, pairs)
-    found = np.divide(tops, limits, out=np.full(len(draws), np.inf), where=limits > 0)
-    return _interval(plain_share(correlation, between, pairs), found)
+    resampled = np.divide(tops, limits, out=np.full(len(draws), np.inf), where=limits > 0)
+    return _interval(plain_share(correlation, between, pairs), resampled)
 
 
 def plain_share(correlation: Array, between: Array, pairs: int) -> float:
@@ -151,9 +151,11 @@ def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Inte
     draws = _draws(len(between))
     tops = np.median(correlation[draws], axis=1) / chance(between, pairs)
     rest = 1 - np.minimum(tops, 1.0) ** 2
-    found = np.divide(1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0)
-    own = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
-    return _interval(own, found)
+    resampled = np.divide(
+        1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0
+    )
+    value = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
+    return _interval(value, resampled)
 
 
 def explained(response: Array, causes: dict[str, Array]) -> dict[str, tuple[Interval, Interval]]:
@@ -165,13 +167,13 @@ def explained(response: Array, causes: dict[str, Array]) -> dict[str, tuple[Inte
     products = centred.transpose(0, 2, 1) @ centred
     everything = list(range(1, 1 + len(causes)))
     whole = _r2(products, everything)
-    found: dict[str, tuple[Interval, Interval]] = {}
+    estimates: dict[str, tuple[Interval, Interval]] = {}
     for k, name in enumerate(causes, start=1):
         alone, rest = _r2(products, [k]), _r2(products, [other for other in everything if other != k])
         added = whole - rest
-        found[name] = _interval(float(alone[0]), alone[1:]), _interval(float(added[0]), added[1:])
+        estimates[name] = _interval(float(alone[0]), alone[1:]), _interval(float(added[0]), added[1:])
     together = _interval(float(whole[0]), whole[1:])
-    return found | {"all": (together, together)}
+    return estimates | {"all": (together, together)}
 
 
 def _r2(products: Array, chosen: list[int]) -> Array:
@@ -187,8 +189,8 @@ def quartile_gap(values: Array, by: Array) -> Interval:
     order, quarter = np.argsort(by), max(1, len(by) // 4)
     low, high = values[order[:quarter]], values[order[-quarter:]]
     draws = _draws(quarter)
-    found = np.median(high[draws], axis=1) - np.median(low[draws], axis=1)
-    return _interval(float(np.median(high) - np.median(low)), found)
+    gaps = np.median(high[draws], axis=1) - np.median(low[draws], axis=1)
+    return _interval(float(np.median(high) - np.median(low)), gaps)
 
 
 def _ceilings(between: Array, pairs: int) -> Array:

@@ -38,10 +38,10 @@ def linear(bench: Bench, trained: Trained, changes: list[Change], *, exact: bool
         options = {"trace": "exact"} if exact else random_trace(bench)
         with torch.no_grad():
             parts = [change.perturbation for change in changes]
-            found = sample_sensitivity(
+            result = sample_sensitivity(
                 bench.score(trained), bench.latents, parts, bench.grid, anchor=bench.anchor, **options
             )
-        return {"delta": found.sensitivity.flatten(2), "finished": found.outcome.finished.float()}
+        return {"delta": result.sensitivity.flatten(2), "finished": result.outcome.finished.float()}
 
     delta = bench.context.cache.tensors("linear", key, build)["delta"].double().cpu().numpy()
     return np.asarray([change.eta for change in changes])[:, None, None] * delta
@@ -64,7 +64,7 @@ def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> 
         return None
     options = random_trace(bench)
     with torch.no_grad():
-        found = resample(
+        result = resample(
             bench.score(trained),
             bench.latents,
             change.perturbation,
@@ -73,8 +73,8 @@ def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> 
             anchor=bench.anchor,
             **options,
         )
-    moved = found.samples.flatten(1).double().cpu().numpy() - base
-    return np.where(found.outcome.finished.cpu().numpy()[:, None] & np.isfinite(moved), moved, 0.0)
+    moved = result.samples.flatten(1).double().cpu().numpy() - base
+    return np.where(result.outcome.finished.cpu().numpy()[:, None] & np.isfinite(moved), moved, 0.0)
 
 
 def kernel(bench: Bench, change: Change) -> Ratio:
@@ -88,7 +88,7 @@ def classifier(bench: Bench, change: Change) -> Ratio:
         torch.manual_seed(0)
         network = RatioNetwork(tuple(bench.train.images.shape[1:]), scale=float(bench.train.images.std()), width=256)
     steps = bench.context.config.classifier_steps
-    found = train_ratio_classifier(
+    ratio = train_ratio_classifier(
         network.to(bench.context.device),
         bench.train.images,
         change.added,
@@ -96,7 +96,7 @@ def classifier(bench: Bench, change: Change) -> Ratio:
         sigma_max=SIGMA_MAX,
         steps=steps,
     )
-    return found.classifier
+    return ratio.classifier
 
 
 class FormulaRatio(Ratio):
@@ -116,7 +116,7 @@ class FormulaRatio(Ratio):
 
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """log r (batch,) and ∇ log r, like x."""
-        found = log_density(
+        estimate = log_density(
             self.score_of,
             x,
             sigma,
@@ -127,9 +127,9 @@ class FormulaRatio(Ratio):
             evaluations=self.bench.context.config.formula,
         )
         level = torch.as_tensor(sigma, dtype=x.dtype).expand(len(x))
-        self.errors.append((float(level[0]), float(found.standard_error.median())))
+        self.errors.append((float(level[0]), float(estimate.standard_error.median())))
         log_new, new = self.new.log_density_and_score(x, sigma)
-        return log_new - found.value, new - self.score_of(x, level)
+        return log_new - estimate.value, new - self.score_of(x, level)
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """log ν_σ − log p_σ, (batch,)."""
@@ -138,18 +138,18 @@ class FormulaRatio(Ratio):
 
 def by_ratio(bench: Bench, trained: Trained, change: Change, ratio: Ratio) -> np.ndarray:
     """η δ where the ratio is known and no density is needed."""
-    found = sample_sensitivity(bench.score(trained), bench.latents, Toward(ratio), bench.grid)
-    return change.eta * found.sensitivity.flatten(1).detach().double().cpu().numpy()
+    result = sample_sensitivity(bench.score(trained), bench.latents, Toward(ratio), bench.grid)
+    return change.eta * result.sensitivity.flatten(1).detach().double().cpu().numpy()
 
 
 def empirical(bench: Bench, change: Change) -> np.ndarray:
     """η δ of the empirical score itself: a model that memorises, in closed form."""
     law = Points(bench.train.images, bandwidth=bench.bandwidth)
     with torch.no_grad():
-        found = sample_sensitivity(
+        result = sample_sensitivity(
             law.score, bench.latents, change.perturbation, bench.grid, anchor=law, **random_trace(bench)
         )
-    return change.eta * found.sensitivity.flatten(1).double().cpu().numpy()
+    return change.eta * result.sensitivity.flatten(1).double().cpu().numpy()
 
 
 def population(bench: Bench, change: Change) -> np.ndarray | None:
@@ -160,8 +160,8 @@ def population(bench: Bench, change: Change) -> np.ndarray | None:
     device, label = bench.context.device, int(rest.partition("@")[0])
     law, toward = synthetic.law().to(device), Toward(synthetic.law((label,)).to(device))
     with torch.no_grad():
-        found = sample_sensitivity(law.score, bench.latents, toward, bench.grid, anchor=law, trace="exact")
-    return change.eta * found.sensitivity.flatten(1).double().cpu().numpy()
+        result = sample_sensitivity(law.score, bench.latents, toward, bench.grid, anchor=law, trace="exact")
+    return change.eta * result.sensitivity.flatten(1).double().cpu().numpy()
 
 
 def nearest(samples: np.ndarray, change: Change) -> np.ndarray:

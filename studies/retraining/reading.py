@@ -28,8 +28,8 @@ def correlations(rows: pd.DataFrame, predictor: str, truth: str, change: str = M
 
 def floor(rows: pd.DataFrame, truth: str, change: str = MAIN) -> pd.Series:
     """The noise floor of one truth."""
-    found: pd.Series = of(rows, kind="floor", truth=truth, change=change).iloc[0]
-    return found
+    noise: pd.Series = of(rows, kind="floor", truth=truth, change=change).iloc[0]
+    return noise
 
 
 def share(rows: pd.DataFrame, truth: str, change: str = MAIN, predictor: str = "flow") -> Interval:
@@ -39,8 +39,8 @@ def share(rows: pd.DataFrame, truth: str, change: str = MAIN, predictor: str = "
     the interval is simulated, with noise wholly common to a pair's latents.
     """
     noise = floor(rows, truth, change)
-    if predictor == "flow" and (found := joint(noise)) is not None:
-        return found.share
+    if predictor == "flow" and (estimate := joint(noise)) is not None:
+        return estimate.share
     return share_of_ceiling(
         correlations(rows, predictor, truth, change), np.asarray(noise.reliabilities, dtype=float), int(noise.pairs)
     )
@@ -68,10 +68,10 @@ def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a regime, change and truth: the predictions of `flow` beside their ceilings, all that was measured."""
     lines = []
     for _, noise in rows[rows.kind == "floor"].iterrows():
-        own = rows[rows.regime == noise.regime]
-        values = correlations(own, "flow", noise.truth, noise.change)
-        chosen = of(own, kind="agreement", predictor="flow", truth=noise.truth, change=noise.change).iloc[-1]
-        middle, part = median_interval(values), share(own, noise.truth, noise.change)
+        selected = rows[rows.regime == noise.regime]
+        values = correlations(selected, "flow", noise.truth, noise.change)
+        chosen = of(selected, kind="agreement", predictor="flow", truth=noise.truth, change=noise.change).iloc[-1]
+        middle, part = median_interval(values), share(selected, noise.truth, noise.change)
         lines.append(
             {
                 "regime": noise.regime,

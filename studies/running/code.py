@@ -38,16 +38,16 @@ def sources(module: str) -> dict[str, Path]:
         True
     """
     roots = {name: place for name in {*HOUSE, module.split(".")[0]} if (place := _place(name)) is not None}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         path = _file(name, roots)
-        if path is None or name in found:
+        if path is None or name in files:
             continue
-        found[name] = path
+        files[name] = path
         waiting += [name.rpartition(".")[0], *_imported(name, path)]
-    return found
+    return files
 
 
 def _place(top: str) -> Path | None:

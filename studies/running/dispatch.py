@@ -36,8 +36,8 @@ ANSWER_SECONDS = 5.0  # for a question to the scheduler while nothing else happe
 def run_group(module: str, packed: bytes) -> list[Outcome]:
     """Run cells one after another on a worker; if it has other code than the run, none of them."""
     cells, context, expected = pickle.loads(packed)
-    if expected and (own := code.digest(module)) != expected:
-        sentence = f"the worker has other code or package versions ({own}) than the run ({expected}); install the same"
+    if expected and (here := code.digest(module)) != expected:
+        sentence = f"the worker has other code or package versions ({here}) than the run ({expected}); install the same"
         return [Outcome(cell.name, None, error=sentence) for cell in cells]
     return [run_one(module, cell, context) for cell in cells]
 
@@ -81,8 +81,8 @@ class Threads:
         """Threads of all workers, or None where the scheduler does not answer in time: it shows in the futures."""
         try:
             scheduler: Any = self.client.scheduler
-            found = self.client.sync(scheduler.ncores, callback_timeout=ANSWER_SECONDS)
-            return sum(found.values())
+            cores = self.client.sync(scheduler.ncores, callback_timeout=ANSWER_SECONDS)
+            return sum(cores.values())
         except (OSError, TimeoutError):
             return None
 
@@ -158,7 +158,7 @@ def _one_sentence() -> Iterator[None]:
         raise
     except Exception as error:
         raise StudyError(
-            f"the cluster failed ({text.said(error, 200)}); finished cells are kept, run the same command again."
+            f"the cluster failed ({text.sentence_of(error, 200)}); finished cells are kept, run the same command again."
         ) from error
 
 
@@ -191,11 +191,11 @@ def _alone(future: Future, cell: Cell, landing: Landing) -> Outcome:
     if future.status != "error":
         return _result(future)[0]
     error: Any = future.exception()
-    return Outcome(cell.name, None, error=text.said(error), traceback=text.block(error))
+    return Outcome(cell.name, None, error=text.sentence_of(error), traceback=text.block(error))
 
 
 def _result(future: Future) -> list[Outcome]:
     if future.status != "finished":
         raise StudyError("the scheduler was lost; finished cells are kept, run the same command again.")
-    found: list[Outcome] = future.result()
-    return found
+    outcomes: list[Outcome] = future.result()
+    return outcomes

@@ -168,8 +168,8 @@ def _started(workers: int, dashboard: bool, loop: Any) -> Iterator[Client]:
             _abandon(stack)
             if trial == STARTS - 1:
                 raise StudyError(
-                    f"the {workers} local workers could not be started ({text.said(error, 200)}); look at the limits "
-                    "of memory, processes and open files, take fewer with --workers, or --workers 0."
+                    f"the {workers} local workers could not be started ({text.sentence_of(error, 200)}); look at the "
+                    "limits of memory, processes and open files, take fewer with --workers, or --workers 0."
                 ) from error
     with stack:
         yield client
@@ -271,8 +271,8 @@ def remote_client(address: str) -> Iterator[Client]:
             client = Client(address, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TypeError, RuntimeError, TimeoutError) as error:
             raise StudyError(
-                f"no Dask scheduler answers at {text.line(repr(address), 200)} ({text.said(error, 150)}); start one "
-                "with 'dask scheduler' and give its tcp:// address."
+                f"no Dask scheduler answers at {text.line(repr(address), 200)} ({text.sentence_of(error, 150)}); start "
+                "one with 'dask scheduler' and give its tcp:// address."
             ) from error
         with client:
             yield client

@@ -52,7 +52,7 @@ def contained(*passed: type[BaseException]) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, *passed)):
             raise
-        raise ForeignError(text.said(error), text.block(traceback.format_exc())) from error
+        raise ForeignError(text.sentence_of(error), text.block(traceback.format_exc())) from error
     finally:
         if os.getpid() != owner:
             os.write(2, b"studies: a forked copy of the process came back from a call; it ends here.\n")

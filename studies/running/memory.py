@@ -34,8 +34,8 @@ def peak_since() -> Iterator[Callable[[], int]]:
 
 
 def _high_water() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
-    return int(found.group(1)) * 1024 if found else _peak_of_process()
+    match = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    return int(match.group(1)) * 1024 if match else _peak_of_process()
 
 
 def _peak_of_process() -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from studies.bounds import Verdict
+from studies.bounds import Tally, Verdict
 from studies.study import Claim
 
 __all__ = ["ClaimTable", "Lines", "LiveDisplay", "Progress", "Silent", "for_console", "number"]
@@ -19,7 +20,8 @@ __all__ = ["ClaimTable", "Lines", "LiveDisplay", "Progress", "Silent", "for_cons
 
 WORDS = {Verdict.HOLDS: "holds", Verdict.FAILS: "DOES NOT HOLD", Verdict.OPEN: "OPEN"}
 STYLES = {Verdict.HOLDS: "green", Verdict.FAILS: "bold red", Verdict.OPEN: "yellow"}
-NARROW = 64  # columns; below, a table of four columns breaks its words
+FIRST = (Verdict.FAILS, Verdict.OPEN, Verdict.HOLDS)  # the order in which claims are shown
+WIDE, INDENT = 110, 4  # columns; below, a table of four columns takes a claim seven lines
 
 
 class Progress(Protocol):
@@ -146,26 +148,28 @@ def for_console(console: Console) -> Progress:
 
 
 class ClaimTable:
-    """Claims with their measured values: a table, or paragraphs where the terminal is narrow.
+    """Claims with their measured values, those that fail first, and how many there are of each kind last.
 
-    The verdict is a word, so that it needs no colour.
+    A table where four columns fit; below that a paragraph each, its lines set in. The verdict is a word, so that it
+    needs no colour.
     """
 
     def __init__(self, claims: Sequence[Claim]) -> None:
-        self.claims = claims
+        self.claims = sorted(claims, key=lambda claim: FIRST.index(claim.verdict))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if options.max_width < NARROW:
-            yield from map(_paragraph, self.claims)
+        if options.max_width < WIDE:
+            for claim in self.claims:
+                yield from _paragraph(claim)
         else:
             yield self._table()
+        yield Text(f"{Tally.of(claim.verdict for claim in self.claims)}.")
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, expand=False)
+        table = Table(box=None, pad_edge=False, expand=True)
         table.add_column("verdict", no_wrap=True)
-        table.add_column("claim", ratio=3, overflow="fold")
-        table.add_column("measured", overflow="fold")
-        table.add_column("expected", overflow="fold")
+        for name, share in (("claim", 5), ("measured", 2), ("expected", 2)):
+            table.add_column(name, ratio=share, overflow="fold")
         for claim in self.claims:
             plain = (_whole(claim), measured(claim), claim.expected)
             table.add_row(_verdict(claim), *map(Text, plain))  # Text: brackets are no markup
@@ -182,9 +186,10 @@ def _whole(claim: Claim) -> str:
     return f"{claim.statement} [open: {reason}]" if reason else claim.statement
 
 
-def _paragraph(claim: Claim) -> Text:
-    body = f": {_whole(claim)}\n{measured(claim)}, expected {claim.expected}"
-    return Text.assemble(_verdict(claim), body, overflow="fold")
+def _paragraph(claim: Claim) -> Iterator[RenderableType]:
+    """Verdict and statement, and below, set in, what was measured and expected."""
+    yield Text.assemble(_verdict(claim), f": {_whole(claim)}", overflow="fold")
+    yield Padding(Text(f"{measured(claim)}, expected {claim.expected}", overflow="fold"), (0, 0, 0, INDENT))
 
 
 def measured(claim: Claim) -> str:

@@ -18,13 +18,13 @@ PACKAGES = ("score-sensitivity", "numpy", "scipy", "torch", "pandas", "pyarrow",
 @functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of the packages that rows depend on, and of Python."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            known[name] = "absent"
+    return known
 
 
 @functools.cache

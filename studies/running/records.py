@@ -182,8 +182,8 @@ PUBLISHED: Kind = {**_STORY, "rows_checksum": digits(64), "figures": named(writt
 class FormatError(StudyError):
     """A file of another format than this version reads; `found` says which."""
 
-    def __init__(self, path: Path, found: Any) -> None:
-        self.found = str(found)[:20]
+    def __init__(self, path: Path, version: Any) -> None:
+        self.found = str(version)[:20]
         super().__init__(
             f"{path} is of format {self.found} and this version reads format {FORMAT}; "
             "install the version that wrote it or choose another folder with --out."

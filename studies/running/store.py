@@ -106,9 +106,9 @@ class Store:
             return {}
         if not isinstance(known, dict):
             return {}
-        found = known.get("format")
-        if isinstance(found, int) and found > FORMAT:
-            raise FormatError(path, found)
+        version = known.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise FormatError(path, version)
         if known.get("digest") != self.setting.digest:
             raise StudyError(f"{self.folder} holds results of another setting; choose another folder with --out.")
         return known if not records.fault(known, records.MANIFEST) else {}
@@ -230,9 +230,9 @@ class Store:
             raise StudyError("it belongs to another setting")
         if record["seed"] != cell.seed or record["parameters"] != json.loads(json.dumps(dict(cell.parameters))):
             raise StudyError("the study's seed or parameters of this cell have changed")
-        own, written = (versions.get("score-sensitivity") for versions in (provenance.versions(), record["versions"]))
-        if written != own:
-            raise StudyError(f"it was computed by version {written}, this is {own}")
+        here, written = (versions.get("score-sensitivity") for versions in (provenance.versions(), record["versions"]))
+        if written != here:
+            raise StudyError(f"it was computed by version {written}, this is {here}")
         return record
 
     def _record_of(self, cell: Cell) -> dict[str, Any]:

@@ -233,13 +233,13 @@ def _number(value: Any) -> float | str:
 
 
 def _origin(contents: Contents, cells: int) -> dict[str, Any]:
-    found = list(contents.records.values())
+    records = list(contents.records.values())
     return {
         "cells": cells,
         "finished": len(contents.tables),
-        "seconds": sum(record["seconds"] for record in found),
-        "peak_memory_bytes": max((record["peak_memory_bytes"] for record in found), default=0),
-        "commits": sorted({str(record["commit"]) for record in found}),
+        "seconds": sum(record["seconds"] for record in records),
+        "peak_memory_bytes": max((record["peak_memory_bytes"] for record in records), default=0),
+        "commits": sorted({str(record["commit"]) for record in records}),
     }
 
 
@@ -272,16 +272,18 @@ def claims_from(content: bytes, path: Path) -> list[Claim]:
         StudyError: damaged.
     """
     try:
-        found = json.loads(content)
+        entries = json.loads(content)
     except (ValueError, RecursionError):
-        found = None
-    reasons = [records.fault(item, records.CLAIM) for item in found] if isinstance(found, list) else ["it is no list"]
+        entries = None
+    reasons = (
+        [records.fault(item, records.CLAIM) for item in entries] if isinstance(entries, list) else ["it is no list"]
+    )
     if reason := next(filter(None, reasons), ""):
         raise StudyError(f"{path} is damaged ({reason}); run the study again to renew it.")
     try:
-        return [_claim(item) for item in found or []]
+        return [_claim(item) for item in entries or []]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise StudyError(f"{path} is damaged ({text.said(error)}); run the study again to renew it.") from error
+        raise StudyError(f"{path} is damaged ({text.sentence_of(error)}); run the study again to renew it.") from error
 
 
 def _claim(item: Mapping[str, Any]) -> Claim:

@@ -99,8 +99,8 @@ def _wait(child: int, proof: int) -> tuple[bytes, int]:
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if listening and select.select([proof], [], [], 0 if ended else POLL_SECONDS)[0]:
-            found = os.read(proof, 100)
-            written, listening = written + found, bool(found)  # nothing is found once no process can write any more
+            content = os.read(proof, 100)
+            written, listening = written + content, bool(content)  # nothing is found once no process can write any more
         elif not ended:
             time.sleep(POLL_SECONDS / 10)
         if ended:

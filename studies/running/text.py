@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["block", "line", "said"]
+__all__ = ["block", "line", "sentence_of"]
 
 LONGEST_LINE, LONGEST_BLOCK = 500, 20_000  # characters
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,7 +26,7 @@ def block(value: Any, longest: int = LONGEST_BLOCK) -> str:
     """
     text = _string(value)
     cut = text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters in all)"
-    return UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), cut)
+    return UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), cut)
 
 
 def line(value: Any, longest: int = LONGEST_LINE) -> str:
@@ -39,11 +39,11 @@ def line(value: Any, longest: int = LONGEST_LINE) -> str:
     return " ".join(block(value, longest).split())
 
 
-def said(error: BaseException, longest: int = LONGEST_LINE) -> str:
+def sentence_of(error: BaseException, longest: int = LONGEST_LINE) -> str:
     """The kind of an exception and the first line of its message.
 
     Example:
-        >>> said(ValueError("too small\\nby far")), said(KeyError())
+        >>> sentence_of(ValueError("too small\\nby far")), sentence_of(KeyError())
         ('ValueError: too small', 'KeyError')
     """
     kind, message = type(error).__name__, _string(error).strip()

@@ -16,20 +16,20 @@ SEEDS = 5  # of the experiments without training
 
 def cells(config: Config) -> list[Cell]:
     """The independent pieces; the base network of a ladder is trained by whichever needs it first."""
-    found = []
+    cells = []
     for index, ladder in enumerate(config.ladders):
         for place, rung in enumerate(ladder.rungs()):
-            found.append(Cell(f"{ladder.name}-{rung.name}", {"part": "rung", "ladder": index, "rung": place}))
-        found.append(Cell(f"{ladder.name}-controls", {"part": "controls", "ladder": index}))
+            cells.append(Cell(f"{ladder.name}-{rung.name}", {"part": "rung", "ladder": index, "rung": place}))
+        cells.append(Cell(f"{ladder.name}-controls", {"part": "controls", "ladder": index}))
     for index, freedom in enumerate(config.freedoms):
         regions = [(ratio, 1.0) for ratio in freedom.ratios] + [(1, k) for k in freedom.thickness]
         for ratio, thickness in regions:
-            own = {"part": "freedom", "freedom": index, "ratio": ratio, "thickness": thickness}
-            found.append(Cell(f"freedom-{freedom.kind}-{ratio}-{thickness:g}", own))
-    found.append(Cell("freedom-memoriser", {"part": "exact"}))
-    found.append(Cell("guidance", {"part": "guidance"}))
-    found += [Cell(f"features-{seed}", {"part": "features"}, seed) for seed in range(SEEDS)]
-    return found + [Cell(f"perception-{seed}", {"part": "perception"}, seed) for seed in range(SEEDS)]
+            parameters = {"part": "freedom", "freedom": index, "ratio": ratio, "thickness": thickness}
+            cells.append(Cell(f"freedom-{freedom.kind}-{ratio}-{thickness:g}", parameters))
+    cells.append(Cell("freedom-memoriser", {"part": "exact"}))
+    cells.append(Cell("guidance", {"part": "guidance"}))
+    cells += [Cell(f"features-{seed}", {"part": "features"}, seed) for seed in range(SEEDS)]
+    return cells + [Cell(f"perception-{seed}", {"part": "perception"}, seed) for seed in range(SEEDS)]
 
 
 def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:

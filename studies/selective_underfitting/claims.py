@@ -12,13 +12,19 @@ from studies.selective_underfitting.summaries import (
     AT,
     EMPTY,
     changes,
-    difference,
     memorised_counts,
     networks,
     over_trainings,
     spearman,
 )
-from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
+from studies.statistics import (
+    Interval,
+    mean_of_units,
+    median_interval,
+    share_of_units,
+    shares_apart,
+    within_groups,
+)
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -26,16 +32,16 @@ ENOUGH = 4  # regions, for a rank correlation
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Every claim of the protocol, each ladder and each kind of network on its own."""
-    found = signs(rows, config)
+    claims = signs(rows, config)
     for ladder in first_of_sets(config):
-        own = rows[rows.ladder == ladder.name]
-        found += deviation(own, ladder, config) + memoriser(own, ladder)
+        selected = rows[rows.ladder == ladder.name]
+        claims += deviation(selected, ladder, config) + memoriser(selected, ladder)
     for ladder in config.ladders:
-        found += returning(rows[rows.ladder == ladder.name], ladder, config)
-    found += [claim for f in config.freedoms for claim in freedom(rows, f.kind, max(f.ratios), max(f.thickness))]
-    found += [reach(rows, f.kind) for f in config.freedoms if len(f.ratios) + len(f.thickness) > ENOUGH]
-    found += toy(rows, config) if "gaussian20" in set(rows.problem.dropna()) else []
-    return [*found, guidance(rows), *perception(rows), features(rows), *quality(rows)]
+        claims += returning(rows[rows.ladder == ladder.name], ladder, config)
+    claims += [claim for f in config.freedoms for claim in freedom(rows, f.kind, max(f.ratios), max(f.thickness))]
+    claims += [reach(rows, f.kind) for f in config.freedoms if len(f.ratios) + len(f.thickness) > ENOUGH]
+    claims += toy(rows, config) if "gaussian20" in set(rows.problem.dropna()) else []
+    return [*claims, guidance(rows), *perception(rows), features(rows), *quality(rows)]
 
 
 def first_of_sets(config: Config) -> list[Ladder]:
@@ -45,11 +51,11 @@ def first_of_sets(config: Config) -> list[Ladder]:
 
 def deviation(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]:
     """r⋆ of training, trajectory and held-out states."""
-    own = rows[rows.kind == "deviation"]
+    selected = rows[rows.kind == "deviation"]
     lowest = min(config.levels)
-    training = [median_interval(np.asarray(v)) for v in own[own.states == "inside"].deviation]
+    training = [median_interval(np.asarray(v)) for v in selected[selected.states == "inside"].deviation]
     worst = max(training, key=lambda interval: abs(interval.estimate - 1))
-    found = [
+    claims = [
         Claim.of(
             f"{ladder.data}: training states lie at r⋆ = 1 (median at the level where it is farthest from 1)",
             worst,
@@ -59,8 +65,10 @@ def deviation(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     ]
     names = {"trajectory": "sampling trajectories leave", "heldout": "control: held-out states are outside"}
     for states, words in names.items():
-        value = median_interval(np.asarray(own[(own.states == states) & (own.sigma == lowest)].iloc[0].deviation))
-        found.append(
+        value = median_interval(
+            np.asarray(selected[(selected.states == states) & (selected.sigma == lowest)].iloc[0].deviation)
+        )
+        claims.append(
             Claim.of(
                 f"{ladder.data}: {words} the shells at σ = {lowest:g} (median r⋆)",
                 value,
@@ -68,7 +76,7 @@ def deviation(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
                 f"{PAPER}: r⋆ 1 at t ≥ .8, about 10 at .1, 90 at .01" if states == "trajectory" else "control",
             )
         )
-    return found
+    return claims
 
 
 def memoriser(rows: pd.DataFrame, ladder: Ladder) -> list[Claim]:
@@ -89,39 +97,42 @@ def memoriser(rows: pd.DataFrame, ladder: Ladder) -> list[Claim]:
 
 def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]:
     """Return to the training point from the lowest and from the highest level."""
-    own = rows[(rows.kind == "level") & (rows.rung == "base")]
-    found = []
+    selected = rows[(rows.kind == "level") & (rows.rung == "base")]
+    claims = []
     ends = ((min(config.levels), at_least(0.9, interval=True)), (max(config.levels), at_most(0.1, interval=True)))
     for sigma, bound in ends:
-        shares = np.asarray(own[own.sigma == sigma].returned, dtype=float)
-        tries = min(64, ladder.size) * len(shares)
-        found.append(
+        shares = np.asarray(selected[selected.sigma == sigma].returned, dtype=float)
+        trials = min(64, ladder.size)
+        claims.append(
             Claim.of(
-                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share)",
-                share_interval(round(float(shares.mean()) * tries), tries),
+                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share, unit: a "
+                "training)",
+                share_of_units(shares * trials, np.full(len(shares), trials)),
                 bound,
                 f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
             )
         )
-    return found
+    return claims
 
 
 def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
     """Broader supervision of the same targets, by more images and by thicker shells."""
-    thin = memorised_counts(rows, kind, 1, 1.0)
-    wide, thick = memorised_counts(rows, kind, ratio, 1.0), memorised_counts(rows, kind, 1, thickness)
-    shares = [f"{a / b:.2f}" for a, b in (thin, wide, thick)]
-    more, other = difference(wide, thin), difference(thick, thin)
+    regions = ((1, 1.0), (ratio, 1.0), (1, thickness))
+    thin, wide, thick = (memorised_counts(rows, kind, *region) for region in regions)
+    shares = [f"{each.memorised.sum() / each.samples.sum():.2f}" for each in (thin, wide, thick)]
+    more, other = (shares_apart(each.memorised, thin.memorised, thin.samples) for each in (wide, thick))
     paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
     return [
         Claim.of(
-            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]})",
+            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]}; unit: "
+            "a training)",
             more,
             above(0, interval=True),
             f"{PAPER}: {paper} at ratios 1 to 25.6",
         ),
         Claim.of(
-            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]})",
+            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]}; "
+            "unit: a training)",
             other,
             above(0, interval=True),
             "not in the paper",
@@ -131,13 +142,13 @@ def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list
 
 def reach(rows: pd.DataFrame, kind: str) -> Claim:
     """Over all regions and seeds: what memorised samples go with."""
-    own = rows[(rows.kind == "freedom") & (rows.network == kind)]
-    outside = own.heldout_errors.map(lambda v: float(np.nanmean(np.log(np.asarray(v, dtype=float)))))
-    found = spearman(outside, own.memorised.map(lambda m: float(m[AT])))
+    selected = rows[(rows.kind == "freedom") & (rows.network == kind)]
+    outside = selected.heldout_errors.map(lambda v: float(np.nanmean(np.log(np.asarray(v, dtype=float)))))
+    estimate = spearman(outside, selected.memorised.map(lambda m: float(m[AT])))
     return Claim.of(
         f"{kind}: over regions, images added or shells thickened, more is memorised where the targets are met on "
-        f"held-out states (rank correlation of the share with the error there, {len(own)} networks)",
-        found,
+        f"held-out states (rank correlation of the share with the error there, {len(selected)} networks)",
+        estimate,
         below(0, interval=True),
         "ours: new directions count, not radii",
     )
@@ -145,11 +156,11 @@ def reach(rows: pd.DataFrame, kind: str) -> Claim:
 
 def toy(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """The paper's Gaussian toy."""
-    own = rows[rows.problem == "gaussian20"]
-    base = own[(own.kind == "level") & (own.rung == "base") & (own.sigma <= config.low)]
+    selected = rows[rows.problem == "gaussian20"]
+    base = selected[(selected.kind == "level") & (selected.rung == "base") & (selected.sigma <= config.low)]
     plateau = over_trainings(base.set_index("seed").inside_population.dropna().astype(float))
-    fitted = over_trainings(changes(own, config, AXES["training"], "inside_empirical"))
-    outside = over_trainings(changes(own, config, AXES["training"], "heldout_population"))
+    fitted = over_trainings(changes(selected, config, AXES["training"], "inside_empirical"))
+    outside = over_trainings(changes(selected, config, AXES["training"], "heldout_population"))
     name, words = "gaussian20", "(mean change of its logarithm with training, unit: a seed)"
     source = f"{PAPER}, Gaussian toy:"
     return [
@@ -192,21 +203,20 @@ def guidance(rows: pd.DataFrame) -> Claim:
 
 def perception(rows: pd.DataFrame) -> list[Claim]:
     """Where samples fall between the four points."""
-    own = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum().astype(int)
-    found = []
+    selected = rows[rows.kind == "perception"].pivot(index="seed", columns="features")
+    claims = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        counts = [(own[column][name], own.samples[name]) for name in ("aligned", "plain")]
-        value = difference(*counts)
+        value = shares_apart(selected[column, "aligned"], selected[column, "plain"], selected["samples", "plain"])
         falls = column == "between"
-        found.append(
+        claims.append(
             Claim.of(
-                f"perception toy: aligned features give {words} than plain ones (difference of shares)",
+                f"perception toy: aligned features give {words} than plain ones (difference of shares, unit: a seed)",
                 value,
                 below(0, interval=True) if falls else above(0, interval=True),
                 f"{PAPER}, perception-aligned toy (network ours)",
             )
         )
-    return found
+    return claims
 
 
 def features(rows: pd.DataFrame) -> Claim:
@@ -226,19 +236,19 @@ def _within_ladders(table: pd.DataFrame, column: str) -> tuple[Interval, str]:
     """The mean rank correlation of the energy distance with a column within ladders, and each of them in words."""
     if table.groupby("ladder").size().ge(ENOUGH).sum() < 2:
         return EMPTY, "fewer than two ladders"
-    found = within_groups(table[column], table.energy, table.ladder)
-    each = ", ".join(f"{name}: {value:.2f}" for name, value in found.each.items())
-    return found.mean, f"{each}; over all {len(table)} networks at once {found.pooled:.2f}"
+    estimate = within_groups(table[column], table.energy, table.ladder)
+    each = ", ".join(f"{name}: {value:.2f}" for name, value in estimate.each.items())
+    return estimate.mean, f"{each}; over all {len(table)} networks at once {estimate.pooled:.2f}"
 
 
 def quality(rows: pd.DataFrame) -> list[Claim]:
     """Rank correlation over the networks of a ladder of the energy distance with each part of the supervision loss."""
     table = networks(rows)
-    found = []
+    claims = []
     for column, words in (("inside_empirical", "inside error"), ("trajectory_empirical", "trajectory error")):
         value, each = _within_ladders(table[table[column].notna() & table.energy.notna()], column)
         rises = column == "inside_empirical"
-        found.append(
+        claims.append(
             Claim.of(
                 f"images: sample quality and {words} (rank correlation of the energy distance with it within a ladder, "
                 f"mean, unit: a ladder; {each})",
@@ -247,4 +257,4 @@ def quality(rows: pd.DataFrame) -> list[Claim]:
                 f"{PAPER}: decomposition of the supervision loss",
             )
         )
-    return found
+    return claims

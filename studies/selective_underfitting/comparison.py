@@ -8,7 +8,7 @@ import pandas as pd
 from studies.selective_underfitting.claims import first_of_sets
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.summaries import memorised_counts
-from studies.statistics import share_interval
+from studies.statistics import share_of_units
 
 SETTING = "ImageNet latents, SiT S to XL; ours: "
 Line = tuple[str, str, str, str]
@@ -21,8 +21,8 @@ def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     lines += [line for ladder in config.ladders for line in errors(rows, ladder, config)]
     lines += [returned(rows, ladder) for ladder in config.ladders]
     for f in config.freedoms:
-        shares = [(ratio, memorised_counts(rows, f.kind, ratio, 1.0)) for ratio in f.ratios]
-        ours = ", ".join(f"{count / total:.2f} ({ratio})" for ratio, (count, total) in shares)
+        shares = [(ratio, memorised_counts(rows, f.kind, ratio, 1.0).sum()) for ratio in f.ratios]
+        ours = ", ".join(f"{count.memorised / count.samples:.2f} ({ratio})" for ratio, count in shares)
         paper = {"unet": "0 .01 .05 .59 .80 (1 2 4 8 25.6)", "transformer": ".08 .41 .67 .76 .82 .85 (1 2 3 4 8 25.6)"}
         differs = f"{config.score_size} digits in D_score, {f.steps} steps, threshold ours"
         lines.append((f"memorised share (ratio), {f.kind}", paper.get(f.kind, ""), ours, differs))
@@ -32,17 +32,18 @@ def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
 def regions(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     """One line a kind of network and region: memorised share, errors to the targets over the low levels (geometric
     means) on D_score, on D_region and on held-out states, and the median r⋆ of the paths at the lowest level."""
-    found = []
+    records = []
     for f in config.freedoms:
         for ratio, thickness in [(r, 1.0) for r in f.ratios] + [(1, k) for k in f.thickness]:
-            own = rows[(rows.kind == "freedom") & (rows.network == f.kind)]
-            own = own[(own.ratio == ratio) & (own.thickness == thickness)]
-            share = share_interval(*memorised_counts(rows, f.kind, ratio, thickness))
+            selected = rows[(rows.kind == "freedom") & (rows.network == f.kind)]
+            selected = selected[(selected.ratio == ratio) & (selected.thickness == thickness)]
+            counts = memorised_counts(rows, f.kind, ratio, thickness)
+            share = share_of_units(counts.memorised, counts.samples)
             line = {"network": f.kind, "ratio": ratio, "thickness": thickness}
             line |= {"memorised": f"{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]"}
-            line |= {f"error, {n}": typical(own[c]) for n, c in ERRORS.items()}
-            found.append(line | {"r⋆ of paths": float(np.mean([v[-1] for v in own.path_deviation]))})
-    return pd.DataFrame(found)
+            line |= {f"error, {n}": typical(selected[c]) for n, c in ERRORS.items()}
+            records.append(line | {"r⋆ of paths": float(np.mean([v[-1] for v in selected.path_deviation]))})
+    return pd.DataFrame(records)
 
 
 def typical(errors: pd.Series) -> float:
@@ -53,21 +54,21 @@ def typical(errors: pd.Series) -> float:
 
 def shells(rows: pd.DataFrame, ladder: Ladder) -> list[Line]:
     """r⋆ of trajectories and held-out states, at the highest and the lowest level."""
-    own = rows[(rows.ladder == ladder.name) & (rows.kind == "deviation")]
-    found = []
+    selected = rows[(rows.ladder == ladder.name) & (rows.kind == "deviation")]
+    lines = []
     for states, paper in (("trajectory", "1 (t ≥ .8), ~10 (t = .1), ~90 (t = .01)"), ("heldout", "not given")):
-        part = own[own.states == states].sort_values("sigma", ascending=False)
+        part = selected[selected.states == states].sort_values("sigma", ascending=False)
         ours = ", ".join(
             f"{pd.Series(v).median():.2g} (σ = {s:g})" for s, v in zip(part.sigma, part.deviation, strict=True)
         )
-        found.append((f"median r⋆, {states}, {ladder.data}", paper, ours, "levels in σ, other data and dimension"))
-    return found
+        lines.append((f"median r⋆, {states}, {ladder.data}", paper, ours, "levels in σ, other data and dimension"))
+    return lines
 
 
 def errors(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Line]:
     """Errors to the empirical score (and the population's), *shorter* → *base*, mean over low levels and seeds."""
-    own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
-    means = own.groupby("rung").mean(numeric_only=True)
+    selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
+    means = selected.groupby("rung").mean(numeric_only=True)
     lines: dict[str, str] = {
         "inside_empirical": ".1884→.1834",
         "trajectory_empirical": ".5334→.5359",
@@ -93,8 +94,8 @@ def between(means: pd.Series) -> str:
 
 def returned(rows: pd.DataFrame, ladder: Ladder) -> Line:
     """Share of training points that return, by level."""
-    own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
-    shares = own.groupby("sigma").returned.mean()
+    selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
+    shares = selected.groupby("sigma").returned.mean()
     ours = ", ".join(f"{share:.2f} (σ = {sigma:g})" for sigma, share in shares.items())
     paper = "1.0 .98 .78 .25 0 (t ≤ .75, .8, .85, .9, ≥ .95)"
     return f"share returned, {ladder.name}", paper, ours, "levels in σ, threshold ours"

@@ -12,7 +12,7 @@ from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
 from studies.selective_underfitting.pictures import MARKS, features, guidance, images, panels, perception, pictured
 from studies.selective_underfitting.summaries import AT, memorised_counts, networks
-from studies.statistics import share_interval
+from studies.statistics import share_of_units
 
 SETS = {
     "inside": "training states",
@@ -27,7 +27,7 @@ Rows = pd.DataFrame
 
 def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """By name: deviation, errors, return, freedom, thresholds, guidance, exact toys, quality, images."""
-    found = {
+    figures = {
         "deviation": deviation(rows),
         "errors": errors(rows, config),
         "lengths": lengths(rows, config),
@@ -41,17 +41,17 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
         "perception": perception(rows),
         "quality": quality(rows),
     }
-    return found | {f"images-{name}": images(rows, name) for name in pictured(rows)}
+    return figures | {f"images-{name}": images(rows, name) for name in pictured(rows)}
 
 
 def deviation(rows: Rows) -> Figure:
     """r⋆ against σ for every problem and kind of state."""
-    own = rows[rows.kind == "deviation"].drop_duplicates(["data", "states", "sigma"])
-    names = list(own.data.unique())
+    selected = rows[rows.kind == "deviation"].drop_duplicates(["data", "states", "sigma"])
+    names = list(selected.data.unique())
     drawing, axes = panels(len(names))
     for axis, name in zip(axes, names, strict=False):
         for index, (states, label) in enumerate(SETS.items()):
-            part = own[(own.data == name) & (own.states == states)].sort_values("sigma")
+            part = selected[(selected.data == name) & (selected.states == states)].sort_values("sigma")
             middle = [float(np.median(v)) for v in part.deviation]
             axis.loglog(part.sigma, middle, marker=MARKS[index], markersize=4, color=colour(index), label=label)
         axis.axhline(1, color="0.6", linewidth=0.6)
@@ -73,11 +73,11 @@ def errors(rows: Rows, config: Config) -> Figure:
     """Change of the log errors from each smaller rung to the base, by kind of state."""
     drawing, axes = panels(len(config.ladders))
     for axis, ladder in zip(axes, config.ladders, strict=False):
-        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
-        own = own[own.rung.isin(RUNGS)]
-        smaller = [rung for rung in RUNGS if rung != "base" and rung in set(own.rung)]
+        selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
+        selected = selected[selected.rung.isin(RUNGS)]
+        smaller = [rung for rung in RUNGS if rung != "base" and rung in set(selected.rung)]
         for index, (column, label) in enumerate(COLUMNS.items()):
-            logs = np.log(own.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"].astype(float))
+            logs = np.log(selected.set_index(["rung", "seed", "sigma"])[f"{column}_empirical"].astype(float))
             for place, rung in enumerate(smaller):
                 change = np.asarray((logs["base"] - logs[rung]).groupby("seed").mean(), dtype=float)
                 spots = np.full(len(change), place + 0.18 * (index - 1.5))
@@ -100,10 +100,10 @@ def by_level(rows: Rows, config: Config) -> Figure:
     """Errors of the base networks at every level."""
     drawing, axes = panels(len(config.ladders))
     for axis, ladder in zip(axes, config.ladders, strict=False):
-        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level")]
+        selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level")]
         for index, (column, label) in enumerate(COLUMNS.items()):
             for rung, style in (("shorter", ":"), ("base", "-")):
-                means = own[own.rung == rung].groupby("sigma")[f"{column}_empirical"].mean().dropna()
+                means = selected[selected.rung == rung].groupby("sigma")[f"{column}_empirical"].mean().dropna()
                 axis.loglog(
                     means.index,
                     means,
@@ -129,8 +129,8 @@ def returning(rows: Rows, config: Config) -> Figure:
     """Share of training points that return from σ."""
     drawing, axes = figure(1, 1, panel=(4.6, 3.2))
     for index, ladder in enumerate(config.ladders):
-        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
-        shares = own.groupby("sigma").returned.mean()
+        selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
+        shares = selected.groupby("sigma").returned.mean()
         axes[0].semilogx(
             shares.index, shares, marker=MARKS[index % 7], markersize=4, color=colour(index), label=ladder.name
         )
@@ -151,9 +151,10 @@ def freedom(rows: Rows, config: Config) -> Figure:
     for index, f in enumerate(config.freedoms):
         variants = [(axes[0], [(r, 1.0) for r in f.ratios], 0), (axes[1], [(1, k) for k in (1.0, *f.thickness)], 1)]
         for axis, regions, key in variants:
-            found = [share_interval(*memorised_counts(rows, f.kind, *region)) for region in regions]
-            x, y = [region[key] for region in regions], [interval.estimate for interval in found]
-            bars = np.clip([[i.estimate - i.low for i in found], [i.high - i.estimate for i in found]], 0, None)
+            counts = [memorised_counts(rows, f.kind, *region) for region in regions]
+            shares = [share_of_units(each.memorised, each.samples) for each in counts]
+            x, y = [region[key] for region in regions], [interval.estimate for interval in shares]
+            bars = np.clip([[i.estimate - i.low for i in shares], [i.high - i.estimate for i in shares]], 0, None)
             axis.errorbar(x, y, bars, marker=MARKS[index], markersize=4, color=colour(index), label=f.kind, capsize=2)
             axis.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share memorised")
             axis.set_xticks(x, [f"{each:g}" for each in x])
@@ -164,24 +165,24 @@ def freedom(rows: Rows, config: Config) -> Figure:
     axes[0].legend(fontsize=7)
     return described(
         drawing,
-        "Share of memorised samples with 95 % intervals for a U-Net and a transformer: left against the ratio of "
-        "D_region to D_score, right against the thickness of the shells.",
+        "Share of memorised samples with 95 % intervals over trainings for a U-Net and a transformer: left against the "
+        "ratio of D_region to D_score, right against the thickness of the shells.",
     )
 
 
 def memoriser_share(rows: Rows) -> float:
     """Of the exact empirical score of D_score."""
-    own = rows[(rows.kind == "freedom") & (rows.network == "memoriser")]
-    return float(own.iloc[0].memorised[AT])
+    selected = rows[(rows.kind == "freedom") & (rows.network == "memoriser")]
+    return float(selected.iloc[0].memorised[AT])
 
 
 def thresholds(rows: Rows, config: Config) -> Figure:
     """Memorised share against the threshold: the verdict's sensitivity."""
     drawing, axes = figure(1, 1, panel=(4.6, 3.2))
-    own = rows[(rows.kind == "freedom") & (rows.thickness == 1.0)]
+    selected = rows[(rows.kind == "freedom") & (rows.thickness == 1.0)]
     for index, f in enumerate(config.freedoms):
         for ratio, style in ((min(f.ratios), ":"), (max(f.ratios), "-")):
-            part = own[(own.network == f.kind) & (own.ratio == ratio)]
+            part = selected[(selected.network == f.kind) & (selected.ratio == ratio)]
             shares = np.mean([list(m) for m in part.memorised], axis=0)
             axes[0].semilogx(
                 THRESHOLDS, shares, style, marker=MARKS[index], color=colour(index), label=f"{f.kind}, ratio {ratio}"

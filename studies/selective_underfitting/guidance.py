@@ -52,12 +52,12 @@ def run_guidance(context: Context) -> list[Row]:
     nets, whole = networks(context, data), Empirical(data.train)
     rows: list[Row] = []
     for label in range(CLASSES):
-        own = nets[label], conditional(data.train, check_labels(data), label)
-        score = guided(as_score(own[0], "denoiser"), as_score(nets[-2], "denoiser"), WEIGHT)
+        branch = nets[label], conditional(data.train, check_labels(data), label)
+        score = guided(as_score(branch[0], "denoiser"), as_score(nets[-2], "denoiser"), WEIGHT)
         count = min(KEPT, config.latents)
         paths = sampled(denoiser_of(score), score, data.train, config.levels, count, config.substeps)
-        plain = sampled(own[0], as_score(own[0], "denoiser"), data.train, config.levels, count, config.substeps)
-        rows += gaps(data, label, nets, own, whole, paths.at, config)
+        plain = sampled(branch[0], as_score(branch[0], "denoiser"), data.train, config.levels, count, config.substeps)
+        rows += gaps(data, label, nets, branch, whole, paths.at, config)
         rows.append({"kind": "guided", "label": label, "accuracy": accuracy(data, paths.samples, label)})
         rows[-1] |= {"unguided_accuracy": accuracy(data, plain.samples, label)}
     return rows
@@ -67,23 +67,23 @@ def gaps(
     data: Problem,
     label: int,
     nets: list[Denoiser],
-    own: tuple[Denoiser, Empirical],
+    branch: tuple[Denoiser, Empirical],
     whole: Empirical,
     at: dict[float, Tensor],
     config: Config,
 ) -> list[Row]:
     """Median gaps between conditional and unconditional denoisers, learned and empirical; and between two seeds."""
     pairs: dict[str, tuple[measures.Denoiser, measures.Denoiser]] = {
-        "learned": (own[0], nets[-2]),
-        "empirical": (own[1], whole),
+        "learned": (branch[0], nets[-2]),
+        "empirical": (branch[1], whole),
         "seeds": (nets[-1], nets[-2]),
     }
     rows = []
     for sigma in (level for level in config.levels if level <= config.low):
         sets = {"training": noised(data.train[data.labels == label], sigma), "trajectory": at[sigma]}
         for name, x in sets.items():
-            found = {pair: float(measures.errors(*both, x, sigma).median()) for pair, both in pairs.items()}
-            rows.append({"kind": "gap", "label": label, "sigma": sigma, "states": name} | found)
+            medians = {pair: float(measures.errors(*both, x, sigma).median()) for pair, both in pairs.items()}
+            rows.append({"kind": "gap", "label": label, "sigma": sigma, "states": name} | medians)
     return rows
 
 

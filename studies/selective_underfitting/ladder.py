@@ -139,8 +139,8 @@ def outside_parts(bench: Bench, denoiser: Any, x: Tensor, sigma: float) -> Row:
     data = bench.problem
     kept = ~bench.shells.contains(x, sigma)
     centre = data.held_out if data.population is None else data.population.denoiser(x, torch.tensor(sigma))
-    found = measures.parts(denoiser, bench.memoriser, centre[kept].to(x.dtype), x[kept], sigma)
-    return dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), found, strict=True))
+    pulls = measures.parts(denoiser, bench.memoriser, centre[kept].to(x.dtype), x[kept], sigma)
+    return dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), pulls, strict=True))
 
 
 def states(bench: Bench, sigma: float) -> dict[str, Tensor]:
@@ -176,9 +176,9 @@ def excess(bench: Bench, trained: Trained) -> Row:
     """The denoising loss on the training set, its least possible value, and the difference; the held-out loss."""
     data = bench.problem
     many = data.train.repeat(-(-DRAWS // len(data.train)), *[1] * (data.train.ndim - 1))
-    found = excess_loss(trained.network, OBJECTIVE, many, bench.memoriser, seed=3)
+    excess = excess_loss(trained.network, OBJECTIVE, many, bench.memoriser, seed=3)
     other = excess_loss(trained.network, OBJECTIVE, data.held_out, bench.memoriser, seed=3)
-    return {"loss": found.loss, "optimum": found.optimum, "excess": found.excess, "held_out_loss": other.loss}
+    return {"loss": excess.loss, "optimum": excess.optimum, "excess": excess.excess, "held_out_loss": other.loss}
 
 
 def deviations(bench: Bench, memorised: Paths) -> list[Row]:

@@ -19,10 +19,10 @@ SETS = {"inside": "inside", "heldout": "held-out", "trajectory": "trajectory", "
 def excesses(rows: Rows, config: Config) -> pd.DataFrame:
     """One line a rung: steps, the loss, its optimum and the excess on the training set, the held-out loss, memorised
     share of the samples; means over seeds."""
-    own = rows[(rows.kind == "network") & rows.seed.notna()].copy()
-    own["memorised"] = [share[2] for share in own.memorised]
+    selected = rows[(rows.kind == "network") & rows.seed.notna()].copy()
+    selected["memorised"] = [share[2] for share in selected.memorised]
     columns = ["steps", "loss", "optimum", "excess", "held_out_loss", "memorised", "energy"]
-    means = own.groupby(["ladder", "rung"], sort=False)[columns].mean()
+    means = selected.groupby(["ladder", "rung"], sort=False)[columns].mean()
     order = [(ladder.name, rung.name) for ladder in config.ladders for rung in ladder.rungs()]
     return means.loc[[key for key in order if key in means.index]].reset_index()
 
@@ -36,10 +36,10 @@ def lengths(rows: Rows, config: Config) -> Figure:
         for index, (column, label) in enumerate(SETS.items()):
             steps, values = curve(levels, f"{column}_empirical")
             axis.loglog(steps, values, marker=MARKS[index], markersize=4, color=colour(index), label=label)
-        own = table[(table.ladder == ladder.name) & table.rung.isin(LENGTHS)].sort_values("steps")
-        axis.loglog(own.steps, own.excess, "k--", marker=".", label="excess loss")
+        selected = table[(table.ladder == ladder.name) & table.rung.isin(LENGTHS)].sort_values("steps")
+        axis.loglog(selected.steps, selected.excess, "k--", marker=".", label="excess loss")
         axis.axhline(1, color="0.6", linewidth=0.6)
-        axis.set_xticks(own.steps, [f"{int(steps)}" for steps in own.steps])
+        axis.set_xticks(selected.steps, [f"{int(steps)}" for steps in selected.steps])
         axis.set_yticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
         axis.set_xticks([], minor=True)
         axis.set_yticks([], minor=True)
@@ -69,13 +69,13 @@ def held_out_parts(rows: Rows, config: Config) -> Figure:
     """What the held-out error's change is made of, by level: the network's own error, and its pull."""
     drawing, axes = panels(len(config.ladders))
     for axis, ladder in zip(axes, config.ladders, strict=False):
-        found = parts_of(rows[rows.ladder == ladder.name], config)
-        places = np.arange(len(found))
-        axis.bar(places - 0.2, found.own, 0.38, color=colour(0), label="own error")
-        axis.bar(places + 0.2, found.pull, 0.38, color=colour(1), label="pull")
-        axis.plot(places, found.own + found.pull, "kD", markersize=4, label="both")
+        split = parts_of(rows[rows.ladder == ladder.name], config)
+        places = np.arange(len(split))
+        axis.bar(places - 0.2, split.own, 0.38, color=colour(0), label="own error")
+        axis.bar(places + 0.2, split.pull, 0.38, color=colour(1), label="pull")
+        axis.plot(places, split.own + split.pull, "kD", markersize=4, label="both")
         axis.axhline(0, color="0.4", linewidth=0.8)
-        axis.set_xticks(places, [f"{sigma:g}" for sigma in found.index])
+        axis.set_xticks(places, [f"{sigma:g}" for sigma in split.index])
         axis.set(xlabel="σ")
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("change / error of the shortest")
@@ -94,6 +94,6 @@ def parts_of(rows: Rows, config: Config) -> pd.DataFrame:
     means = levels.groupby(["rung", "sigma"])[["heldout_own", "heldout_gap", "heldout_pull"]].mean()
     base, start = means.loc["base"], means.loc["shorter"]
     error = start.heldout_own + start.heldout_gap * (1 - 2 * start.heldout_pull)
-    own = (base.heldout_own - start.heldout_own) / error
+    by_itself = (base.heldout_own - start.heldout_own) / error
     pull = -2 * start.heldout_gap * (base.heldout_pull - start.heldout_pull) / error
-    return pd.DataFrame({"own": own, "pull": pull}).dropna().sort_index(ascending=False)
+    return pd.DataFrame({"own": by_itself, "pull": pull}).dropna().sort_index(ascending=False)

@@ -53,10 +53,10 @@ def parts(denoiser: Denoiser, target: Denoiser, centre: Tensor, x: Tensor, sigma
         return NAN, NAN, NAN
     level = torch.tensor(sigma, dtype=x.dtype)
     with torch.no_grad():
-        own, gap = ((each(x, level) - centre).flatten(1) for each in (denoiser, target))
+        from_centre, gap = ((each(x, level) - centre).flatten(1) for each in (denoiser, target))
     scale = gap.square().sum()
-    pull = float((own * gap).sum() / scale) if scale > 0 else NAN
-    return float(own.square().mean()) / sigma**2, float(gap.square().mean()) / sigma**2, pull
+    pull = float((from_centre * gap).sum() / scale) if scale > 0 else NAN
+    return float(from_centre.square().mean()) / sigma**2, float(gap.square().mean()) / sigma**2, pull
 
 
 def returned(denoiser: Denoiser, score: Score, train: Tensor, sigma: float, substeps: int) -> float:

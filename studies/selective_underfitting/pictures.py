@@ -48,9 +48,9 @@ def guidance(rows: Rows) -> Figure:
     axes[0].invert_xaxis()
     axes[0].set(xlabel="σ", ylabel="median gap (at least 1e-8)")
     axes[0].legend(fontsize=6)
-    own = rows[rows.kind == "guided"].sort_values("label")
-    axes[1].plot(own.label, own.unguided_accuracy, "o", color=colour(0), label="class network")
-    axes[1].plot(own.label, own.accuracy, "s", color=colour(1), label="guided, weight 2")
+    selected = rows[rows.kind == "guided"].sort_values("label")
+    axes[1].plot(selected.label, selected.unguided_accuracy, "o", color=colour(0), label="class network")
+    axes[1].plot(selected.label, selected.accuracy, "s", color=colour(1), label="guided, weight 2")
     axes[1].set(xlabel="class", ylabel="accuracy of the samples", ylim=(-0.03, 1.03))
     axes[1].legend(fontsize=7)
     return described(
@@ -63,11 +63,11 @@ def guidance(rows: Rows) -> Figure:
 def features(rows: Rows) -> Figure:
     """Inside and outside errors of nested least squares."""
     drawing, axes = figure(1, 1, panel=(4.2, 3.0))
-    own = rows[rows.kind == "features"]
+    selected = rows[rows.kind == "features"]
     for index, column in enumerate(("inside", "outside")):
-        for seed, part in own.groupby("seed"):
+        for seed, part in selected.groupby("seed"):
             part = part.sort_values("size")
-            label = column if seed == own.seed.min() else None
+            label = column if seed == selected.seed.min() else None
             axes[0].loglog(
                 part["size"], part[column], marker=MARKS[index], markersize=4, color=colour(index), label=label
             )
@@ -82,10 +82,10 @@ def features(rows: Rows) -> Figure:
 
 def perception(rows: Rows) -> Figure:
     """Ends of the toy's samples."""
-    own = rows[rows.kind == "perception"]
-    own = own[own.seed == own.seed.min()]
-    drawing, axes = figure(1, len(own), panel=(3.2, 2.6))
-    for axis, (_, row) in zip(axes, own.iterrows(), strict=True):
+    selected = rows[rows.kind == "perception"]
+    selected = selected[selected.seed == selected.seed.min()]
+    drawing, axes = figure(1, len(selected), panel=(3.2, 2.6))
+    for axis, (_, row) in zip(axes, selected.iterrows(), strict=True):
         ends = np.asarray(row.ends).reshape(-1, 2)
         axis.plot(*ends.T, ".", color=colour(0), markersize=4, alpha=0.6)
         axis.plot(*TOY.T, "x", color=colour(1), markersize=8)
@@ -100,8 +100,8 @@ def perception(rows: Rows) -> Figure:
 
 def pictured(rows: Rows) -> list[str]:
     """Problems with pictures."""
-    own = rows[(rows.kind == "network") & (rows.rung == "base") & rows.shown.notna()]
-    return list(own.problem.unique())
+    selected = rows[(rows.kind == "network") & (rows.rung == "base") & rows.shown.notna()]
+    return list(selected.problem.unique())
 
 
 def label(row: pd.Series) -> str:
@@ -111,9 +111,9 @@ def label(row: pd.Series) -> str:
 
 def images(rows: Rows, name: str) -> Figure:
     """Samples of the base networks and of the memoriser."""
-    own = rows[(rows.kind == "network") & (rows.problem == name) & rows.shown.notna()]
+    selected = rows[(rows.kind == "network") & (rows.problem == name) & rows.shown.notna()]
     sets: dict[str, Any] = {}
-    for _, row in own.iterrows():
+    for _, row in selected.iterrows():
         side = round((len(row.shown) / 8) ** 0.5)
         sets.setdefault(label(row), np.asarray(row.shown).reshape(8, side, side))
     return described(

@@ -96,10 +96,10 @@ def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: f
 
     def profile(b: float) -> float:
         start = [intercept, log_scale]
-        found = optimize.minimize(
+        optimum = optimize.minimize(
             lambda p: cost(p[0], b, p[1]), start, method="L-BFGS-B", bounds=[(None, None), limits]
         )
-        return float(found.fun - best.fun)
+        return float(optimum.fun - best.fun)
 
     freedom = max(int(seen.sum()) - 2, 1)
     quantile = float(stats.t.ppf((1 + check_level(level)) / 2, freedom))
@@ -116,5 +116,5 @@ def _crossing(profile: Callable[[float], float], start: float, allowed: float, s
         step *= 2
         if step > FARTHEST:
             return side * np.inf
-    found = optimize.brentq(lambda b: profile(b) - allowed, start, start + side * step, xtol=1e-4)
-    return float(found)
+    optimum = optimize.brentq(lambda b: profile(b) - allowed, start, start + side * step, xtol=1e-4)
+    return float(optimum)

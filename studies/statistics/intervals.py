@@ -72,11 +72,11 @@ def bootstrap(
         return Interval(estimate, float("nan"), float("nan"))
     if np.ptp(data) == 0:
         return Interval(estimate, estimate, estimate, 0.0)
-    found = _scipy_bootstrap(data, statistic, level, resamples, seed, method)
-    if not np.isfinite(found.confidence_interval).all():  # BCa has no answer when all draws agree
-        found = _scipy_bootstrap(data, statistic, level, resamples, seed, "percentile")
-    low, high = found.confidence_interval
-    return Interval(estimate, float(low), float(high), float(found.standard_error))
+    interval = _scipy_bootstrap(data, statistic, level, resamples, seed, method)
+    if not np.isfinite(interval.confidence_interval).all():  # BCa has no answer when all draws agree
+        interval = _scipy_bootstrap(data, statistic, level, resamples, seed, "percentile")
+    low, high = interval.confidence_interval
+    return Interval(estimate, float(low), float(high), float(interval.standard_error))
 
 
 def _scipy_bootstrap(
@@ -149,8 +149,8 @@ def share_interval(successes: int, trials: int, *, level: float = 0.95) -> Inter
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials is no share; count again.")
-    found = stats.binomtest(int(successes), int(trials)).proportion_ci(check_level(level), method="wilson")
-    return Interval(successes / trials, float(found.low), float(found.high))
+    interval = stats.binomtest(int(successes), int(trials)).proportion_ci(check_level(level), method="wilson")
+    return Interval(successes / trials, float(interval.low), float(interval.high))
 
 
 @dataclass(frozen=True)

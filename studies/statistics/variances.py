@@ -43,6 +43,6 @@ def data_share(cross: ArrayLike, within: ArrayLike, *, level: float = 0.95) -> I
     same_length(a, b, "cross and within")
     if (a <= 0).any() or (b <= 0).any():
         raise ValueError("cross and within must be positive: they are compared on a logarithmic scale.")
-    found = mean_of_units(2 * np.log(a / b), level=level)
-    share = [-float(np.expm1(-value)) for value in (found.estimate, found.low, found.high)]
+    estimate = mean_of_units(2 * np.log(a / b), level=level)
+    share = [-float(np.expm1(-value)) for value in (estimate.estimate, estimate.low, estimate.high)]
     return Interval(*share)

@@ -55,5 +55,5 @@ class Checkpoint:
 def _header(content: bytes) -> dict[str, str]:
     """What safetensors keeps as text in its header: the steps done and the file's name."""
     size = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
-    return found
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return metadata

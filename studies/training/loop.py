@@ -138,8 +138,8 @@ def train_many(
     """
     _check(data, weights, seeds, start)
     if recipe.architecture.kind != "mlp" and len(seeds) > 1:
-        own: Sequence[Denoiser | None] = [None] * len(seeds) if start is None else start
-        parts = zip(weights, seeds, own, strict=True)
+        starts: Sequence[Denoiser | None] = [None] * len(seeds) if start is None else start
+        parts = zip(weights, seeds, starts, strict=True)
         return [
             train(recipe, data, weights=w, seed=s, start=n, cache=cache, device=device, progress=progress)
             for w, s, n in parts
@@ -212,15 +212,15 @@ class Run:
 
     def on_the_way(self, steps: Sequence[int]) -> list[dict[str, Tensor]]:
         """The averaged parameters of the single network of this run after each of the given numbers of steps."""
-        network, recipe, found = self.fresh(), self.recipe, []
+        network, recipe, states = self.fresh(), self.recipe, []
         batches = Batches(self.data.to(self.device, self._dtype), self.weights, self.seeds, recipe.batch)
         optimiser = Optimiser(network, 1)
         for step in range(max(steps)):
             optimiser.step(self._losses(network, batches, step), recipe.rate_at(step), recipe.average_at(step))
             if step + 1 in steps:
                 values = {name: value.clone() for name, value in optimiser.average.items()}
-                found.append(self.finished({**values, "history": torch.zeros(1, 1)})[0].network.state_dict())
-        return found
+                states.append(self.finished({**values, "history": torch.zeros(1, 1)})[0].network.state_dict())
+        return states
 
     def _losses(self, network: Denoiser, batches: Batches, step: int) -> Tensor:
         """The mean loss of each member, (members,)."""

@@ -1,9 +1,7 @@
 """Adam, the average of the parameters and the loss curve: all state of a run but the step number, as named tensors."""
 
 import torch
-from torch import Tensor
-
-from studies.networks import Denoiser
+from torch import Tensor, nn
 
 
 class Optimiser:
@@ -13,7 +11,7 @@ class Optimiser:
         network: a network, or a stack of `members`. Adam acts element by element, so the members of a stack do not mix.
     """
 
-    def __init__(self, network: Denoiser, members: int) -> None:
+    def __init__(self, network: nn.Module, members: int) -> None:
         self.parameters = dict(network.named_parameters())
         self.values = list(self.parameters.values())
         self.adam = torch.optim.Adam(self.values, lr=0.0, betas=(0.9, 0.99), fused=True)

@@ -225,10 +225,10 @@ def _relative(weights: Tensor | None, pool: Tensor) -> Tensor:
 def _states(tensors: dict[str, Tensor], device: str) -> dict[int, State]:
     numbered = sorted((int(done), int(k), name) for name in tensors if name.startswith("state ")
                       for _, done, k in [name.split()])  # fmt: skip
-    found: dict[int, State] = {}
+    states: dict[int, State] = {}
     for done, _, name in numbered:
-        found[done] = (*found.get(done, ()), tensors[name].to(device))
-    return found
+        states[done] = (*states.get(done, ()), tensors[name].to(device))
+    return states
 
 
 def _restored(tensors: dict[str, Tensor], words: dict[str, str], data: Tensor) -> TrainingRecord:

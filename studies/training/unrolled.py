@@ -47,8 +47,8 @@ class At:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, σ)."""
-        found: Tensor = functional_call(self.network, self.parameters, (x, sigma))
-        return found
+        values: Tensor = functional_call(self.network, self.parameters, (x, sigma))
+        return values
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""
@@ -103,8 +103,8 @@ class Descent:
     def gradient(self, theta: Tensor, step: int) -> Tensor:
         """∇L_t(θ; a)."""
         draw, a = self.draw(step), self.weights[self.rows(step)]
-        found: Tensor = grad(lambda v: (a * self.losses(v, draw)).mean())(theta)
-        return found
+        gradient: Tensor = grad(lambda v: (a * self.losses(v, draw)).mean())(theta)
+        return gradient
 
     def forward(self, theta: Tensor, keep: int = 0, progress: Report | None = None) -> tuple[Tensor, dict[int, State]]:
         """The averaged parameters that a run from θ ends with, and its states before every `keep`-th step."""
@@ -174,15 +174,15 @@ class Descent:
         """The step's tangent map."""
 
         def along(tangent: State, moved: Tensor) -> State:
-            found: Any = jvp(lambda s, g: self._next(s, g, step), (state, gradient), (tangent, moved))
-            return found[1]
+            tangents: Any = jvp(lambda s, g: self._next(s, g, step), (state, gradient), (tangent, moved))
+            return tangents[1]
 
         return along
 
     def _transposed(self, state: State, gradient: Tensor, step: int) -> Callable[[State], tuple[State, Tensor]]:
         """The step's cotangent map."""
-        found: Any = vjp(lambda s, g: self._next(s, g, step), state, gradient)
-        return found[1]
+        pair: Any = vjp(lambda s, g: self._next(s, g, step), state, gradient)
+        return pair[1]
 
     def _gradient_rates(
         self, theta: Tensor, tangents: Tensor, rates: Tensor, moves: Tensor | None, step: int
@@ -195,8 +195,8 @@ class Descent:
             return (a * self.losses(v, draw._replace(clean=clean))).mean()
 
         def rate_of(tangent: Tensor, rate: Tensor, move: Tensor) -> Tensor:
-            found: Any = jvp(grad(loss), (theta, a, draw.clean), (tangent, rate, move))
-            return found[1]
+            moved: Any = jvp(grad(loss), (theta, a, draw.clean), (tangent, rate, move))
+            return moved[1]
 
         still = torch.zeros_like(draw.clean).repeat(len(rates), *[1] * draw.clean.ndim)
         return self._mapped(rate_of, tangents, rates[:, rows], still if moves is None else moves[:, rows])
@@ -210,26 +210,26 @@ class Descent:
             return (a * losses).mean(), losses / len(losses)
 
         def pulled(slope: Tensor) -> tuple[Tensor, Tensor]:
-            found: Any = jvp(grad(loss, has_aux=True), (theta,), (slope,))
-            return found[1]
+            pair: Any = jvp(grad(loss, has_aux=True), (theta,), (slope,))
+            return pair[1]
 
         return self._mapped(pulled, slopes)
 
     def _mapped(self, function: Callable[..., Any], *parts: Tensor) -> Any:
         if len(parts[0]) == 1:
-            found = function(*(part[0] for part in parts))
-            return found[None] if isinstance(found, Tensor) else tuple(each[None] for each in found)
+            values = function(*(part[0] for part in parts))
+            return values[None] if isinstance(values, Tensor) else tuple(each[None] for each in values)
         return vmap(function, chunk_size=CHUNK)(*parts)
 
     def _again(self, saved: Saved, first: int, last: int) -> list[tuple[int, State, Tensor]]:
         """(step, state before it, gradient) of a part of the run, computed from its checkpoint."""
-        state, found = saved[first], []
+        state, saved_states = saved[first], []
         for step in range(first, last):
             gradient = self.gradient(state[0], step)
-            found.append((step, state, gradient))
+            saved_states.append((step, state, gradient))
             state = self._next(state, gradient, step)
         self._check_end(state[0], saved[last][0], last)
-        return found
+        return saved_states
 
     def _check_end(self, again: Tensor, kept: Tensor, step: int) -> None:
         gap = float((again - kept).norm() / kept.norm().clamp(min=1e-300))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +11,7 @@ import numpy as np
 from studies.errors import StudyError
 from studies.study import suggestion
 
-__all__ = ["BACKENDS", "Backend", "backend", "settings_kept", "to_numpy"]
+__all__ = ["BACKENDS", "Backend", "backend", "to_numpy"]
 
 
 @dataclass(frozen=True)
@@ -82,24 +79,3 @@ def to_numpy(value: Any) -> np.ndarray:
         kind = type(value).__name__ if array.dtype.kind in "OUSV" else f"one of {array.dtype}"
         raise TypeError(f"an array of real numbers was expected, not {kind}")
     return array.astype(np.float64)
-
-
-@contextmanager
-def settings_kept() -> Iterator[None]:
-    """Give back what an estimator may leave changed: torch's default device, default dtype and grad mode, NumPy's
-    handling of errors, and the current folder."""
-    torch = sys.modules.get("torch")
-    before = (torch.get_default_device(), torch.get_default_dtype(), torch.is_grad_enabled()) if torch else None
-    errors, folder = np.geterr(), os.getcwd()
-    try:
-        yield
-    finally:
-        np.seterr(**errors)
-        os.chdir(folder)
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            device, dtype, grad = before or ("cpu", torch.float32, True)
-            if torch.get_default_device() != torch.device(device):
-                torch.set_default_device(device)
-            torch.set_default_dtype(dtype)
-            torch.set_grad_enabled(grad)

@@ -55,12 +55,12 @@ def entries(path: Path = Path("pyproject.toml")) -> list[Entry]:
         raise StudyError(f"{NAME_IT} (there is no {path.name} here).") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise StudyError(f"{path} cannot be read ({error}); mend the file.") from error
-    found: Any = content
+    listed: Any = content
     for key in ("tool", "score-sensitivity", "verify"):
-        found = found.get(key, {}) if isinstance(found, dict) else {}
-    if not isinstance(found, list) or not found:
+        listed = listed.get(key, {}) if isinstance(listed, dict) else {}
+    if not isinstance(listed, list) or not listed:
         raise StudyError(f"{NAME_IT} ({path.name} has none).")
-    return [_entry(path, number, table) for number, table in enumerate(found, 1)]
+    return [_entry(path, number, table) for number, table in enumerate(listed, 1)]
 
 
 def _entry(path: Path, number: int, table: Any) -> Entry:

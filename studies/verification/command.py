@@ -42,11 +42,11 @@ def run(
     """
     screen = console or usual_screen()
     _writable(out)
-    found = load_estimator(estimator)
+    estimator_function = load_estimator(estimator)
     at = Place(task)
     with screen.status(f"{task}: posing problems") as status, waiting(at.words):
         report = verify(
-            found,
+            estimator_function,
             task,
             suite=suite,
             backend=backend,

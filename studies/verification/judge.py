@@ -129,16 +129,16 @@ def _repeated(
         Check("noise", spread, task.noise * slack, spread <= task.noise * slack, _noise(spread, task)),
     ]
     bars = reported(runs)
-    found = None if bars is None else honesty(values, bars)
-    return checks if found is None else [*checks, _honest(found, len(values))]
+    honest = None if bars is None else honesty(values, bars)
+    return checks if honest is None else [*checks, _honest(honest, len(values))]
 
 
-def _honest(found: Honesty, repeats: int) -> Check:
+def _honest(honest: Honesty, repeats: int) -> Check:
     sentence = (
-        f"reported standard errors are {found.ratio:.2f} × the observed standard deviation, "
-        f"{found.low:.2f} to {found.high:.2f} by {repeats} repeats."
+        f"reported standard errors are {honest.ratio:.2f} × the observed standard deviation, "
+        f"{honest.low:.2f} to {honest.high:.2f} by {repeats} repeats."
     )
-    return Check("error bars", found.ratio, 1 / ALLOWED if found.ratio < 1 else ALLOWED, found.holds, sentence)
+    return Check("error bars", honest.ratio, 1 / ALLOWED if honest.ratio < 1 else ALLOWED, honest.holds, sentence)
 
 
 def reported(runs: Sequence[Run]) -> np.ndarray | None:
@@ -196,9 +196,9 @@ def _measures(
     if bars is not None:
         out["coverage"] = metrics.coverage(values, bars, truth, limit)
         out["coverage_alone"] = metrics.coverage(values, bars, truth, 0.0 * limit)
-        found = honesty(values, bars) if len(values) > 1 else None
-        out["calibration"] = found.ratio if found else float("nan")
-        out |= {"calibration_low": found.low, "calibration_high": found.high} if found else {}
+        honest = honesty(values, bars) if len(values) > 1 else None
+        out["calibration"] = honest.ratio if honest else float("nan")
+        out |= {"calibration_low": honest.low, "calibration_high": honest.high} if honest else {}
     return out | _cost(runs)
 
 

@@ -38,16 +38,16 @@ def load_estimator(name: str) -> Callable[[Any], Any]:
     module_name, colon, path = name.rpartition(":")  # the last one: C:\\me\\mine.py:f has two
     if not (colon and module_name and path) or any(mark in path for mark in "/\\"):
         raise StudyError(f"{name!r} names no estimator; write MODULE:CALLABLE, such as mine:log_density.")
-    found: Any = _import(module_name)
+    target: Any = _import(module_name)
     for part in path.split("."):
-        if not hasattr(found, part):
-            raise StudyError(f"{module_name!r} has no {part!r}; {suggestion(part, _public(found))}.")
-        found = getattr(found, part)
-    if isinstance(found, type):
+        if not hasattr(target, part):
+            raise StudyError(f"{module_name!r} has no {part!r}; {suggestion(part, _public(target))}.")
+        target = getattr(target, part)
+    if isinstance(target, type):
         raise StudyError(f"{name!r} is a class; name a function of one problem, or an instance that can be called.")
-    if not callable(found):
-        raise StudyError(f"{name!r} is not callable but {type(found).__name__}; name a function of one problem.")
-    return found
+    if not callable(target):
+        raise StudyError(f"{name!r} is not callable but {type(target).__name__}; name a function of one problem.")
+    return target
 
 
 def _public(module: Any) -> list[str]:
@@ -96,8 +96,8 @@ def _from_file(path: Path) -> ModuleType:
 def _free_name(path: Path) -> str:
     """The file's stem, or one beside it where another module has that name."""
     other = sys.modules.get(path.stem)
-    own = other is not None and _same_file(getattr(other, "__file__", None), path)
-    taken = path.stem in sys.stdlib_module_names or (other is not None and not own)
+    same = other is not None and _same_file(getattr(other, "__file__", None), path)
+    taken = path.stem in sys.stdlib_module_names or (other is not None and not same)
     return f"{path.stem}_of_{path.resolve().parent.name or 'root'}" if taken else path.stem
 
 

@@ -46,17 +46,17 @@ def observed(
 ) -> list[dict[str, Any]]:
     """Orders on the first cheap case that was answered: steps and η of deterministic estimates, probes of others."""
     noisy = next((v for v in verdicts if len(v.runs) > 2 and _usable(v)), None)
-    found = []
+    orders = []
     if noisy is not None and "probes" in task.inputs:
-        found.append(_in_probes(estimator, task, noisy.case, library, seed))
+        orders.append(_in_probes(estimator, task, noisy.case, library, seed))
     verdict = next((v for v in verdicts if len(v.runs) == 1 and _usable(v)), None)
     if verdict is None:
-        return [entry for entry in found if entry]
+        return [entry for entry in orders if entry]
     if verdict.case.steps and "grid" in task.inputs and task.name != "score-derivative":
-        found.append(_in_steps(estimator, task, verdict.case, library, seed))
+        orders.append(_in_steps(estimator, task, verdict.case, library, seed))
     if task.name in ("score-derivative", "sample-sensitivity"):
-        found.append(_in_eta(task, verdict, seed))
-    return [entry for entry in found if entry]
+        orders.append(_in_eta(task, verdict, seed))
+    return [entry for entry in orders if entry]
 
 
 def _usable(verdict: Verdict) -> bool:

@@ -43,9 +43,9 @@ def _functionals(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """`f(x*)` (m,) and `f(draws)` (m, L) for each functional."""
     chosen = directions(hidden.shape[1])
-    found = [(hidden @ u, draws @ u) for u in chosen]
+    values = [(hidden @ u, draws @ u) for u in chosen]
     return [
-        *found,
+        *values,
         (log_likelihood(case, hidden, observations), log_likelihood(case, draws, observations[:, None])),
     ]
 

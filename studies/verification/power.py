@@ -29,7 +29,7 @@ from studies.verification.backends import backend as load_backend
 from studies.verification.faults import CORRECT
 from studies.verification.judge import judge
 from studies.verification.runs import Estimator, Run
-from studies.verification.session import CHEAP_REPEATS, repeated, settled
+from studies.verification.session import CHEAP_REPEATS, decided, repeated
 from studies.verification.sight import TABLE, entries, sentence
 from studies.verification.tasks import TASKS
 from studies.verification.tasks import task as find_task
@@ -45,11 +45,6 @@ MOST_REPEATS, MOST_OF_PATHS = 256, 64
 GRID = tuple(float(f"{value:.2g}") for value in 10 ** (np.arange(-70, 21) / 10))
 BARS = tuple(round(1 + 0.05 * step, 2) for step in range(1, 41))
 STOCHASTIC = {"divergence": "hutchinson", "log-density": "probed_density", "log-density-ratio": "probed_ratio"}
-# Not measured yet: to be run, a minute or two each, and taken off this list.
-PENDING = (
-    ("log-density-ratio", "probed_ratio"),
-    ("posterior-sample", "conditioned_draws"),
-)
 CHOSEN = {
     "probed_density": ["plane-s0.1"],
     "probed_ratio": ["plane-s0.3"],
@@ -107,7 +102,7 @@ def rejected(task: Task, seed: list[Answers], plant: Plant | None) -> bool:
 def _verdict(task: Task, each: Answers, plant: Plant | None) -> bool:
     runs = [run if plant is None else plant(task, each.truth, run) for run in each.runs]
     count = min(len(runs), CHEAP_REPEATS)
-    while count < len(runs) and not settled(runs[:count]):
+    while count < len(runs) and not decided(runs[:count]):
         count = min(2 * count, len(runs))
     return judge(task, each.case, each.truth, runs[:count], 1.0).holds
 
@@ -222,8 +217,8 @@ def _add(table: Path, entry: dict[str, Any]) -> None:
     same = ("task", "estimator", "suite")
     kept = [old for old in known if any(old[key] != entry[key] for key in same)]
     order = list(TASKS)
-    found = sorted([*kept, entry], key=lambda each: (order.index(each["task"]), each["bars"] is not None))
-    table.write_text(json.dumps({"date": datetime.now(UTC).date().isoformat(), "power": found}, indent=1) + "\n")
+    powers = sorted([*kept, entry], key=lambda each: (order.index(each["task"]), each["bars"] is not None))
+    table.write_text(json.dumps({"date": datetime.now(UTC).date().isoformat(), "power": powers}, indent=1) + "\n")
     entries.cache_clear()
 
 

@@ -52,12 +52,12 @@ def rejection(fault: Fault) -> dict[str, Any]:
 
 def rejections(faults: Iterable[Fault] = tuple(FAULTS.values()), table: Path = TABLE) -> int:
     """Write the table; returns how many faults were not rejected."""
-    found = []
+    findings = []
     for fault in faults:
-        found.append(rejection(fault))
-        print(json.dumps(found[-1], ensure_ascii=False), flush=True)
-    table.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return sum(not entry["checks"] for entry in found)
+        findings.append(rejection(fault))
+        print(json.dumps(findings[-1], ensure_ascii=False), flush=True)
+    table.write_text(json.dumps(findings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return sum(not entry["checks"] for entry in findings)
 
 
 if __name__ == "__main__":

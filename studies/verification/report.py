@@ -70,6 +70,7 @@ class Report(Findings):
                 "checks": checks,
                 "orders": list(self.orders),
                 "sees": self.sees,
+                "beside": self.beside(),
                 "traces": {v.case.name: run.trace for v in self.judged for run in v.runs if run.trace},
             }
         )

@@ -12,7 +12,8 @@ import numpy as np
 from studies.running import text
 from studies.running.foreign import ForeignError, contained
 from studies.running.memory import peak_since
-from studies.verification.backends import Backend, settings_kept, to_numpy
+from studies.verification.backends import Backend, to_numpy
+from studies.verification.containment import undone
 from studies.verification.kit import Kit
 from studies.verification.problem import BudgetError, Meter, Problem
 from studies.verification.tasks.base import Arrays, Case, Task
@@ -38,6 +39,7 @@ class Run:
         megabytes: peak memory of the process during the call, over what it held before (Linux; elsewhere growth of the
             peak of the whole process).
         trace: traceback of an exception, for the saved report.
+        beside: what the call did beside its answer, all of it undone: see `studies.verification.containment`.
     """
 
     value: np.ndarray | None = None
@@ -50,6 +52,7 @@ class Run:
     seconds: float = 0.0
     megabytes: float = 0.0
     trace: str = ""
+    beside: tuple[str, ...] = ()
 
 
 def pose(task: Task, case: Case, inputs: Arrays, backend: Backend, seed: int, meter: Meter | None = None) -> Problem:
@@ -64,19 +67,20 @@ def call(
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    found, start = Run(), time.perf_counter()
+    outcome, start, beside = Run(), time.perf_counter(), list[str]()
     with peak_since() as peak:
         before = peak()
         try:
-            with settings_kept(), contained(BudgetError):  # reading the value may run the estimator's code, too
-                found = _read(estimator(problem), shape)
+            with undone(problem) as beside, contained(BudgetError):  # reading the value may run the estimator's code
+                outcome = _read(estimator(problem), shape)
         except BudgetError as error:
-            found = Run(error=text.line(error), check="budget")
+            outcome = Run(error=text.line(error), check="budget")
         except ForeignError as error:
-            found = Run(error=error.line, check="runs", trace=error.trace)
+            outcome = Run(error=error.line, check="runs", trace=error.trace)
         megabytes = (peak() - before) / 1e6
     spent = time.perf_counter() - start
-    return replace(found, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
+    outcome = replace(outcome, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
+    return replace(outcome, beside=tuple(beside))
 
 
 def _of_estimate(answer: Any) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "ROWWISE", "coupled", "repeated", "reproduce", "settled", "verify", "with_coupling"]
+__all__ = ["REPEATS", "ROWWISE", "coupled", "decided", "repeated", "reproduce", "verify", "with_coupling"]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
@@ -113,7 +113,7 @@ def reproduce(task: str, problem: str, *, seed: int = 0, backend: str = "torch")
         True
     """
     chosen = find_task(task)
-    case = chosen.case(problem)
+    case = chosen.case(problem).at(seed)
     inputs, truth = prepared(chosen, case, seed)
     return pose(chosen, case, inputs, load_backend(backend), _seed(case, seed, 0)), truth
 
@@ -144,9 +144,22 @@ def _seed(case: Case, seed: int, repeat: int) -> int:
 def _examine(
     estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
 ) -> Verdict:
+    if case.judge == "lds":
+        return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
     runs = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
     return with_coupling(judge(task, case, truth, runs, slack))
+
+
+def _attributed(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> Verdict:
+    """An attribution, asked of the published problem and, where that can be, of one that nobody has seen."""
+    from studies.verification.attributions.judge import judge_attribution, posed
+
+    runs = [
+        call(estimator, task, each, {}, shape, library, _seed(case, seed, repeat))
+        for repeat, (each, shape) in enumerate(posed(case))
+    ]
+    return judge_attribution(case, runs)
 
 
 def repeated(
@@ -174,7 +187,7 @@ def repeated(
         return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
     runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
-    while not settled(runs) and 2 * len(runs) <= _most(first):
+    while not decided(runs) and 2 * len(runs) <= _most(first):
         runs += [run(repeat, inputs, shape) for repeat in range(len(runs), 2 * len(runs))]
     return runs
 
@@ -185,14 +198,14 @@ def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
     return draws.get(case.judge, truth.shape)
 
 
-def settled(runs: Sequence[Run]) -> bool:
+def decided(runs: Sequence[Run]) -> bool:
     """Whether the repeats decide on the error bars, or there are none to decide on."""
     values = [run.value for run in runs if run.value is not None]
     bars = reported(runs) if len(values) == len(runs) else None
     if bars is None or not np.all(np.isfinite(values)):
         return True
-    found = honesty(np.stack(values), bars)
-    return found is None or found.is_decided
+    honest = honesty(np.stack(values), bars)
+    return honest is None or honest.is_decided
 
 
 def _most(first: Run) -> int:

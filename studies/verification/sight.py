@@ -17,10 +17,10 @@ TABLE = Path(__file__).with_name("power.json")
 @cache
 def entries() -> dict[str, list[dict[str, Any]]]:
     """What was measured, by task; empty where nothing was."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_task: dict[str, list[dict[str, Any]]] = {}
     for entry in json.loads(TABLE.read_text())["power"] if TABLE.exists() else []:
-        found.setdefault(entry["task"], []).append(entry)
-    return found
+        by_task.setdefault(entry["task"], []).append(entry)
+    return by_task
 
 
 def sentence(task: str) -> str:
@@ -30,13 +30,13 @@ def sentence(task: str) -> str:
         >>> "factor" in sentence("score")
         True
     """
-    found = entries().get(task, [])
-    if not found:
+    known = entries().get(task, [])
+    if not known:
         return ""
-    exact = found[0]
+    exact = known[0]
     unit = " nat" if TASKS[task].absolute else " of the truth's size"
     words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
-    honest = next((entry["bars"] for entry in found if entry["bars"]), None)
+    honest = next((entry["bars"] for entry in known if entry["bars"]), None)
     words += [f"error bars wrong by {honest:g} ×"] if honest else []
     return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
 

@@ -39,7 +39,7 @@ from sensitivity.noise import Noise
 from sensitivity.readings.first_order import _start, tangent_slope
 from sensitivity.readings.prepare import Options, prepare
 from sensitivity.sampler.outcome import Watch
-from sensitivity.sampler.path import run
+from sensitivity.sampler.path import follow
 from studies.cost.timing import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,12 +233,12 @@ def waiting(setting: Setting) -> Iterator[Row]:
 def prepared_steps(sides: Sides, method: str) -> Callable[[], object]:
     """All steps of a sensitivity, prepared: what `sample_sensitivity` does between its checks and its result."""
     known = {key: value for key, value in sides.options.items() if key != "grid"}
-    work = prepare(sides.score, sides.latents, Toward(sides.new), sides.grid, Options(**known, products=method))
-    start = _start(work, 1, 1)
+    prepared = prepare(sides.score, sides.latents, Toward(sides.new), sides.grid, Options(**known, products=method))
+    start = _start(prepared, 1, 1)
 
     def steps() -> object:
         watch = Watch(len(sides.latents), sides.latents.device)
-        return run(start, work.path, tangent_slope(work.laws, 1, watch), watch, move=work.move)
+        return follow(start, prepared.path, tangent_slope(prepared.maps, 1, watch), watch, advance=prepared.advance)
 
     return steps
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oracles import GaussianMixture
 from sensitivity import sample_sensitivity
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import LocalMaps
 
 SOLVERS = ("euler", "heun", "exponential", "2m", "rk4")
 TABLE = ("karras 20", "karras 50", "ddpm 50", "flow matching 50")
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 def own_divergence(law: Images) -> Iterator[None]:
     """Runs take div s = Σ r_k (div s_k + |s_k|²) − |s|² of a diagonal mixture in place of a trace."""
     means, variances = (torch.from_numpy(part) for part in (law.means, law.variances))
-    weights, plain = torch.from_numpy(law.weights), Laws._of_law
+    weights, plain = torch.from_numpy(law.weights), LocalMaps._of_map
 
     def divergence(x: Tensor, sigma: Tensor) -> Tensor:
         spread = variances + sigma**2
@@ -60,11 +60,11 @@ def own_divergence(law: Images) -> Iterator[None]:
         each = scores.square().sum(2) - (1 / spread).sum(1)
         return (shares * each).sum(1) - (shares[..., None] * scores).sum(1).square().sum(1)
 
-    def of_law(self, law, x, sigma, tangents, trace, step, stage):
-        score, _, moved = plain(self, law, x, sigma, tangents, None, step, stage)
+    def of_map(self, local_map, x, sigma, tangents, trace, step, stage):
+        score, _, moved = plain(self, local_map, x, sigma, tangents, None, step, stage)
         return score, None if trace is None else divergence(x, sigma)[None], moved
 
-    with mock.patch.object(Laws, "_of_law", of_law):
+    with mock.patch.object(LocalMaps, "_of_map", of_map):
         yield
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from sensitivity.jacobians.traces import Trace
 from sensitivity.sampler import local_maps
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import LocalMaps
 from studies.convergence import exact, verdicts
 from studies.convergence.config import Config
 from studies.running.tables import decode, encode, frame
@@ -28,13 +28,13 @@ def doubled_divergence(patch):
 
 def wrong_sign(patch):
     """−ṡ in place of ṡ."""
-    right = Laws.sources
-    patch.setattr(Laws, "sources", lambda self, *args: -right(self, *args))
+    right = LocalMaps.sources
+    patch.setattr(LocalMaps, "sources", lambda self, *args: -right(self, *args))
 
 
 def undivided_probes(patch):
     """The sum over probes in place of their mean."""
-    patch.setattr(Laws, "means", lambda self, logs: None if logs is None else logs.sum(1))
+    patch.setattr(LocalMaps, "means", lambda self, logs: None if logs is None else logs.sum(1))
 
 
 def dropped_sigma(patch):

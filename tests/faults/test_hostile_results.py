@@ -520,7 +520,7 @@ def test_text_from_outside_is_safe_and_short() -> None:
         assert len(safe) < 600
         safe.encode("utf-8")
         assert safe.isprintable()
-    assert text.said(ValueError()) == "ValueError"
+    assert text.sentence_of(ValueError()) == "ValueError"
 
 
 @pytest.mark.parametrize("workers", ["99999999999999999999", "100000"])

@@ -11,7 +11,7 @@ from support.engine import SIGMA_MAX, SIGMA_MIN, case, check_line
 from sensitivity import Grid, Points, Toward, influence, resample, sample_sensitivity
 from sensitivity.jacobians.traces import Trace
 from sensitivity.readings.second_order import _carried
-from sensitivity.sampler.local_maps import Laws
+from sensitivity.sampler.local_maps import LocalMaps
 from sensitivity.sampler.tableau import RungeKutta, Table
 
 PROBES = {"trace": "hutchinson", "probes": 2, "seed": 0}
@@ -32,8 +32,8 @@ def _drop_sigma(patch):
 
 def _wrong_sign(patch):
     """−ṡ instead of ṡ."""
-    right = Laws.sources
-    patch.setattr(Laws, "sources", lambda self, *args: -right(self, *args))
+    right = LocalMaps.sources
+    patch.setattr(LocalMaps, "sources", lambda self, *args: -right(self, *args))
 
 
 def _doubled_divergence(patch):
@@ -45,7 +45,7 @@ def _doubled_divergence(patch):
 def _missing_mean(patch):
     """The sum over probes instead of their mean."""
 
-    patch.setattr(Laws, "means", lambda self, logs: None if logs is None else logs.sum(1))
+    patch.setattr(LocalMaps, "means", lambda self, logs: None if logs is None else logs.sum(1))
 
 
 @pytest.mark.parametrize("plant", [_drop_sigma, _wrong_sign, _doubled_divergence, _missing_mean])
@@ -97,10 +97,10 @@ def test_a_cotangent_that_is_not_transposed_is_caught(monkeypatch):
     _check_transpose()
 
     def straight(self, x, sigma, cotangents):
-        parts = [law.products.jvp(x, sigma, cotangents) for law in self.laws]
+        parts = [law.products.jvp(x, sigma, cotangents) for law in self.maps]
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
 
-    monkeypatch.setattr(Laws, "cotangents", straight)
+    monkeypatch.setattr(LocalMaps, "cotangents", straight)
     with pytest.raises(AssertionError):
         _check_transpose()
 
@@ -123,8 +123,8 @@ def test_a_log_density_that_is_not_differentiated_is_caught(monkeypatch):
     known = _carried
 
     def frozen(*args):
-        carried, slants = known(*args)
-        return carried, torch.zeros_like(slants)
+        carried, log_tangents = known(*args)
+        return carried, torch.zeros_like(log_tangents)
 
     monkeypatch.setattr("sensitivity.readings.second_order._carried", frozen)
     with pytest.raises(AssertionError):

@@ -108,15 +108,15 @@ def read(problem: Any) -> Any:
 
 
 def right(problem: Any) -> Any:
-    """The score of a mixture, in closed form."""
-    law, x = problem.law, problem.x.requires_grad_()
+    """The score of a mixture, in closed form: a fork of a process that ran a backward pass can run none."""
     import torch
 
-    eye = torch.eye(x.shape[1], dtype=x.dtype)
-    spread = problem.alpha**2 * law.covariances + problem.sigma**2 * eye
+    law, x = problem.law, problem.x
+    spread = problem.alpha**2 * law.covariances + problem.sigma**2 * torch.eye(x.shape[1], dtype=x.dtype)
     normal = torch.distributions.MultivariateNormal(problem.alpha * law.means, spread)
-    log_density = (law.weights.log() + normal.log_prob(x[:, None])).logsumexp(1)
-    return torch.autograd.grad(log_density.sum(), x)[0].detach()
+    shares = (law.weights.log() + normal.log_prob(x[:, None])).softmax(1)
+    pulls = torch.linalg.solve(spread, (normal.mean - x[:, None])[..., None])[..., 0]
+    return (shares[..., None] * pulls).sum(1)
 
 
 def command(*arguments: str) -> int:

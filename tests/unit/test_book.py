@@ -13,7 +13,6 @@ import sensitivity
 import studies.verification
 
 UNLISTED = ("genindex.html", "search.html")
-ROOMS = ("oracles", "engine", "studies")
 BOOK = Path(__file__).resolve().parents[2] / "book"
 PAGES = BOOK / "_build" / "html"
 
@@ -53,6 +52,17 @@ def test_the_builder_accepts_a_page_that_stands_alone(tmp_path):
     page = tmp_path / "page.html"
     page.write_text('<a href="https://arxiv.org/abs/2509.23092">paper</a><img src="a.png">', encoding="utf-8")
     assert list(builder().outside(page)) == []
+
+
+def test_every_example_is_short_and_on_its_page():
+    """Assert at most forty lines of code each, and that the page that runs them shows all of them."""
+    page = (BOOK / "howto" / "examples.md").read_text(encoding="utf-8")
+    scripts = sorted((BOOK / "examples").glob("*.py"))
+    assert len(scripts) == 6
+    for script in scripts:
+        assert sum(bool(line.strip()) for line in script.read_text(encoding="utf-8").splitlines()) <= 40, script.name
+        assert f"../examples/{script.name}" in page
+        assert f'shown("{script.stem}"' in page
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +131,7 @@ def test_the_skip_link_leads_past_the_menu(tab):
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("resample", "reference/engine.html"),
+        ("resample", "reference/readings.html"),
         ("anchor", "reference/glossary.html"),
         ("hutchinson", "theory/densities.html"),
         ("slurm", "howto/cluster.html"),
@@ -157,7 +167,7 @@ def test_internal_links_of_the_book_lead_somewhere():
 @pytest.mark.browser
 def test_every_public_name_has_an_entry_with_its_signature():
     """Assert that each name of the frozen surface is an anchor of the reference."""
-    text = "".join((PAGES / "reference" / f"{room}.html").read_text(encoding="utf-8") for room in ROOMS)
+    text = "".join(page.read_text(encoding="utf-8") for page in sorted((PAGES / "reference").glob("*.html")))
     known = set(re.findall(r'\bid="([^"]+)"', text))
     for room in (oracles, sensitivity, studies.verification):
         for name in room.__all__:

@@ -65,13 +65,13 @@ def _panel(axes: Axes, part: pd.DataFrame, bounds: Sequence[Bound]) -> None:
 
 def _limits(part: pd.DataFrame, row: int, bounds: Sequence[Bound]) -> list[float]:
     """Where the claims on an alternative lie on the axis of ratios to the baseline."""
-    found = []
+    limits = []
     for bound in bounds:
         rivals = part[part["alternative"].isin(bound.rivals())]
         named = bound.alternative == part["alternative"].iloc[row]
         if named and len(rivals) and bound.meant_for(str(part["size"].iloc[0])):
-            found.append(bound.ratio * float(rivals["ratio"].min()))
-    return found
+            limits.append(bound.ratio * float(rivals["ratio"].min()))
+    return limits
 
 
 def _plain_ticks(axes: Axes) -> None:

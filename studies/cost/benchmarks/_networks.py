@@ -35,13 +35,13 @@ def images(name: str, side: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if not data.available(name):
         return 2 * torch.rand(count, 1, side, side, generator=generator) - 1
-    found = data.load(name).images
-    if found.shape[-1] != side:
-        found = functional.adaptive_avg_pool2d(found, side)
-    if len(found) < count:
-        found = found.repeat(-(-count // len(found)), 1, 1, 1)[:count]
-        found = found + 0.02 * torch.randn(found.shape, generator=generator)
-    return found[:count].contiguous()
+    pictures = data.load(name).images
+    if pictures.shape[-1] != side:
+        pictures = functional.adaptive_avg_pool2d(pictures, side)
+    if len(pictures) < count:
+        pictures = pictures.repeat(-(-count // len(pictures)), 1, 1, 1)[:count]
+        pictures = pictures + 0.02 * torch.randn(pictures.shape, generator=generator)
+    return pictures[:count].contiguous()
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -52,8 +52,8 @@ def parameters(network: torch.nn.Module) -> int:
 def trained(size: Mapping[str, Any], device: str) -> Denoiser:
     """The network of a benchmark's size: `kind`, `width`, `depth`, `data`, `side`, and `training` steps."""
     keys = ("kind", "width", "depth", "data", "side", "training")
-    found = _untrained if size["kind"] in _BODIES else _trained
-    return found(*(size[key] for key in keys)).to(device)
+    make = _untrained if size["kind"] in _BODIES else _trained
+    return make(*(size[key] for key in keys)).to(device)
 
 
 class Residual(nn.Module):

@@ -13,7 +13,7 @@ from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.jacobians.trial import choose
 from sensitivity.noise import Noise
-from sensitivity.sampler.carried_network import Law
+from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from studies.cost.benchmarks import Bound, Setup, _public
 from studies.cost.benchmarks._problem import SIGMA_MIN, Problem
@@ -83,6 +83,6 @@ def _same_probe(problem: Problem, x: Tensor, seed: int) -> Tensor:
         levels = problem.grid.reversed_from(SIGMA_MIN)
         noise = _Kept(signs.reshape(x.shape))
         trace = Trace.resolve("hutchinson", 1, x[0].numel())
-        flow = integrate_density([Law(products, 1.0)], x, levels, trace, noise)
-        own = problem.anchor.log_density(flow.x, levels[-1].to(x)) - flow.increments[0, 0]
-    return ((own - theirs) / theirs).abs()
+        flow = integrate_density([LocalMap(products, 1.0)], x, levels, trace, noise)
+        values = problem.anchor.log_density(flow.x, levels[-1].to(x)) - flow.increments[0, 0]
+    return ((values - theirs) / theirs).abs()

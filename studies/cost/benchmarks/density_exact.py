@@ -38,7 +38,7 @@ def prepare(parameters: Mapping[str, Any], device: str, seed: int) -> Setup:
 def _difference(problem: Problem, x: Tensor) -> Tensor:
     """Difference from flow_matching, relative to the log density, (batch,)."""
     theirs = _public.flow_matching_likelihood(problem.path, x, True)
-    own: Tensor = log_density(
+    value: Tensor = log_density(
         problem.score, x, SIGMA_MIN, anchor=problem.anchor, grid=problem.grid, trace="exact", solver="heun"
     ).value
-    return ((own - theirs) / theirs).abs()
+    return ((value - theirs) / theirs).abs()

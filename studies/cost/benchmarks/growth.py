@@ -63,8 +63,10 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
 
 def _curves(axes: Axes, rows: pd.DataFrame, key: str, label: str, values: pd.Series) -> None:
     for index, name in enumerate((OWN, PARTS)):
-        own = rows["alternative"] == name
-        axes.plot(rows.loc[own, key], values[own], "os"[index] + "-", color=colour(index), markersize=4, label=name)
+        selected = rows["alternative"] == name
+        axes.plot(
+            rows.loc[selected, key], values[selected], "os"[index] + "-", color=colour(index), markersize=4, label=name
+        )
     axes.set(xscale="log", xlabel=key, ylabel=label if key == next(iter(CURVES)) else "", ylim=(0, None))
     axes.set_xticks(CURVES[key], [f"{value:,}".replace(",", " ") for value in CURVES[key]])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -61,8 +61,8 @@ def mixture_score(x: Tensor, sigma: Any, logs: Tensor, means: Tensor, covariance
 
 def posterior_score(problem: Problem, **options: Any) -> Tensor:
     """Conditions every component; the options of `conditioned` make it wrong."""
-    found = conditioned(problem, problem.observation[None], **options)
-    return mixture_score(problem.x, problem.sigma, *found)
+    law = conditioned(problem, problem.observation[None], **options)
+    return mixture_score(problem.x, problem.sigma, *law)
 
 
 def by_likelihood(problem: Problem) -> Tensor:

@@ -68,7 +68,7 @@ def _size(stages, points):
 
 
 def _found(stages, points, levels=None):
-    stages.settle(points.bandwidth, float(points.data.norm(dim=1).max()))
+    stages.choose_ways(points.bandwidth, float(points.data.norm(dim=1).max()))
     return stages.against(Block(points.data.to(stages.x.dtype), points.bandwidth, points.squares))
 
 
@@ -121,7 +121,7 @@ def test_low_noise_selects_and_high_noise_expands():
 def test_a_point_far_from_every_state_receives_nothing_and_no_nan():
     """Assert exact zeros where all kernels underflow."""
     single = _single(_problem()[0])
-    single.settle(0.0, 1e4)
+    single.choose_ways(0.0, 1e4)
     far = Block(torch.full((3, 30), 1e3), 0.0, torch.full((3,), 3e7))
     assert_close(single.against(far), torch.zeros(2, 4, 3))
 

@@ -80,7 +80,7 @@ def test_kernels_of_points_keep_their_digits_under_autocast(data: Tensor, level:
         stages = Stages(
             x[None], torch.tensor([level]), draw(1, 6, D, seed=4), draw(1, 6, seed=5), draw(2, 1, 6, D, seed=6)
         )
-        stages.settle(0.0, float(data.norm(dim=1).max()))
+        stages.choose_ways(0.0, float(data.norm(dim=1).max()))
         return stages.against(Block(data, 0.0, data.double().square().sum(1)))
 
     with autocast():

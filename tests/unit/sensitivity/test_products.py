@@ -17,7 +17,7 @@ from oracles import GaussianMixture
 from sensitivity import as_score
 from sensitivity.jacobians import duals
 from sensitivity.jacobians.products import Products
-from sensitivity.jacobians.trial import choose
+from sensitivity.jacobians.trial import VALUES, choose
 from studies.bridge import exact_score
 
 EXACT = ("forward", "double-vjp")
@@ -101,7 +101,7 @@ def test_the_fastest_method_is_exact_and_said(caplog: pytest.LogCaptureFixture) 
     assert chosen.message in caplog.text
     t = directions(2, x)
     assert_close(chosen.jvp(x, SIGMA, t)[1], torch.einsum("bij,kbj->kbi", jacobian(x), t), rtol=1e-10, atol=1e-12)
-    assert choose(Products(SCORE, "fastest"), x, SIGMA, tangents=False).method in (*EXACT, "reverse")
+    assert choose(Products(SCORE, "fastest"), x, SIGMA, uses=VALUES).method in (*EXACT, "reverse")
 
 
 def test_a_network_is_tried_once_for_each_kind_of_state() -> None:
@@ -120,7 +120,7 @@ def test_a_network_is_tried_once_for_each_kind_of_state() -> None:
     assert len(calls) == count > 0
     choose(Products(score), x.float(), SIGMA.float())
     assert len(calls) > count
-    assert choose(Products(score), x, SIGMA, tangents=False).method == "reverse"
+    assert choose(Products(score), x, SIGMA, uses=VALUES).method == "reverse"
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -30,7 +30,7 @@ from sensitivity import (
 from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.recordings.reach import Reduced, Rows, axes_of
 from sensitivity.recordings.shards import Meeting
-from sensitivity.sources import Prepared, as_source
+from sensitivity.sources import PreparedSource, as_source
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 6)
 SOLVERS = ["euler", "heun", "rk4", "exponential", "sde"]
@@ -290,7 +290,7 @@ def test_the_bound_holds_for_every_row_and_is_not_idle(points):
     """Assert that no point adds more than the bound of its block, and that the bound is not idle."""
     kept = _recording(torch.float64)
     data = points.double()
-    question = kept._question(Prepared(as_source(data), kept.samples[:0]), 1, None, None, 0.0, 1e-3)
+    question = kept._question(PreparedSource(as_source(data), kept.samples[:0]), 1, None, None, 0.0, 1e-3)
     meeting = Meeting(kept.parts[0].stages, data, question)
     block, near = Block(data, 0.0, meeting.squares), Reduced.of(data, meeting.squares, axes_of(data))
     tight = 0.0
@@ -315,7 +315,7 @@ def test_the_bound_is_reached_where_all_is_in_one_line(distances, count):
     sigma, logs = torch.tensor([tau], dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     stages = Stages(x[None], sigma, torch.zeros_like(x)[None], logs, line[None, None])
     squares = data.square().sum(1)
-    stages.settle(0.0, float(squares.max()) ** 0.5)
+    stages.choose_ways(0.0, float(squares.max()) ** 0.5)
     axes = torch.eye(5, dtype=torch.float64)[:, :count]
     (group,) = stages.groups
     bound = float(Rows.of(group, axes).bounds(Reduced.of(data, squares, axes)))
@@ -390,7 +390,7 @@ def test_memory_does_not_grow_with_the_number_of_points(wide, points, tmp_path):
 def test_winners_by_index(points, tmp_path):
     """Assert rows of scattered indices, in the order asked for, reading only their shards."""
     np.save(tmp_path / "points.npy", points.numpy())
-    data = Prepared(as_source(tmp_path / "points.npy", shard_rows=64), points[:0])
+    data = PreparedSource(as_source(tmp_path / "points.npy", shard_rows=64), points[:0])
     assert torch.equal(data.at([400, 3, 3, 64]), points[[400, 3, 3, 64]])
     with pytest.raises(IndexError, match="not all among the 500 points"):
         data.at([500])

@@ -317,19 +317,19 @@ def test_half_networks_are_single() -> None:
 
 def test_planted_trials_that_look_away_are_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Assert that a trial at σ_max alone, or one of the whole product, lets faults pass which the tests above find."""
-    from sensitivity.jacobians import trial
+    from sensitivity.jacobians import stations
 
     sigma = torch.tensor(40.0).double()
     faults: list[tuple[str, Any, Denoiser]] = [
-        ("_levels", lambda start, until: [start], detached_below(1.0)),
+        ("levels", lambda start, until: [start], detached_below(1.0)),
         ("CLOSE", 1e3, half_cut),
     ]
     for name, planted, fault in faults:
         assert _found(fault, sigma)
         with monkeypatch.context() as patch:
-            patch.setattr(trial, name, planted)
+            patch.setattr(stations, name, planted)
             if name == "CLOSE":
-                patch.setattr(trial, "FAR", planted)
+                patch.setattr(stations, "FAR", planted)
             assert not _found(fault, sigma)
 
 

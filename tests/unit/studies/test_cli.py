@@ -9,11 +9,15 @@ import types
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support import demonstration
 
 from studies.bounds import above, equals
 from studies.cli import main
-from studies.study import Claim
+from studies.errors import StudyError
+from studies.reports.upkeep import newest
+from studies.running.progress import ClaimTable
+from studies.study import STUDIES, Claim, load, question
 
 STUDY = "support.demonstration"
 
@@ -57,6 +61,21 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(
     monkeypatch.setattr(demonstration, "claims", lambda rows, config: [claim])
     assert command("run", STUDY, "--smoke", "--workers", "0") == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_claims_are_readable_at_any_width(width: int) -> None:
+    """Assert at most four lines a claim, failures first, no colour needed, and one sentence last."""
+    words = "the sensitivity predicts what retraining gives better than a ratio of kernels"
+    claims = [Claim(f"{words}, case {k}", 0.5, (0.25, 0.75), above(low), "paper") for k, low in enumerate((0, 1, 0))]
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(ClaimTable(claims))
+    lines = [line.rstrip() for line in capture.get().rstrip().split("\n")]
+    assert len(lines) <= 4 * len(claims)
+    assert max(map(len, lines)) <= width
+    assert lines[0 if width < 110 else 1].startswith("DOES NOT HOLD")
+    assert lines[-1] == "2 of 3 claims hold."
 
 
 def test_an_open_claim_is_shown_with_what_would_decide_it(
@@ -167,6 +186,30 @@ def test_list_names_the_studies_that_are_there(
     assert "retraining" not in out
 
 
+def test_list_imports_no_study() -> None:
+    """Assert that the questions are read from the sources: no study, no array library is loaded."""
+    code = (
+        "import sys; from studies.cli import main; main(['list']); from studies.study import STUDIES; "
+        "heavy = {*STUDIES.values(), 'numpy', 'torch', 'pandas'}; sys.exit(len(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "density_formula" in done.stdout
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_question_in_the_source_is_that_of_the_study(name: str) -> None:
+    """Assert that what `studies list` reads without an import is what the imported study says."""
+    assert question(name) == load(name).QUESTION
+
+
+def test_a_study_without_a_question_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert one sentence where the source has no plain string."""
+    monkeypatch.setattr("studies.study.STUDIES", {"none": "studies.errors"})
+    with pytest.raises(StudyError, match="'none' has no plain string QUESTION"):
+        question("none")
+
+
 def test_status_report_compare_and_clean_go_together(capsys: pytest.CaptureFixture[str]) -> None:
     """Assert the life of a result: run twice, look, renew, compare, remove."""
     command("run", STUDY, "--smoke", "--workers", "0")
@@ -176,6 +219,13 @@ def test_status_report_compare_and_clean_go_together(capsys: pytest.CaptureFixtu
     assert command("status") == 0
     assert capsys.readouterr().out.count("4/4 cells, 1 of 1 claims hold") == 2
     assert command("report", first) == 0
+    os.utime(Path(first) / "summary.json", (2e9, 2e9))
+    for place in (first, "studies-out/demonstration", "studies-out"):  # the result that changed last
+        capsys.readouterr()
+        assert command("report", place) == 0
+        assert str(Path(first) / "report.html") in capsys.readouterr().out
+    with pytest.raises(StudyError, match="holds no result; give a folder OUT"):
+        newest("studies-out/demonstration/nothing")
     assert command("compare", first, first) == 0
     assert "no difference found" in capsys.readouterr().out
     assert command("compare", first, second) == 1

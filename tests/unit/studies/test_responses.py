@@ -21,6 +21,7 @@ from studies.responses.exact import SIGMA_MAX, SIGMA_MIN, ExactBench, LevelNetwo
 from studies.responses.reading import (
     advantage,
     agreement_table,
+    exchange_table,
     leave_out,
     model_table,
     over_units,
@@ -150,6 +151,15 @@ def test_claims_can_hold_and_fail():
     assert not none.holds
 
 
+def test_networks_worse_than_simple_laws_carry_no_claim():
+    """Assert that a held-out loss above the Gaussian's, or the kernel density's alone, takes the claims away."""
+    rows = rows_of({"unrolled": (1.0, 0.0), "kernel": (1.0, 3.0)}, pairs=8, noise=0.2)
+    model = {"kind": "model", "regime": "r", "held_out_loss": 0.6}
+    for gaussian, kernel, count in ((0.7, 0.8, 3), (0.5, 0.8, 0), (0.7, 0.5, 0)):
+        laws = pd.DataFrame([model | {"gaussian_loss": gaussian, "kernel_loss": kernel}])
+        assert len(claims(pd.concat([rows, laws]), Config.smoke())) == count
+
+
 def test_removals_are_ranked():
     """Assert Spearman's correlation 1 for a monotone relation, about 0 for none, with intervals that contain it."""
     predicted = RNG.standard_normal((40, 3))
@@ -178,6 +188,9 @@ def test_the_study_runs_from_end_to_end(tmp_path):
     assert len(agreement_table(table)) == len(answers)
     assert list(model_table(table).regime) == ["digits-mlp"]
     assert len(recommendation_table(table)) == 4
+    exchanged = exchange_table(table).set_index("response")
+    assert exchanged.loc["unrolled", "run"] == "1.00 (1.00)"
+    assert exchanged.loc["retraining", "run"] == ""
     found = claims(table, config)
     assert any("1 % of the data" in c.statement for c in found)
     drawn = responses.figures(table, config)
@@ -188,7 +201,7 @@ def test_the_study_runs_from_end_to_end(tmp_path):
 def test_images_that_are_not_here_are_reported(tmp_path, monkeypatch):
     """Assert one row that says so."""
     monkeypatch.setattr("studies.data.available", lambda name: False)
-    (cell,) = [c for c in cells(Config.smoke()) if c.name == "digits-unet-class=3-0.1"]
+    (cell,) = [c for c in cells(Config.smoke()) if c.name == "digits-unet-class=3-0.1-scratch"]
     (row,) = run_cell(cell, Context(Config.smoke(), folder=tmp_path / "run"))
     assert row["kind"] == "skipped"
 

@@ -1,0 +1,111 @@
+"""Figures: samples and their change, the patches of largest influence, differences against stated errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from studies.figures import colour, described, figure
+from studies.photographs.cells import NEAREST, unpacked
+from studies.photographs.config import Config
+from studies.photographs.models import CLASS, REMOVED
+from studies.photographs.reading import agreement, of
+
+
+def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
+    """`agreement`, and for each model `change-…` and `influence-…`."""
+    del config
+    found = {"agreement": _agreement(rows)} if len(of(rows, kind="agreement")) else {}
+    for name in dict.fromkeys(of(rows, kind="picture").model) if len(of(rows, kind="picture")) else []:
+        found[f"change-{name}"] = _change(of(rows, kind="picture", model=name))
+    for _, row in of(rows, kind="largest").iterrows():
+        found[f"influence-{row.model}"] = _influence(row)
+    return found
+
+
+def _agreement(rows: pd.DataFrame) -> Figure:
+    """Every sample: how far two settings lie apart, against the error that they state."""
+    shown = of(rows, kind="agreement")
+    quantities = list(dict.fromkeys(shown.quantity))
+    drawing, axes = figure(1, len(quantities))
+    words = []
+    for axis, quantity in zip(axes, quantities, strict=True):
+        group = shown[shown.quantity == quantity]
+        for place, (_, row) in enumerate(group.iterrows()):
+            apart, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
+            axis.loglog(
+                stated,
+                apart,
+                "osD^vP*X"[place % 8],
+                color=colour(place),
+                markersize=4,
+                label=f"{row.model}, {row.setting}",
+            )
+        ends = np.array(axis.get_xlim())
+        axis.plot(ends, 3 * ends, color="0.45", linewidth=0.8)
+        axis.set(title=quantity, xlabel="stated error of both", ylabel="difference")
+        axis.legend(frameon=False, fontsize=5)
+        inside = np.array([agreement(row, 3.0) for _, row in group.iterrows()]).sum(axis=0)
+        words.append(f"{quantity} {inside[0]} of {inside[1]}")
+    text = "Differences of two settings against the errors they state; below the line are at most three stated errors: "
+    return described(drawing, text + ", ".join(words) + ".")
+
+
+def _change(shown: pd.DataFrame) -> Figure:
+    """Samples, and what the removal is predicted to make of them, by either ratio."""
+    first = shown.iloc[0]
+    strips = {"sample": unpacked(first.before)}
+    for _, row in shown.iterrows():
+        strips[f"{row.quantity}: after"] = unpacked(row.after)
+        difference = unpacked(row.after).astype(float) - unpacked(row.before)
+        largest = np.abs(difference).max(axis=(1, 2, 3), keepdims=True).clip(1e-9)
+        strips[f"{row.quantity}: change"] = (127.5 + 127.5 * difference / largest).astype(np.uint8)
+    moved = "; ".join(f"{row.quantity} {_median(row.moved)}" for _, row in shown.iterrows())
+    guided = f" (guided toward '{CLASS}')" if first.model == "guided" else ""
+    text = (
+        f"{first.model}{guided}: samples, what removing '{REMOVED}' is predicted to make of them, and the change, each "
+        f"stretched to its own largest. Median |change|/|sample|: {moved}."
+    )
+    return described(_strip(strips), text)
+
+
+def _influence(row: pd.Series) -> Figure:
+    """One sample a row, then the patches of largest |influence| on its brightness."""
+    count = int(row.shown)
+    samples, patches = unpacked(row.before), unpacked(row.nearest).reshape(count, NEAREST, 32, 32, 3)
+    signs = np.asarray(row.signs).reshape(count, NEAREST)
+    drawing = Figure(figsize=(0.95 * (NEAREST + 1), 1.1 * count), layout="constrained")
+    axes = drawing.subplots(count, NEAREST + 1, squeeze=False)
+    for k in range(count):
+        _picture(axes[k, 0], samples[k], "sample" if k == 0 else "")
+        for j in range(NEAREST):
+            _picture(axes[k, j + 1], patches[k, j], "brighter" if signs[k, j] > 0 else "darker")
+    names = ", ".join(dict.fromkeys(row.photographs))
+    text = (
+        f"{row.model}: samples and the {NEAREST} of {int(row.points)} training patches with the largest influence on "
+        f"their brightness, which are from {names}; more of a patch makes the sample brighter or darker as it says."
+    )
+    return described(drawing, text)
+
+
+def _strip(strips: dict[str, np.ndarray]) -> Figure:
+    count = len(next(iter(strips.values())))
+    drawing = Figure(figsize=(0.95 * count + 1.2, 1.0 * len(strips)), layout="constrained")
+    axes = drawing.subplots(len(strips), count, squeeze=False)
+    for line, (name, pictures) in zip(axes, strips.items(), strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            _picture(axis, picture, "")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    return drawing
+
+
+def _picture(axes: Axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=6)
+
+
+def _median(values: object) -> str:
+    return f"{np.median(np.asarray(values, dtype=float)):.2g}"
