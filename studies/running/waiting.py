@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TextIO
 
 from studies.running import text
 
@@ -15,26 +17,30 @@ __all__ = ["EVERY", "aloud", "waiting"]
 EVERY = 30.0  # seconds
 
 
-def aloud(sentence: str) -> None:
-    """Say a sentence on standard error."""
+def aloud(sentence: str, stream: TextIO | None = None) -> None:
+    """Say a sentence on standard error, or on the stream."""
     with suppress(OSError, ValueError):  # nobody listens
-        print(f"studies: {text.line(sentence)}", file=sys.stderr, flush=True)
+        print(f"studies: {text.line(sentence)}", file=stream or sys.stderr, flush=True)
 
 
 @contextmanager
-def waiting(what: Callable[[], str], say: Callable[[str], None] = aloud, every: float | None = None) -> Iterator[None]:
+def waiting(
+    what: Callable[[], str], say: Callable[[str], None] | None = None, every: float | None = None
+) -> Iterator[None]:
     """Say what is waited for, and for how long, while the block runs.
 
     Args:
         what: the thing waited for, now; said as "waiting for ...".
-        say: takes the sentence, in a thread of its own.
+        say: takes the sentence, in a thread of its own; by default it goes to what is standard error now, whatever the
+            block redirects.
         every: seconds between two words, `EVERY` by default.
     """
     done, start = threading.Event(), time.monotonic()
+    tell = partial(aloud, stream=sys.stderr) if say is None else say
 
     def speak() -> None:
         while not done.wait(EVERY if every is None else every):
-            say(f"waiting for {what()}, {time.monotonic() - start:.0f} s so far")
+            tell(f"waiting for {what()}, {time.monotonic() - start:.0f} s so far")
 
     speaker = threading.Thread(target=speak, name="waiting", daemon=True)
     speaker.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from studies.running.waiting import waiting
 from studies.verification import verify
 from studies.verification.problem import Problem
 from studies.verification.session import reproduce
@@ -76,6 +78,19 @@ def test_a_habit_is_undone_and_said(said: str, habit: Any, capsys: pytest.Captur
     assert [run.beside for verdict in report.verdicts for run in verdict.runs] == [(said,)] * 2
     assert f"Beside its answer it {said} (undone; line-s0.3 and 1 more)." in report.findings()
     assert capsys.readouterr().out == ""
+
+
+def test_words_of_those_who_wait_are_not_the_estimators(capsys: pytest.CaptureFixture[str]) -> None:
+    """Assert that what another thread says while an estimator works is heard, and not taken for its printing."""
+
+    def slow(problem: Problem) -> Tensor:
+        time.sleep(0.2)
+        return right(problem)
+
+    with waiting(lambda: "it", every=0.05):
+        report = verify(slow, "score", problems=["line-s0.3"], orders=False)
+    assert [run.beside for run in report.verdicts[0].runs] == [()]
+    assert "waiting for it" in capsys.readouterr().err
 
 
 def test_habits_do_not_reach_the_next_problem() -> None:
