@@ -142,7 +142,7 @@ class Streamed(Evaluation):
         total, points_total = xp.zeros_like(self._offset), xp.zeros_like(self.x)
         for _, points, terms in self.blocks():
             higher = xp.maximum(top, _arrays.detached(xp.max(terms, axis=1)))
-            fade, shares = xp.exp(top - higher), xp.exp(terms - higher[:, None])
+            fade, shares = xp.exp(top - higher), _shares(terms - higher[:, None])
             total = total * fade + xp.sum(shares, axis=1)
             points_total = points_total * fade[:, None] + xp.matmul(shares, points)
             top = higher
@@ -165,7 +165,7 @@ class Streamed(Evaluation):
         """Rows of points, the points, and γ (n, M)."""
         top, total, _ = self._sums
         for chosen, points, terms in self.blocks():
-            yield chosen, points, self.xp.exp(terms - top[:, None]) / total[:, None]
+            yield chosen, points, _shares(terms - top[:, None]) / total[:, None]
 
     @property
     def second_moment(self) -> Array:
@@ -185,7 +185,9 @@ class Streamed(Evaluation):
         return total - mass[:, None] * mean
 
     def shares(self) -> Array:
-        return self.xp.concat([shares for _, _, shares in self._weighted()], axis=1)
+        top, total, _ = self._sums
+        parts = [self.xp.exp(terms - top[:, None]) / total[:, None] for _, _, terms in self.blocks()]
+        return self.xp.concat(parts, axis=1)
 
     def within(self, depth: float) -> Candidates:
         """The points whose ℓ lies within `depth` of the state's largest."""
@@ -202,6 +204,16 @@ class Streamed(Evaluation):
         rows, columns, terms = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         kept = terms >= top[rows] - depth
         return Candidates(rows[kept], columns[kept], self.x.shape[0])
+
+
+def _shares(logs: Array) -> Array:
+    """exp of logarithms that are at most zero, for sums whose largest term is one.
+
+    Terms below e^−70 (e^−600 in double precision) become that: N of them are nothing beside the largest. Subnormal
+    numbers, in which they would end, take a processor up to a hundred times as long, also in products.
+    """
+    xp = namespace(logs)
+    return xp.exp(xp.clip(logs, min=-600.0 if float(xp.finfo(logs.dtype).eps) < 1e-10 else -70.0))
 
 
 class Candidates:

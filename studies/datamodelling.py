@@ -5,15 +5,16 @@ q. An attribution gives numbers τ_q(i) to training points i and predicts the ou
 `g_q(S) = Σ_{i ∈ S} τ_q(i)`. The score is the mean over queries of Spearman's correlation over subsets of g_q with f_q
 (Park et al. 2023, arXiv 2303.14186).
 
-The interval is a jackknife over subsets, the independent repetitions: queries are those that were asked, and are not
-resampled. Where outputs have several seeds, the part of the variance that seeds have in common over all subsets is
-added. The ceiling is what a perfect prediction of the mean output attains, `√(Kr/(1 + (K − 1)r))`, r the mean rank
-correlation of two seeds (Spearman 1910, Brown 1910).
+The interval is a jackknife over subsets (over 128 groups of them where there are more), the independent repetitions:
+queries are those that were asked, and are not resampled. Where outputs have several seeds, the part of the variance
+that seeds have in common over all subsets is added. The ceiling is what a perfect prediction of the mean output
+attains, `√(Kr/(1 + (K − 1)r))`, r the mean rank correlation of two seeds (Spearman 1910, Brown 1910).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +24,11 @@ from scipy import stats
 from studies.statistics import Interval
 from studies.statistics.reliability import correlations, spearman_brown
 
-__all__ = ["Lds", "lds"]
+__all__ = ["Lds", "by_query", "lds", "paired"]
 
 Floats = NDArray[np.float64]
+Score = Callable[[Floats, Floats], float]
+GROUPS = 128  # of the jackknife
 FEWEST = 4  # subsets: fewer have no ranks to speak of
 SPLITS = 20
 LEVEL = 0.95
@@ -71,11 +74,42 @@ def lds(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> Lds:
     """
     subsets, f, tau = _checked(masks, outputs, scores)
     predicted = subsets @ tau.T
-    value = _score(predicted, f)
-    variance, freedom = _variance(predicted, f)
+    estimate = _interval(_score, predicted, f, 1.0)
+    return Lds(estimate.estimate, estimate.bounds, _ceiling(f))
+
+
+def by_query(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> Floats:
+    """The rank correlation of every query, (queries,), whose mean is the score; arguments as of `lds`."""
+    subsets, f, tau = _checked(masks, outputs, scores)
+    return _rank_correlations(subsets @ tau.T, f.mean(axis=0))
+
+
+def paired(masks: ArrayLike, outputs: ArrayLike, first: ArrayLike, second: ArrayLike) -> Interval:
+    """The score of one attribution less that of another on the same subsets, with its 95 % interval.
+
+    Args:
+        masks, outputs: as of `lds`.
+        first, second: the attributions, (queries, N).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> masks, scores = rng.random((64, 100)) < 0.5, rng.normal(size=(8, 100))
+        >>> outputs = masks @ scores.T + rng.normal(size=(64, 8))
+        >>> paired(masks, outputs, scores, rng.normal(size=(8, 100))).bounds[0] > 0.5
+        True
+    """
+    subsets, f, one = _checked(masks, outputs, first)
+    other = _checked(masks, outputs, second)[2]
+    predicted = np.stack([subsets @ one.T, subsets @ other.T], axis=-1)
+    return _interval(lambda p, o: _score(p[..., 0], o) - _score(p[..., 1], o), predicted, f, 2.0)
+
+
+def _interval(score: Score, predicted: Floats, outputs: Floats, most: float) -> Interval:
+    """A score with its interval, within ± `most`."""
+    value = score(predicted, outputs)
+    variance, freedom = _variance(score, predicted, outputs)
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
-    estimate = Interval(value, max(-1.0, value - half), min(1.0, value + half))
-    return Lds(value, estimate.bounds, _ceiling(f))
+    return Interval(value, max(-most, value - half), min(most, value + half))
 
 
 def _checked(masks: ArrayLike, outputs: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -102,24 +136,29 @@ def _score(predicted: Floats, outputs: Floats) -> float:
 
 def _mean_rank_correlation(first: Floats, second: Floats) -> float:
     """Mean over columns of Spearman's correlation; 0 for a constant column."""
+    return float(_rank_correlations(first, second).mean())
+
+
+def _rank_correlations(first: Floats, second: Floats) -> Floats:
     ranks = (stats.rankdata(each, axis=0).T for each in (first, second))
-    return float(np.nan_to_num(correlations(*ranks)).mean())
+    return np.asarray(np.nan_to_num(correlations(*ranks)))
 
 
-def _variance(predicted: Floats, outputs: Floats) -> tuple[float, float]:
+def _variance(score: Score, predicted: Floats, outputs: Floats) -> tuple[float, float]:
     """Of the score, and degrees of freedom: over subsets, and what seeds have in common over all of them."""
     seeds, subsets = outputs.shape[:2]
-    without = [_score(np.delete(predicted, s, 0), np.delete(outputs, s, 1)) for s in range(subsets)]
+    parts = np.array_split(np.arange(subsets), min(subsets, GROUPS))
+    without = [score(np.delete(predicted, part, 0), np.delete(outputs, part, 1)) for part in parts]
     over_subsets = _jackknife(np.array(without))
     if seeds < 2:
-        return over_subsets, subsets - 1
-    shared = max(0.0, _shared_by_seeds(predicted, outputs))
+        return over_subsets, len(parts) - 1
+    shared = max(0.0, _shared_by_seeds(score, predicted, outputs))
     total = over_subsets + shared
-    freedom = total**2 / (over_subsets**2 / (subsets - 1) + shared**2 / (seeds - 1)) if total > 0 else subsets - 1
+    freedom = total**2 / (over_subsets**2 / (len(parts) - 1) + shared**2 / (seeds - 1)) if total > 0 else subsets - 1
     return total, freedom
 
 
-def _shared_by_seeds(predicted: Floats, outputs: Floats) -> float:
+def _shared_by_seeds(score: Score, predicted: Floats, outputs: Floats) -> float:
     """The variance of the score that seeds have in common over subsets.
 
     A seed is left out on two disjoint halves of the subsets at a time: what networks err by on their own is independent
@@ -130,13 +169,13 @@ def _shared_by_seeds(predicted: Floats, outputs: Floats) -> float:
     for _ in range(SPLITS):
         order = rng.permutation(subsets)
         halves = (order[: subsets // 2], order[subsets // 2 :])
-        first, second = (_seed_deviations(predicted[half], outputs[:, half]) for half in halves)
+        first, second = (_seed_deviations(score, predicted[half], outputs[:, half]) for half in halves)
         draws.append((seeds - 1) / seeds * float(first @ second))
     return float(np.mean(draws))
 
 
-def _seed_deviations(predicted: Floats, outputs: Floats) -> Floats:
-    values = np.array([_score(predicted, np.delete(outputs, k, 0)) for k in range(len(outputs))])
+def _seed_deviations(score: Score, predicted: Floats, outputs: Floats) -> Floats:
+    values = np.array([score(predicted, np.delete(outputs, k, 0)) for k in range(len(outputs))])
     return np.asarray(values - values.mean())
 
 

@@ -77,7 +77,7 @@ def measure(asked: argparse.Namespace) -> int:
     start = time.monotonic()
     carried(WHEELS)
     import torch
-    from accelerator_parts import checks, cost, plan, store, suite, truth
+    from accelerator_parts import checks, cost, plan, protocols, store, suite, truth
 
     device = "cpu" if asked.rehearse and asked.device == "cuda" else asked.device
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -89,9 +89,11 @@ def measure(asked: argparse.Namespace) -> int:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     known = {"part": asked.part, "minutes": asked.minutes, "seed": asked.seed, "rehearsal": asked.rehearse}
     results = store.Store(asked.out, known)
-    first, *others = truth.JOBS
+    # What was never measured comes before what is measured again.
+    first, answers, *others = truth.JOBS
     *quick, influences = cost.JOBS
-    jobs = [*checks.JOBS, *quick, suite.START, first, influences, *others, *cost.LATER, suite.END]
+    jobs = [*checks.JOBS, first, answers, *protocols.JOBS, cost.COMPILATION]
+    jobs += [suite.START, *quick, influences, *others, *cost.LATER, suite.END]
     names = set(filter(None, asked.only.split(",")))
     if unknown := names - {job.name for job in jobs}:
         print(f"no job is called {sorted(unknown)[0]!r}: choose from {', '.join(job.name for job in jobs)}.")

@@ -35,9 +35,9 @@ def _axes(other: Any) -> int:
 
 def _promoted(*arguments: Any) -> bool:
     """Whether a 0-d dual meets another dtype: promotion would tell it from its joint."""
-    tensors = [each for each in arguments if isinstance(each, Tensor)]
-    scalar = any(isinstance(each, Dual) and each.ndim == 0 for each in tensors)
-    return scalar and len({each.dtype for each in tensors}) > 1
+    if not any(isinstance(each, Dual) and each.joint.ndim == 1 for each in arguments):
+        return False
+    return len({each.dtype for each in arguments if isinstance(each, Tensor)}) > 1
 
 
 @rule("add", "__add__", "__radd__")
@@ -56,11 +56,25 @@ def _add(first: Any, second: Any, *, alpha: Any = 1) -> Any:
 
 def _shifted(dual: Dual, constant: Any) -> Dual:
     """v + c, which may broadcast the tangents too."""
+    if unrecorded() and _within(constant, dual.joint):
+        joint = dual.joint.clone()
+        joint[0].add_(constant)
+        return Dual(joint)
     value = dual.value + constant
     tangents = dual.tangents
     if value.shape != dual.shape:
         tangents = aligned(tangents, value.ndim).expand(-1, *value.shape)
     return Dual.of(value, tangents)
+
+
+def _within(constant: Any, joint: Tensor) -> bool:
+    """Whether a sum with the value keeps its shape and dtype, so that it can be written into a copy of the joint."""
+    if not isinstance(constant, Tensor):
+        return isinstance(constant, int | float)
+    shape, missing = joint.shape[1:], joint.ndim - 1 - constant.ndim
+    if missing < 0 or constant.dtype != joint.dtype:
+        return False
+    return all(mine in (1, other) for mine, other in zip(constant.shape, shape[missing:], strict=True))
 
 
 @rule("sub", "subtract", "__sub__")

@@ -99,6 +99,27 @@ class Dual(torch.Tensor):
         """From a value and its tangents (K, *shape), which take the value's dtype."""
         return cls(torch.cat([value.unsqueeze(0), tangents.to(value.dtype)]))
 
+    # Read without the detour through torch's dispatch, which takes longer than many an operation on a small state.
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """Of the value."""
+        return self.joint.shape[1:]
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        """Number of axes of the value."""
+        return self.joint.ndim - 1
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Of value and tangents."""
+        return self.joint.dtype
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Of value and tangents."""
+        return self.joint.device
+
     @property
     def value(self) -> Tensor:
         """v."""

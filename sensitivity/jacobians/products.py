@@ -58,6 +58,7 @@ from sensitivity._checks import check_count, transformed
 from sensitivity.jacobians.differences import Score, differences, norms, step_length
 from sensitivity.jacobians.dual_layers import push
 from sensitivity.jacobians.duals import alone
+from sensitivity.jacobians.kept import Graph, Graphs
 
 METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
 DIFFERENCES = ("finite", "one-sided")
@@ -70,7 +71,7 @@ class Products:
 
     ``exact`` is False for finite differences, whose relative error on the trial sample is ``error``. ``chunk_size``
     bounds the number of directions in one network call. With ``differentiable=False`` nothing is recorded for an
-    outer backward pass.
+    outer backward pass. ``graphs`` collects the graphs of the method "reverse" for a run that comes back to them.
 
     Example:
         >>> products = Products(lambda x, sigma: -x / (1 + sigma**2), "forward")
@@ -87,6 +88,7 @@ class Products:
     cures: tuple[str, ...] = ()
     error: float = 0.0
     message: str = ""
+    graphs: Graphs | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -107,6 +109,8 @@ class Products:
     def value(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``s(x, σ)``."""
         with self._context():
+            if self._keeping():
+                return self._kept(x, sigma).value.detach()
             return self._at(sigma)(x)
 
     def jvp(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +161,20 @@ class Products:
                 'use "forward", "double-vjp" or "finite".'
             )
         return self.method
+
+    def _keeping(self) -> bool:
+        """Whether a run keeps the graph of what is evaluated now."""
+        kept = self.graphs is not None and self.graphs.stage is not None
+        return kept and self.method == "reverse" and not (self.differentiable or transformed())
+
+    def _kept(self, x: Tensor, sigma: Tensor) -> Graph:
+        """The score with its graph, which the run keeps if it wants to."""
+        with torch.enable_grad():
+            state = x.detach().requires_grad_()
+            graph = Graph(self.score, state, self._at(sigma)(state))
+        if self._keeping() and graph.value.requires_grad:
+            self.graphs.stage.append(graph)  # type: ignore[union-attr]  # both are there where graphs are kept
+        return graph
 
     def _at(self, sigma: Tensor) -> Callable[[Tensor], Tensor]:
         # Under autocast a network may answer in another dtype than its state has.
@@ -239,23 +257,14 @@ def _reverse(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) -
 
 def _backward(products: Products, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
     """The same on the ordinary graph, which no transform wraps: a fifth less time on a small network."""
-    with torch.enable_grad():
-        state = x.detach().requires_grad_()
-        value = products._at(sigma)(state)
-    if not value.requires_grad:
+    graph = products._kept(x, sigma)
+    if not graph.value.requires_grad:
         raise ValueError(
             "score has no graph from its states to its values, so that Jᵀu is unknown: compute it with torch, outside "
             "no_grad and inference_mode, without detach or NumPy."
         )
-    if len(cotangents) > 1 and "serial" not in products.cures:
-        (images,) = torch.autograd.grad(value, state, cotangents, is_grads_batched=True, materialize_grads=True)
-        return value.detach(), images
-    last = len(cotangents) - 1
-    rows = [
-        torch.autograd.grad(value, state, u, retain_graph=k < last, materialize_grads=True)[0]
-        for k, u in enumerate(cotangents)
-    ]
-    return value.detach(), rows[0][None] if last == 0 else torch.stack(rows)
+    images = graph.pull(cotangents, serial="serial" in products.cures, retain=products._keeping())
+    return graph.value.detach(), images
 
 
 def _double(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:

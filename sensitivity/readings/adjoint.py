@@ -1,8 +1,9 @@
 """The transposed sampler: stage inputs kept by the forward pass, stage cotangents made by the backward pass.
 
 For a functional φ of the sample x_0 the cotangent λ starts as ∇φ(x_0) at σ_min and goes back through the transposed
-steps of `retreat`. The forward pass stores its stage inputs, so that nothing is recomputed; forward and backward are
-exact transposes of each other, to rounding. A sample that halted took no further step, forward or backward.
+steps of `retreat`. The forward pass stores its stage inputs, and the graphs of the network there as far as they fit
+(see `kept`): elsewhere the backward pass evaluates the network anew. Both are exact transposes of each other, to
+rounding. A sample that halted took no further step, forward or backward.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.readings.prepare import Prepared
 from sensitivity.sampler.local_maps import LocalMaps
 from sensitivity.sampler.outcome import Watch
@@ -23,12 +25,13 @@ from sensitivity.sampler.tableau import Step
 
 @dataclass(frozen=True)
 class Record:
-    """A stage input: where it is, the log densities there, and which samples took the step."""
+    """A stage input: where it is, the log densities there, which samples took the step, and graphs that were kept."""
 
     x: Tensor
     sigma: Tensor
     logs: Tensor | None
     running: Tensor
+    graphs: tuple[Graph, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,26 +43,26 @@ class Pairing:
     cotangents: Tensor
 
 
-def record_path(prepared: Prepared, watch: Watch) -> tuple[Tensor, list[list[Record]], Logs]:
+def record_path(prepared: Prepared, watch: Watch, graphs: Graphs) -> tuple[Tensor, list[list[Record]], Logs]:
     """Sample and keep the stage inputs of every step; also the log densities at σ_min."""
-    state, records = prepared.start(), []
+    state, records, maps = prepared.start(), [], prepared.maps.keeping(graphs)
     for step in [*prepared.path, *prepared.final]:
         entries: list[Entry] = []
-        after = take(step, state, _recording(prepared.maps, entries, watch), watch, prepared.advance)
+        after = take(step, state, _recording(maps, entries, watch, graphs), watch, prepared.advance)
         records.append([_record(prepared.maps, step, j, e, state, watch.running) for j, e in enumerate(entries)])
         state = after
     seen = state if prepared.denoise else observed(prepared.maps, state, prepared.last, watch)
     return state.x, records, logs_of(prepared.maps, seen)
 
 
-Entry = tuple[State, Tensor | None]
+Entry = tuple[State, Tensor | None, tuple[Graph, ...]]
 
 
-def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch) -> Slope:
+def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch, graphs: Graphs) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
-        local = maps.values(state.x, None, step, stage)
+        local, kept = graphs.during(len(state.x), lambda: maps.values(state.x, None, step, stage))
         carried = maps.carried(step, stage, state, local)
-        entries.append((state, carried.logs))
+        entries.append((state, carried.logs, kept))
         mark_log_error(watch, maps, carried, step.table.levels[stage])
         return maps.rate(local, local.drift, None, carried)
 
@@ -67,8 +70,8 @@ def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch) -> Slope:
 
 
 def _record(maps: LocalMaps, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
-    state, logs = entry
-    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running)
+    state, logs, graphs = entry
+    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running, graphs)
 
 
 def pull_back(
@@ -89,7 +92,7 @@ def pull_back(
             taken: Tensor = taken,
         ) -> Tensor:
             record = entries[stage]
-            scores, moved = maps.cotangents(record.x, record.sigma, mu)
+            scores, moved = maps.cotangents(record.x, record.sigma, mu, record.graphs)
             # A halted sample's score may be NaN, which no zero cotangent undoes.
             scores = tuple(score.masked_fill(~taken, 0.0) for score in scores)
             pairings.append(Pairing(record, scores, mu))

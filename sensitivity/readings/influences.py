@@ -17,6 +17,7 @@ from torch import Tensor
 from sensitivity._callables import functional_values, outside_inference_mode
 from sensitivity._checks import at_least_single, check_finite, check_same_home, check_states, check_values, per_sample
 from sensitivity.grid import Grid
+from sensitivity.jacobians.kept import Graphs
 from sensitivity.jacobians.products import DIFFERENCES
 from sensitivity.jacobians.trial import COTANGENTS
 from sensitivity.measures.anchors import GaussianAnchor
@@ -243,7 +244,8 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
     """Sample all chunks, take ∇φ of all samples at once, then hand over the chunks one by one."""
     chunks = prepared.chunks(chunk_size)
     watches = [Watch(len(c.latents), c.latents.device) for c in chunks]
-    forward = [record_path(c, w) for c, w in zip(chunks, watches, strict=True)]
+    graphs = Graphs()
+    forward = [record_path(c, w, graphs) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
     values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
     for chunk, watch, (x, records, logs), cotangents, rows in zip(

@@ -251,16 +251,9 @@ def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
         step = nodes[m + 1].x - nodes[m].x
         defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
         denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
-
-    def along(terms: list[Tensor]) -> list[Tensor]:
-        return [s_dot(score, term) * level for score, level in zip(scores, levels, strict=True) for term in terms]
-
-    return _contracted(window.defects, along(defects)) + _contracted(window.denoiser_steps, along(denoiser_steps))
-
-
-def s_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Per-sample inner product, (batch,)."""
-    return (a * b).flatten(1).sum(1)
+    terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states
+    along = torch.cat([(score * terms).flatten(2).sum(2) * level for score, level in zip(scores, levels, strict=True)])
+    return _contracted(window.path, along.unbind())
 
 
 def _contracted(coefficients: Tensor, features: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.measures.measure import Ratio
@@ -235,12 +236,27 @@ class LocalMaps:
                 total = torch.add(total, _versions(change, b, x, sigma, local, logs), alpha=local_map.share)
         return total
 
-    def cotangents(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape)."""
-        parts = [local_map.products.vjp(x, sigma, cotangents) for local_map in self.each]
-        self.cost.evaluations += len(parts)
-        self.cost.products += len(parts) * len(cotangents)
+    def cotangents(
+        self, x: Tensor, sigma: Tensor, cotangents: Tensor, graphs: Sequence[Graph] = ()
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Scores s_b and Jᵀμ for cotangents (F, batch, *shape), from graphs of this stage where they were kept."""
+        self.cost.products += len(self.each) * len(cotangents)
+        parts = []
+        for local_map in self.each:
+            products = local_map.products
+            own = [graph for graph in graphs if graph.score is products.score]
+            if len(own) == 1:
+                images = own[0].pull(cotangents, serial="serial" in products.cures)
+                parts.append((own[0].value.detach(), images))
+            else:
+                parts.append(products.vjp(x, sigma, cotangents))
+                self.cost.evaluations += 1
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
+
+    def keeping(self, graphs: Graphs) -> LocalMaps:
+        """The maps whose graphs are kept in `graphs`."""
+        each = tuple(replace(one, products=replace(one.products, graphs=graphs)) for one in self.each)
+        return replace(self, each=each)
 
 
 def node(step: Step, stage: int, x: Tensor, scores: Sequence[Tensor], divergences: Tensor | None) -> Node:

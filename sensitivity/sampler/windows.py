@@ -60,7 +60,8 @@ class Window:
         takes_divergence: whether the stage input takes a divergence of its own.
         final: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
-        rates, defects, denoiser_steps: coefficients of q_i, g_i·c_l and g_i·(D_{m+1} − D_m), (rows, …).
+        rates: coefficients of q_i, (rows, nodes).
+        path: coefficients of g_i·c_l and g_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
             (inner stages × variables, nodes).
     """
@@ -71,8 +72,7 @@ class Window:
     final: int
     intervals: tuple[Interval, ...]
     rates: Tensor
-    defects: Tensor
-    denoiser_steps: Tensor
+    path: Tensor
     checks: Tensor
 
 
@@ -142,24 +142,12 @@ def _window(
     checks: Sequence[Array],
     like: Tensor,
 ) -> Window:
-    def column(name: str) -> Tensor:
-        if not rows:
-            return like.new_zeros(0, 0)
-        table = np.stack([getattr(row, name).reshape(-1) for row in rows])
-        return torch.from_numpy(table).to(like)
+    def columns(tables: Sequence[Array]) -> Tensor:
+        return torch.from_numpy(np.stack(tables)).to(like) if tables else like.new_zeros(0, 0)
 
-    known = torch.from_numpy(np.stack(checks)).to(like) if checks else like.new_zeros(0, 0)
-    return Window(
-        levels,
-        size,
-        takes_divergence,
-        final,
-        intervals,
-        column("rates"),
-        column("defects"),
-        column("denoiser_steps"),
-        known,
-    )
+    rates = columns([row.rates for row in rows])
+    path = columns([np.concatenate([row.defects, row.denoiser_steps], 1).reshape(-1) for row in rows])
+    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(checks))
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

@@ -92,14 +92,15 @@ def cells(config: Config) -> list[Cell]:
 def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     """The rows of one package's checks of one quantity."""
     wanted = [check for check in checks(cell.parameters["package"]) if check.quantity == cell.parameters["quantity"]]
-    return [_row(check, cell.seed, cell.parameters["size"]) for check in wanted]
+    return [row(check, cell.seed, cell.parameters["size"]) for check in wanted]
 
 
-def _row(check: Check, seed: int, size: int) -> dict[str, Any]:
+def row(check: Check, seed: int, size: int) -> dict[str, Any]:
+    """One row: what a check measured, or that its package is not here."""
     from studies.conformance.common import installed
 
     version = installed(check.package)
-    row: dict[str, Any] = {
+    found: dict[str, Any] = {
         "package": check.package,
         "version": version,
         "check": check.name,
@@ -116,8 +117,8 @@ def _row(check: Check, seed: int, size: int) -> dict[str, Any]:
         "seconds": 0.0,
     }
     if version:
-        row |= _measured(check, seed, size)
-    return row
+        found |= _measured(check, seed, size)
+    return found
 
 
 def _measured(check: Check, seed: int, size: int) -> dict[str, Any]:

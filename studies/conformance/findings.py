@@ -13,7 +13,7 @@ from torch import Tensor
 from studies.conformance.azula import SIGMA_MAX, SIGMA_MIN, denoiser, schedules
 from studies.conformance.common import Measured, converging, exact
 
-__all__ = ["FINDINGS", "Finding", "cause", "mended_reab"]
+__all__ = ["BESIDE", "FINDINGS", "Finding", "cause", "mended_reab"]
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,48 @@ print(odeint(lambda t, x: -2 * x, x, t, method="explicit_adams", options={"max_o
     ),
 )
 
+# Of packages that `studies.conformance.beside` looks at.
+BESIDE = (
+    Finding(
+        "torchdyn",
+        "1.0.6",
+        ("rk4",),
+        "theirs",
+        "construct_rk4 lists the times of all four stages, c = (0, 1/2, 1/2, 1), where its sister tables leave the "
+        "first out, and RungeKutta4.step takes c[0], c[1], c[2] for its second, third and fourth stage: fields are "
+        "asked at t, t + h/2 and t + h/2 instead of t + h/2, t + h/2 and t + h. A field that depends on time, such as "
+        "every probability flow, is integrated to first order; one that does not is right.",
+        "Use midpoint, dopri5 or tsit5, or make time a part of the state.",
+        """import torch
+from torchdyn.numerics import odeint
+x, f = torch.zeros(1, dtype=torch.float64), lambda t, x: t**3 + 0 * x
+for steps in (10, 20):
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    print(steps, float(odeint(f, x, t, "rk4")[1][-1]), "0.25 is right, to rounding")""",
+    ),
+    Finding(
+        "bayesflow",
+        "2.0.12",
+        ("likelihood-hutchinson-3",),
+        "theirs",
+        "jacobian_trace(max_steps=n) below the dimension adds up n of Hutchinson's probes and never divides by n, so "
+        "that the estimated divergence is n times too large, and log densities of flow matching and diffusion models "
+        "are off by (n - 1) times the integral of the divergence (their issue 772). One probe is right.",
+        "Give max_steps=1, or max_steps of at least the dimension, which is exact.",
+        """import os
+os.environ["KERAS_BACKEND"] = "torch"
+import keras
+from bayesflow.utils import jacobian_trace
+x = keras.ops.ones((2000, 5))
+for steps in (1, 2, 4, 5):
+    print(steps, float(keras.ops.mean(jacobian_trace(lambda y: 2.0 * y, x, max_steps=steps))))  # 10 is right""",
+    ),
+)
+
 
 def cause(package: str, check: str) -> Finding | None:
     """The finding that explains a check of a package, or None."""
-    return next((f for f in FINDINGS if f.package == package and check in f.checks), None)
+    return next((f for f in (*FINDINGS, *BESIDE) if f.package == package and check in f.checks), None)
 
 
 def mended_reab(size: int = 2) -> Measured:

@@ -51,7 +51,7 @@ def run_networks(bench: Bench, networks: Denoiser, count: int, replicate: int) -
     paths = bench.trajectories(networks, replicate)
     memories = bench.memory(replicate, "A", count), bench.memory(replicate, "B", count)
     laws = _laws(bench, count, replicate, memories)
-    rows = [_ends(bench, paths[-1]), *_losses(bench, networks, count, replicate, memories[0])]
+    rows = [_ends(bench, paths[-1]), *losses(bench, networks, count, replicate, memories[0])]
     for index, level in enumerate(bench.levels):
         states, sigma = bench.states(count, replicate, paths, index), level * bench.scale
         for kind in KINDS if level in FEW_LEVELS else KINDS[:1]:
@@ -86,7 +86,7 @@ def _ends(bench: Bench, ends: Tensor) -> Row:
     return {"kind": "ends"} | shares(ends, bench.scale * ends.shape[-1] ** 0.5)
 
 
-def _losses(bench: Bench, networks: Denoiser, count: int, replicate: int, memory: Memory) -> list[Row]:
+def losses(bench: Bench, networks: Denoiser, count: int, replicate: int, memory: Memory) -> list[Row]:
     """Network A's loss above the least possible: of the law on fresh data, and of its own data on those."""
     network, rows = split(networks)[0], []
     if bench.population is not None:

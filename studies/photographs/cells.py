@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity import Points, sample
+from sensitivity import GaussianAnchor, Points, sample
 from studies.photographs import measuring, patches
 from studies.photographs.config import Config
 from studies.photographs.measuring import Row, Setting, settings
@@ -63,7 +63,10 @@ def _network(bench: Bench, name: str) -> Row:
     spreading, count = scale(train), config.loss_patches
     null = None if name == "codes" else torch.full((2 * count,), config.shape.labels)
     own = Denoiser(network, spreading, null)
-    laws = {"gaussian": model.plain, "kernel": Points(train, bandwidth=model.bandwidth)}
+    laws: dict[str, GaussianAnchor | Points] = {
+        "gaussian": model.plain,
+        "kernel": Points(train, bandwidth=model.bandwidth),
+    }
     shown, other = spread(train, count), spread(held, count)
     found = {f"{law}_loss": loss(LawDenoiser(value, spreading), other) for law, value in laws.items()}
     return {

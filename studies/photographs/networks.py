@@ -44,7 +44,7 @@ def build(shape: Shape, seed: int) -> nn.Module:
     attending = len(shape.channels) - plain
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = UNet2DModel(
+        network: Any = UNet2DModel(
             sample_size=shape.size,
             in_channels=shape.inputs,
             out_channels=shape.inputs,
@@ -56,7 +56,8 @@ def build(shape: Shape, seed: int) -> nn.Module:
             attention_head_dim=16,
             num_class_embeds=shape.labels + 1 if shape.labels else None,
         )
-    return network.eval()
+    made: nn.Module = network.eval()
+    return made
 
 
 def scheduler() -> Any:
@@ -68,7 +69,7 @@ def scheduler() -> Any:
 
 def score(network: nn.Module, label: int | None = None) -> NetworkScore:
     """The network's score under one label, through the adapter that any user of diffusers takes."""
-    conditions = {} if label is None else {"class_labels": label}
+    conditions: dict[str, Any] = {} if label is None else {"class_labels": label}
     return sensitivity.from_diffusers(network, scheduler(), **conditions)
 
 

@@ -116,6 +116,6 @@ def _losses(network: nn.Module, plan: Plan, data: Tensor, labels: Labels | None,
 
 
 def _key(shape: Shape, plan: Plan, data: Tensor, groups: Tensor | None, seed: int) -> dict[str, Any]:
-    parts = {"shape": shape, "plan": plan, "objective": objective()}
+    parts: dict[str, Any] = {"shape": shape, "plan": plan, "objective": objective()}
     plain: dict[str, Any] = json.loads(json.dumps({name: dataclasses.asdict(p) for name, p in parts.items()}))
     return plain | {"data": digest(data) if groups is None else digest(data, groups), "seed": seed, "hidden": DROPPED}

@@ -81,8 +81,8 @@ After the results of version 3, which stay as they are (only claims are judged a
    sides, and with that mean as a baseline.
 8. The interval decides claims and not the estimate; single images are averaged within a latent.
 
-Next run (version 4, not run yet): at least 16 pairs a regime for perceptrons and six for convolutional networks, and
-networks whose held-out loss is below the Gaussian's and the kernel's in every regime that carries a claim.
+More pairs, of networks that are trained, are a study of their own with its own table, so that this one stays as it is:
+`studies.retraining.pairs`.
 """
 
 from studies.retraining.cells import cells, run_cell

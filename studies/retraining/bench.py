@@ -189,7 +189,7 @@ class LawDenoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, σ)."""
-        return x + sigma.reshape(-1, 1, 1, 1) ** 2 * self.score(x, sigma)
+        return x + sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2 * self.score(x, sigma)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""

@@ -12,13 +12,19 @@ from studies.selective_underfitting.summaries import (
     AT,
     EMPTY,
     changes,
-    difference,
     memorised_counts,
     networks,
     over_trainings,
     spearman,
 )
-from studies.statistics import Interval, mean_of_units, median_interval, share_interval, within_groups
+from studies.statistics import (
+    Interval,
+    mean_of_units,
+    median_interval,
+    share_of_units,
+    shares_apart,
+    within_groups,
+)
 from studies.study import Claim
 
 ENOUGH = 4  # regions, for a rank correlation
@@ -96,11 +102,12 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
     ends = ((min(config.levels), at_least(0.9, interval=True)), (max(config.levels), at_most(0.1, interval=True)))
     for sigma, bound in ends:
         shares = np.asarray(selected[selected.sigma == sigma].returned, dtype=float)
-        tries = min(64, ladder.size) * len(shares)
+        trials = min(64, ladder.size)
         claims.append(
             Claim.of(
-                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share)",
-                share_interval(round(float(shares.mean()) * tries), tries),
+                f"{ladder.name}: training points noised to σ = {sigma:g} return to themselves (share, unit: a "
+                "training)",
+                share_of_units(shares * trials, np.full(len(shares), trials)),
                 bound,
                 f"{PAPER}: 1.0 .98 .78 .25 0 at t ≤ .75, .8, .85, .9, ≥ .95",
             )
@@ -110,20 +117,22 @@ def returning(rows: pd.DataFrame, ladder: Ladder, config: Config) -> list[Claim]
 
 def freedom(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> list[Claim]:
     """Broader supervision of the same targets, by more images and by thicker shells."""
-    thin = memorised_counts(rows, kind, 1, 1.0)
-    wide, thick = memorised_counts(rows, kind, ratio, 1.0), memorised_counts(rows, kind, 1, thickness)
-    shares = [f"{a / b:.2f}" for a, b in (thin, wide, thick)]
-    more, other = difference(wide, thin), difference(thick, thin)
+    regions = ((1, 1.0), (ratio, 1.0), (1, thickness))
+    thin, wide, thick = (memorised_counts(rows, kind, *region) for region in regions)
+    shares = [f"{each.memorised.sum() / each.samples.sum():.2f}" for each in (thin, wide, thick)]
+    more, other = (shares_apart(each.memorised, thin.memorised, thin.samples) for each in (wide, thick))
     paper = {"unet": "0 to .80", "transformer": ".08 to .85"}.get(kind, "rises")
     return [
         Claim.of(
-            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]})",
+            f"{kind}: broadening D_region {ratio} times raises the share memorised ({shares[0]} to {shares[1]}; unit: "
+            "a training)",
             more,
             above(0, interval=True),
             f"{PAPER}: {paper} at ratios 1 to 25.6",
         ),
         Claim.of(
-            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]})",
+            f"{kind}: thickening shells {thickness:g} times raises the share memorised ({shares[0]} to {shares[2]}; "
+            "unit: a training)",
             other,
             above(0, interval=True),
             "not in the paper",
@@ -194,15 +203,14 @@ def guidance(rows: pd.DataFrame) -> Claim:
 
 def perception(rows: pd.DataFrame) -> list[Claim]:
     """Where samples fall between the four points."""
-    selected = rows[rows.kind == "perception"].groupby("features")[["between", "within", "samples"]].sum().astype(int)
+    selected = rows[rows.kind == "perception"].pivot(index="seed", columns="features")
     claims = []
     for column, words in (("between", "fewer samples between the classes"), ("within", "more samples within a class")):
-        counts = [(selected[column][name], selected.samples[name]) for name in ("aligned", "plain")]
-        value = difference(*counts)
+        value = shares_apart(selected[column, "aligned"], selected[column, "plain"], selected["samples", "plain"])
         falls = column == "between"
         claims.append(
             Claim.of(
-                f"perception toy: aligned features give {words} than plain ones (difference of shares)",
+                f"perception toy: aligned features give {words} than plain ones (difference of shares, unit: a seed)",
                 value,
                 below(0, interval=True) if falls else above(0, interval=True),
                 f"{PAPER}, perception-aligned toy (network ours)",

@@ -8,7 +8,7 @@ import pandas as pd
 from studies.selective_underfitting.claims import first_of_sets
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.summaries import memorised_counts
-from studies.statistics import share_interval
+from studies.statistics import share_of_units
 
 SETTING = "ImageNet latents, SiT S to XL; ours: "
 Line = tuple[str, str, str, str]
@@ -21,8 +21,8 @@ def against_paper(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
     lines += [line for ladder in config.ladders for line in errors(rows, ladder, config)]
     lines += [returned(rows, ladder) for ladder in config.ladders]
     for f in config.freedoms:
-        shares = [(ratio, memorised_counts(rows, f.kind, ratio, 1.0)) for ratio in f.ratios]
-        ours = ", ".join(f"{count / total:.2f} ({ratio})" for ratio, (count, total) in shares)
+        shares = [(ratio, memorised_counts(rows, f.kind, ratio, 1.0).sum()) for ratio in f.ratios]
+        ours = ", ".join(f"{count.memorised / count.samples:.2f} ({ratio})" for ratio, count in shares)
         paper = {"unet": "0 .01 .05 .59 .80 (1 2 4 8 25.6)", "transformer": ".08 .41 .67 .76 .82 .85 (1 2 3 4 8 25.6)"}
         differs = f"{config.score_size} digits in D_score, {f.steps} steps, threshold ours"
         lines.append((f"memorised share (ratio), {f.kind}", paper.get(f.kind, ""), ours, differs))
@@ -37,7 +37,8 @@ def regions(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
         for ratio, thickness in [(r, 1.0) for r in f.ratios] + [(1, k) for k in f.thickness]:
             selected = rows[(rows.kind == "freedom") & (rows.network == f.kind)]
             selected = selected[(selected.ratio == ratio) & (selected.thickness == thickness)]
-            share = share_interval(*memorised_counts(rows, f.kind, ratio, thickness))
+            counts = memorised_counts(rows, f.kind, ratio, thickness)
+            share = share_of_units(counts.memorised, counts.samples)
             line = {"network": f.kind, "ratio": ratio, "thickness": thickness}
             line |= {"memorised": f"{share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}]"}
             line |= {f"error, {n}": typical(selected[c]) for n, c in ERRORS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 SHORT = {"short": 4, "shorter": 16}  # the steps of these rungs are divided by this
 RUNGS = ("base", "narrow", "shallow", *SHORT)
@@ -60,6 +61,15 @@ class Ladder:
         smaller = [replace(base, name="narrow", width=self.width // 4), replace(base, name="shallow", depth=1)]
         smaller = smaller if self.capacity else []
         return [base, *smaller, *(replace(base, name=n, steps=max(1, self.steps // k)) for n, k in SHORT.items())]
+
+
+class Ladders(Protocol):
+    """What changes along ladders are computed from: the ladders, and the highest of the levels that count."""
+
+    @property
+    def ladders(self) -> tuple[Ladder, ...]: ...
+    @property
+    def low(self) -> float: ...
 
 
 @dataclass(frozen=True)

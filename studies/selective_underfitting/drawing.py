@@ -12,7 +12,7 @@ from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
 from studies.selective_underfitting.pictures import MARKS, features, guidance, images, panels, perception, pictured
 from studies.selective_underfitting.summaries import AT, memorised_counts, networks
-from studies.statistics import share_interval
+from studies.statistics import share_of_units
 
 SETS = {
     "inside": "training states",
@@ -151,7 +151,8 @@ def freedom(rows: Rows, config: Config) -> Figure:
     for index, f in enumerate(config.freedoms):
         variants = [(axes[0], [(r, 1.0) for r in f.ratios], 0), (axes[1], [(1, k) for k in (1.0, *f.thickness)], 1)]
         for axis, regions, key in variants:
-            shares = [share_interval(*memorised_counts(rows, f.kind, *region)) for region in regions]
+            counts = [memorised_counts(rows, f.kind, *region) for region in regions]
+            shares = [share_of_units(each.memorised, each.samples) for each in counts]
             x, y = [region[key] for region in regions], [interval.estimate for interval in shares]
             bars = np.clip([[i.estimate - i.low for i in shares], [i.high - i.estimate for i in shares]], 0, None)
             axis.errorbar(x, y, bars, marker=MARKS[index], markersize=4, color=colour(index), label=f.kind, capsize=2)
@@ -164,8 +165,8 @@ def freedom(rows: Rows, config: Config) -> Figure:
     axes[0].legend(fontsize=7)
     return described(
         drawing,
-        "Share of memorised samples with 95 % intervals for a U-Net and a transformer: left against the ratio of "
-        "D_region to D_score, right against the thickness of the shells.",
+        "Share of memorised samples with 95 % intervals over trainings for a U-Net and a transformer: left against the "
+        "ratio of D_region to D_score, right against the thickness of the shells.",
     )
 
 

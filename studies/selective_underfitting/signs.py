@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from studies.bounds import above, below
-from studies.selective_underfitting.config import Config, Ladder
+from studies.selective_underfitting.config import Config, Ladder, Ladders
 from studies.selective_underfitting.summaries import changes, over_trainings
 from studies.study import Claim
 
@@ -85,13 +85,13 @@ def perfect(rows: pd.DataFrame, ladder: Ladder, config: Config) -> Claim:
     )
 
 
-def few_and_many(config: Config) -> list[tuple[Ladder, Ladder]]:
+def few_and_many(config: Ladders) -> list[tuple[Ladder, Ladder]]:
     """Ladders of one kind on one problem that differ in the number of training points."""
     pairs = [(a, b) for a in config.ladders for b in config.ladders if a.size < b.size]
     return [(a, b) for a, b in pairs if (a.problem, a.kind) == (b.problem, b.kind)]
 
 
-def pulled(rows: pd.DataFrame, few: Ladder, many: Ladder, config: Config) -> Claim:
+def pulled(rows: pd.DataFrame, few: Ladder, many: Ladder, config: Ladders) -> Claim:
     """Whether falling outside errors come from memorising: then they need few points."""
     claims = [rows[rows.ladder == ladder.name] for ladder in (few, many)]
     a, b = (changes(ladder_rows, config, AXES["training"], "heldout_pull", np.positive) for ladder_rows in claims)

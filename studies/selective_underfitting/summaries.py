@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from studies.selective_underfitting.config import Config
+from studies.selective_underfitting.config import Ladders
 from studies.selective_underfitting.memorisation import THRESHOLD, THRESHOLDS
-from studies.statistics import Interval, mean_of_units, share_interval
+from studies.statistics import Interval, mean_of_units
 
 AT = THRESHOLDS.index(THRESHOLD)
 EMPTY = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def changes(
-    rows: pd.DataFrame, config: Config, smaller: tuple[str, ...], column: str, scale: Callable[[Any], Any] = np.log
+    rows: pd.DataFrame, config: Ladders, smaller: tuple[str, ...], column: str, scale: Callable[[Any], Any] = np.log
 ) -> pd.Series:
     """log error (or another scale) of *base* minus that of the smaller rungs, by rung, seed and low level."""
     levels = rows[(rows.kind == "level") & (rows.sigma <= config.low) & rows.rung.isin(("base", *smaller))]
@@ -39,25 +39,12 @@ def over_trainings(values: pd.Series) -> Interval:
     return mean_of_units(kept.groupby(level="seed").mean().to_numpy(dtype=float)) if len(kept) else EMPTY
 
 
-def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> tuple[int, int]:
-    """Memorised samples and samples, of all seeds."""
+def memorised_counts(rows: pd.DataFrame, kind: str, ratio: int, thickness: float) -> pd.DataFrame:
+    """By seed, how many of its samples a network memorised, and how many it has: the training is the unit."""
     selected = rows[(rows.kind == "freedom") & (rows.network == kind) & (rows.ratio == ratio)]
-    selected = selected[selected.thickness == thickness]
-    total = int(selected.samples.sum())
-    return round(sum(m[AT] * n for m, n in zip(selected.memorised, selected.samples, strict=True))), total
-
-
-def difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Difference of two shares with Newcombe's interval (1998, method 10: from two Wilson intervals).
-
-    Example:
-        >>> print(difference((8, 10), (2, 10)))
-        0.6 [0.1618, 0.8027]
-    """
-    a, b = share_interval(*first), share_interval(*second)
-    value = a.estimate - b.estimate
-    low = value - math.hypot(a.estimate - a.low, b.high - b.estimate)
-    return Interval(value, low, value + math.hypot(a.high - a.estimate, b.estimate - b.low))
+    selected = selected[selected.thickness == thickness].set_index("seed").sort_index()
+    shares = selected.memorised.map(lambda m: float(m[AT]))
+    return pd.DataFrame({"memorised": shares * selected.samples, "samples": selected.samples})
 
 
 def networks(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@
 
 from studies.statistics.censored import CensoredSlope, censored_slope
 from studies.statistics.comparisons import Paired, family_intervals, holm, paired
-from studies.statistics.groups import Within, mean_of_units, within_groups
+from studies.statistics.groups import Within, mean_of_units, share_of_units, shares_apart, within_groups
 from studies.statistics.intervals import (
     Coverage,
     Interval,
@@ -51,6 +51,8 @@ __all__ = [
     "quantile_interval",
     "share_interval",
     "share_of_trainings",
+    "share_of_units",
+    "shares_apart",
     "slope_of_medians",
     "spearman_brown",
     "within_groups",

@@ -5,6 +5,7 @@ Two quantities can agree within every group and disagree over all of them togeth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
@@ -13,9 +14,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from studies.statistics._checks import check_level, finite, same_length
-from studies.statistics.intervals import Interval
+from studies.statistics.intervals import Interval, share_interval
 
-__all__ = ["Within", "mean_of_units", "within_groups"]
+__all__ = ["Within", "mean_of_units", "share_of_units", "shares_apart", "within_groups"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,55 @@ def mean_of_units(values: ArrayLike, *, level: float = 0.95) -> Interval:
     error = float(data.std(ddof=1) / np.sqrt(len(data)))
     half = float(stats.t.ppf((1 + check_level(level)) / 2, len(data) - 1)) * error
     return Interval(mean, mean - half, mean + half, error)
+
+
+def share_of_units(successes: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean share over independent units that each had many trials, with the longer of two intervals on each side.
+
+    Student's interval over units knows that units differ; of few units with equal shares it has no length. Wilson's of
+    all trials, as if units did not differ, is what the trials alone allow.
+
+    Args:
+        successes, trials: (n,) counts of every unit.
+        level: confidence level.
+
+    Example:
+        >>> found = share_of_units([0, 0], [64, 64])
+        >>> found.estimate, round(found.high, 3)
+        (0.0, 0.029)
+    """
+    counts, tries = finite("successes", successes), finite("trials", trials)
+    same_length(counts, tries, "successes and trials")
+    over = mean_of_units(counts / tries, level=level)
+    alone = share_interval(round(float((counts / tries).mean() * tries.sum())), round(float(tries.sum())), level=level)
+    return Interval(over.estimate, max(min(over.low, alone.low), 0.0), min(max(over.high, alone.high), 1.0))
+
+
+def shares_apart(first: ArrayLike, second: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean difference of two shares of the same units, with the longer of two intervals on each side.
+
+    Student's interval of the units' differences, and Newcombe's (1998, method 10) of all trials as if units did not
+    differ; see `share_of_units`.
+
+    Args:
+        first, second: (n,) successes of every unit. trials: of each of both.
+        level: confidence level.
+
+    Example:
+        >>> print(shares_apart([8], [2], [10]))
+        0.6 [-1, 1]
+        >>> found = shares_apart([5, 5], [5, 5], [10, 10])
+        >>> found.low < 0 < found.high
+        True
+    """
+    one, other, tries = finite("first", first), finite("second", second), finite("trials", trials)
+    same_length(one, other, "first and second")
+    same_length(one, tries, "first and trials")
+    over, total = mean_of_units((one - other) / tries, level=level), round(float(tries.sum()))
+    a, b = (share_interval(round(float((each / tries).mean() * total)), total, level=level) for each in (one, other))
+    low = over.estimate - math.hypot(a.estimate - a.low, b.high - b.estimate)
+    high = over.estimate + math.hypot(a.high - a.estimate, b.estimate - b.low)
+    return Interval(over.estimate, max(min(over.low, low), -1.0), min(max(over.high, high), 1.0))
 
 
 def within_groups(x: ArrayLike, y: ArrayLike, groups: Iterable[Hashable], *, level: float = 0.95) -> Within:

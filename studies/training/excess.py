@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from studies.bridge import ExactLaw
-from studies.networks import Denoiser
 from studies.training.batches import Batches, Draw
-from studies.training.objectives import Objective, standard_levels
+from studies.training.objectives import Objective, Predictor, standard_levels
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,7 +51,7 @@ class Optimum:
         return (self(x, sigma) - x) / sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2
 
 
-def excess_loss(network: Denoiser, objective: Objective, clean: Tensor, optimum: Function, *, seed: int = 0) -> Excess:
+def excess_loss(network: Predictor, objective: Objective, clean: Tensor, optimum: Function, *, seed: int = 0) -> Excess:
     """Hold a network against the best possible one, one draw of noise for each datum.
 
     Args:
@@ -71,7 +70,7 @@ def excess_loss(network: Denoiser, objective: Objective, clean: Tensor, optimum:
     return Excess(float(losses.mean()), float(least.mean()), float(gap.mean()), *errors)
 
 
-def _gaps(network: Denoiser, best: Optimum, objective: Objective, draw: Draw) -> Tensor:
+def _gaps(network: Predictor, best: Optimum, objective: Objective, draw: Draw) -> Tensor:
     sigma = objective.quantile(draw.level, network.scale)
     state = draw.clean + sigma.reshape(-1, *[1] * (draw.clean.ndim - 1)) * draw.noise
     squares = (network(state, sigma) - best(state, sigma)).flatten(1).square().mean(dim=1)

@@ -20,12 +20,57 @@ MARKS = {True: ("o", GOOD), False: ("X", BAD)}
 
 def figures(report: Findings) -> dict[str, Figure]:
     """`errors` always; `calibration` where standard errors were reported; `orders` where some were observed."""
+    if report.retrained:
+        return _attributed(report)
     drawn = {"errors": _errors(report)}
     if any(np.isfinite(verdict.measures.get("calibration", np.nan)) for verdict in report.judged):
         drawn["calibration"] = _calibration(report)
     if report.orders:
         drawn["orders"] = _orders(report)
     return drawn
+
+
+def _attributed(report: Findings) -> dict[str, Figure]:
+    """`scores`: with intervals and ceilings by problem; `worst`: the worst query's sample and the points it names."""
+    verdicts = [verdict for verdict in report.judged if "lds" in verdict.measures]
+    drawing, (axis, *_) = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
+    for place, verdict in enumerate(verdicts):
+        found, (mark, shade) = verdict.measures, MARKS[verdict.holds]
+        axis.plot([found["lds_low"], found["lds_high"]], [place, place], color=shade, linewidth=1.5)
+        axis.plot(found["lds"], place, mark, color=shade)
+        axis.plot(found["ceiling"], place, "|", color="black", markersize=12)
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
+    axis.set_ylim(max(len(verdicts), 1) - 0.5, -0.5)
+    axis.set_xlabel("score (LDS) with its 95 % interval; the stroke is the ceiling")
+    words = ", ".join(f"{v.case.name} {v.measures['lds']:.2f}" for v in verdicts)
+    drawn = {"scores": described(drawing, f"Scores by problem: {words}. {report.summary}")}
+    worst = report.worst()
+    if worst is not None and "lds" in worst.measures:
+        drawn["worst"] = _worst_query(worst)
+    return drawn
+
+
+def _worst_query(verdict: Verdict) -> Figure:
+    """The sample of the worst query, the four points said to raise its output most, and the four to lower it most."""
+    from studies.verification.attributions.tiers import setting_of, shipped
+
+    query, values = int(verdict.measures["worst_query"]), verdict.runs[0].value
+    order = np.argsort(-values[query]) if values is not None else np.arange(8)
+    data = setting_of(verdict.case.law).data.numpy()
+    named = [("sample", shipped(verdict.case.law).reference[query])]
+    named += [(f"+{rank + 1}", data[point]) for rank, point in enumerate(order[:4])]
+    named += [(f"−{rank + 1}", data[point]) for rank, point in enumerate(order[::-1][:4])]
+    drawing, axes = figure(1, len(named), panel=(0.9, 1.2))
+    for axis, (title, image) in zip(axes, named, strict=True):
+        axis.imshow(image[0], cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(title, fontsize=8)
+        axis.set_axis_off()
+    return described(
+        drawing,
+        f"{verdict.case.name}, worst query {query} (score {verdict.measures['worst']:.2f}): sample, the four points "
+        "said to raise the output most and the four said to lower it most.",
+    )
 
 
 def _by_problem(verdicts: list[Verdict], label: str) -> tuple[Figure, Any]:

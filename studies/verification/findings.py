@@ -54,6 +54,11 @@ class Findings:
         return [verdict for verdict in self.verdicts if verdict.applicable]
 
     @property
+    def retrained(self) -> bool:
+        """Whether truths are retrained networks, and estimates attributions."""
+        return all(case.judge == "lds" for case in self.task.cases)
+
+    @property
     def status(self) -> str:
         """`holds`, `falls short`, or `could not run` (no case was answered at all)."""
         if not self.judged or all(verdict.failed == ("runs",) for verdict in self.judged):
@@ -126,6 +131,7 @@ class Findings:
         known = [entry for entry in self.orders if np.isfinite(entry["order"])]
         lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
         seen = [self.sees] if self.holds and self.sees else []
+        lines += [_attributed(verdict) for verdict in self.judged if "lds" in verdict.measures]
         return [*lines, self.summary, *self._worst_again(), *self.beside(), *seen, *self._cost()]
 
     def beside(self) -> list[str]:
@@ -176,6 +182,8 @@ class Findings:
     def worst(self) -> Verdict | None:
         """The failing verdict with the largest scaled error, or the worst of all if none fails."""
         from_failing = self.failing or self.judged
+        if self.retrained:
+            return min(from_failing, key=lambda v: v.measures.get("lds", -1.0), default=None)
         return max(from_failing, key=lambda v: float(np.max(v.scaled, initial=-1.0)), default=None)
 
     def reproduce(self) -> str:
@@ -212,10 +220,10 @@ class Findings:
             "verdict": state,
             "failed": ", ".join(verdict.failed),
             "sentence": " ".join(check.sentence for check in verdict.checks if not check.holds),
-            "dimension": case.base.dimension,
+            "dimension": case.dimension,
             "sigma": case.sigma,
             "tags": ", ".join(case.tags),
-            "law": case.base.digest,
+            "law": case.digest,
             **verdict.measures,
         }
 
@@ -226,6 +234,19 @@ class Findings:
         frames = [frame for verdict in self.judged if (frame := _row_frame(verdict)) is not None]
         empty = pd.DataFrame(columns=["problem", "repeat", "row", "error", "truth", "standard_error"])
         return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def _attributed(verdict: Verdict) -> str:
+    """The score of an attribution, its ceiling, and what else was measured, in words."""
+    found = verdict.measures
+    words = [f"{found['share']:.0%} of the ceiling {found['ceiling']:.2f}", f"slope {found['slope']:.2g}"]
+    words += [f"rank correlation with the derivative {found['rank']:.2f}"] if "rank" in found else []
+    words += [f"removing the ten points it names does {found['removal']:.0%} of what is possible"] * (
+        "removal" in found
+    )
+    words += [f"worst query {found['worst_query']:.0f} ({found['worst']:.2f})"]
+    interval = f"[{found['lds_low']:.2f}, {found['lds_high']:.2f}]"
+    return f"{verdict.case.name}: score {found['lds']:.2f} {interval}, {', '.join(words)}."
 
 
 def _row_frame(verdict: Verdict) -> pd.DataFrame | None:

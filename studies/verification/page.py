@@ -49,9 +49,16 @@ def page(report: Findings, drawings: Mapping[str, Figure]) -> str:
 
 
 def _table(report: Findings) -> str:
+    if report.retrained:
+        scores = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
+        return _filled(report, ("problem", "verdict", "d", *scores), scores)
     unit = "absolute" if report.task.absolute else "relative"
     columns = (f"{unit}_median", f"{unit}_q99", "bias", "deviation", "coverage", "calls", "seconds", "megabytes")
     titles = ("problem", "verdict", "d", f"{unit}_median", f"{unit}_99 %", "bias, abs.", "sd, abs.", *columns[4:])
+    return _filled(report, titles, columns)
+
+
+def _filled(report: Findings, titles: tuple[str, ...], columns: tuple[str, ...]) -> str:
     head = "".join(f"<th>{title.replace('_', ' ')}</th>" for title in titles)
     rows = "".join(_row(verdict, columns) for verdict in report.verdicts)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -61,7 +68,7 @@ def _row(verdict: Verdict, columns: tuple[str, ...]) -> str:
     state = "declined" if not verdict.applicable else "holds" if verdict.holds else "falls short"
     numbers = "".join(f"<td>{_number(verdict.measures.get(name))}</td>" for name in columns)
     first = f"<td>{html.escape(verdict.case.name)}</td><td class='{state.split()[0]}'>{state}</td>"
-    return f"<tr>{first}<td>{verdict.case.base.dimension}</td>{numbers}</tr>"
+    return f"<tr>{first}<td>{verdict.case.dimension}</td>{numbers}</tr>"
 
 
 def _number(value: float | None) -> str:

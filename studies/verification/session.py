@@ -113,7 +113,7 @@ def reproduce(task: str, problem: str, *, seed: int = 0, backend: str = "torch")
         True
     """
     chosen = find_task(task)
-    case = chosen.case(problem)
+    case = chosen.case(problem).at(seed)
     inputs, truth = prepared(chosen, case, seed)
     return pose(chosen, case, inputs, load_backend(backend), _seed(case, seed, 0)), truth
 
@@ -144,9 +144,22 @@ def _seed(case: Case, seed: int, repeat: int) -> int:
 def _examine(
     estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
 ) -> Verdict:
+    if case.judge == "lds":
+        return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
     runs = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
     return with_coupling(judge(task, case, truth, runs, slack))
+
+
+def _attributed(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> Verdict:
+    """An attribution, asked of the published problem and, where that can be, of one that nobody has seen."""
+    from studies.verification.attributions.judge import judge_attribution, posed
+
+    runs = [
+        call(estimator, task, each, {}, shape, library, _seed(case, seed, repeat))
+        for repeat, (each, shape) in enumerate(posed(case))
+    ]
+    return judge_attribution(case, runs)
 
 
 def repeated(

@@ -15,13 +15,12 @@ from studies.verification.judge import Verdict, two_digits
 __all__ = ["overview", "problem_table"]
 
 STYLES = {"holds": "green", "falls short": "red", "could not run": "red", "no value": "red", "declined": "dim"}
+LDS = {"LDS": "lds", "low": "lds_low", "high": "lds_high", "ceiling": "ceiling", "slope": "slope", "worst": "worst"}
 
 
 def problem_table(report: Findings) -> Table:
     """One line per problem: verdict, median and 99 % error; bias, deviation and coverage where there are any; cost."""
-    unit = "absolute" if report.task.absolute else "relative"
-    columns = {"median": f"{unit}_median", "99 %": f"{unit}_q99"} | _stochastic(report)
-    columns |= {"calls": "calls", "s": "seconds"}
+    columns = _columns(report) | {"calls": "calls", "s": "seconds"}
     title = f"{escape(report.estimator)} on {report.task.name}"
     table = Table(title=title, caption=_caption(report), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("problem", no_wrap=True)
@@ -33,6 +32,13 @@ def problem_table(report: Findings) -> Table:
         cells = [_cell(name, verdict.measures.get(name)) for name in columns.values()]
         table.add_row(verdict.case.name, f"[{STYLES[state]}]{state}[/]", *cells)
     return table
+
+
+def _columns(report: Findings) -> dict[str, str]:
+    if report.retrained:
+        return LDS
+    unit = "absolute" if report.task.absolute else "relative"
+    return {"median": f"{unit}_median", "99 %": f"{unit}_q99"} | _stochastic(report)
 
 
 def _stochastic(report: Findings) -> dict[str, str]:
@@ -62,6 +68,8 @@ def _state(verdict: Verdict) -> str:
 
 
 def _caption(report: Findings) -> str:
+    if report.retrained:
+        return f"{report.status} (rank correlation with retraining, its 95 % interval, and what is attainable)"
     unit = "absolute errors" if report.task.absolute else "relative errors"
     noisy = "" if report.task.absolute or not _stochastic(report) else "; bias and sd absolute"
     return f"{report.status} ({unit}{noisy})"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ RATES = {"scratch": 2e-3, "finetune": 1e-3}
 ENOUGH = 4  # pairs that are trained in any case
 WARM = 100  # steps over which the rate rises
 LEAST = 8.0  # seconds without which no further predictor is begun
+FEWEST = 2  # networks of which a mean answer is judged
+GRADIENT, PATCHES = 10_000, 5000  # training images in the gradients of `parameters`, and whose patches are compared
 TAIL = 0.35  # share of a job's budget kept for samples, predictions and losses
 
 
@@ -269,23 +271,66 @@ def _compared(regimen: Regimen, name: str, networks: dict[str, list[Denoiser]]) 
     changes = {"scratch": samples["scratch"] - samples["base"], "finetune": samples["finetune"] - samples["control"]}
     for kind, actual in changes.items():
         yield from _floor(name, kind, actual)
-    predictions: dict[str, np.ndarray] = {}
+    made = Made(regimen, networks["base"], changes)
+    MADE[name] = made
     kept = {**changes, "base": samples["base"]}
     yield save(regimen.setting.folder, f"changes-{name}", **kept)
-    for predictor, options in predictors(regimen).items():
-        if regimen.setting.left < LEAST and predictions:
-            yield row(name, f"{predictor}: left out, no time", 1, shown=True)
-            continue
+    yield from _answered(made, name, regimen.setting, predictors(regimen))
+    predicted = {f"predicted {key}": value for key, value in made.predictions.items()}
+    yield save(regimen.setting.folder, f"changes-{name}", **kept, **predicted)
+
+
+@dataclass
+class Made:
+    """What a job trained, for the jobs after it: base networks, changes by kind of truth, and what was predicted."""
+
+    regimen: Regimen
+    base: list[Denoiser]
+    changes: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+MADE: dict[str, Made] = {}
+
+
+def _answered(made: Made, name: str, setting: Setting, asked: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    """Rows of predictors against the changes, network by network until the time is up: two networks are enough."""
+    for place, (predictor, options) in enumerate(asked.items()):
+        share, start = setting.left / (len(asked) - place), time.monotonic()
+        found: list[np.ndarray] = []
         try:
-            predictions[predictor] = np.stack([_predicted(regimen, n, options) for n in networks["base"]])
+            for network in made.base:
+                spent = time.monotonic() - start
+                if len(found) >= FEWEST and spent * (1 + 1 / len(found)) > share:
+                    break
+                if not found and setting.left < LEAST and place:
+                    break
+                found.append(_predicted(made.regimen, network, options))
+        except TimeoutError:  # the plan's own end of the job: the rows so far stay
+            raise
         except Exception as error:  # a response that cannot be had here must not cost the others
             yield row(name, f"{predictor}: failed", 1, shown=True, note=f"{type(error).__name__}: {error}"[:90])
+        if len(found) < FEWEST:
+            yield row(name, f"{predictor}: left out, no time", 1, shown=True)
             continue
-        for kind, actual in changes.items():
-            yield from _rows(name, kind, predictor, predictions[predictor], actual)
-    yield save(
-        regimen.setting.folder, f"changes-{name}", **kept, **{f"predicted {k}": v for k, v in predictions.items()}
-    )
+        made.predictions[predictor] = np.stack(found)
+        yield row(name, f"{predictor}: networks", len(found), "networks")
+        yield row(name, f"{predictor}: seconds a network", (time.monotonic() - start) / len(found), "s")
+        for kind, actual in made.changes.items():
+            yield from _rows(name, kind, predictor, made.predictions[predictor], actual[: len(found)])
+
+
+def answer(name: str) -> Any:
+    """The job that asks the responses of the networks that the truth of this name left."""
+
+    def run(setting: Setting) -> Iterator[Row]:
+        if name not in MADE:
+            yield row(name, "no trained networks: run its truth first", 1, shown=True)
+            return
+        with tf32(False):
+            yield from _answered(MADE[name], name, setting, responses(MADE[name].regimen))
+
+    return run
 
 
 def _pixels(x: Tensor) -> np.ndarray:
@@ -297,10 +342,16 @@ def predictors(regimen: Regimen) -> dict[str, dict[str, Any]]:
     bench, change = regimen.bench, regimen.change
     random: dict[str, Any] = {"trace": "hutchinson", "probes": regimen.size.probes, "seed": 0}
     flow = {"perturbation": change.perturbation, "anchor": regimen.anchor, **random}
-    added = Toward(Points(change.added))
     return {
         "flow": flow,
         "kernel": {"perturbation": Toward(KernelRatio(change.added, regimen.pool, bench.bandwidth))},
+    }
+
+
+def responses(regimen: Regimen) -> dict[str, dict[str, Any]]:
+    """The answers through the parameters and through patches, dearer than the predictors: a job of their own."""
+    added = Toward(Points(regimen.change.added))
+    return {
         "parameters": {"perturbation": added, "response": parameters},
         "parameters, little damping": {"perturbation": added, "response": slightly_damped},
         "patches": {"perturbation": added, "response": patches},
@@ -314,8 +365,15 @@ def parameters(regimen: Regimen, score: NetworkScore, **options: Any) -> Paramet
     def quantile(u: Tensor) -> Tensor:
         return scale * torch.exp(OBJECTIVE.mean + OBJECTIVE.spread * torch.special.ndtri(u))
 
-    loss = DenoisingLoss(scale, quantile=quantile, draws=8)
-    return ParameterResponse(score, loss, regimen.pool, **options)
+    tiny = regimen.setting.tiny
+    loss = DenoisingLoss(scale, quantile=quantile, draws=1 if tiny else 8)
+    spent = {**options, "pairs": 16, "steps": 2} if tiny else options
+    return ParameterResponse(score, loss, _spread(regimen.pool, GRADIENT), **spent)
+
+
+def _spread(pool: Tensor, most: int) -> Tensor:
+    """At most so many rows at even distances: data sets are sorted by class, and cost grows with the rows."""
+    return pool[torch.linspace(0, len(pool) - 1, min(most, len(pool))).round().long().to(pool.device)]
 
 
 def slightly_damped(regimen: Regimen, score: NetworkScore) -> ParameterResponse:
@@ -326,7 +384,7 @@ def slightly_damped(regimen: Regimen, score: NetworkScore) -> ParameterResponse:
 def patches(regimen: Regimen, score: NetworkScore) -> LocalResponse:
     """The answer of a machine that compares patches with those of at most 5 000 training images."""
     del score
-    return LocalResponse(regimen.pool[:5000])
+    return LocalResponse(_spread(regimen.pool, PATCHES))
 
 
 def _predicted(regimen: Regimen, network: Denoiser, options: dict[str, Any]) -> np.ndarray:
@@ -400,6 +458,7 @@ def _rows(name: str, kind: str, predictor: str, predicted: np.ndarray, actual: n
 
 
 JOBS = [
-    Job("truth mnist", "studies", work(SIZES["mnist"]), 60, 200),
+    Job("truth mnist", "studies", work(SIZES["mnist"]), 60, 140),
+    Job("responses mnist", "studies", answer("mnist"), 30, 60),
     Job("truth fashion", "studies", work(SIZES["fashion"]), 60, 190),
 ]

@@ -27,4 +27,4 @@ def test_a_used_clone_builds_a_wheel_of_packages_alone(tmp_path: Path) -> None:
     assert {path.parts[0] for path in built} == set(ROOMS)
     modules = {path.relative_to(clone) for room in ROOMS for path in (clone / room).rglob("*.py")}
     assert modules <= built
-    assert {path.suffix for path in built - modules} <= {".typed", ".json", ".parquet", ".png", ".j2"}
+    assert {path.suffix for path in built - modules} <= {".typed", ".json", ".parquet", ".npz", ".png", ".j2"}

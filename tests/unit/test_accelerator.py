@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import accelerator
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerator_parts import plan, publish, truth
+from accelerator_parts import plan, protocols, publish, truth
 from accelerator_parts.plan import Job, Setting
 from accelerator_parts.store import LIMIT, Row, Store, row, table
+from accelerator_parts.together import train_together
 from accelerator_parts.training import Feed, Trainer, vector_of
 from support.close import assert_close
 
@@ -21,6 +23,7 @@ from studies.errors import StudyError
 from studies.networks import Architecture, build
 from studies.reports import gpu
 from studies.retraining.bench import OBJECTIVE
+from studies.training import Objective, Recipe, train
 from studies.training.batches import Draw
 
 POOL = torch.randn(50, 1, 9, 9, generator=torch.Generator().manual_seed(0))
@@ -192,3 +195,69 @@ def test_a_way_to_train_that_fails_leaves_the_others(tmp_path: Path, monkeypatch
     rows = list(truth._variants(regimen, "digits", ways))
     assert [str(way) for way in ways] == ["TF32, channels first, not recorded"]
     assert sum("failed" in one["quantity"] for one in rows) == 4
+
+
+def test_networks_trained_together_are_those_of_the_studies() -> None:
+    """Assert, for convolutional networks, the parameters and losses of training one after the other, to rounding."""
+    pool = POOL[:, :, :6, :6]
+    recipe = Recipe(Architecture("unet", 4, 2), Objective(), steps=STEPS, batch=8)
+    for seed, together in enumerate(train_together(recipe, pool, range(2), "cpu")):
+        alone = train(recipe, pool, seed=seed)
+        for found, expected in zip(together.network.parameters(), alone.network.parameters(), strict=True):
+            assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert_close(together.history, alone.history, rtol=1e-4)
+
+
+def test_the_protocols_of_studies_leave_rows_and_claims(tmp_path: Path) -> None:
+    """Assert that both studies' jobs give the studies' own rows, and every claim that those rows can carry."""
+    setting, store = Setting("cpu", True, tmp_path), Store(tmp_path, {})
+    ended = plan.run(protocols.JOBS, setting, 60, store)
+    assert [each.verdict for each in ended] == ["done", "done"]
+    assert {"radius", "network", "level"} <= set(store.frame("far")["kind"])
+    assert set(store.frame("length")["length"]) == {1, 4, 16}
+    notes = store.frame()[store.frame()["note"] != ""]
+    assert notes["note"].str.contains("expected").all()
+    assert set(notes["job"]) == {"selective underfitting", "low noise"}
+    assert notes["quantity"].str.contains("than for N =").sum() == 1
+
+
+def test_studies_take_the_steps_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert steps for the share of the time, none beyond those asked for, and none where too few fit."""
+    monkeypatch.setattr(protocols, "step_seconds", lambda *_: 1e-3)
+    ladder, setting = protocols.far_ladders(tiny=False)[2], Setting("cpu", False, tmp_path)
+    fitted = protocols._fitted(ladder, 10.0, setting)
+    assert fitted is not None
+    taken = sum(rung.steps for rung in protocols.far.rungs(fitted))
+    assert 0.95 * 10 * (1 - protocols.RESERVE) < 1e-3 * taken <= 10 * (1 - protocols.RESERVE)
+    assert protocols._fitted(ladder, 1e6, setting) == ladder
+    assert protocols._fitted(ladder, 1.0, setting) is None
+    text = protocols.length_settings(tiny=False)[0]
+    config = protocols._lengthened(text, protocols.REPLICATES, 21.0, setting)
+    assert config is not None
+    assert (config.replicates, config.lengths) == (10, (1, 4, 16))
+    assert 840 <= config.steps <= 850
+    assert protocols._lengthened(text, protocols.REPLICATES, 1.0, setting) is None
+
+
+def test_responses_need_the_networks_of_a_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Assert a sentence where nothing was trained, and rows of each response for as many networks as there is time."""
+    monkeypatch.setattr(truth, "MADE", {})
+    setting = Setting("cpu", True, tmp_path)
+    (one,) = truth.answer("mnist")(setting)
+    assert one["quantity"].startswith("no trained networks")
+    base, changes = [NETWORK] * 3, {"scratch": np.random.default_rng(0).normal(size=(3, 4, 64))}
+    made = truth.Made(truth.Regimen(truth.TINY, setting), base, changes)
+    monkeypatch.setattr(truth, "_predicted", lambda *_: np.random.default_rng(1).normal(size=(4, 64)))
+    hurried = Setting("cpu", True, tmp_path, budget=0.0)
+    rows = list(truth._answered(made, "mnist", hurried, {"first": {}, "second": {}}))
+    quantities = [each.get("quantity", "") for each in rows]
+    assert "first: networks" in quantities
+    assert made.predictions["first"].shape == (truth.FEWEST, 4, 64)
+    assert "second: left out, no time" in quantities
+
+    def stopped(*_: object) -> None:
+        raise TimeoutError("stopped after 75 s")
+
+    monkeypatch.setattr(truth, "_predicted", stopped)
+    with pytest.raises(TimeoutError):
+        list(truth._answered(made, "mnist", setting, {"first": {}}))

@@ -1,4 +1,4 @@
-"""Benchmarks: every module in this folder is one, found by itself; the study `cost` runs them.
+"""Benchmarks: every module in this folder is one, found by itself; the studies `cost` and `single_pass` run them.
 
 A benchmark module defines
 
@@ -9,7 +9,8 @@ A benchmark module defines
 - `EXPECTED`: bounds on ratios of time that the study claims, a tuple of `Bound`;
 - optionally `figures(table) -> {name: Figure}` from the benchmark's rows, in place of the common one.
 
-Modules whose names begin with an underscore are shared by benchmarks.
+Modules whose names begin with an underscore are shared by benchmarks. Those of `SINGLE_PASS` run in the study
+`single_pass`, the others in `cost`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from torch import Tensor
 
 from studies.cost.timing import Counter
 
-__all__ = ["Benchmark", "Bound", "Setup", "load", "names"]
+__all__ = ["SINGLE_PASS", "Benchmark", "Bound", "Setup", "load", "names"]
+
+SINGLE_PASS = ("fused", "equal_accuracy")
 
 
 @dataclass(frozen=True)

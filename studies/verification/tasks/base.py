@@ -44,8 +44,8 @@ class Case:
         label: set where laws and levels do not yet make the name unique.
         points: number of data points, where the task has some.
         probes: how many probes the problem asks for; 0 stands for the task's own number.
-        judge: `rows` (row i of the value against row i of the truth), `law` (draws, judged as a sample) or `posterior`
-            (draws for each of several observations, judged together).
+        judge: `rows` (row i of the value against row i of the truth), `law` (draws, judged as a sample), `posterior`
+            (draws for each of several observations, judged together) or `lds` (an attribution, against retraining).
         operator: name of the observation's operator, see `studies.verification.observing`; empty without one.
         noise: variance of the observation's noise, R = `noise` I.
         draws: number of draws asked for of each observation.
@@ -90,6 +90,20 @@ class Case:
         if self.toward is None:
             raise StudyError(f"the case {self.name!r} has no law to move toward.")
         return law(self.toward)
+
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return self.base.dimension
+
+    @property
+    def digest(self) -> str:
+        """Of what the truth rests on."""
+        return self.base.digest
+
+    def at(self, seed: int) -> Case:
+        """The case as a seed poses it; where rows alone change, itself."""
+        return self
 
     def rng(self, task: str, seed: int) -> np.random.Generator:
         """The generator of this case's rows."""

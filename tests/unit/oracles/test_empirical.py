@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.close import assert_close
 
-from oracles import GaussianMixture
+from oracles import GaussianMixture, _empirical_sums
 from oracles.empirical import EmpiricalLaw
 
 DIMENSION, SIZE = 784, 1500
@@ -184,3 +184,12 @@ def test_one_point_has_no_pair():
     law = EmpiricalLaw([[0.0, 1.0]])
     assert law.nearest_distance == math.inf
     assert law.separation(1.0) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shares_that_would_underflow_stay_normal_numbers(dtype):
+    """Assert that terms far below the largest, which would be subnormal, are normal and nothing beside one."""
+    shares = _empirical_sums._shares(torch.tensor([0.0, -80.0, -100.0, -740.0, -torch.inf], dtype=dtype))
+    assert bool((shares >= torch.finfo(dtype).tiny).all())
+    assert float(shares[1:].sum()) < 1e-29
+    assert float(shares[0]) == 1.0

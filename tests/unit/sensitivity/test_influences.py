@@ -9,8 +9,9 @@ from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case
 from torch import nn
 
-from sensitivity import Grid, Outcome, Points, Toward, as_score, influence, sample_sensitivity
-from sensitivity.readings import adjoint
+from sensitivity import Grid, Outcome, PerBranch, Points, Toward, as_score, guided, influence, sample_sensitivity
+from sensitivity.jacobians.kept import Graph, Graphs
+from sensitivity.readings import adjoint, influences
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 6)
 SOLVERS = ["euler", "heun", "rk4", "dopri5", "exponential", "2m", "sde"]
@@ -210,3 +211,51 @@ def test_bad_functionals_and_rates_are_refused():
     for function, extra, kind, said in bad:
         with pytest.raises(kind, match=said):
             influence(problem.score, problem.latents, function, points, **{**options, **extra})
+
+
+def _with_limit(monkeypatch, limit):
+    """Influences on a network whose graphs are kept up to a limit, and what was kept."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.Linear(16, 3)).double().requires_grad_(False)
+    kept = Graphs(limit=limit)
+    monkeypatch.setattr(influences, "Graphs", lambda: kept)
+    problem = case("d3_k4_s0", samples=3)
+    score = as_score(lambda x, sigma: network(x / (1 + sigma[:, None])), "denoiser")
+    options = {"anchor": problem.exact, "trace": "hutchinson", "probes": 1, "seed": 0}
+    return influence(score, problem.latents, _curved, _points(problem), GRID, **options), kept
+
+
+def test_kept_graphs_change_no_bit_and_save_evaluations(monkeypatch):
+    """Assert equal values with all graphs, some and none, and one evaluation less for each graph that is kept."""
+    stages, node = 2 * GRID.steps, 1
+    none, _ = _with_limit(monkeypatch, 0)
+    every, kept = _with_limit(monkeypatch, 1 << 28)
+    some, _ = _with_limit(monkeypatch, int(5.5 * kept.size * 3))
+    assert torch.equal(none.values, every.values)
+    assert torch.equal(none.values, some.values)
+    assert none.cost.evaluations == 2 * stages + node
+    assert every.cost.evaluations == stages + node
+    assert some.cost.evaluations == 2 * stages + node - 5
+    assert kept.used == pytest.approx(stages * kept.size * 3)
+
+
+def test_a_graph_counts_each_intermediate_result_once():
+    """Assert the bytes of the exponential, which two operations keep, and not those of a parameter."""
+    weight = nn.Parameter(torch.ones(6, 6, dtype=torch.float64))
+    x = torch.ones(2, 6, dtype=torch.float64, requires_grad=True)
+    value = x.exp().sin()
+    assert Graph(None, x, value).size == 2 * 6 * 8
+    assert Graph(None, x, value @ weight).size == 2 * 2 * 6 * 8  # the product keeps its first factor for the parameter
+
+
+def test_branches_that_share_a_score_are_evaluated_again(monkeypatch):
+    """Assert that a graph is used only where it is known whose it is: the pull through one twice would be an error."""
+    problem = case("d3_k4_s0", samples=2)
+    score = problem.score
+    both = PerBranch(problem.exact, problem.exact)
+    found = influence(
+        guided(score, score, 2.0), problem.latents, _curved, _points(problem), GRID, anchor=both,
+        rates=PerBranch(None, torch.ones(7, dtype=torch.float64)), trace="exact",
+    )  # fmt: skip
+    assert bool(torch.isfinite(found.values).all())
+    assert found.cost.evaluations == 2 * (2 * 2 * GRID.steps + 1)

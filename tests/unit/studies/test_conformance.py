@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from studies import conformance
-from studies.conformance import azula, findings, flow_matching
+from studies.conformance import azula, beside, findings, flow_matching, schedulers
 from studies.conformance.common import Check, Measured, converging, exact, installed, order
 from studies.study import Context
 
@@ -166,3 +167,29 @@ def test_every_difference_of_the_whole_study_has_a_cause() -> None:
     differing = rows[rows["status"] == "differs"]
     assert set(zip(differing["package"], differing["check"], strict=True)) == known
     assert set(conformance.figures(rows, config)) == {"agreement", "orders"}
+
+
+def test_every_scheduler_of_diffusers_is_judged_or_has_its_reason() -> None:
+    """Assert that none is skipped silently, and none is listed that is not shipped."""
+    listed = schedulers.STUDIED | set(schedulers.HERE) | set(schedulers.REASONS)
+    assert listed == schedulers.names()
+    assert not (set(schedulers.HERE) | schedulers.STUDIED) & set(schedulers.REASONS)
+
+
+def test_packages_beside_are_kept_with_versions_and_causes() -> None:
+    """Assert that the kept rows are of the present checks, and that what differs has its cause."""
+    rows = beside.rows()
+    names = {(c.package, c.name) for m in beside.MODULES.values() for c in importlib.import_module(m).CHECKS}
+    assert set(zip(rows["package"], rows["check"], strict=True)) == names
+    judged = rows[rows["status"].isin(["agrees", "differs"])]
+    assert (judged["version"] != "").all()
+    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 12
+    differing = rows[rows["status"] == "differs"]
+    assert differing["cause"].str.startswith(("theirs", "convention")).all()
+    assert set(differing["check"]) == {check for finding in findings.BESIDE for check in finding.checks}
+
+
+def test_packages_beside_are_run_in_a_process_that_looks_in_their_folder(tmp_path: Path) -> None:
+    """Assert that a module of the folder is found there, and not here."""
+    (tmp_path / "only_there.py").write_text("print('found')")
+    assert beside._there(tmp_path, "-c", "import only_there") == ["found"]

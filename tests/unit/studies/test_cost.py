@@ -14,7 +14,7 @@ import torch
 from support.close import assert_close
 
 from sensitivity import GaussianAnchor, Grid, as_score, log_density
-from studies import cost
+from studies import cost, single_pass
 from studies.cost import benchmarks, floors, timing
 from studies.cost.benchmarks import Bound, Setup, _public, density
 from studies.cost.benchmarks._problem import SIGMA_MAX, SIGMA_MIN, Problem
@@ -125,6 +125,24 @@ def test_every_benchmark_is_complete(name: str) -> None:
     for bound in benchmark.EXPECTED:
         assert {bound.alternative, *bound.rivals()} <= set(setup.alternatives)
     assert {*setup.references, *setup.errors} <= set(setup.alternatives)
+
+
+def test_every_benchmark_runs_in_one_of_the_two_studies() -> None:
+    """Assert that none is left out, and that those against the hand-written pass are in their own study alone."""
+    one, other = (
+        {cell.parameters["benchmark"] for cell in study.cells(study.Config.full())} for study in (cost, single_pass)
+    )
+    assert one | other == set(benchmarks.names())
+    assert not one & set(benchmarks.SINGLE_PASS)
+    assert set(benchmarks.SINGLE_PASS) <= other
+
+
+def test_the_two_step_solver_is_more_accurate_with_fewer_steps() -> None:
+    """Assert the errors of log p that the comparison rests on, at its smallest size."""
+    benchmark = benchmarks.load("equal_accuracy")
+    setup = benchmark.prepare(benchmark.SIZES["smoke"][0], "cpu", 0)
+    theirs, own = (float(error().max()) for error in setup.errors.values())
+    assert own < theirs < 0.1
 
 
 def test_slow_alternatives_take_fewer_rounds_but_enough_for_an_interval() -> None:

@@ -43,7 +43,7 @@ from studies.selective_underfitting.lengths import excesses, parts_of
 from studies.selective_underfitting.measures import energy_distance, errors, mean_error, parts
 from studies.selective_underfitting.paths import noised, path
 from studies.selective_underfitting.signs import few_and_many, perfect, pulled, selective, sign, table
-from studies.selective_underfitting.summaries import changes, difference, spearman
+from studies.selective_underfitting.summaries import changes, spearman
 from studies.study import Context
 from studies.training import Objective, Recipe, train
 from studies.training.batches import Batches, Draw
@@ -322,11 +322,17 @@ def test_return_claims_fail_for_a_network_that_never_or_always_returns():
     assert [c.holds for c in returning(level_rows(1, 1, (0.0, 1.0)), LADDER, CONFIG3)] == [False, False]
 
 
-def freedom_rows(thin: float, wide: float, thick: float) -> pd.DataFrame:
-    """Rows with the given memorised shares."""
-    regions = [(1, 1.0, thin), (25, 1.0, wide), (1, 2.0, thick)]
+def freedom_rows(thin: float, wide: float, thick: float, spread: float = 0.0) -> pd.DataFrame:
+    """Rows of two trainings with the given memorised shares, those of D_region and thick shells `spread` apart."""
+    regions = [(1, 1.0, thin, 0.0), (25, 1.0, wide, spread), (1, 2.0, thick, spread)]
     shared = {"kind": "freedom", "network": "unet", "samples": 128}
-    return pd.DataFrame([shared | {"ratio": r, "thickness": k, "memorised": [m] * 7} for r, k, m in regions])
+    return pd.DataFrame(
+        [
+            shared | {"ratio": r, "thickness": k, "memorised": [m + (seed - 0.5) * apart] * 7, "seed": seed}
+            for r, k, m, apart in regions
+            for seed in range(2)
+        ]
+    )
 
 
 def test_freedom_claims_can_fail():
@@ -335,11 +341,12 @@ def test_freedom_claims_can_fail():
     assert [c.holds for c in freedom(freedom_rows(0.5, 0.4, 0.5), "unet", 25, 2.0)] == [False, False]
 
 
-def test_difference_of_shares_covers_equal_shares():
-    """Assert that the interval of equal shares contains zero and that of far shares does not."""
-    equal, far = difference((10, 100), (10, 100)), difference((90, 100), (10, 100))
-    assert equal.low < 0 < equal.high
-    assert far.low > 0.6
+def test_the_training_and_not_the_sample_is_the_unit_of_memorised_shares():
+    """Assert that a rise of .5 in 128 samples of two trainings that differ by .2 is open: one degree of freedom."""
+    found = freedom(freedom_rows(0.1, 0.6, 0.6, spread=0.2), "unet", 25, 2.0)
+    assert [claim.verdict for claim in found] == [Verdict.OPEN] * 2
+    assert [claim.measured for claim in found] == pytest.approx([0.5, 0.5])
+    assert found[0].interval == pytest.approx((0.5 - 0.1 * 12.7062, 1.0), rel=1e-4)
 
 
 def test_the_guidance_claim_follows_the_learned_gaps():
@@ -411,8 +418,9 @@ def test_perception_claims_fail_when_plain_and_aligned_are_exchanged():
     for names, expected in ((("aligned", "plain"), True), (("plain", "aligned"), False)):
         shared = {"kind": "perception", "samples": 400}
         rows = [
-            shared | {"features": n, "between": b, "within": w}
+            shared | {"features": n, "between": b + seed, "within": w - seed, "seed": seed}
             for n, (b, w) in zip(names, counts.values(), strict=True)
+            for seed in range(3)
         ]
         assert [claim.holds for claim in perception(pd.DataFrame(rows))] == [expected, expected]
 

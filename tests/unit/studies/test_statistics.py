@@ -258,3 +258,41 @@ def test_bad_statistics_input_is_refused_with_the_reason(case: str) -> None:
     call, reason = BAD[case]
     with pytest.raises(ValueError, match=reason):
         call()
+
+
+@pytest.mark.parametrize(("units", "spread", "mean"), [(2, 0.0, 0.05), (2, 0.1, 0.5), (5, 0.0, 0.5), (8, 0.1, 0.3)])
+def test_shares_of_units_cover_with_and_without_differences_between_units(
+    units: int, spread: float, mean: float
+) -> None:
+    """Assert at least the stated coverage, to three standard errors of the simulation, of a share and a difference."""
+    rng, runs, trials = np.random.default_rng(3), 200, np.full(units, 64)
+    inside = np.zeros(2)
+    for _ in range(runs):
+        own = np.clip(mean + spread * rng.uniform(-1, 1, size=(2, units)), 0, 1)
+        first, second = rng.binomial(64, own)
+        share, apart = st.share_of_units(first, trials), st.shares_apart(first, second, trials)
+        inside += [share.low <= mean <= share.high, apart.low <= 0 <= apart.high]
+    assert (inside / runs > 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)).all()
+
+
+def test_shares_of_samples_alone_would_not_cover() -> None:
+    """Assert that the interval of pooled samples, which stood here before, misses far more than one share in twenty."""
+    rng, runs, missed = np.random.default_rng(4), 300, 0
+    for _ in range(runs):
+        counts = rng.binomial(128, 0.5 + 0.2 * rng.uniform(-1, 1, size=2))
+        pooled = st.share_interval(int(counts.sum()), 256)
+        missed += not pooled.low <= 0.5 <= pooled.high
+    assert missed / runs > 0.3
+
+
+def test_shares_apart_have_power() -> None:
+    """Assert that a difference of .5 between eight units that differ by .1 is seen nearly always."""
+    rng, runs = np.random.default_rng(5), 100
+    seen = sum(
+        st.shares_apart(
+            *rng.binomial(64, np.array([[0.7], [0.2]]) + rng.uniform(-0.1, 0.1, (2, 8))), np.full(8, 64)
+        ).low
+        > 0
+        for _ in range(runs)
+    )
+    assert seen > 95

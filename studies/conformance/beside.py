@@ -1,0 +1,100 @@
+"""Packages that are not installed beside this one: `python -m studies.conformance.beside [FOLDER]`.
+
+Their released files are unpacked into a folder of their own, without what they depend on where that is here already,
+and checked in another process that looks there first: nothing of this environment is changed.  The rows, as those of
+the study, are kept in `beside.json` beside this module with the versions.  `ABSENT` names what was looked at and has
+nothing to check, or does not install, and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from studies.conformance.findings import BESIDE
+
+__all__ = ["ABSENT", "MODULES", "REQUIREMENTS", "TABLE", "rows"]
+
+MODULE = "studies.conformance.beside"
+TABLE = Path(__file__).with_name("beside.json")
+MODULES = {
+    "k-diffusion": "studies.conformance.k_diffusion",
+    "torchebm": "studies.conformance.torchebm",
+    "torchdyn": "studies.conformance.torchdyn",
+    "lampe": "studies.conformance.lampe",
+    "bayesflow": "studies.conformance.bayesflow",
+    "diffusers": "studies.conformance.schedulers",  # installed, and here for its length: every scheduler by name
+}
+REQUIREMENTS = (
+    *("k-diffusion==0.1.1.post1", "torchebm==0.8.9", "lampe==0.9.0", "torchdyn==1.0.6", "bayesflow==2.0.12"),
+    *("h5py", "keras==3.12.0", "optree", "absl-py", "namex", "ml-dtypes", "seaborn", "torchcde"),  # what those import
+)
+ABSENT = {
+    "normflows 1.7.3": "not applicable: discrete flows only, no continuous one, no score",
+    "FrEIA 0.2": "not applicable: discrete invertible networks only",
+    "POT 0.9.7": "not applicable: transport plans and costs between samples; no flow or density of a law along one",
+    "EDM": "did not install: NVIDIA's code is not on the package index; its samplers and levels are k-diffusion's "
+    "sample_heun with s_churn and get_sigmas_karras",
+    "sbi 0.27.0": "not checked: its flow and score estimators import nflows, skorch and pyro beside them",
+}
+
+
+def rows() -> pd.DataFrame:
+    """The kept rows, one a check, with the columns of the study's."""
+    return pd.DataFrame(json.loads(TABLE.read_text("utf-8"))["rows"])
+
+
+def checked(package: str, size: int = 1) -> list[dict[str, Any]]:
+    """The rows of one package as it is importable here."""
+    from studies.conformance import row
+
+    return [row(check, seed=0, size=size) for check in importlib.import_module(MODULES[package]).CHECKS]
+
+
+def install(folder: Path) -> None:
+    """Unpack the released files into a folder.
+
+    Raises:
+        subprocess.CalledProcessError: one is not to be had.
+    """
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *REQUIREMENTS]
+    subprocess.run(command, check=True)
+
+
+def main(folder: Path, table: Path = TABLE) -> None:
+    """Install what is missing, check every package in a process of its own, and keep the rows."""
+    if not folder.exists():
+        install(folder)
+    found = [row for package in MODULES for row in json.loads(_there(folder, MODULE, "--package", package)[-1])]
+    examples = {finding.package: _there(folder, "-c", finding.example) for finding in BESIDE}
+    written = {"date": datetime.now(UTC).date().isoformat(), "rows": found, "examples": examples}
+    table.write_text(json.dumps(written, indent=1) + "\n")
+
+
+def _there(folder: Path, *command: str) -> list[str]:
+    """The lines that a process prints that looks for packages in the folder first."""
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    python = [sys.executable, *(("-m",) if command[0] == MODULE else ()), *command]
+    answer = subprocess.run(
+        python, check=True, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}, text=True
+    )
+    return answer.stdout.splitlines()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--package"]:
+        print(json.dumps(checked(sys.argv[2])))
+    elif sys.argv[1:]:
+        main(Path(sys.argv[1]))
+    else:
+        with TemporaryDirectory() as new:
+            main(Path(new) / "packages")

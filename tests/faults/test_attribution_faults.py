@@ -1,0 +1,69 @@
+"""Wrong attributions are rejected for their own reasons; right ones hold, on latents that were never published too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from studies.verification import verify
+from studies.verification.attributions import tiers
+from studies.verification.faults.attributions import FAULTS, RIGHT
+
+QUICK = ("reversed_influence", "tuned_on_queries")
+SLOW = [fault for fault in FAULTS if fault.name not in QUICK]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.name in QUICK], ids=lambda fault: fault.name)
+def test_a_wrong_attribution_is_rejected_for_its_own_reason(fault):
+    """Assert that it fails its checks and no others, and that the report names the mistake."""
+    report = verify(fault.estimator, "attribution", problems=["exact-features-logit"], orders=False)
+    failed = set(report.failed_checks)
+    assert "derivative" in failed or "fresh" in failed
+    assert failed <= set(fault.checks)
+    assert any(fault.says in sentence for sentence in report.findings())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SLOW, ids=lambda fault: fault.name)
+def test_every_wrong_attribution_is_rejected_for_its_own_reason(fault):
+    """Assert the same of the others, on two outputs."""
+    problems = ["exact-features-ink", "exact-features-logit"]
+    assert not fault.caught(verify(fault.estimator, "attribution", problems=problems, orders=False))
+
+
+def test_a_right_attribution_holds_and_declines_what_has_no_parameters():
+    """Assert that the influence by drawn noises holds, and that a declined problem is no failure."""
+    report = verify(RIGHT, "attribution", problems=["exact-features-logit", "exact-kernels-logit"], orders=False)
+    assert report.holds
+    assert len(report.judged) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_a_right_attribution_is_not_rejected_on_fresh_seeds(seed):
+    """Assert that it holds on twenty sets of latents and halves."""
+    assert verify(RIGHT, "attribution", problems=["exact-features-logit"], seed=seed, orders=False).holds
+
+
+def test_random_numbers_are_not_better_than_chance():
+    """Assert that random attributions fail the check of correlation, although some correlate positively."""
+
+    def random(problem):
+        return np.random.default_rng(len(found)).standard_normal((len(problem.latents), len(problem.data)))
+
+    found: list[bool] = []
+    for _ in range(3):
+        report = verify(random, "attribution", problems=["exact-kernels-ink"], orders=False)
+        found.append("correlation" in report.failed_checks)
+    assert all(found)
+
+
+def test_the_problem_does_not_hold_the_truth():
+    """Assert that no field leads to masks or outputs of subsets, and that arrays are copies."""
+    from studies.verification.session import reproduce
+
+    problem, _ = reproduce("attribution", "exact-kernels-ink")
+    names = set(dir(problem))
+    assert not names & {"masks", "outputs", "truth", "values", "derivative"}
+    problem.data.zero_()
+    assert tiers.exact_setting("exact-kernels", 0).data.abs().max() > 0

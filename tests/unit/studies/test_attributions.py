@@ -1,0 +1,158 @@
+"""Retrained truths: made again, by another route, and through their files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from oracles import GaussianMixture
+from studies.datamodelling import by_query, lds, paired
+from studies.errors import StudyError
+from studies.networks import stack
+from studies.verification import verify
+from studies.verification.attributions import exact, images, tiers, trained
+from studies.verification.attributions.outputs import FUNCTIONALS, Outputs
+from studies.verification.attributions.stored import Stored
+from studies.verification.tasks.attribution import TASK
+
+SHIPPED = sorted({case.law for case in TASK.cases})
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_are_small_and_of_these_data(name):
+    """Assert at most 1 MB, and data and latents of the digest that was shipped."""
+    from studies.training.loop import digest
+
+    assert (tiers.FOLDER / f"{name}.npz").stat().st_size <= 1_000_000
+    setting = tiers.setting_of(name)
+    assert digest(setting.data, setting.latents) == tiers.shipped(name).digest
+
+
+@pytest.mark.parametrize("name", exact.SETTINGS)
+def test_the_exact_truth_made_again_is_the_shipped_one(name):
+    """Assert that the first halves, solved again, give the shipped outputs to half precision."""
+    stored, setting = tiers.shipped(name), tiers.exact_setting(name, 0)
+    again = setting.values(stored.masks[:3])
+    spread = stored.values[:, 0].std(1)
+    assert np.abs(again - stored.values[:, 0, :3]).max() < 5e-3 * spread.max()
+    assert (stored.masks == setting.halves(len(stored.masks))).all()
+
+
+@pytest.mark.parametrize("name", exact.SETTINGS)
+def test_the_exact_derivative_is_that_of_differences(name):
+    """Assert derivative = (output at ρ + h χ − output at ρ − h χ)/2h for the first points."""
+    setting, step = tiers.exact_setting(name, 0), 1e-5
+    weights = np.full(exact.POINTS, 1 / exact.POINTS)
+    moved = np.stack([weights + sign * step * (np.eye(exact.POINTS)[i] - weights) for i in (0, 7) for sign in (1, -1)])
+    with torch.no_grad():
+        x = setting.asked.samples(setting.stacked(moved), members=4)
+    found = setting.asked.of_samples("logit", x).numpy()
+    known = tiers.truth(name, "logit").derivative
+    assert known is not None
+    assert np.allclose((found[0] - found[1]) / (2 * step), known[:, 0], rtol=1e-4, atol=1e-4)
+    assert np.allclose((found[2] - found[3]) / (2 * step), known[:, 7], rtol=1e-4, atol=1e-4)
+
+
+def test_the_kernel_network_is_the_posterior_mean_of_its_mixture():
+    """Assert that it agrees with the oracle's mixture of isotropic kernels."""
+    setting = tiers.exact_setting("exact-kernels", 0)
+    data = setting.data.flatten(1).numpy()
+    law = GaussianMixture.isotropic(np.full(len(data), 1 / len(data)), data, np.full(len(data), exact.BANDWIDTH**2))
+    x = setting.data[:4] + 0.7 * setting.latents[:4] / 10
+    mean, _ = law.posterior(x.flatten(1).numpy(), 0.7)
+    found = setting.network()(x, torch.full((4,), 0.7, dtype=torch.float64))
+    assert np.allclose(found.flatten(1).numpy(), mean, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_the_derivative_of_the_run_is_that_of_differences():
+    """Assert that the derivative toward the first image is that of two whole runs."""
+    run, asked = trained.SETTING.recorded(), trained.SETTING.outputs()
+    for number, name in enumerate(trained.FUNCTIONALS):
+        known = trained.derivative(run, asked, name)[:, 0]
+        assert np.corrcoef(trained.by_differences()[number], known)[0, 1] > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("digits" not in SHIPPED, reason="the truth of the tier images is not in this checkout")
+def test_retrained_halves_made_again_agree_with_the_shipped():
+    """Assert that two halves, trained again beside fewer others, are within the spread of seeds of the shipped."""
+    stored = tiers.shipped("digits")
+    again = images.remade(images.SETTINGS["digits"], stored, rows=2, seed=0)
+    spread = stored.values.std(1)[:, :2]  # over seeds
+    assert np.median(np.abs(again - stored.values[:, 0, :2]) / spread) < 0.1
+
+
+def test_outputs_of_a_stack_are_those_of_its_members():
+    """Assert that every functional is the same for networks asked together and alone."""
+    setting = images.Setting("small", "digits", points=20, width=8, depth=1, steps=3, halves=2, queries=3)
+    networks = setting.trained(setting.masks, 0, None)
+    scale, (weights, offsets) = 0.7, (torch.randn(3, 64), torch.randn(3))
+    asked = Outputs(setting.latents, setting.levels, setting.data[:3], scale, weights, offsets)
+    joint = stack(networks)
+    with torch.no_grad():
+        for name in FUNCTIONALS:
+            both = asked.of_network(name, joint, members=2)
+            alone = torch.stack([asked.of_network(name, network) for network in networks])
+            assert torch.allclose(both, alone, rtol=1e-3, atol=1e-4), name
+
+
+def test_a_file_comes_back_as_it_was_and_a_damaged_one_is_refused(tmp_path):
+    """Assert masks exact, values to half precision of a deviation, and a sentence for a torn file."""
+    rng = np.random.default_rng(0)
+    masks, values = rng.random((9, 13)) < 0.5, rng.normal(3.0, 2.0, (2, 3, 9, 4))
+    kept = Stored("x", "d", masks, ("a", "b"), values, np.zeros((4, 1, 2, 2)), np.ones((3, 4)), np.ones(3), (0, 1, 2))
+    kept.save(tmp_path / "x.npz")
+    found = Stored.load(tmp_path / "x.npz")
+    assert (found.masks == masks).all()
+    assert np.abs(found.values - values).max() < 5e-3
+    assert found.functionals == ("a", "b")
+    (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
+    with pytest.raises(StudyError, match=r"damaged|cannot"):
+        Stored.load(tmp_path / "x.npz")
+
+
+def test_paired_differences_and_queries_belong_to_the_score():
+    """Assert that the mean over queries is the score, and that paired intervals are far narrower than single ones."""
+    rng = np.random.default_rng(1)
+    masks, scores = rng.random((300, 40)) < 0.5, rng.normal(size=(6, 40))
+    outputs = masks @ scores.T + 4 * rng.normal(size=(300, 6))
+    worse = scores + 0.3 * rng.normal(size=scores.shape)
+    single, gap = lds(masks, outputs, scores), paired(masks, outputs, worse, scores)
+    assert by_query(masks, outputs, scores).mean() == pytest.approx(single.value)
+    assert gap.bounds[1] - gap.bounds[0] < 0.7 * (single.interval[1] - single.interval[0])
+    assert gap.estimate < 0
+
+
+def test_a_suite_without_its_truth_says_how_to_make_it():
+    """Assert a sentence with the command where files are absent, and suggestions for an unknown suite."""
+    empty = dataclasses.replace(TASK, cases=())
+    with pytest.raises(StudyError, match=r"attributions.images` makes it"):
+        empty.suite("images")
+    with pytest.raises(StudyError, match="there is no suite 'image'"):
+        TASK.suite("image")
+
+
+def test_another_array_library_is_refused_in_a_sentence():
+    """Assert that networks are PyTorch's."""
+    with pytest.raises(StudyError, match="gives PyTorch's"):
+        verify(lambda problem: None, "attribution", backend="numpy", problems=["exact-kernels-ink"])
+
+
+def test_a_report_of_attributions_has_its_table_page_figures_and_files(tmp_path):
+    """Assert that scores, ceilings and the worst query are shown and stored."""
+
+    def near(problem):
+        distances = torch.cdist(problem.samples.flatten(1), problem.data.flatten(1))
+        values = torch.stack([problem.functional(point.expand_as(problem.samples)) for point in problem.data], 1)
+        return torch.softmax(-distances.square() / 8, 1) * (values - problem.functional(problem.samples)[:, None])
+
+    report = verify(near, "attribution", problems=["exact-kernels-logit"], orders=False)
+    assert report.table().row_count == 1
+    assert set(report.figures()) == {"scores", "worst"}
+    assert "ceiling" in report.to_html()
+    report.save(tmp_path / "report")
+    assert any("worst query" in line for line in report.findings())
