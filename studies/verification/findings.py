@@ -241,9 +241,8 @@ def _attributed(verdict: Verdict) -> str:
     found = verdict.measures
     words = [f"{found['share']:.0%} of the ceiling {found['ceiling']:.2f}", f"slope {found['slope']:.2g}"]
     words += [f"rank correlation with the derivative {found['rank']:.2f}"] if "rank" in found else []
-    words += [f"removing the ten points it names does {found['removal']:.0%} of what is possible"] * (
-        "removal" in found
-    )
+    if "removal" in found:
+        words += [f"removing the ten points it names does {found['removal']:.0%} of what is possible"]
     words += [f"worst query {found['worst_query']:.0f} ({found['worst']:.2f})"]
     interval = f"[{found['lds_low']:.2f}, {found['lds_high']:.2f}]"
     return f"{verdict.case.name}: score {found['lds']:.2f} {interval}, {', '.join(words)}."

@@ -67,3 +67,15 @@ def test_the_problem_does_not_hold_the_truth():
     assert not names & {"masks", "outputs", "truth", "values", "derivative"}
     problem.data.zero_()
     assert tiers.exact_setting("exact-kernels", 0).data.abs().max() > 0
+
+
+def test_numbers_at_random_fall_short_of_a_real_training():
+    """Assert on the suite `trained` that numbers at random fail, in words that name the derivative's own score."""
+    report = verify(
+        lambda problem: np.random.default_rng(0).standard_normal((len(problem.latents), len(problem.data))),
+        "attribution",
+        problems=["trained-digits-ink"],
+        orders=False,
+    )
+    assert {"correlation", "derivative"} <= set(report.failed_checks)
+    assert any("score less that of the derivative: -0.9" in sentence for sentence in report.findings())
