@@ -19,7 +19,6 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.util
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -208,7 +207,14 @@ REQUIRED = ("NAME", "QUESTION", "Config", "cells", "run_cell", "claims", "figure
 
 def available() -> list[str]:
     """Names of the registered studies that are present."""
-    return [name for name, module in STUDIES.items() if importlib.util.find_spec(module) is not None]
+    return [name for name, module in STUDIES.items() if _source(module) is not None]
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of an imported package; looking for a submodule's spec would import what it lies in."""
+    top, *parts = module.split(".")
+    place = Path(str(sys.modules[top].__file__)).parent.joinpath(*parts)
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
 
 def question(name: str) -> str:
@@ -221,9 +227,9 @@ def question(name: str) -> str:
         >>> question("cost")
         'What do sensitivities cost, in time, memory and network evaluations, beside sampling itself?'
     """
-    spec = importlib.util.find_spec(STUDIES[name])
-    if spec is not None and spec.origin is not None:
-        for statement in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    source = _source(STUDIES[name])
+    if source is not None:
+        for statement in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(statement, ast.Assign) and "QUESTION" in map(ast.unparse, statement.targets):
                 return str(ast.literal_eval(statement.value))
     raise StudyError(f"the study {name!r} has no plain string QUESTION; write one at the top of {STUDIES[name]}.")

@@ -49,7 +49,9 @@ class Graph:
         for tensor in _saved(self.value):
             if not isinstance(tensor, torch.nn.Parameter):
                 storage = tensor.untyped_storage()
-                held[storage.data_ptr()] = storage.nbytes()
+                held[storage._cdata] = (
+                    storage.nbytes()
+                )  # an address; data pointers need data, which subclasses may not have
         return sum(held.values())
 
 

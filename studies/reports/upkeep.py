@@ -149,7 +149,7 @@ def newest(place: Path | str) -> Path:
     except OSError as error:
         raise StudyError(explain(error, place)) from error
     if not found:
-        raise StudyError(f"{place} holds no result; give a folder OUT, OUT/STUDY or OUT/STUDY/LEVEL-DIGEST.")
+        raise StudyError(f"{place} is no result folder and holds none; give OUT, OUT/STUDY or OUT/STUDY/LEVEL-DIGEST.")
     return max(
         found, key=lambda folder: max(_changed(folder / name) for name in ("manifest.json", "summary.json", "cells"))
     )

@@ -96,8 +96,8 @@ def test_a_cotangent_that_is_not_transposed_is_caught(monkeypatch):
     """Assert that J in place of Jᵀ breaks the inner-product identity."""
     _check_transpose()
 
-    def straight(self, x, sigma, cotangents):
-        parts = [law.products.jvp(x, sigma, cotangents) for law in self.maps]
+    def straight(self, x, sigma, cotangents, graphs=()):
+        parts = [law.products.jvp(x, sigma, cotangents) for law in self.each]
         return tuple(score for score, _ in parts), self.shared([moved for _, moved in parts])
 
     monkeypatch.setattr(LocalMaps, "cotangents", straight)

@@ -85,17 +85,14 @@ def test_images_through_a_unet() -> None:
 
     torch.manual_seed(0)
     model = (
-        UNetModel(dim=(1, 8, 8), num_channels=32, num_res_blocks=1, channel_mult=(1, 2))
-        .eval()
-        .double()
-        .requires_grad_(False)
+        UNetModel(dim=(1, 8, 8), num_channels=32, num_res_blocks=1, channel_mult=(1, 2)).eval().requires_grad_(False)
     )
     for parameter in model.parameters():
         if not bool(parameter.any()):
             parameter.normal_(std=0.1)
     score = from_flow_matching(model, protocol="torchcfm")
-    sigma = torch.tensor(1.5, dtype=torch.float64)
-    x, t = normal(2, 1, 8, 8), 1 / (1 + sigma)
+    sigma = torch.tensor(1.5)  # in double precision the network itself fails: it embeds time in single
+    x, t = normal(2, 1, 8, 8).float(), 1 / (1 + sigma)
     velocity = model(t.expand(2), t * x)
     # v = x₀ − ε and x = x₀ + σ ε give ε = (x − v)/(1 + σ), and s = −ε/σ.
-    assert_close(score(x, sigma), -(x - velocity) / ((1 + sigma) * sigma), rtol=1e-8)
+    assert_close(score(x, sigma), -(x - velocity) / ((1 + sigma) * sigma), rtol=1e-5)

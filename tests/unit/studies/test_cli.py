@@ -224,7 +224,7 @@ def test_status_report_compare_and_clean_go_together(capsys: pytest.CaptureFixtu
         capsys.readouterr()
         assert command("report", place) == 0
         assert str(Path(first) / "report.html") in capsys.readouterr().out
-    with pytest.raises(StudyError, match="holds no result; give a folder OUT"):
+    with pytest.raises(StudyError, match="no result folder and holds none; give OUT"):
         newest("studies-out/demonstration/nothing")
     assert command("compare", first, first) == 0
     assert "no difference found" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_a_raising_check_is_a_difference_with_its_words() -> None:
     def broken(seed: int, size: int) -> Measured:
         raise RuntimeError("no such thing")
 
-    row = conformance._row(Check("numpy", "broken", "law", "flat", broken), 0, 1)
+    row = conformance.row(Check("numpy", "broken", "law", "flat", broken), 0, 1)
     assert row["status"] == "differs"
     assert row["note"] == "raises RuntimeError: no such thing"
     assert math.isnan(row["error"])
