@@ -1,0 +1,247 @@
+"""Attributions of the task `attribution` of `studies verify`, ours and published ones: `f(problem) -> (queries, N)`.
+
+    studies verify studies.attribution.attributors:trak --task attribution --suite images
+
+Gradient methods take the gradient of the output itself, through the sampler where it is one of samples: kinder to them
+than the loss at the sample.  Up-weighting point i moves the parameters by `−H⁻¹ g_i`, hence the minus signs: positive
+means that the output rises.  Dampings are fixed shares of a training matrix's mean eigenvalue; no query is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from sensitivity import GaussianAnchor, Grid, LocalResponse, Points, as_score, influence
+
+__all__ = ["ATTRIBUTORS"]
+
+Problem = Any
+DRAWS = 32  # noises a training point
+SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
+
+
+def population(problem: Problem) -> Any:
+    """Ours, the population's response: through the network's score, its own log density and the data's moments."""
+    if problem.functional is None:
+        return NotImplemented
+    score = as_score(problem.network, "denoiser")
+    return _influence(problem, score, anchor=GaussianAnchor.from_data(problem.data), trace="exact")
+
+
+def empirical(problem: Problem) -> Any:
+    """The population's response with the score of the training points themselves."""
+    if problem.functional is None:
+        return NotImplemented
+    points = Points(problem.data)
+    return _influence(problem, points.score, anchor=points, trace="exact")
+
+
+def local(problem: Problem) -> Any:
+    """Ours, the response of a machine of patches whose sides are calibrated on the network (arXiv 2412.20292)."""
+    if problem.functional is None:
+        return NotImplemented
+    score = as_score(problem.network, "denoiser")
+    return _influence(problem, score, response=LocalResponse(problem.data, levels=6, states=8))
+
+
+def _influence(problem: Problem, score: Any, **options: Any) -> np.ndarray:
+    levels = problem.levels
+    grid = Grid(float(levels[0]), float(levels[-1]), len(levels) - 1)
+    found = influence(score, problem.latents, problem.functional, problem.data, grid, **options)
+    return np.asarray(found.values.detach().double())
+
+
+def parameters(problem: Problem) -> Any:
+    """Ours, the parameters' response: `−Γ (H + λ)⁻¹ g_i`, H the Gauss-Newton matrix from drawn residuals."""
+    return _with_gradients(problem, _gauss_newton)
+
+
+def gradient_product(problem: Problem) -> Any:
+    """`−Γ·g_i` at the final network: TracIn with one checkpoint (arXiv 2002.08484)."""
+    return _with_gradients(problem, lambda g, of: -of.gradients @ g.T)
+
+
+def gradient_cosine(problem: Problem) -> Any:
+    """The cosine of the same."""
+    return _with_gradients(problem, lambda g, of: -_unit(of.gradients) @ _unit(g).T)
+
+
+def trak(problem: Problem) -> Any:
+    """TRAK (arXiv 2303.14186): `−Γ (GᵀG + λ)⁻¹ g_i`, G the gradients of the training losses."""
+    return _with_gradients(problem, lambda g, of: _kernel(of.gradients, g, g))
+
+
+def leveraged(problem: Problem) -> Any:
+    """TRAK over one less the point's leverage, an ingredient of the diffusion attribution score (arXiv 2410.18639)."""
+
+    def scored(g: Tensor, of: _Gradients) -> Tensor:
+        gram = g @ g.T
+        damping = SHARE * gram.diagonal().mean()
+        inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
+        leverage = (gram @ inverse).diagonal()
+        return -(of.gradients @ g.T @ inverse) / (1 - leverage)
+
+    return _with_gradients(problem, scored)
+
+
+def tracin(problem: Problem) -> Any:
+    """TracIn (arXiv 2002.08484): products at six checkpoints, weighted by the learning rates there."""
+    if problem.recipe is None:
+        return NotImplemented
+    from studies.training.loop import Run
+
+    recipe = problem.recipe
+    run = Run(recipe, problem.data, (None,), (0,), None, "cpu")
+    marks = [recipe.steps * (2 * part + 1) // 12 for part in range(6)]
+    total: Any = 0.0
+    for step, state in zip(marks, run.on_the_way(marks), strict=True):
+        problem.network.load_state_dict(state)
+        of = _Gradients(problem)
+        total = total - recipe.rate_at(step) * of.gradients @ of.points(problem.loss).T
+    return total
+
+
+def cosine(problem: Problem) -> Tensor:
+    """The cosine of raw pixels of point and sample, times what the pull of that point does to the output."""
+    points, samples = problem.data.flatten(1), problem.samples.flatten(1).to(problem.data)
+    return _unit(samples) @ _unit(points).T * _pulls(problem)
+
+
+def nearest(problem: Problem) -> Tensor:
+    """`exp(−|x − y_i|²/2h²)`, h the median distance to the nearest point, times what the pull does to the output."""
+    distances = torch.cdist(problem.samples.flatten(1).to(problem.data), problem.data.flatten(1))
+    width = distances.min(1).values.median()
+    return torch.softmax(-distances.square() / (2 * width**2), 1) * _pulls(problem)
+
+
+def random(problem: Problem) -> np.ndarray:
+    """Standard normal numbers."""
+    return np.random.default_rng(problem.seed).standard_normal((len(problem.latents), len(problem.data)))
+
+
+def _pulls(problem: Problem) -> Tensor:
+    """`φ(y_i) − φ(x_q)`; of outputs that are not of samples, the sign in which a near point moves them."""
+    near = {"loss": -1.0, "density": 1.0}
+    name = problem.name.rpartition("-")[2]
+    if problem.functional is None:
+        return torch.full((len(problem.latents), len(problem.data)), near[name]).to(problem.data)
+    size = len(problem.latents)
+    values = [problem.functional(point.expand(size, *point.shape)) for point in problem.data]
+    return torch.stack(values, 1).detach() - problem.functional(problem.samples.to(problem.data))[:, None]
+
+
+class _Gradients:
+    """Gradients in the parameters of a problem's network."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.network = problem, problem.network.requires_grad_(True)
+        self.names = [name for name, _ in self.network.named_parameters()]
+        self.theta = torch.cat([value.detach().flatten() for _, value in self.network.named_parameters()])
+        self.sizes = [value.shape for _, value in self.network.named_parameters()]
+        self.gradients = self._of_outputs()
+
+    def at(self, theta: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network with other parameters."""
+        parts = theta.split([size.numel() for size in self.sizes])
+        given = {name: part.reshape(size) for name, part, size in zip(self.names, parts, self.sizes, strict=True)}
+        return lambda x, sigma: functional_call(self.network, given, (x, sigma))
+
+    def _of_outputs(self) -> Tensor:
+        theta = self.theta.clone().requires_grad_(True)
+        values = self.problem.output(self.at(theta))
+        rows = [torch.autograd.grad(value, theta, retain_graph=True)[0] for value in values]
+        return torch.stack(rows).detach()
+
+    def points(self, loss: Any) -> Tensor:
+        """Of the mean over draws of a loss at every training point (N, P)."""
+        sigma, noise = self.draws()
+
+        def mean(theta: Tensor, image: Tensor) -> Tensor:
+            found: Tensor = loss(self.at(theta), image.expand(len(sigma), *image.shape), sigma, noise)
+            return found.mean()
+
+        rows = [grad(mean)(self.theta, image) for image in self.problem.data]
+        return torch.stack(rows).detach()
+
+    def draws(self) -> tuple[Tensor, Tensor]:
+        """Levels and noises of a training point."""
+        drawn: tuple[Tensor, Tensor] = self.problem.loss.draw(DRAWS, self.problem.data)
+        return drawn
+
+    def jacobians(self, probes: int) -> Tensor:
+        """Rows whose sum of squares estimates the Gauss-Newton matrix over points and draws, (N·probes, P).
+
+        Each is the gradient of the residual along a random sign vector at all draws of a point, whose outer product has
+        the matrix as its mean.
+        """
+        sigma, noise = self.draws()
+        generator = torch.Generator().manual_seed(5)
+
+        def along(theta: Tensor, image: Tensor, signs: Tensor) -> Tensor:
+            clean = image.expand(len(sigma), *image.shape)
+            gap = self.at(theta)(clean + sigma[:, None, None, None] * noise, sigma)
+            return (self._weight(sigma)[:, None, None, None] * gap * signs).sum() / len(sigma) ** 0.5
+
+        rows = []
+        for image in self.problem.data:
+            shape = (probes, len(sigma), *image.shape)
+            signs = (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(image)
+            rows.append(vmap(grad(along), in_dims=(None, None, 0))(self.theta, image, signs))
+        return torch.cat(rows).detach() / (len(rows) * probes) ** 0.5
+
+    def _weight(self, sigma: Tensor) -> Tensor:
+        """Square roots of the loss's weights, times √2: the Hessian of a square."""
+        loss, shape = self.problem.loss, self.problem.data.shape[1:]
+        if loss.exact:
+            return torch.full_like(sigma, 2**0.5)
+        size = shape.numel()
+        return (2 * (sigma**2 + loss.scale**2) / size).sqrt() / (sigma * loss.scale)
+
+
+def _gauss_newton(g: Tensor, of: _Gradients) -> Tensor:
+    rows = of.jacobians(8)
+    gram = rows @ rows.T
+    damping = SHARE * gram.diagonal().sum() / min(rows.shape)
+    centred = g - g.mean(0)
+    solved = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
+    return -(of.gradients @ centred.T - (of.gradients @ rows.T) @ solved) / damping
+
+
+def _kernel(of_outputs: Tensor, features: Tensor, g: Tensor) -> Tensor:
+    gram = features @ features.T
+    damping = SHARE * gram.diagonal().mean()
+    inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
+    return -(of_outputs @ features.T) @ inverse
+
+
+def _with_gradients(problem: Problem, score: Callable[[Tensor, _Gradients], Tensor]) -> Any:
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of = _Gradients(problem)
+    return score(of.points(problem.loss), of)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+ATTRIBUTORS: dict[str, Callable[[Problem], Any]] = {
+    "population response": population,
+    "parameter response": parameters,
+    "local response (patches)": local,
+    "empirical score": empirical,
+    "TracIn": tracin,
+    "gradient product": gradient_product,
+    "gradient cosine": gradient_cosine,
+    "TRAK": trak,
+    "TRAK with leverages": leveraged,
+    "cosine of pixels": cosine,
+    "nearest points": nearest,
+    "random": random,
+}

@@ -1,0 +1,110 @@
+"""A table of attributors by the tiers of the task `attribution`.
+
+    python -m studies.attribution.leaderboard --out studies/attribution/leaderboard.json
+
+asks every attributor of `studies.attribution.attributors` every problem once and keeps score, interval, ceiling, slope,
+worst query, seconds (of this machine, loaded or not), and the paired difference to the best of the problem with its
+interval over subsets and seeds.  Finished problems are kept, so that a killed run goes on.  Hyperparameters are those
+of the module, no query was looked at; attributors that do not answer a problem are absent from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studies.attribution.attributors import ATTRIBUTORS
+from studies.datamodelling import paired
+from studies.files import write
+from studies.verification.attributions.judge import judge_attribution
+from studies.verification.attributions.tiers import truth
+from studies.verification.runs import Run
+from studies.verification.session import reproduce
+from studies.verification.tasks.attribution import TASK, RetrainedCase
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TABLE", "asked", "board", "entries", "table"]
+
+TABLE = Path(__file__).with_name("leaderboard.json")
+KEPT = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
+
+
+def entries(path: Path = TABLE) -> list[dict[str, Any]]:
+    """The published rows."""
+    found: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return found
+
+
+def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> list[dict[str, Any]]:
+    """Rows of one problem, best first."""
+    rows: list[dict[str, Any]] = []
+    values: dict[str, np.ndarray | None] = {}
+    for name in methods:
+        problem, _ = reproduce(TASK.name, case.name)
+        start = time.perf_counter()
+        answer = ATTRIBUTORS[name](problem)
+        if answer is NotImplemented:
+            continue
+        run = Run(value=np.asarray(answer, dtype=np.float64), seconds=time.perf_counter() - start)
+        verdict = judge_attribution(case, [run])
+        measured = {key: round(float(value), 4) for key, value in verdict.measures.items() if key in KEPT}
+        rows.append({"problem": case.name, "method": name, "failed": list(verdict.failed), **measured})
+        values[name] = run.value
+    known = truth(case.setting, case.functional)
+    rows.sort(key=lambda row: -row.get("lds", -1.0))
+    best = values[rows[0]["method"]]
+    for row in rows:
+        found = values[row["method"]]
+        if found is not None and best is not None and np.isfinite(found).all():
+            gap = paired(known.masks, known.values, found, best)
+            row["behind"] = [round(float(each), 4) for each in (gap.estimate, *gap.bounds)]
+    return rows
+
+
+def board(path: Path, problems: Sequence[str]) -> None:
+    """Ask what is not yet in the file."""
+    rows = entries(path) if path.exists() else []
+    for name in problems:
+        if any(row["problem"] == name for row in rows):
+            continue
+        rows += asked(TASK.case(name))
+        write(path, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
+        print(name, {row["method"]: row.get("lds") for row in rows if row["problem"] == name}, flush=True)
+
+
+def table(prefix: str = "", path: Path = TABLE) -> pd.DataFrame:
+    """Methods by problems whose names begin with `prefix`: score and interval, a star where not told from the best."""
+    import pandas as pd
+
+    rows = [row for row in entries(path) if row["problem"].startswith(prefix) and "lds" in row]
+    cells = {(row["method"], row["problem"]): _cell(row) for row in rows}
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    means = {name: np.mean([row["lds"] for row in rows if row["method"] == name]) for name, _ in cells}
+    order = sorted(means, key=lambda name: -means[name])
+    lines = [{"method": name, **{each: cells.get((name, each), "") for each in problems}} for name in order]
+    return pd.DataFrame(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    star = "*" if row.get("behind", [0, 0, -1])[2] >= 0 else ""
+    return f"{row['lds']:.2f} [{row['lds_low']:.2f}, {row['lds_high']:.2f}]{star}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ask every attributor every problem.")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--problem", action="append")
+    given = parser.parse_args()
+    board(given.out, given.problem or [case.name for case in TASK.cases])
+
+
+if __name__ == "__main__":
+    main()
