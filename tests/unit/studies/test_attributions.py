@@ -156,3 +156,15 @@ def test_a_report_of_attributions_has_its_table_page_figures_and_files(tmp_path)
     assert "ceiling" in report.to_html()
     report.save(tmp_path / "report")
     assert any("worst query" in line for line in report.findings())
+
+
+def test_the_leaderboard_is_what_its_methods_answer():
+    """Assert that cheap rows asked again are the published ones, and that random numbers are told from the best."""
+    from studies.attribution import leaderboard
+
+    again = leaderboard.asked(TASK.case("digits-ink"), ("nearest points", "random"))
+    known = {row["method"]: row for row in leaderboard.entries() if row["problem"] == "digits-ink"}
+    for row in again:
+        assert row["lds"] == pytest.approx(known[row["method"]]["lds"], abs=1e-3)
+    assert known["random"]["behind"][2] < 0
+    assert len(leaderboard.table("digits")) == len({row["method"] for row in leaderboard.entries()})
