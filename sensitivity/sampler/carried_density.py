@@ -4,13 +4,11 @@ dL/dσ along a path is known from the law itself, whatever moves the states: q =
 enough, for the sampler's own law as for the branches of a guided score, a second network, or the base law along the
 path of a changed one (the same transport along a foreign path as in Skreta et al. 2024, arXiv 2412.17762).
 
-Of an increment the part ∫ q d(log σ) is taken by all references (`quadrature`), averaged with weights (bound)⁻⁴; its
-stated error is the same average of the bounds. The path's own part is taken in the variables log σ, σ and σ² and by
-windows of several sizes, averaged with weights (Σ differences between windows)⁻⁴; its stated error is the larger of its
-own difference between windows and of its distance to the next best variable. So the way that is best known decides,
-sample by sample, and yet L is a smooth function of the path: the second order differentiates it. Errors are added up,
-with an allowance for what no node shows (`windows.HIDDEN`). At inner stages of a step, where q is extrapolated, both
-parts are taken in the three variables.
+Every increment is taken in the variables log σ, σ and σ² and by windows of several sizes, and the three are averaged
+with weights (Σ differences between windows)⁻², so that the variable in which the windows agree decides, sample by
+sample, and yet L is a smooth function of the path: the second order differentiates it. The stated error of an increment
+is the larger of its own difference between windows and of its distance to the next best variable (to the farthest,
+where σ changes more than twofold); errors of increments are added up.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sensitivity.sampler.quadrature import VARIABLES
-from sensitivity.sampler.windows import Window
+from sensitivity.sampler.windows import Interval, Window
 
 _COUNT = len(VARIABLES)
 _TINY = 1e-30  # keeps weights finite where windows agree exactly
@@ -71,11 +69,10 @@ class Memory:
     """What a path remembers of its log densities.
 
     Attributes:
-        nodes: the newest nodes, as many as a window has.
+        nodes: the newest nodes, one fewer than a window has.
         final: log densities at the last node whose intervals are all final.
         now: log densities at the newest node.
-        choice: weights of the variables in the newest interval, of ∫ q d(log σ) and of the path's own part,
-            (2, variables, maps, batch).
+        choice: weights of the variables in the newest interval, (variables, maps, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
             shows, in nats, (maps, batch).
         tangents: one for each direction, second order only.
@@ -94,7 +91,7 @@ class Memory:
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
         sums = Sums(logs, zero, zero)
-        first = _weights(logs.expand(_COUNT, *logs.shape), None).expand(2, -1, -1, -1).contiguous()
+        first = _weights(logs.expand(_COUNT, *logs.shape), None)
         still = MemoryTangent((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
         return cls((), sums, sums, first, zero, (still,) * directions)
 
@@ -111,14 +108,14 @@ class Memory:
 
 def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = ()) -> Memory:
     """The memory once a node is known; `moved` are the derivatives of the node for each direction."""
-    nodes = (*memory.nodes, node)[-window.size - 1 :]
+    nodes = (*memory.nodes, node)[-len(window.levels) :]
     final, now, choice = _summed(window, nodes, memory.final, memory.choice)
     tangents = tuple(
         _tangent_after(window, nodes, memory, tangent, change)
         for tangent, change in zip(memory.tangents, moved, strict=True)
     )
     within = _missed(window, nodes, memory)
-    return Memory(nodes[-window.size :], final, now, choice, within, tangents)
+    return Memory(nodes[1 - window.size :], final, now, choice, within, tangents)
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
@@ -157,7 +154,7 @@ def _tangent_after(
     primal = (memory.final.logs, memory.choice, *_parts(nodes))
     direction = (tangent.final, tangent.choice, *_parts(moved))
     before, now, newest = torch.func.jvp(sums, primal, direction)[1]
-    return MemoryTangent(moved[-window.size :], before, now, newest)
+    return MemoryTangent(moved[1 - window.size :], before, now, newest)
 
 
 Parts = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -173,76 +170,34 @@ def _whole(parts: Sequence[Parts]) -> list[Node]:
 
 
 def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
-    rates, path = _increments(window, nodes)
-    return _blended(rates, choice[0]) + _blended(path, choice[1])
+    return _blended(_increments(window, nodes), choice)
 
 
 def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
     """Sums at the last final node and at the newest, and the newest interval's weights."""
     now = before = final
-    if not window.intervals:
-        return before, now, choice
-    rates, path = _increments(window, nodes[-len(window.levels) :])
-    judges = _contracted(window.references, [required_rate(node) for node in nodes])
+    increments = _increments(window, nodes) if window.intervals else final.logs
     first = 0
     for number, interval in enumerate(window.intervals):
-        count = _COUNT * (interval.parts + 1)
-        both = [_Rows(*each[first : first + count].split([_COUNT, count - _COUNT])) for each in (rates, path)]
-        own, judges = judges[: 2 * interval.references], judges[2 * interval.references :]
-        first += count
-        choice = torch.stack([rows.weights() for rows in both])
-        rules, bounds = own.chunk(2)
-        trust = _preferring(bounds)
-        logs = _blended(rules, trust) + _blended(both[1].main, choice[1])
-        error = (trust.detach() * _size(bounds.detach())).sum(0) + _departure(both[1], choice[1].detach())
-        apart = (choice[0].detach() * both[0].apart()).sum(0)
-        noise = interval.noise * apart.square()
-        now = Sums(now.logs + logs, now.error + error + interval.hidden, now.noise + noise)
+        rows = increments[first : first + _COUNT * (interval.parts + 1)]
+        first += len(rows)
+        choice = _weights(
+            rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT)) if interval.parts else None
+        )
+        error, noise = _judged(interval, rows.detach(), choice.detach())
+        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
         # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
     return before, now, choice
-
-
-class _Rows(NamedTuple):
-    """One part of an increment in every variable: by the whole window, (variables, maps, groups, batch), and by the
-    smaller ones, (windows × variables, maps, groups, batch).
-    """
-
-    main: Tensor
-    parts: Tensor
-
-    def weights(self) -> Tensor:
-        return _weights(self.main, self.parts.unflatten(0, (-1, _COUNT)) if len(self.parts) else None)
-
-    def apart(self) -> Tensor:
-        """Largest difference between windows, (variables, maps, batch)."""
-        if not len(self.parts):
-            return torch.zeros_like(self.main[:, :, 0])
-        return _size((self.main - self.parts.unflatten(0, (-1, _COUNT))).detach()).amax(0)
-
-
-def _departure(rows: _Rows, weights: Tensor) -> Tensor:
-    """The stated error of the path's own part, (maps, batch)."""
-    apart, main = rows.apart(), rows.main.detach()
-    own, second = (weights * apart).sum(0), torch.sort(apart, dim=0, stable=True)[1][1:2]
-    far = _size(main - _blended(main, weights))
-    return torch.maximum(own, far.gather(0, second)[0])
-
-
-def required_rate(node: Node) -> Tensor:
-    """q of a node, which is taken at every one."""
-    if node.rate is None:
-        raise ValueError("a node of the path has no divergence; pass a trace.")
-    return node.rate
 
 
 def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
     """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
-    rates = [required_rate(node).detach() for node in nodes[-len(window.levels) :]]
+    rates = [node.rate.detach() for node in nodes if node.rate is not None]
     misses = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
-    return torch.stack([_size(_blended(stage, memory.choice[0])) for stage in misses]).amax(0)
+    return torch.stack([_size(_blended(stage, memory.choice)) for stage in misses]).amax(0)
 
 
 def _blended(variables: Tensor, weights: Tensor) -> Tensor:
@@ -256,14 +211,19 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
         return first
-    return _preferring(main - parts)
+    gaps = (main - parts).mean(-2).square().sum(0)
+    # gaps⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
+    return torch.softmax(-2 * torch.log(gaps + _TINY), 0)
 
 
-def _preferring(errors: Tensor) -> Tensor:
-    """Weights (ways, maps, batch) that fall with the fourth power of errors (…, ways, maps, groups, batch)."""
-    size = errors.mean(-2).square()
-    # size⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
-    return torch.softmax(-2 * torch.log((size.sum(0) if errors.ndim > 4 else size) + _TINY), 0)
+def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The increment's stated error and its variance from independent noise in q, (maps, batch)."""
+    main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
+    gaps = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
+    gap, second = (weights * gaps).sum(0), torch.sort(gaps, dim=0, stable=True)[1][1:2]
+    far = _size(main - _blended(main, weights))
+    other = far.amax(0) if interval.wide else far.gather(0, second)[0]
+    return torch.maximum(gap, other), interval.noise * gap.square()
 
 
 def _size(differences: Tensor) -> Tensor:
@@ -274,11 +234,12 @@ def _size(differences: Tensor) -> Tensor:
     return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()
 
 
-def _increments(window: Window, nodes: Sequence[Node]) -> tuple[Tensor, Tensor]:
-    """∫ q d(log σ), (rows, maps, groups, batch), and the path's own part, (rows, maps, 1, batch)."""
-    rates = _contracted(window.rates, [node.rate for node in nodes if node.rate is not None])
+def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
+    """Every row's increment, (rows, maps, groups, batch)."""
+    known = [node.rate for node in nodes if node.rate is not None]
+    total = _contracted(window.rates, known)
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
-    return rates, path[:, :, None]
+    return total + path[:, :, None]
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:

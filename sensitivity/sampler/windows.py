@@ -6,8 +6,7 @@ once. A log density at node j sums the increments of all intervals before it. Th
 Inner stages of a step take no divergence: q is extrapolated from the nodes, the stage's own score is used. Where few
 nodes are known, in the first two steps (four of solvers of high order), their divergence is taken too.
 
-Each increment is taken in three variables and by windows of four and of three nodes, which chooses the variable; the
-error of ∫ q d(log σ) is judged by references (see `quadrature`) on the window and on one node more.
+Each increment is taken in three variables and by windows of four and of three nodes, which states its error.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights, references
+from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights
 
 
 def size_of(order: int, random: bool) -> int:
@@ -31,31 +30,24 @@ def size_of(order: int, random: bool) -> int:
     return 4 if random else {4: 6, 5: 8}.get(order, 4)
 
 
-HIDDEN = 0.15
-"""Nats by which ∫ q d(log σ) may be off over an interval that divides σ by e or more, for what no node shows: where the
-components of a law part within the interval, div s swells and sinks again between two nodes. It falls with the sixth
-power of the interval in log σ, faster than the rule's own error, and does not grow with the dimension: the parting of
-two components is an event in one direction.
-"""
-
-_ALL = range(len(VARIABLES))
+WIDE = 2.0
+"""Ratio of an interval's levels above which its error is the largest difference between all three variables: a scale
+of the data may lie within such an interval and show at neither end."""
 
 
 class Interval(NamedTuple):
     """One interval of a window.
 
     Attributes:
-        parts: number of smaller windows that choose the variable.
-        references: number of references.
+        parts: number of smaller windows its error is judged by.
+        wide: whether σ changes by more than the factor `WIDE`.
         noise: Σ W²/Σ (W − W′)² over windows of four (W) and of three (W′): independent noise in q makes an increment's
             variance this multiple of the squared difference between the two; 0 where there is one window only.
-        hidden: what its error may be beyond what nodes can show, in nats (`HIDDEN`).
     """
 
     parts: int
-    references: int
+    wide: bool
     noise: float
-    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +62,6 @@ class Window:
         intervals: those that are summed here, in order.
         rates: coefficients of q_i, (rows, nodes).
         path: coefficients of g_i·c_l and g_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
-        references: at a node, coefficients of q_i in the window and one node before it, interval by interval, all
-            rules and then all bounds, (rows, nodes).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
             (inner stages × variables, nodes).
     """
@@ -83,7 +73,6 @@ class Window:
     intervals: tuple[Interval, ...]
     rates: Tensor
     path: Tensor
-    references: Tensor
     checks: Tensor
 
 
@@ -104,50 +93,34 @@ def windows(
 
 def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tensor, size: int) -> Window:
     first, half = max(0, j - size + 1), size // 2
-    levels, longer = tuple(nodes[first : j + 1]), tuple(nodes[max(0, first - 1) : j + 1])
+    levels = tuple(nodes[first : j + 1])
     start = j - half if j >= size else 0
     final = j - half + 1 - start if j >= size - 1 else 0
     rows: list[Form] = []
-    judges: list[Array] = []
     intervals = []
     for interval in range(start - first, j - first):
-        judged = _references_of(levels, longer, interval)
-        intervals.append(_interval(levels, interval, len(judged) // 2))
-        rows += [form(levels, interval, v, a, b, b + 1) for a, b in _spans(levels, interval) for v in _ALL]
-        judges += judged
+        of_interval = _windows_of(levels, interval)
+        intervals.append(of_interval[0])
+        rows += of_interval[1]
     checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
-    return _window(levels, size, True, final, tuple(intervals), rows, judges, checks, like)
+    return _window(levels, size, True, final, tuple(intervals), rows, checks, like)
 
 
-def _spans(levels: Levels, interval: int) -> list[tuple[int, int]]:
-    """First and last node of the whole window and of the smaller ones around an interval."""
+def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
     count = len(levels)
-    # The window without its last and without its first node, as far as the interval still lies inside.
-    parts = [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
-    return [(0, count - 1), *(parts if count > 2 else [])]
-
-
-def _interval(levels: Levels, interval: int, judges: int) -> Interval:
-    spans = _spans(levels, interval)
+    spans = [(0, count - 1)]
+    if count > 2:
+        # The window without its last and without its first node, as far as the interval still lies inside.
+        spans += [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
+    rows = [form(levels, interval, v, a, b, b + 1) for a, b in spans for v in range(len(VARIABLES))]
     noise = 0.0
     if len(spans) > 1:
         # The difference W − W′ of two windows sees the same q's as the increment: independent noise of variance v in
         # them gives it v Σ (W − W′)² and the increment v Σ W², so that what is seen of the one measures the other.
-        whole, part = (form(levels, interval, 0, a, b, b + 1).rates for a, b in spans[:2])
+        whole, part = rows[0].rates, rows[len(VARIABLES)].rates
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
-    width = abs(float(np.log(levels[interval] / levels[interval + 1])))
-    return Interval(len(spans) - 1, judges, noise, HIDDEN * min(1.0, width**6))
-
-
-def _references_of(levels: Levels, longer: Levels, interval: int) -> list[Array]:
-    """All rules, then all bounds, as coefficients of q at the nodes of `longer`."""
-    start, end, before = levels[interval], levels[interval + 1], len(longer) - len(levels)
-    found = [
-        (np.append(np.zeros(before), reference.rates), np.append(np.zeros(before), reference.bound))
-        for reference in references(levels, start, end)
-    ]
-    found += [(reference.rates, reference.bound) for reference in (references(longer, start, end) if before else ())]
-    return [rule for rule, _ in found] + [bound for _, bound in found]
+    high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
+    return Interval(len(spans) - 1, high > WIDE * low, noise), rows
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
@@ -155,8 +128,8 @@ def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: in
     first, takes_divergence = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
-    rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in _ALL]
-    return _window(levels, size, takes_divergence, 0, (Interval(0, 0, 0.0),), rows, [], [], like)
+    rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in range(len(VARIABLES))]
+    return _window(levels, size, takes_divergence, 0, (Interval(0, False, 0.0),), rows, [], like)
 
 
 def _window(
@@ -166,7 +139,6 @@ def _window(
     final: int,
     intervals: tuple[Interval, ...],
     rows: Sequence[Form],
-    judges: Sequence[Array],
     checks: Sequence[Array],
     like: Tensor,
 ) -> Window:
@@ -175,11 +147,11 @@ def _window(
 
     rates = columns([row.rates for row in rows])
     path = columns([np.concatenate([row.defects, row.denoiser_steps], 1).reshape(-1) for row in rows])
-    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(judges), columns(checks))
+    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(checks))
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:
     """For each variable, ∫ q from the last node but one to a level, with the last node less without it."""
-    whole = [log_weights(levels, levels[-2], level, v) for v in _ALL]
-    before = [log_weights(levels[:-1], levels[-2], level, v) for v in _ALL]
+    whole = [log_weights(levels, levels[-2], level, v) for v in range(len(VARIABLES))]
+    before = [log_weights(levels[:-1], levels[-2], level, v) for v in range(len(VARIABLES))]
     return [a - np.append(b, 0.0) for a, b in zip(whole, before, strict=True)]
