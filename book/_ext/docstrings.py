@@ -168,7 +168,7 @@ class PublicNames(Directive):
                 continue
             home = value.__name__ if inspect.ismodule(value) else value.__module__
             anchor = nodes.make_id(home) if inspect.ismodule(value) else address(home, name)
-            page = pages.get(home, package.__name__)
+            page = pages.get(home) or pages[package.__name__]  # what a package offers from elsewhere stands on its page
             lines.append(f'| <a href="{page}.html#{anchor}"><code>{name}</code></a> | {summary(value)} |')
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, source=package.__name__), 0, holder)
