@@ -7,8 +7,11 @@ path of a changed one (the same transport along a foreign path as in Skreta et a
 Every increment is taken in the variables log σ, σ and σ² and by windows of several sizes, and the three are averaged
 with weights (Σ differences between windows)⁻², so that the variable in which the windows agree decides, sample by
 sample, and yet L is a smooth function of the path: the second order differentiates it. The stated error of an increment
-is the larger of its own difference between windows and of its distance to the next best variable (to the farthest,
-where σ changes more than twofold); errors of increments are added up.
+is the larger of its own difference between windows and of its distance to the next best variable. Where σ changes more
+than twofold that is so of the path's own part alone; the part ∫ q d(log σ) is then judged by references, whose errors
+are bounded for Gaussian data (`quadrature`): its distance to them and their bounds, averaged with weights (bound)⁻⁴.
+Where a q is positive, between components, the distance to the farthest variable counts too. Errors are added up, with
+an allowance for what no node shows (`windows.HIDDEN`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from sensitivity.sampler.quadrature import VARIABLES
 from sensitivity.sampler.windows import Interval, Window
 
 _COUNT = len(VARIABLES)
+UNSURE = 0.2
+"""Share of the path's own part that may be wrong in a wide interval: there its rules can agree by accident."""
 _TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
@@ -170,22 +175,33 @@ def _whole(parts: Sequence[Parts]) -> list[Node]:
 
 
 def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
-    return _blended(_increments(window, nodes), choice)
+    rates, path = _increments(window, nodes)
+    return _blended(rates + path, choice)
 
 
 def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
     """Sums at the last final node and at the newest, and the newest interval's weights."""
     now = before = final
-    increments = _increments(window, nodes) if window.intervals else final.logs
-    first = 0
+    if not window.intervals:
+        return before, now, choice
+    rates, path = _increments(window, nodes)
+    increments = rates + path
+    judges = _contracted(window.references, _rates(nodes)).detach() if len(window.references) else rates[:0]
+    first = judged = 0
     for number, interval in enumerate(window.intervals):
-        rows = increments[first : first + _COUNT * (interval.parts + 1)]
-        first += len(rows)
+        own = slice(first, first + _COUNT * (interval.parts + 1))
+        rows = increments[own]
+        first = own.stop
         choice = _weights(
             rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT)) if interval.parts else None
         )
-        error, noise = _judged(interval, rows.detach(), choice.detach())
-        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
+        shown, noise = _judged(interval, rows.detach(), choice.detach())
+        if interval.references:
+            references = judges[judged : judged + 2 * interval.references]
+            judged += len(references)
+            bounded = _bounded(interval, rates[own].detach(), path[own].detach(), choice.detach(), references)
+            shown = torch.where(_like_gaussian(nodes), bounded, torch.maximum(bounded, shown))
+        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + shown + interval.hidden, now.noise + noise)
         # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
     return before, now, choice
@@ -195,8 +211,7 @@ def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
     """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
-    rates = [node.rate.detach() for node in nodes if node.rate is not None]
-    misses = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
+    misses = _contracted(window.checks, [rate.detach() for rate in _rates(nodes)]).unflatten(0, (-1, _COUNT))
     return torch.stack([_size(_blended(stage, memory.choice)) for stage in misses]).amax(0)
 
 
@@ -211,7 +226,11 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
         return first
-    gaps = (main - parts).mean(-2).square().sum(0)
+    return _preferring((main - parts).mean(-2).square().sum(0))
+
+
+def _preferring(gaps: Tensor) -> Tensor:
+    """Weights that fall with the square of squared errors (ways, …)."""
     # gaps⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
     return torch.softmax(-2 * torch.log(gaps + _TINY), 0)
 
@@ -222,8 +241,23 @@ def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, 
     gaps = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
     gap, second = (weights * gaps).sum(0), torch.sort(gaps, dim=0, stable=True)[1][1:2]
     far = _size(main - _blended(main, weights))
-    other = far.amax(0) if interval.wide else far.gather(0, second)[0]
+    other = far.amax(0) if interval.references else far.gather(0, second)[0]
     return torch.maximum(gap, other), interval.noise * gap.square()
+
+
+def _bounded(interval: Interval, rates: Tensor, path: Tensor, weights: Tensor, references: Tensor) -> Tensor:
+    """The stated error of an increment of which a part ∫ q d(log σ) is judged by references, (maps, batch)."""
+    rules, bounds = references.chunk(2)
+    trust = _preferring(bounds.mean(-2).square())
+    apart = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
+    departure = _judged(interval._replace(references=0), path, weights)[0]
+    whole = _blended(path[:_COUNT], weights)[:, 0].abs()
+    return (trust * apart).sum(0) + torch.maximum(departure, UNSURE * whole)
+
+
+def _like_gaussian(nodes: Sequence[Node]) -> Tensor:
+    """Whether no q of the nodes is positive, which for Gaussian data, whatever their scales, none is, (maps, batch)."""
+    return torch.stack(_rates(nodes)).detach().mean(-2).amax(0) <= 0
 
 
 def _size(differences: Tensor) -> Tensor:
@@ -234,12 +268,15 @@ def _size(differences: Tensor) -> Tensor:
     return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()
 
 
-def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
-    """Every row's increment, (rows, maps, groups, batch)."""
-    known = [node.rate for node in nodes if node.rate is not None]
-    total = _contracted(window.rates, known)
+def _increments(window: Window, nodes: Sequence[Node]) -> tuple[Tensor, Tensor]:
+    """Every row's ∫ q d(log σ), (rows, maps, groups, batch), and the path's own part, (rows, maps, 1, batch)."""
+    rates = _contracted(window.rates, _rates(nodes))
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
-    return total + path[:, :, None]
+    return rates, path[:, :, None]
+
+
+def _rates(nodes: Sequence[Node]) -> list[Tensor]:
+    return [node.rate for node in nodes if node.rate is not None]
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:

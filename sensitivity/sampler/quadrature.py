@@ -20,6 +20,16 @@ The variables t are log σ, σ and σ²: above the smallest scale of the data th
     e_l = c_l − Σ_m U_lm (D_{m+1} − D_m),
 
 so that an increment is a linear form in q_i, g_i·c_l and g_i·(D_{m+1} − D_m).
+
+How far ∫ q d(log σ) is off is known for Gaussian data, whatever their scales λ: there −q is a positive combination of
+σ²/(σ² + λ), λ ≥ 0. In a variable w that is a Möbius map of σ² without a pole, such a function has its own pole outside
+the levels, so that its divided differences have one sign for all λ, and the error of the polynomial rule in w,
+
+    ∫ q d(log σ) − Σ_i W_i q_i = ∫ q[w_0, …, w_n, w] Π_i (w − w_i) d(log σ),
+
+is at most κ |q[w_0, …, w_n]| with κ = max_λ ∫ |Π_i (w − w_i)|/|w_λ − w| d(log σ), w_λ the pole: an a posteriori bound
+(divided differences of Stieltjes functions; e.g. Baker & Graves-Morris 1996, Padé approximants, ch. 5). Such a rule
+with its bound is a *reference*. Its variables are σ², σ⁻² and (σ² − c)/(σ² + c), the last for an even number of nodes.
 """
 
 from __future__ import annotations
@@ -39,6 +49,13 @@ VARIABLES: tuple[Callable[[Array], Array], ...] = (np.log, lambda s: s, np.squar
 
 # Polynomials of degree 3 in σ² against d(log σ) are resolved to rounding over steps that divide σ by up to about 100.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+
+class Reference(NamedTuple):
+    """A rule for ∫ q d(log σ), (n,), and what to multiply q_i by, (n,), for the bound of its error."""
+
+    rates: Array
+    bound: Array
 
 
 class Form(NamedTuple):
@@ -112,6 +129,34 @@ def inverse_weights(levels: Levels, start: float, end: float, variable: int) -> 
     """∫ ℓ_i dω, ω = 1/σ, between two levels, for the nodes at `levels`."""
     to = VARIABLES[variable]
     return _shares(to(np.array(levels)), to, start, end)
+
+
+@lru_cache(maxsize=65536)
+def references(levels: Levels, start: float, end: float) -> tuple[Reference, ...]:
+    """References on all `levels` for the increment between two of them."""
+    most, least, middle = max(levels) ** 2, min(levels) ** 2, start * end
+
+    def centred(v: Array) -> Array:
+        return (v - middle) / (v + middle)
+
+    found = [
+        _reference(levels, start, end, lambda v: v / most, (0.0, np.inf)),
+        _reference(levels, start, end, lambda v: -least / v, (-np.inf, 0.0)),
+    ]
+    return (*found, *([_reference(levels, start, end, centred, (-1.0, 1.0))] if len(levels) % 2 == 0 else []))
+
+
+def _reference(
+    levels: Levels, start: float, end: float, to: Callable[[Array], Array], poles: tuple[float, float]
+) -> Reference:
+    """The rule in a variable `to`(σ²) whose poles for λ from 0 to ∞ lie outside the interval `poles`."""
+    u, weights = _points(start, end)
+    w, at = to(np.square(np.array(levels))), to(np.exp(2 * u))
+    product = np.abs(at[None, :] - w[:, None]).prod(0)
+    nearest = [np.abs(at - pole) for pole in poles if np.isfinite(pole)]
+    bound = max(product / gap @ np.abs(weights) for gap in nearest)
+    divided = 1 / (w[:, None] - w[None, :] + np.eye(len(w))).prod(1)
+    return Reference(_lagrange(w, at) @ weights, bound * divided)
 
 
 def _shares(t: Array, to: Callable[[Array], Array], start: float, end: float) -> Array:
