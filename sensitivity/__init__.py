@@ -14,6 +14,7 @@ from sensitivity.densities.log_density import log_density
 from sensitivity.densities.network_measure import NetworkMeasure
 from sensitivity.densities.ratio import log_density_ratio
 from sensitivity.grid import Grid
+from sensitivity.groups import Calibration, Counterfactual, GroupOutcomes, Groups, Trust, counterfactual
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.classifier import RatioClassifier
 from sensitivity.measures.classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
@@ -55,12 +56,16 @@ __all__ = [
     "VE",
     "Adaptive",
     "Affine",
+    "Calibration",
+    "Counterfactual",
     "DenoisingLoss",
     "DiscreteDDPM",
     "Estimate",
     "Formula",
     "GaussianAnchor",
     "Grid",
+    "GroupOutcomes",
+    "Groups",
     "Influence",
     "KernelRatio",
     "LocalResponse",
@@ -92,12 +97,14 @@ __all__ = [
     "TrainedRatio",
     "TrainingRecord",
     "Trajectory",
+    "Trust",
     "UnrolledResponse",
     "VPCosine",
     "VPLinear",
     "as_score",
     "as_source",
     "conditional_mass",
+    "counterfactual",
     "from_azula",
     "from_diffusers",
     "from_edm",
