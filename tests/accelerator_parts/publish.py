@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-TABLES = ("rows.parquet", "truth.parquet", "far.parquet", "length.parquet")
+TABLES = ("rows.parquet", "truth.parquet", "far.parquet", "length.parquet", "photographs.parquet")
 LARGEST = 2**20  # bytes of a committed file
 
 
