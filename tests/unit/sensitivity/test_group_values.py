@@ -62,8 +62,8 @@ def test_shapley_of_the_population_is_that_of_the_laws_that_are_left(keep):
     assert (found.runs, found.unfinished) == (16, 0)
 
 
-def test_shapley_of_the_exactly_trained_network_ranks_as_retraining_does():
-    """Assert that the linear step in the readouts gives values near those of all retrainings, and where it does not."""
+def test_shapley_of_the_exactly_trained_network_is_near_that_of_all_retrainings():
+    """Assert that the linear step in the readouts errs by 12 % where .4 of each group goes, by 1.5 % where .05 does."""
     truth = shapley(lambda present: functional(EXACT.retrained(left(present, 0.6).numpy())))
     found = asked(keep=0.6, permutations=None)
     assert_close(found.values, truth, rtol=0, atol=0.12 * float(truth.abs().max()))

@@ -71,8 +71,7 @@ def test_a_null_player_has_nothing_and_equal_players_have_the_same():
     base = random_game(3, 4)
 
     def value(s):
-        first = base((*sorted(s[:2]), *s[2:4]))
-        return first
+        return base((*sorted(s[:2]), *s[2:4]))
 
     values = by_enumeration(Game(value, 5)).values
     assert_close(values[4], torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-14)
