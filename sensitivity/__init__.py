@@ -14,7 +14,16 @@ from sensitivity.densities.log_density import log_density
 from sensitivity.densities.network_measure import NetworkMeasure
 from sensitivity.densities.ratio import log_density_ratio
 from sensitivity.grid import Grid
-from sensitivity.groups import Calibration, Counterfactual, GroupOutcomes, Groups, Trust, counterfactual
+from sensitivity.groups import (
+    Calibration,
+    Counterfactual,
+    GroupOutcomes,
+    Groups,
+    GroupValues,
+    Trust,
+    counterfactual,
+    group_values,
+)
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.classifier import RatioClassifier
 from sensitivity.measures.classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
@@ -65,6 +74,7 @@ __all__ = [
     "GaussianAnchor",
     "Grid",
     "GroupOutcomes",
+    "GroupValues",
     "Groups",
     "Influence",
     "KernelRatio",
@@ -111,6 +121,7 @@ __all__ = [
     "from_flow_matching",
     "functionals",
     "gallery",
+    "group_values",
     "guided",
     "influence",
     "ito_step_bias",

@@ -10,5 +10,15 @@ from sensitivity.groups.conformal import Calibration
 from sensitivity.groups.members import Groups
 from sensitivity.groups.trust import GroupOutcomes, Trust
 from sensitivity.groups.what_if import Counterfactual, counterfactual
+from sensitivity.groups.worth import GroupValues, group_values
 
-__all__ = ["Calibration", "Counterfactual", "GroupOutcomes", "Groups", "Trust", "counterfactual"]
+__all__ = [
+    "Calibration",
+    "Counterfactual",
+    "GroupOutcomes",
+    "GroupValues",
+    "Groups",
+    "Trust",
+    "counterfactual",
+    "group_values",
+]
