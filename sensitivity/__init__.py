@@ -14,6 +14,16 @@ from sensitivity.densities.log_density import log_density
 from sensitivity.densities.network_measure import NetworkMeasure
 from sensitivity.densities.ratio import log_density_ratio
 from sensitivity.grid import Grid
+from sensitivity.groups import (
+    Calibration,
+    Counterfactual,
+    GroupOutcomes,
+    Groups,
+    GroupValues,
+    Trust,
+    counterfactual,
+    group_values,
+)
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.classifier import RatioClassifier
 from sensitivity.measures.classifier_training import RatioNetwork, TrainedRatio, train_ratio_classifier
@@ -55,12 +65,17 @@ __all__ = [
     "VE",
     "Adaptive",
     "Affine",
+    "Calibration",
+    "Counterfactual",
     "DenoisingLoss",
     "DiscreteDDPM",
     "Estimate",
     "Formula",
     "GaussianAnchor",
     "Grid",
+    "GroupOutcomes",
+    "GroupValues",
+    "Groups",
     "Influence",
     "KernelRatio",
     "LocalResponse",
@@ -92,18 +107,21 @@ __all__ = [
     "TrainedRatio",
     "TrainingRecord",
     "Trajectory",
+    "Trust",
     "UnrolledResponse",
     "VPCosine",
     "VPLinear",
     "as_score",
     "as_source",
     "conditional_mass",
+    "counterfactual",
     "from_azula",
     "from_diffusers",
     "from_edm",
     "from_flow_matching",
     "functionals",
     "gallery",
+    "group_values",
     "guided",
     "influence",
     "ito_step_bias",

@@ -77,7 +77,7 @@ def measure(asked: argparse.Namespace) -> int:
     start = time.monotonic()
     carried(WHEELS)
     import torch
-    from accelerator_parts import checks, cost, plan, protocols, store, suite, truth
+    from accelerator_parts import attributions, checks, cost, photographs, plan, protocols, store, suite, truth
 
     device = "cpu" if asked.rehearse and asked.device == "cuda" else asked.device
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -92,7 +92,8 @@ def measure(asked: argparse.Namespace) -> int:
     # What was never measured comes before what is measured again.
     first, answers, *others = truth.JOBS
     *quick, influences = cost.JOBS
-    jobs = [*checks.JOBS, first, answers, *protocols.JOBS, cost.COMPILATION]
+    studies = [first, answers, *attributions.JOBS, *protocols.JOBS, *photographs.JOBS]
+    jobs = [*checks.JOBS, *studies, cost.COMPILATION]
     jobs += [suite.START, *quick, influences, *others, *cost.LATER, suite.END]
     names = set(filter(None, asked.only.split(",")))
     if unknown := names - {job.name for job in jobs}:

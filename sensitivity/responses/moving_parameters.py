@@ -39,10 +39,18 @@ class MovingParameters(SourceResponse):
     weights: Weights
     block: int
     pulled: int = 0
+    _asked: tuple[Perturbation, ...] = ()
+    _found: Tensor
 
     @abstractmethod
-    def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
+    def _solved(self, changes: Sequence[Perturbation]) -> Tensor:
         """θ̇_k per unit mass, (K, P)."""
+
+    def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
+        """θ̇_k per unit mass, (K, P); the last are kept: a solution or a run costs more than a batch of latents."""
+        if not (len(changes) == len(self._asked) and all(a is b for a, b in zip(changes, self._asked, strict=True))):
+            self._asked, self._found = tuple(changes), self._solved(changes)
+        return self._found
 
     def pushed(self, products: Products, changes: Sequence[Perturbation], grid: Grid) -> Pushed:
         """J δ_k + ∂_θ s θ̇_k in one product along both."""

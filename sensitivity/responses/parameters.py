@@ -107,9 +107,6 @@ class ParameterResponse(MovingParameters):
             parameters = None if network is None else covered(network)
         self.weights = Weights(score, module, parameters)
         self.losses, self.block = DataLoss(self.weights, loss, self.data, block), block
-        # The last solution serves the next batch of latents: it costs more than they do.
-        self._asked: tuple[Perturbation, ...] = ()
-        self._found = self.weights.vector.new_empty(0, len(self.weights))
 
     @property
     def needs(self) -> str:
@@ -145,11 +142,9 @@ class ParameterResponse(MovingParameters):
         """θ̇ per unit mass moved, (P,), in the order of `weights.names`."""
         return self._directions([change])[0]
 
-    def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
-        if not (len(changes) == len(self._asked) and all(a is b for a, b in zip(changes, self._asked, strict=True))):
-            gradients = torch.stack([self.losses.of_change(change) for change in changes])
-            self._asked, self._found = tuple(changes), -self.curvature.solve(gradients)
-        return self._found
+    def _solved(self, changes: Sequence[Perturbation]) -> Tensor:
+        gradients = torch.stack([self.losses.of_change(change) for change in changes])
+        return -self.curvature.solve(gradients)
 
     def check(self, score: Score, change: Perturbation | None, x: Tensor) -> None:
         """The score that is sampled from, and points."""

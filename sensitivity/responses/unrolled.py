@@ -113,7 +113,7 @@ class UnrolledResponse(MovingParameters):
         """θ̇ per unit mass moved, (P,)."""
         return self._directions([change])[0]
 
-    def _directions(self, changes: Sequence[Perturbation]) -> Tensor:
+    def _solved(self, changes: Sequence[Perturbation]) -> Tensor:
         directions = [self.examples.rates(change) for change in changes]
         moves = [moved for _, moved in directions]
         still = torch.zeros_like(self.examples.points.data)

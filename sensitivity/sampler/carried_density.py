@@ -16,9 +16,9 @@ an allowance for what no node shows (`windows.HIDDEN`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -135,14 +135,27 @@ def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence
     nodes = (*memory.nodes[-count:], entry)
     log_tangents = []
 
-    def along(choice: Tensor, *each: Parts) -> Tensor:
-        return _stage(window, _whole(each), choice)
+    def along(own: Window, choice: Tensor, *each: Parts) -> Tensor:
+        return _stage(own, _whole(each), choice)
 
     for tangent, change in zip(memory.tangents, moved, strict=True):
         moved_nodes = (*tangent.nodes[-count:], change)
-        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes)))[1]
-        log_tangents.append(tangent.logs + turned)
+        primal, direction = (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes))
+        log_tangents.append(tangent.logs + _turned(window, along, primal, direction))
     return torch.stack(log_tangents)
+
+
+def _turned(window: Window, function: Callable[..., Any], primal: tuple[Any, ...], direction: tuple[Any, ...]) -> Any:
+    """Derivative of `function(window, *primal)` along a direction of the primal."""
+
+    def along(rates: Tensor, path: Tensor, *each: Any) -> Any:
+        return function(replace(window, rates=rates, path=path), *each)
+
+    # The coefficients are constants, with tangents of zeros all the same: torch's forward mode takes a factor without
+    # a tangent through a symbolic zero, at a hundred times the price of the product.
+    constants = window.rates, window.path
+    zeros = tuple(torch.zeros_like(each) for each in constants)
+    return torch.func.jvp(along, (*constants, *primal), (*zeros, *direction))[1]
 
 
 def _tangent_after(
@@ -150,15 +163,15 @@ def _tangent_after(
 ) -> MemoryTangent:
     moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(window, _whole(each), memory.final._replace(logs=final), choice)
+    def sums(own: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(own, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
     # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
     # not differentiated, and so neither `error` nor `noise` of a sum is among the inputs.
     primal = (memory.final.logs, memory.choice, *_parts(nodes))
     direction = (tangent.final, tangent.choice, *_parts(moved))
-    before, now, newest = torch.func.jvp(sums, primal, direction)[1]
+    before, now, newest = _turned(window, sums, primal, direction)
     return MemoryTangent(moved[1 - window.size :], before, now, newest)
 
 
@@ -186,7 +199,8 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
         return before, now, choice
     rates, path = _increments(window, nodes)
     increments = rates + path
-    judges = _contracted(window.references, _rates(nodes)).detach() if len(window.references) else rates[:0]
+    seen = [rate.detach() for rate in _rates(nodes)]
+    judges = _contracted(window.references, seen) if len(window.references) else rates[:0]
     first = judged = 0
     for number, interval in enumerate(window.intervals):
         own = slice(first, first + _COUNT * (interval.parts + 1))
@@ -286,10 +300,10 @@ def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
     for m in range(len(nodes) - 1):
         here, there = levels[m], levels[m + 1]
         step = nodes[m + 1].x - nodes[m].x
-        defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
+        defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)))
         denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
     terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states
-    along = torch.cat([(score * terms).flatten(2).sum(2) * level for score, level in zip(scores, levels, strict=True)])
+    along = torch.cat([(score * terms).flatten(2).sum(2) for score in scores])
     return _contracted(window.path, along.unbind())
 
 

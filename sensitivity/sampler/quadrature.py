@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -90,24 +91,28 @@ def form(levels: Levels, interval: int, variable: int, first: int, last: int, kn
     return Form(rates, defects, denoiser_steps)
 
 
-def _lagrange(t: Array, at: Array) -> Array:
-    """ℓ_i(at), (n, points)."""
+def _factors(t: Array, at: Array) -> tuple[Array, Array]:
+    """(at − t_j)/(t_i − t_j), (n, n, points), with ones for i = j, and t_i − t_j likewise."""
     gaps = t[:, None] - t[None, :] + np.eye(len(t))
     factors = (at[None, None, :] - t[None, :, None]) / gaps[:, :, None]
     factors[np.arange(len(t)), np.arange(len(t))] = 1.0
-    return factors.prod(1)
+    return factors, gaps
+
+
+def _lagrange(t: Array, at: Array) -> Array:
+    """ℓ_i(at), (n, points)."""
+    return np.multiply.reduce(_factors(t, at)[0], axis=1)
 
 
 def _slopes(t: Array, at: Array) -> Array:
     """dℓ_i/dt, (n, points)."""
-    result = np.zeros((len(t), len(at)))
-    for i in range(len(t)):
-        for k in range(len(t)):
-            if k != i:
-                rest = [j for j in range(len(t)) if j not in (i, k)]
-                terms = [(at - t[j]) / (t[i] - t[j]) for j in rest]
-                result[i] += np.prod([np.ones_like(at), *terms], axis=0) / (t[i] - t[k])
-    return result
+    factors, gaps = _factors(t, at)
+    own = np.arange(len(t))
+    without = np.repeat(factors[:, None], len(t), axis=1)  # (i, k, j, points): the factor k is left out
+    without[:, own, own] = 1.0
+    terms = np.multiply.reduce(without, axis=2) / gaps[:, :, None]
+    terms[own, own] = 0.0
+    return np.add.reduce(terms, axis=1)
 
 
 def _points(start: float, end: float) -> tuple[Array, Array]:
@@ -177,9 +182,7 @@ def _products(t: Array, interval: int) -> Array:
 def _references(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
     """U_lm, (n−1, n−1)."""
     count = len(values)
-    result = np.zeros((count - 1, count - 1))
-    for part in range(count - 1):
-        shares = _shares(t, to, values[part], values[part + 1])
-        for m in range(count - 1):
-            result[part, m] = shares[m + 1 :].sum() if m > part else -shares[: m + 1].sum()
-    return result
+    shares = np.stack([_shares(t, to, start, end) for start, end in pairwise(values)])
+    below = np.cumsum(shares, 1)[:, :-1]  # the shares of nodes 0 … m
+    above = np.cumsum(shares[:, ::-1], 1)[:, ::-1][:, 1:]
+    return np.where(np.triu(np.ones((count - 1, count - 1), bool), 1), above, -below)

@@ -71,7 +71,7 @@ class Window:
         final: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
         rates: coefficients of q_i, (rows, nodes).
-        path: coefficients of g_i·c_l and g_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
+        path: coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
         references: coefficients of q_i, for each interval that is judged by references all rules and then all bounds,
             (rows, nodes).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
@@ -172,8 +172,13 @@ def _window(
         return torch.from_numpy(np.stack(tables)).to(like) if tables else like.new_zeros(0, 0)
 
     rates = columns([row.rates for row in rows])
-    path = columns([np.concatenate([row.defects, row.denoiser_steps], 1).reshape(-1) for row in rows])
+    path = columns([_along(row, np.array(levels)) for row in rows])
     return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(judges), columns(checks))
+
+
+def _along(row: Form, levels: Array) -> Array:
+    """The form's coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), with g_i = σ_i s_i."""
+    return (levels[:, None] * np.concatenate([row.defects / levels[:-1], row.denoiser_steps], 1)).reshape(-1)
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

@@ -45,23 +45,30 @@ def run_cell(cell: Cell, context: Context) -> list[Row]:
         return [{"kind": "skipped", "reason": str(error)}]
     bench = Bench(context)
     if cell.parameters["part"] == "networks":
-        return [_network(bench, "pixels"), _network(bench, "codes"), _coder(bench)]
-    model = bench.model(cell.parameters["model"])
-    if cell.parameters["part"] == "density":
+        return [network_row(bench, "pixels"), network_row(bench, "codes"), _coder(bench)]
+    return quantity_rows(bench.model(cell.parameters["model"]), cell.parameters["part"])
+
+
+def quantity_rows(model: Model, quantity: str) -> list[Row]:
+    """Rows of one of QUANTITIES, or of "more": log densities with more probes or the exact trace alone."""
+    if quantity == "density":
         return _densities(model)
-    if cell.parameters["part"] == "influence":
+    if quantity == "more":
+        base = settings(model.bench.config.steps)[0]
+        return _with_more(model, _states(model, base), base)
+    if quantity == "influence":
         return _influences(model)
-    return _sensitivities(model, cell.parameters["part"])
+    return _sensitivities(model, quantity)
 
 
-def _network(bench: Bench, name: str) -> Row:
+def network_row(bench: Bench, name: str) -> Row:
     """A network's size and, on the same draws, its loss, a Gaussian's and the kernel density's."""
     start = time.perf_counter()
     network = bench.network if name == "pixels" else bench.code_network
     model, config = bench.model(name), bench.config
     train, held = model.data
     spreading, count = scale(train), config.loss_patches
-    null = None if name == "codes" else torch.full((2 * count,), config.shape.labels)
+    null = None if name == "codes" else torch.full((2 * count,), config.shape.labels, device=train.device)
     own = Denoiser(network, spreading, null)
     laws: dict[str, GaussianAnchor | Points] = {
         "gaussian": model.plain,
@@ -124,10 +131,13 @@ def _densities(model: Model) -> list[Row]:
 
 def _with_more(model: Model, states: Tensor, base: Setting) -> list[Row]:
     """The first states with K and with 16 K probes; exactly where the dimension is small."""
-    few = states[:RARE]
+    few = states[: max(RARE, model.bench.config.exact)]
     probes = model.bench.config.probes
     exact = model.name == "codes" or model.bench.config.exact > 0
     many: Row = {"trace": "exact", "probes": None} if exact else {"probes": MORE * probes}
+    if model.bench.config.exact > 0:
+        # All directions of one state at once are enough; a backward pass would take them one after the other.
+        many |= {"chunk_size": 1, "products": "forward"}
     name = "exact trace" if exact else f"{MORE * probes} probes"
     first = measuring.densities(model, few, base)
     second = measuring.densities(model, few, base._replace(seed=3), **many)
@@ -146,7 +156,7 @@ def _states(model: Model, setting: Setting) -> Tensor:
         held = held[model.bench.split[1].groups == model.groups[model.in_class][0]]
     clean = spread(held, len(samples))
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(7))
-    return torch.cat([samples, clean + SIGMA_MIN * noise])
+    return torch.cat([samples, clean + SIGMA_MIN * noise.to(clean)])
 
 
 def _sensitivities(model: Model, ratio: str) -> list[Row]:
@@ -228,7 +238,7 @@ def _effective(values: Tensor) -> Tensor:
 def packed(pictures: Tensor) -> str:
     """Pictures (n, 3, 32, 32) in [−1, 1] as text, a byte a value."""
     pixels = ((pictures.detach().clamp(-1, 1).nan_to_num() + 1) * 127.5).round().to(torch.uint8)
-    return base64.b64encode(pixels.permute(0, 2, 3, 1).contiguous().numpy().tobytes()).decode()
+    return base64.b64encode(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()).decode()
 
 
 def unpacked(text: str) -> np.ndarray:

@@ -56,9 +56,10 @@ def sensitivities(model: Model, ratio: str, setting: Setting) -> Measured:
     """δ of every latent, by the ratio "flow" or "kernel"."""
     needs = {"anchor": model.anchor} | randomness(model, setting) if ratio == "flow" else {}
     found, *cost = timed(
-        lambda: sample_sensitivity(model.score, model.latents, model.change(ratio), model.grid(setting.steps), **needs)
+        lambda: sample_sensitivity(model.score, model.latents, model.change(ratio), model.grid(setting.steps), **needs),
+        model.latents.device,
     )
-    stated = torch.zeros(len(model.latents)) if found.sensitivity_error is None else found.sensitivity_error
+    stated = model.latents.new_zeros(len(model.latents)) if found.sensitivity_error is None else found.sensitivity_error
     return Measured(found.sensitivity, torch.zeros_like(stated), stated, found, *cost)
 
 
@@ -69,7 +70,8 @@ def influences(model: Model, setting: Setting) -> Measured:
         lambda: influence(
             model.score, model.latents, model.functional, points, model.grid(setting.steps),
             anchor=model.anchor, rates=model.rates, **randomness(model, setting),
-        )
+        ),
+        model.latents.device,
     )  # fmt: skip
     stated = found.relative_error * found.values.norm(dim=-1)
     return Measured(found.values, torch.zeros_like(stated), stated, found, *cost)
@@ -80,7 +82,8 @@ def densities(model: Model, states: Tensor, setting: Setting, **other: Any) -> M
     score, anchor = model.branch
     options = randomness(model, setting) | {"control": anchor} | other
     found, *cost = timed(
-        lambda: log_density(score, states, SIGMA_MIN, anchor=anchor, grid=model.grid(setting.steps), **options)
+        lambda: log_density(score, states, SIGMA_MIN, anchor=anchor, grid=model.grid(setting.steps), **options),
+        states.device,
     )
     grid = torch.as_tensor(found.grid_error).expand(len(states))
     return Measured(found.value, found.standard_error, grid, found, *cost)
@@ -91,11 +94,18 @@ def randomness(model: Model, setting: Setting) -> Row:
     return {"trace": "hutchinson", "probes": model.bench.config.probes, "seed": setting.seed, "control": model.plain}
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What the work returned, its seconds, and the most memory that the process held during it, in megabytes."""
+def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float, float]:
+    """What the work returned, its seconds, and the most memory that was held during it, in megabytes: by the process,
+    or on the GPU that did it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
     with peak_since() as peak:
         start = time.perf_counter()
         found = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            return found, time.perf_counter() - start, torch.cuda.max_memory_allocated(device) / 2**20
         return found, time.perf_counter() - start, peak() / 2**20
 
 

@@ -44,8 +44,9 @@ class Bench:
 
     @cached_property
     def split(self) -> tuple[patches.Patches, patches.Patches]:
-        """Training and held-out patches."""
-        return patches.load(self.config.training, self.config.held_out)
+        """Training and held-out patches, on the device."""
+        train, held = patches.load(self.config.training, self.config.held_out)
+        return train.to(self.context.device), held.to(self.context.device)
 
     @cached_property
     def network(self) -> nn.Module:
@@ -125,7 +126,8 @@ class Model:
             return {"mean": made.mean, "values": made.eigenvalues, "vectors": made.eigenvectors, "tail": made.tail}
 
         kept = self.bench.context.cache.tensors("anchor", {"data": digest(data)}, build)
-        return GaussianAnchor.from_factors(kept["mean"], kept["values"], kept["vectors"], kept["tail"])
+        factors = (kept[name].to(data.device) for name in ("mean", "values", "vectors", "tail"))
+        return GaussianAnchor.from_factors(*factors)
 
     @cached_property
     def anchor(self) -> Any:
@@ -152,7 +154,7 @@ class Model:
         """States at σ_max, (n, *shape)."""
         count = self.bench.config.samples if self.name == "pixels" else max(2, self.bench.config.samples // 2)
         noise = torch.randn((count, *self.data[0].shape[1:]), generator=torch.Generator().manual_seed(0))
-        return self.data[0].mean(dim=0) + SIGMA_MAX * noise
+        return self.data[0].mean(dim=0) + SIGMA_MAX * noise.to(self.data[0])
 
     def grid(self, steps: int) -> Grid:
         """Levels of Karras et al."""

@@ -4,6 +4,8 @@ A photograph is averaged over squares of `⌊shorter side/200⌋` pixels. Traini
 of its width, held-out patches from the rest, so that no pixel is in both. A pixel p of [0, 255] becomes 2p/255 − 1.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,10 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def to(self, device: str) -> Patches:
+        """The same patches on a device."""
+        return Patches(self.images.to(device), self.groups.to(device))
 
     def of(self, group: int) -> Tensor:
         """The patches of one photograph, (n, 3, 32, 32)."""

@@ -61,7 +61,7 @@ def denoiser(shape: Shape, plan: Plan, data: Tensor, groups: Tensor | None, cach
         cache: where it is kept, finished or not. seed: of parameters, order, noise and hidden labels.
     """
     key = _key(shape, plan, data, groups, seed)
-    network = build(shape, seed)
+    network = build(shape, seed).to(data.device)
     partial = Checkpoint(cache.path("partial", key))
     labels = None if groups is None else Labels(groups, shape.labels, seed)
     losses = _losses(network, plan, data, labels, seed)
@@ -84,7 +84,7 @@ class Labels:
         """Labels of the given rows, (batch,): a function of (seed, step)."""
         generator = torch.Generator().manual_seed(mixed(self.seed, step, 3))
         hidden = torch.rand(len(rows), generator=generator) < DROPPED
-        return torch.where(hidden, self.null, self.groups[rows])
+        return torch.where(hidden.to(rows.device), self.null, self.groups[rows])
 
 
 def descend(network: nn.Module, plan: Plan, losses: Callable[[int], Tensor], partial: Checkpoint) -> dict[str, Tensor]:

@@ -190,15 +190,17 @@ class Run:
         (network,) = self._before()
         return network.to(self.device)
 
+    def batches(self) -> Batches:
+        """The draws of the run, on its device."""
+        return Batches(self.data.to(self.device, self._dtype), self.weights, self.seeds, self.recipe.batch)
+
     def _before(self) -> list[Denoiser]:
         networks = list(self.start) if self.start is not None else [self._initial(seed) for seed in self.seeds]
         return [copy.deepcopy(network).to(self._dtype) for network in networks]
 
     def result(self, partial: Checkpoint | None, progress: Report | None) -> dict[str, Tensor]:
         """The averaged parameters and the loss curve after the last step."""
-        network, recipe = self.fresh(), self.recipe
-        pool = self.data.to(self.device, self._dtype)
-        batches = Batches(pool, self.weights, self.seeds, recipe.batch)
+        network, recipe, batches = self.fresh(), self.recipe, self.batches()
         optimiser = Optimiser(network, len(self.seeds))
         first = 0 if partial is None else partial.load(optimiser)
         for step in range(first, recipe.steps):
@@ -212,8 +214,7 @@ class Run:
 
     def on_the_way(self, steps: Sequence[int]) -> list[dict[str, Tensor]]:
         """The averaged parameters of the single network of this run after each of the given numbers of steps."""
-        network, recipe, states = self.fresh(), self.recipe, []
-        batches = Batches(self.data.to(self.device, self._dtype), self.weights, self.seeds, recipe.batch)
+        network, recipe, batches, states = self.fresh(), self.recipe, self.batches(), []
         optimiser = Optimiser(network, 1)
         for step in range(max(steps)):
             optimiser.step(self._losses(network, batches, step), recipe.rate_at(step), recipe.average_at(step))

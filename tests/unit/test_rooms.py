@@ -94,6 +94,7 @@ PARAMETERS = {
     "sensitivity.Recording.load": "path",
     "sensitivity.gallery": "influence data path",
     "sensitivity.resample": "score latents perturbation eta grid",
+    "sensitivity.counterfactual": "score latents groups grid",
     "studies.verify": "estimator task",
 }
 ROOMS = {"oracles": oracles, "sensitivity": sensitivity, "studies": studies}

@@ -119,8 +119,12 @@ class Setting:
         """What is asked, with the reference samples of the network on all data."""
         network = self.base(cache=cache)
         with torch.no_grad():
-            reference = heun(network, self.latents, self.levels)
-        return Outputs(self.latents, self.levels, reference, _scale(self.data), *self.classifier())
+            return self.asked(heun(network, self.latents, self.levels))
+
+    def asked(self, reference: Tensor) -> Outputs:
+        """What is asked, given the reference samples, on their device."""
+        latents, classifier = self.latents.to(reference), (each.to(reference) for each in self.classifier())
+        return Outputs(latents, self.levels, reference, _scale(self.data), *classifier)
 
 
 SETTINGS = {
@@ -141,16 +145,22 @@ def made(setting: Setting, seeds: int, cache: Cache | None) -> Stored:
     for seed in range(seeds):
         found.append(_of_seed(setting, asked, seed, cache))
         print(f"{setting.name}: seed {seed} of {seeds}", flush=True)
+    return stored_of(setting, asked, np.stack(found, 1))
+
+
+def stored_of(setting: Setting, asked: Outputs, values: np.ndarray, device: str = "cpu") -> Stored:
+    """What is shipped, given the outputs (functionals, seeds, halves, queries) of the first seeds."""
     return Stored(
         name=setting.name,
         digest=digest(setting.data, setting.latents),
         masks=setting.masks,
         functionals=FUNCTIONALS,
-        values=np.stack(found, 1),
-        reference=asked.reference.numpy(),
-        weights=asked.weights.numpy(),
-        offsets=asked.offsets.numpy(),
-        seeds=tuple(range(seeds)),
+        values=values,
+        reference=asked.reference.cpu().numpy(),
+        weights=asked.weights.cpu().numpy(),
+        offsets=asked.offsets.cpu().numpy(),
+        seeds=tuple(range(values.shape[1])),
+        device=device,
     )
 
 

@@ -33,6 +33,7 @@ class Stored:
         weights, offsets: of the fixed classifier (classes, d), (classes,).
         seeds: of the trainings.
         derivative: of every output toward every datum (functionals, queries, N), or None.
+        device: what trained the networks and was asked the outputs.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stored:
     offsets: np.ndarray
     seeds: tuple[int, ...]
     derivative: np.ndarray | None = None
+    device: str = "cpu"
 
     def of(self, functional: str) -> np.ndarray:
         """Outputs of one functional (seeds, subsets, queries)."""
@@ -87,6 +89,7 @@ class Stored:
             weights=self.weights.astype(np.float32),
             offsets=self.offsets.astype(np.float32),
             seeds=np.array(self.seeds),
+            device=self.device,
         )
         write(path, content.getvalue())
 
@@ -110,6 +113,7 @@ class Stored:
                     offsets=found["offsets"],
                     seeds=tuple(int(each) for each in found["seeds"]),
                     derivative=found["derivative"].astype(np.float64) if "derivative" in found else None,
+                    device=str(found["device"]) if "device" in found else "cpu",
                 )
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise StudyError(f"the truth {str(path)!r} is damaged ({error}); make it again, see its module.") from error
