@@ -141,11 +141,9 @@ class GroupBench:
         return self._trained(weights, [BASE_SEED] * len(weights), network)
 
     def same_seed(self, members: dict[str, np.ndarray]) -> Tensor:
-        """Samples of the base's own run without each group."""
-        found = []
-        for weights in self.without(members):
-            found.append(self.samples(self.base.network_at(self.base.retrained(weights))))
-        return torch.stack(found)
+        """Samples of networks trained without each group from the base's parameters, with its order and noise."""
+        weights: list[Tensor | None] = [*self.without(members)]
+        return self._trained(weights, [BASE_SEED] * len(weights), None)
 
     def _trained(self, weights: list[Tensor | None], seeds: list[int], start: Denoiser | None) -> Tensor:
         found = []

@@ -79,17 +79,17 @@ def run_regime(bench: GroupBench) -> Rows:
 
 
 def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
-    weights = bench.without(bench.members)
-    asked = {
+    weights: list[Tensor | None] = [*bench.without(bench.members)]
+    asked: dict[str, tuple[list[Tensor | None], int]] = {
         "fresh": (weights, FRESH),
         "second": (weights, SECOND),
-        "random": (bench.without(bench.random_groups), RANDOM),
+        "random": ([*bench.without(bench.random_groups)], RANDOM),
         "floor": ([None] * bench.config.floor, FLOOR),
     }
     found, costs = {}, {}
     for name, (each, first) in asked.items():
         start = time.process_time()
-        found[name] = bench.retrained([*each], first)
+        found[name] = bench.retrained(each, first)
         costs[name] = time.process_time() - start
     return found, costs
 
@@ -214,7 +214,7 @@ def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:
 
 def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Every other image of each class."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for c in np.unique(labels):
         rows = np.flatnonzero(labels == c)
         found |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}

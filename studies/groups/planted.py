@@ -71,9 +71,7 @@ def planted(kind: str, regime: Regime, seed: int) -> Plant:
     elif kind == "repeated":
         return _repeated(Plant(images, of_group, which, clean))
     else:
-        raise StudyError(
-            f"there are no planted groups of the kind {kind!r}; choose one of studies.groups.config.PLANTS."
-        )
+        raise StudyError(f"there are no planted groups of the kind {kind!r}; choose one of config.PLANTS.")
     return Plant(images, of_group, which, clean)
 
 

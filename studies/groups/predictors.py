@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ def _of_shares(bench: GroupBench, theta: Tensor, shares: Shares) -> Tensor:
     shapes = [p.shape for _, p in network.named_parameters()]
     parts = {n: v.reshape(s) for n, v, s in zip(names, vector.split(list(sizes)), shapes, strict=True)}
     x, levels = bench.latents, bench.grid.levels.to(bench.latents)
-    for high, low in zip(levels[:-1], levels[1:], strict=True):
+    for high, low in pairwise(levels):
         first = (x - torch.func.functional_call(network, parts, (x, high.expand(len(x))))) / high
         middle = x + (low - high) * first
         second = (middle - torch.func.functional_call(network, parts, (middle, low.expand(len(x))))) / low
