@@ -92,7 +92,7 @@ def measure(asked: argparse.Namespace) -> int:
     # What was never measured comes before what is measured again.
     first, answers, *others = truth.JOBS
     *quick, influences = cost.JOBS
-    studies = [first, answers, *protocols.JOBS, *attributions.JOBS, *photographs.JOBS]
+    studies = [first, answers, *attributions.JOBS, *protocols.JOBS, *photographs.JOBS]
     jobs = [*checks.JOBS, *studies, cost.COMPILATION]
     jobs += [suite.START, *quick, influences, *others, *cost.LATER, suite.END]
     names = set(filter(None, asked.only.split(",")))

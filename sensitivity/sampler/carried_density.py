@@ -7,15 +7,18 @@ path of a changed one (the same transport along a foreign path as in Skreta et a
 Every increment is taken in the variables log σ, σ and σ² and by windows of several sizes, and the three are averaged
 with weights (Σ differences between windows)⁻², so that the variable in which the windows agree decides, sample by
 sample, and yet L is a smooth function of the path: the second order differentiates it. The stated error of an increment
-is the larger of its own difference between windows and of its distance to the next best variable (to the farthest,
-where σ changes more than twofold); errors of increments are added up.
+is the larger of its own difference between windows and of its distance to the next best variable. Where σ changes more
+than twofold that is so of the path's own part alone; the part ∫ q d(log σ) is then judged by references, whose errors
+are bounded for Gaussian data (`quadrature`): its distance to them and their bounds, averaged with weights (bound)⁻⁴.
+Where a q is positive, between components, the distance to the farthest variable counts too. Errors are added up, with
+an allowance for what no node shows (`windows.HIDDEN`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +27,8 @@ from sensitivity.sampler.quadrature import VARIABLES
 from sensitivity.sampler.windows import Interval, Window
 
 _COUNT = len(VARIABLES)
+UNSURE = 0.2
+"""Share of the path's own part that may be wrong in a wide interval: there its rules can agree by accident."""
 _TINY = 1e-30  # keeps weights finite where windows agree exactly
 
 
@@ -130,14 +135,27 @@ def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence
     nodes = (*memory.nodes[-count:], entry)
     log_tangents = []
 
-    def along(choice: Tensor, *each: Parts) -> Tensor:
-        return _stage(window, _whole(each), choice)
+    def along(own: Window, choice: Tensor, *each: Parts) -> Tensor:
+        return _stage(own, _whole(each), choice)
 
     for tangent, change in zip(memory.tangents, moved, strict=True):
         moved_nodes = (*tangent.nodes[-count:], change)
-        turned = torch.func.jvp(along, (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes)))[1]
-        log_tangents.append(tangent.logs + turned)
+        primal, direction = (memory.choice, *_parts(nodes)), (tangent.choice, *_parts(moved_nodes))
+        log_tangents.append(tangent.logs + _turned(window, along, primal, direction))
     return torch.stack(log_tangents)
+
+
+def _turned(window: Window, function: Callable[..., Any], primal: tuple[Any, ...], direction: tuple[Any, ...]) -> Any:
+    """Derivative of `function(window, *primal)` along a direction of the primal."""
+
+    def along(rates: Tensor, path: Tensor, *each: Any) -> Any:
+        return function(replace(window, rates=rates, path=path), *each)
+
+    # The coefficients are constants, with tangents of zeros all the same: torch's forward mode takes a factor without
+    # a tangent through a symbolic zero, at a hundred times the price of the product.
+    constants = window.rates, window.path
+    zeros = tuple(torch.zeros_like(each) for each in constants)
+    return torch.func.jvp(along, (*constants, *primal), (*zeros, *direction))[1]
 
 
 def _tangent_after(
@@ -145,15 +163,15 @@ def _tangent_after(
 ) -> MemoryTangent:
     moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(window, _whole(each), memory.final._replace(logs=final), choice)
+    def sums(own: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(own, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
     # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
     # not differentiated, and so neither `error` nor `noise` of a sum is among the inputs.
     primal = (memory.final.logs, memory.choice, *_parts(nodes))
     direction = (tangent.final, tangent.choice, *_parts(moved))
-    before, now, newest = torch.func.jvp(sums, primal, direction)[1]
+    before, now, newest = _turned(window, sums, primal, direction)
     return MemoryTangent(moved[1 - window.size :], before, now, newest)
 
 
@@ -170,22 +188,34 @@ def _whole(parts: Sequence[Parts]) -> list[Node]:
 
 
 def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
-    return _blended(_increments(window, nodes), choice)
+    rates, path = _increments(window, nodes)
+    return _blended(rates + path, choice)
 
 
 def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
     """Sums at the last final node and at the newest, and the newest interval's weights."""
     now = before = final
-    increments = _increments(window, nodes) if window.intervals else final.logs
-    first = 0
+    if not window.intervals:
+        return before, now, choice
+    rates, path = _increments(window, nodes)
+    increments = rates + path
+    seen = [rate.detach() for rate in _rates(nodes)]
+    judges = _contracted(window.references, seen) if len(window.references) else rates[:0]
+    first = judged = 0
     for number, interval in enumerate(window.intervals):
-        rows = increments[first : first + _COUNT * (interval.parts + 1)]
-        first += len(rows)
+        own = slice(first, first + _COUNT * (interval.parts + 1))
+        rows = increments[own]
+        first = own.stop
         choice = _weights(
             rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT)) if interval.parts else None
         )
-        error, noise = _judged(interval, rows.detach(), choice.detach())
-        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + error, now.noise + noise)
+        shown, noise = _judged(interval, rows.detach(), choice.detach())
+        if interval.references:
+            references = judges[judged : judged + 2 * interval.references]
+            judged += len(references)
+            bounded = _bounded(interval, rates[own].detach(), path[own].detach(), choice.detach(), references)
+            shown = torch.where(_like_gaussian(nodes), bounded, torch.maximum(bounded, shown))
+        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + shown + interval.hidden, now.noise + noise)
         # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
     return before, now, choice
@@ -195,8 +225,7 @@ def _missed(window: Window, nodes: Sequence[Node], memory: Memory) -> Tensor:
     """Largest difference that the newest divergence would have made at the inner stages before it, (maps, batch)."""
     if not len(window.checks):
         return torch.zeros_like(memory.within)
-    rates = [node.rate.detach() for node in nodes if node.rate is not None]
-    misses = _contracted(window.checks, rates).unflatten(0, (-1, _COUNT))
+    misses = _contracted(window.checks, [rate.detach() for rate in _rates(nodes)]).unflatten(0, (-1, _COUNT))
     return torch.stack([_size(_blended(stage, memory.choice)) for stage in misses]).amax(0)
 
 
@@ -211,7 +240,11 @@ def _weights(main: Tensor, parts: Tensor | None) -> Tensor:
         first = torch.zeros_like(main[:, :, 0])
         first[0] = 1.0
         return first
-    gaps = (main - parts).mean(-2).square().sum(0)
+    return _preferring((main - parts).mean(-2).square().sum(0))
+
+
+def _preferring(gaps: Tensor) -> Tensor:
+    """Weights that fall with the square of squared errors (ways, …)."""
     # gaps⁻² normalised, as a softmax: a quotient would overflow where the windows agree to rounding.
     return torch.softmax(-2 * torch.log(gaps + _TINY), 0)
 
@@ -222,8 +255,23 @@ def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, 
     gaps = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
     gap, second = (weights * gaps).sum(0), torch.sort(gaps, dim=0, stable=True)[1][1:2]
     far = _size(main - _blended(main, weights))
-    other = far.amax(0) if interval.wide else far.gather(0, second)[0]
+    other = far.amax(0) if interval.references else far.gather(0, second)[0]
     return torch.maximum(gap, other), interval.noise * gap.square()
+
+
+def _bounded(interval: Interval, rates: Tensor, path: Tensor, weights: Tensor, references: Tensor) -> Tensor:
+    """The stated error of an increment of which a part ∫ q d(log σ) is judged by references, (maps, batch)."""
+    rules, bounds = references.chunk(2)
+    trust = _preferring(bounds.mean(-2).square())
+    apart = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
+    departure = _judged(interval._replace(references=0), path, weights)[0]
+    whole = _blended(path[:_COUNT], weights)[:, 0].abs()
+    return (trust * apart).sum(0) + torch.maximum(departure, UNSURE * whole)
+
+
+def _like_gaussian(nodes: Sequence[Node]) -> Tensor:
+    """Whether no q of the nodes is positive, which for Gaussian data, whatever their scales, none is, (maps, batch)."""
+    return torch.stack(_rates(nodes)).detach().mean(-2).amax(0) <= 0
 
 
 def _size(differences: Tensor) -> Tensor:
@@ -234,12 +282,15 @@ def _size(differences: Tensor) -> Tensor:
     return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()
 
 
-def _increments(window: Window, nodes: Sequence[Node]) -> Tensor:
-    """Every row's increment, (rows, maps, groups, batch)."""
-    known = [node.rate for node in nodes if node.rate is not None]
-    total = _contracted(window.rates, known)
+def _increments(window: Window, nodes: Sequence[Node]) -> tuple[Tensor, Tensor]:
+    """Every row's ∫ q d(log σ), (rows, maps, groups, batch), and the path's own part, (rows, maps, 1, batch)."""
+    rates = _contracted(window.rates, _rates(nodes))
     path = torch.stack([_path(window, nodes, b) for b in range(len(nodes[0].scores))], 1)
-    return total + path[:, :, None]
+    return rates, path[:, :, None]
+
+
+def _rates(nodes: Sequence[Node]) -> list[Tensor]:
+    return [node.rate for node in nodes if node.rate is not None]
 
 
 def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
@@ -249,10 +300,10 @@ def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
     for m in range(len(nodes) - 1):
         here, there = levels[m], levels[m + 1]
         step = nodes[m + 1].x - nodes[m].x
-        defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)) / here)
+        defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)))
         denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
     terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states
-    along = torch.cat([(score * terms).flatten(2).sum(2) * level for score, level in zip(scores, levels, strict=True)])
+    along = torch.cat([(score * terms).flatten(2).sum(2) for score in scores])
     return _contracted(window.path, along.unbind())
 
 

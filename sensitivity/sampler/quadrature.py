@@ -20,12 +20,23 @@ The variables t are log σ, σ and σ²: above the smallest scale of the data th
     e_l = c_l − Σ_m U_lm (D_{m+1} − D_m),
 
 so that an increment is a linear form in q_i, g_i·c_l and g_i·(D_{m+1} − D_m).
+
+How far ∫ q d(log σ) is off is known for Gaussian data, whatever their scales λ: there −q is a positive combination of
+σ²/(σ² + λ), λ ≥ 0. In a variable w that is a Möbius map of σ² without a pole, such a function has its own pole outside
+the levels, so that its divided differences have one sign for all λ, and the error of the polynomial rule in w,
+
+    ∫ q d(log σ) − Σ_i W_i q_i = ∫ q[w_0, …, w_n, w] Π_i (w − w_i) d(log σ),
+
+is at most κ |q[w_0, …, w_n]| with κ = max_λ ∫ |Π_i (w − w_i)|/|w_λ − w| d(log σ), w_λ the pole: an a posteriori bound
+(divided differences of Stieltjes functions; e.g. Baker & Graves-Morris 1996, Padé approximants, ch. 5). Such a rule
+with its bound is a *reference*. Its variables are σ², σ⁻² and (σ² − c)/(σ² + c), the last for an even number of nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +50,13 @@ VARIABLES: tuple[Callable[[Array], Array], ...] = (np.log, lambda s: s, np.squar
 
 # Polynomials of degree 3 in σ² against d(log σ) are resolved to rounding over steps that divide σ by up to about 100.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+
+
+class Reference(NamedTuple):
+    """A rule for ∫ q d(log σ), (n,), and what to multiply q_i by, (n,), for the bound of its error."""
+
+    rates: Array
+    bound: Array
 
 
 class Form(NamedTuple):
@@ -73,24 +91,28 @@ def form(levels: Levels, interval: int, variable: int, first: int, last: int, kn
     return Form(rates, defects, denoiser_steps)
 
 
-def _lagrange(t: Array, at: Array) -> Array:
-    """ℓ_i(at), (n, points)."""
+def _factors(t: Array, at: Array) -> tuple[Array, Array]:
+    """(at − t_j)/(t_i − t_j), (n, n, points), with ones for i = j, and t_i − t_j likewise."""
     gaps = t[:, None] - t[None, :] + np.eye(len(t))
     factors = (at[None, None, :] - t[None, :, None]) / gaps[:, :, None]
     factors[np.arange(len(t)), np.arange(len(t))] = 1.0
-    return factors.prod(1)
+    return factors, gaps
+
+
+def _lagrange(t: Array, at: Array) -> Array:
+    """ℓ_i(at), (n, points)."""
+    return np.multiply.reduce(_factors(t, at)[0], axis=1)
 
 
 def _slopes(t: Array, at: Array) -> Array:
     """dℓ_i/dt, (n, points)."""
-    result = np.zeros((len(t), len(at)))
-    for i in range(len(t)):
-        for k in range(len(t)):
-            if k != i:
-                rest = [j for j in range(len(t)) if j not in (i, k)]
-                terms = [(at - t[j]) / (t[i] - t[j]) for j in rest]
-                result[i] += np.prod([np.ones_like(at), *terms], axis=0) / (t[i] - t[k])
-    return result
+    factors, gaps = _factors(t, at)
+    own = np.arange(len(t))
+    without = np.repeat(factors[:, None], len(t), axis=1)  # (i, k, j, points): the factor k is left out
+    without[:, own, own] = 1.0
+    terms = np.multiply.reduce(without, axis=2) / gaps[:, :, None]
+    terms[own, own] = 0.0
+    return np.add.reduce(terms, axis=1)
 
 
 def _points(start: float, end: float) -> tuple[Array, Array]:
@@ -114,6 +136,34 @@ def inverse_weights(levels: Levels, start: float, end: float, variable: int) -> 
     return _shares(to(np.array(levels)), to, start, end)
 
 
+@lru_cache(maxsize=65536)
+def references(levels: Levels, start: float, end: float) -> tuple[Reference, ...]:
+    """References on all `levels` for the increment between two of them."""
+    most, least, middle = max(levels) ** 2, min(levels) ** 2, start * end
+
+    def centred(v: Array) -> Array:
+        return (v - middle) / (v + middle)
+
+    found = [
+        _reference(levels, start, end, lambda v: v / most, (0.0, np.inf)),
+        _reference(levels, start, end, lambda v: -least / v, (-np.inf, 0.0)),
+    ]
+    return (*found, *([_reference(levels, start, end, centred, (-1.0, 1.0))] if len(levels) % 2 == 0 else []))
+
+
+def _reference(
+    levels: Levels, start: float, end: float, to: Callable[[Array], Array], poles: tuple[float, float]
+) -> Reference:
+    """The rule in a variable `to`(σ²) whose poles for λ from 0 to ∞ lie outside the interval `poles`."""
+    u, weights = _points(start, end)
+    w, at = to(np.square(np.array(levels))), to(np.exp(2 * u))
+    product = np.abs(at[None, :] - w[:, None]).prod(0)
+    nearest = [np.abs(at - pole) for pole in poles if np.isfinite(pole)]
+    bound = max(product / gap @ np.abs(weights) for gap in nearest)
+    divided = 1 / (w[:, None] - w[None, :] + np.eye(len(w))).prod(1)
+    return Reference(_lagrange(w, at) @ weights, bound * divided)
+
+
 def _shares(t: Array, to: Callable[[Array], Array], start: float, end: float) -> Array:
     u, weights = _points(start, end)
     return _lagrange(t, to(np.exp(u))) @ (-weights * np.exp(-u))
@@ -132,9 +182,7 @@ def _products(t: Array, interval: int) -> Array:
 def _references(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
     """U_lm, (n−1, n−1)."""
     count = len(values)
-    result = np.zeros((count - 1, count - 1))
-    for part in range(count - 1):
-        shares = _shares(t, to, values[part], values[part + 1])
-        for m in range(count - 1):
-            result[part, m] = shares[m + 1 :].sum() if m > part else -shares[: m + 1].sum()
-    return result
+    shares = np.stack([_shares(t, to, start, end) for start, end in pairwise(values)])
+    below = np.cumsum(shares, 1)[:, :-1]  # the shares of nodes 0 … m
+    above = np.cumsum(shares[:, ::-1], 1)[:, ::-1][:, 1:]
+    return np.where(np.triu(np.ones((count - 1, count - 1), bool), 1), above, -below)

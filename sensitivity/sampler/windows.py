@@ -6,7 +6,8 @@ once. A log density at node j sums the increments of all intervals before it. Th
 Inner stages of a step take no divergence: q is extrapolated from the nodes, the stage's own score is used. Where few
 nodes are known, in the first two steps (four of solvers of high order), their divergence is taken too.
 
-Each increment is taken in three variables and by windows of four and of three nodes, which states its error.
+Each increment is taken in three variables and by windows of four and of three nodes, which states its error; where σ
+changes more than twofold, references with a bound state it (see `quadrature`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights
+from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights, references
 
 
 def size_of(order: int, random: bool) -> int:
@@ -31,8 +32,15 @@ def size_of(order: int, random: bool) -> int:
 
 
 WIDE = 2.0
-"""Ratio of an interval's levels above which its error is the largest difference between all three variables: a scale
-of the data may lie within such an interval and show at neither end."""
+"""Ratio of an interval's levels above which references judge its error: a scale of the data may lie within such an
+interval and show at neither end, where differences between rules tell nothing of their error."""
+
+HIDDEN = 0.15
+"""Nats for every e-fold of an interval by which ∫ q d(log σ) may be off for what no node shows: where components of a
+law part within the interval, div s swells and sinks again between two nodes. Below one e-fold it falls with the sixth
+power of the interval in log σ, faster than the rule's own error. It does not grow with the dimension: the parting of
+components is an event in few directions.
+"""
 
 
 class Interval(NamedTuple):
@@ -40,14 +48,16 @@ class Interval(NamedTuple):
 
     Attributes:
         parts: number of smaller windows its error is judged by.
-        wide: whether σ changes by more than the factor `WIDE`.
+        references: number of references that judge its error, 0 where σ changes by less than the factor `WIDE`.
         noise: Σ W²/Σ (W − W′)² over windows of four (W) and of three (W′): independent noise in q makes an increment's
             variance this multiple of the squared difference between the two; 0 where there is one window only.
+        hidden: what its error may be beyond what nodes can show, in nats (`HIDDEN`).
     """
 
     parts: int
-    wide: bool
+    references: int
     noise: float
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,9 @@ class Window:
         final: how many of the intervals are final once this node is known.
         intervals: those that are summed here, in order.
         rates: coefficients of q_i, (rows, nodes).
-        path: coefficients of g_i·c_l and g_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
+        path: coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), for one i after the other, (rows, …).
+        references: coefficients of q_i, for each interval that is judged by references all rules and then all bounds,
+            (rows, nodes).
         checks: at a node, coefficients of q_i in what this node would have changed at the inner stages before it,
             (inner stages × variables, nodes).
     """
@@ -73,6 +85,7 @@ class Window:
     intervals: tuple[Interval, ...]
     rates: Tensor
     path: Tensor
+    references: Tensor
     checks: Tensor
 
 
@@ -97,13 +110,15 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
     start = j - half if j >= size else 0
     final = j - half + 1 - start if j >= size - 1 else 0
     rows: list[Form] = []
+    judges: list[Array] = []
     intervals = []
     for interval in range(start - first, j - first):
         of_interval = _windows_of(levels, interval)
         intervals.append(of_interval[0])
         rows += of_interval[1]
+        judges += _judges_of(levels, interval)
     checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
-    return _window(levels, size, True, final, tuple(intervals), rows, checks, like)
+    return _window(levels, size, True, final, tuple(intervals), rows, judges, checks, like)
 
 
 def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
@@ -119,8 +134,18 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
         # them gives it v Σ (W − W′)² and the increment v Σ W², so that what is seen of the one measures the other.
         whole, part = rows[0].rates, rows[len(VARIABLES)].rates
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
+    width = abs(float(np.log(levels[interval] / levels[interval + 1])))
+    hidden = HIDDEN * width * min(1.0, width**5)
+    return Interval(len(spans) - 1, len(_judges_of(levels, interval)) // 2, noise, hidden), rows
+
+
+def _judges_of(levels: Levels, interval: int) -> list[Array]:
+    """All references' rules and then all their bounds; none where the interval is not wide."""
     high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
-    return Interval(len(spans) - 1, high > WIDE * low, noise), rows
+    if high <= WIDE * low:
+        return []
+    found = references(levels, levels[interval], levels[interval + 1])
+    return [reference.rates for reference in found] + [reference.bound for reference in found]
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
@@ -129,7 +154,7 @@ def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: in
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
     rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in range(len(VARIABLES))]
-    return _window(levels, size, takes_divergence, 0, (Interval(0, False, 0.0),), rows, [], like)
+    return _window(levels, size, takes_divergence, 0, (Interval(0, 0, 0.0),), rows, [], [], like)
 
 
 def _window(
@@ -139,6 +164,7 @@ def _window(
     final: int,
     intervals: tuple[Interval, ...],
     rows: Sequence[Form],
+    judges: Sequence[Array],
     checks: Sequence[Array],
     like: Tensor,
 ) -> Window:
@@ -146,8 +172,13 @@ def _window(
         return torch.from_numpy(np.stack(tables)).to(like) if tables else like.new_zeros(0, 0)
 
     rates = columns([row.rates for row in rows])
-    path = columns([np.concatenate([row.defects, row.denoiser_steps], 1).reshape(-1) for row in rows])
-    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(checks))
+    path = columns([_along(row, np.array(levels)) for row in rows])
+    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(judges), columns(checks))
+
+
+def _along(row: Form, levels: Array) -> Array:
+    """The form's coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), with g_i = σ_i s_i."""
+    return (levels[:, None] * np.concatenate([row.defects / levels[:-1], row.denoiser_steps], 1)).reshape(-1)
 
 
 def _checks(levels: Levels, level: float) -> list[Array]:

@@ -29,10 +29,13 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """Git commit of this package's checkout, with `-dirty` when files differ from it; None outside a checkout."""
+    """Git commit of this package's checkout, with `-dirty` when files differ from it.
+
+    Outside a checkout, what the environment variable STUDIES_COMMIT says of the files that were taken along, or None.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
-        return None
+        return os.environ.get("STUDIES_COMMIT") or None
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
         return None

@@ -14,9 +14,9 @@ LARGEST = 2**20  # bytes of a committed file
 
 
 def publish(sources: Sequence[Path], goal: Path) -> int:
-    """Join the tables of runs and keep their manifests; refused for a rehearsal, for one without a card or a commit.
+    """Add the tables of runs to those that are there; refused for a rehearsal, for one without a card or a commit.
 
-    A case that was measured in several runs is kept from the last of them.
+    A case that was measured in several runs is kept from the last of them; so is a job whose rows have no cases.
 
     Returns:
         The exit status: 1 where it is refused, with a sentence.
@@ -28,19 +28,22 @@ def publish(sources: Sequence[Path], goal: Path) -> int:
         if manifest.get("commit") in (None, "unknown"):
             return _refused("the commit is not known: set ACCELERATOR_COMMIT for the run.")
     goal.mkdir(parents=True, exist_ok=True)
+    earlier = json.loads((goal / "origin.json").read_text())["runs"] if (goal / "origin.json").exists() else []
     for name in TABLES:
         parts = [
             pd.read_parquet(source / name).assign(run=number)
-            for number, source in enumerate(sources)
+            for number, source in enumerate(sources, start=len(earlier))
             if (source / name).exists()
         ]
         if parts:
+            if earlier and (goal / name).exists():
+                parts.insert(0, pd.read_parquet(goal / name))
             _latest(parts).to_parquet(goal / name, index=False, compression="zstd")
             if (goal / name).stat().st_size > LARGEST:
                 (goal / name).unlink()
                 return _refused(f"{name} has more than {LARGEST} bytes.")
     runs = [manifest | {"command": _anywhere(manifest["command"])} for manifest in manifests]
-    (goal / "origin.json").write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+    (goal / "origin.json").write_text(json.dumps({"runs": [*earlier, *runs]}, indent=1) + "\n")
     print(f"published in {goal}")
     return 0
 
@@ -54,9 +57,7 @@ def _anywhere(command: str) -> str:
 def _latest(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """All rows; of equal cases those of the last run."""
     whole = pd.concat(parts, ignore_index=True)
-    if "case" not in whole:
-        return _single(whole)
-    last = whole.groupby(["job", "case"])["run"].transform("max")
+    last = whole.groupby(["job", "case"] if "case" in whole else ["job"])["run"].transform("max")
     return _single(whole[whole["run"] == last])
 
 

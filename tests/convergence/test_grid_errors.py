@@ -44,7 +44,7 @@ SOLVERS = ("euler", "heun", "exponential", "rk4")
 
 
 def _engine(law: Images) -> Mixture:
-    return Mixture(*(torch.from_numpy(part) for part in law))
+    return Mixture(*(torch.from_numpy(part) for part in law), covariance_type="diagonal")
 
 
 def _latents(law: Images, sigma_max: float, seed: int = 0, count: int = 2) -> torch.Tensor:
@@ -54,13 +54,13 @@ def _latents(law: Images, sigma_max: float, seed: int = 0, count: int = 2) -> to
     return torch.from_numpy(law.means[which] + spread * rng.standard_normal(spread.shape))
 
 
-def _case(law: Images, grid: Grid, solver: str, probes: int = 2):
+def _case(law: Images, grid: Grid, solver: str, probes: int = 2, seed: int = 0, count: int = 2):
     """The result of a run, its true error of log p and the stated ones, (batch,)."""
     base = _engine(law)
     new = Toward(Mixture(None, base.means[:1] + 0.01, base.means.new_full(base.means[:1].shape, 0.25)))
     trace = "exact" if base.means.shape[1] <= 16 else "hutchinson"  # exact too, with signs and one component
     options = {"anchor": base, "trace": trace, "probes": probes, "seed": 0, "solver": solver}
-    found = sample_sensitivity(base.score, _latents(law, grid.sigma_max), new, grid, **options)
+    found = sample_sensitivity(base.score, _latents(law, grid.sigma_max, seed, count), new, grid, **options)
     truth = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(found.samples.numpy())
     error = (found.log_density - torch.from_numpy(np.asarray(truth))).abs()
     return found, error, torch.hypot(found.grid_error, found.log_density_error)
@@ -86,6 +86,36 @@ def test_no_finished_sample_errs_by_more_than_three_times_the_stated_error(law, 
 def test_no_finished_sample_of_five_hundred_laws_errs_by_more_than_stated(law, name, solver):
     """Assert the same up to 3072 dimensions."""
     _check(law, GRIDS[name], solver)
+
+
+PARTING = [
+    ("linear 30", "heun", (2, 3, 0, 0.029660646215495055, 0.25, 1731896076), 60816030),
+    ("linear 30", "heun", (2, 4, 5, 0.05627784776808987, 0.5, 4016105479), 595598246),
+    ("linear 30", "heun", (2, 3, 1, 0.0414401506266105, 1.0, 3820321158), 152656361),
+    ("linear 30", "heun", (2, 4, 0, 0.03006255146170109, 0.5, 4060090033), 1331898246),
+    ("linear 30", "heun", (16, 3, 1, 0.011660944512783435, 0.25, 519403422), 1233467466),
+    ("linear 30", "heun", (16, 4, 0, 0.013201540325614373, 0.25, 2190272190), 1853536524),
+    ("linear 30", "euler", (2, 3, 5, 0.00884094070141997, 0.5, 3359330966), 1129624177),
+    ("ddpm 50", "euler", (1, 4, 0, 0.01027171144908236, 0.5, 3356813419), 1197753813),
+    ("flow matching 50", "euler", (2, 4, 1, 0.005142363828400801, 0.25, 2914776726), 2121438068),
+]
+"""Grid, solver, law (see `image_law`) and seed of runs found by search: components part within the last interval, and
+its nodes show nothing of it, so that rules of several orders and variables agree on a wrong value.
+"""
+
+
+@pytest.mark.parametrize(("name", "solver", "parts", "seed"), PARTING)
+def test_components_that_part_within_a_wide_interval_are_allowed_for(name, solver, parts, seed):
+    """Assert it where samples called finished erred by 4 to 38 times their stated error, by up to 26 nats."""
+    found, error, stated = _case(image_law(*parts), GRIDS[name], solver, seed=seed, count=32)
+    assert bool((error <= 3 * stated)[found.outcome.finished].all())
+
+
+def test_grids_with_a_wide_last_step_are_finished_where_they_are_right():
+    """Assert for an isotropic Gaussian at d = 784 a stated error below .9 nat, above the true one; 22 before."""
+    found, error, stated = _case(image_law(784, 1, 0, 0.5, 0.0, 0), GRIDS["flow matching 50"], "heun")
+    assert bool((error <= stated).all() & (stated < 0.9).all())
+    assert bool(found.outcome.finished.all())
 
 
 def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():

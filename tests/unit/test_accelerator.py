@@ -184,6 +184,25 @@ def test_only_measurements_on_a_gpu_with_a_commit_are_published(tmp_path: Path) 
         gpu.measured("other", home=goal)
 
 
+def test_a_later_run_is_added_to_what_is_published(tmp_path: Path) -> None:
+    """Assert earlier cases and jobs beside new ones, the later of equal ones, and all runs in their order."""
+    sources, goal = [tmp_path / name for name in ("first", "second")], tmp_path / "goal"
+    for number, source in enumerate(sources):
+        source.mkdir()
+        cases = [row(case, "quantity", float(number)) for case in ("both", f"only {number}")]
+        pd.DataFrame([{"job": "job", **one} for one in cases]).to_parquet(source / "rows.parquet")
+        truths = [{"job": "both", "slope": float(number)}, {"job": f"only {number}", "slope": float(number)}]
+        pd.DataFrame(truths).to_parquet(source / "truth.parquet")
+        manifest = {"gpu": {"name": "card"}, "commit": str(number), "command": "run"}
+        (source / "manifest.json").write_text(json.dumps(manifest))
+        assert publish.publish([source], goal) == 0
+    rows = pd.read_parquet(goal / "rows.parquet")
+    assert dict(zip(rows["case"], rows["value"], strict=True)) == {"both": 1.0, "only 0": 0.0, "only 1": 1.0}
+    truths = pd.read_parquet(goal / "truth.parquet")
+    assert dict(zip(truths["job"], truths["slope"], strict=True)) == {"both": 1.0, "only 0": 0.0, "only 1": 1.0}
+    assert [run["commit"] for run in json.loads((goal / "origin.json").read_text())["runs"]] == ["0", "1"]
+
+
 def test_a_way_to_train_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Assert that ways which cannot be recorded are reported, and that training without recording remains."""
 

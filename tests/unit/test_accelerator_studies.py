@@ -21,6 +21,7 @@ from accelerator_parts.together import by_windows
 from support import pretend_device
 from support.close import assert_close
 
+from sensitivity import GaussianAnchor
 from studies.photographs import networks, training
 from studies.photographs.cells import network_row, quantity_rows
 from studies.study import Context
@@ -134,6 +135,20 @@ def test_the_parameters_of_the_lowest_held_out_loss_are_kept() -> None:
     assert [step for step, _ in curve] == list(range(1, 11))
     assert torch.equal(best, seen[2])
     assert not torch.equal(best, seen[-1])
+
+
+def test_the_moments_left_for_the_study_are_those_that_it_would_take(tmp_path: Path) -> None:
+    """Assert the log density and score of `GaussianAnchor.from_data`, for a model that finds them in the cache."""
+    data = torch.randn(40, 1, 3, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 3, 4)
+    context = Context(photographs.config(tiny=True), folder=tmp_path / "run")
+    photographs.moments(data, context.cache)
+    kept = list((tmp_path / "cache").glob("anchor*"))
+    found = photographs.LentBench(context, None).model("pixels")._anchor(data)
+    assert kept
+    assert list((tmp_path / "cache").glob("anchor*")) == kept
+    expected, x = GaussianAnchor.from_data(data), torch.randn(5, 1, 3, 4)
+    assert_close(found.score(x, torch.tensor(0.2)), expected.score(x, torch.tensor(0.2)), rtol=1e-3, atol=1e-4)
+    assert_close(found.log_density(x, 0.2), expected.log_density(x, 0.2), rtol=1e-4, atol=0.0)
 
 
 def test_a_quantity_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
