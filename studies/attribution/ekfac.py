@@ -11,15 +11,12 @@ matrix as their mean. Each layer is damped by a tenth of its mean eigenvalue, as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from studies.networks.mlp import Dense
-
-if TYPE_CHECKING:
-    from studies.attribution.attributors import _Gradients
 
 __all__ = ["Layer", "layers", "solved"]
 
@@ -116,8 +113,13 @@ def _layer(name: str, layer: Dense, a: Tensor, g: Tensor) -> Layer:
     return Layer(tuple(f"{name}.{each}" for each in owned), rows, left, right, eigenvalues)
 
 
-def solved(of: _Gradients, g: Tensor) -> Any:
-    """`(H + λ)⁻¹` of gradients (N, P) of a problem's points; NotImplemented for networks that are no perceptrons."""
+def solved(of: Any, g: Tensor) -> Any:
+    """`(H + λ)⁻¹` of gradients g (N, P) of a problem's points; NotImplemented for networks that are no perceptrons.
+
+    Args:
+        of: the network's gradients, as `studies.attribution.attributors` has them.
+        g: one row a point.
+    """
     sigma, noise = of.draws()
     weight = of.weight(sigma)[:, None, None, None]
 
