@@ -22,9 +22,9 @@ Fixed before any result; amendments, if any, are listed below.
 
 Amendments
 ----------
-Of 2026-11-27, after a smoke run of two draws (networks of ten steps: nothing learned; the laws flagged as expected; false
-alarms .05 with held-out images for reference and .10 with the data themselves, whose 60 values give a coarse threshold):
-the ladder is shortened to 200, 1 000 and 3 000 steps, the machine being shared; the expectations stay.
+Of 2026-11-27, after a smoke run of two draws (networks of ten steps: nothing learned; the laws flagged as expected;
+false alarms .05 with held-out images for reference and .10 with the data themselves, whose 60 values give a coarse
+threshold): the ladder is shortened to 200, 1 000 and 3 000 steps, the machine being shared; the expectations stay.
 """
 
 from __future__ import annotations
