@@ -88,14 +88,14 @@ def _pictures(rows: pd.DataFrame, regime: str) -> Figure:
     for _, row in pictures.iterrows():
         pixels = np.asarray(row.pixels, dtype=float)
         side = round((len(pixels) / SHOWN) ** 0.5)
-        # Widths are shown from black, none, to white, half of the pixels' range.
-        pixels = 2 * pixels.clip(max=1.0) - 1 if row.part == WIDTH else pixels
-        columns[row.part] = pixels.reshape(SHOWN, side, side)
+        name = row.part
+        if name == WIDTH:  # from black, none, to white, the widest
+            name, pixels = f"{WIDTH},\nwhite {pixels.max():.2g}", 2 * pixels / pixels.max() - 1
+        columns[name] = pixels.reshape(SHOWN, side, side)
     drawing = image_strip(columns)
     group = pictures.iloc[0].group
-    return described(
-        drawing, f"{regime}, without {group}: {', '.join(columns)}; one row for each, one column a latent."
-    )
+    listed = ", ".join(name.replace("\n", " ") for name in columns)
+    return described(drawing, f"{regime}, without {group}: {listed}; one row for each, one column a latent.")
 
 
 def _planted(rows: pd.DataFrame) -> Figure:
