@@ -6,7 +6,7 @@ samples, influences of training points and samples under finite changes, on CPU 
 
 from __future__ import annotations
 
-from sensitivity import functionals
+from sensitivity import functionals, membership
 from sensitivity.adapters import from_azula, from_diffusers, from_edm, from_flow_matching
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula import Formula
@@ -127,6 +127,7 @@ __all__ = [
     "ito_step_bias",
     "log_density",
     "log_density_ratio",
+    "membership",
     "recommendation",
     "record",
     "resample",

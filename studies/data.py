@@ -9,6 +9,8 @@
 | faces12 | the same without the last row and column, averaged over 2×2 pixels to 12×12 | |
 | fashion | 60 000 × 28×28, ten classes | Debian package `dataset-fashion-mnist` (optional) |
 | fashion14 | the same, averaged over 2×2 pixels to 14×14 | |
+| unifont | 49 887 glyphs × 16×16; labels are pages of 256 code points | Debian package `unifont` (optional) |
+| unifont8 | the same, averaged over 2×2 pixels to 8×8 | |
 
 An image is (1, height, width), float32, ink or light high: pixel p of a range [0, P] becomes 2p/P − 1. Distances and
 noise levels are in these units: the sides of the range are 2 apart and digits have a standard deviation of about 0.7
@@ -41,7 +43,8 @@ class Images:
         """The mask (N,) of one class."""
         if self.labels is None:
             raise ValueError(
-                f"images {self.name!r} have no classes: choose digits, mnist, mnist14, fashion or fashion14."
+                f"images {self.name!r} have no classes: choose digits, mnist, mnist14, fashion, fashion14, unifont or "
+                "unifont8."
             )
         mask = self.labels == label
         if not bool(mask.any()):
@@ -159,6 +162,30 @@ def _fashion14() -> Raw:
     return _halved(pixels), labels, top
 
 
+def _unifont() -> Raw:
+    roots = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
+    for path in (Path(root) / "unifont" / "unifont.hex" for root in roots):
+        if path.exists():
+            return _glyphs(path)
+    raise FileNotFoundError(
+        "images 'unifont' are optional and not on this machine: install the Debian package unifont, or set "
+        "XDG_DATA_DIRS to a folder that holds unifont/unifont.hex."
+    )
+
+
+def _glyphs(path: Path) -> Raw:
+    """Lines CODE:BITS in hexadecimal; 64 digits are 16 rows of 16 pixels, narrower glyphs are left out."""
+    pairs = [line.split(":") for line in path.read_text(encoding="ascii").split()]
+    wide = [(int(code, 16) >> 8, bytes.fromhex(bits)) for code, bits in pairs if len(bits) == 64]
+    rows = np.frombuffer(b"".join(bits for _, bits in wide), dtype=np.uint8).reshape(-1, 32)
+    return np.unpackbits(rows, axis=1).reshape(-1, 16, 16), np.array([page for page, _ in wide]), 1.0
+
+
+def _unifont8() -> Raw:
+    pixels, labels, top = _unifont()
+    return _halved(pixels), labels, top
+
+
 def _idx(path: Path, header: int) -> np.ndarray:
     with gzip.open(path) as stream:
         return np.frombuffer(stream.read()[header:], dtype=np.uint8)
@@ -172,4 +199,6 @@ LOADERS: dict[str, Callable[[], Raw]] = {
     "faces12": _faces12,
     "fashion": _fashion,
     "fashion14": _fashion14,
+    "unifont": _unifont,
+    "unifont8": _unifont8,
 }

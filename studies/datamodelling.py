@@ -24,7 +24,7 @@ from scipy import stats
 from studies.statistics import Interval
 from studies.statistics.reliability import correlations, spearman_brown
 
-__all__ = ["Lds", "by_query", "lds", "paired"]
+__all__ = ["Lds", "by_query", "lds", "paired", "ranked", "ranked_apart"]
 
 Floats = NDArray[np.float64]
 Score = Callable[[Floats, Floats], float]
@@ -102,6 +102,51 @@ def paired(masks: ArrayLike, outputs: ArrayLike, first: ArrayLike, second: Array
     other = _checked(masks, outputs, second)[2]
     predicted = np.stack([subsets @ one.T, subsets @ other.T], axis=-1)
     return _interval(lambda p, o: _score(p[..., 0], o) - _score(p[..., 1], o), predicted, f, 2.0)
+
+
+def ranked(predicted: ArrayLike, outputs: ArrayLike) -> Lds:
+    """The score of predictions that need not be sums over points.
+
+    Args:
+        predicted: (subsets, queries), what is said of each subset's output.
+        outputs: as of `lds`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> outputs = rng.normal(size=(20, 3))
+        >>> ranked(outputs**3, outputs).value
+        1.0
+    """
+    g, f = _aligned(predicted, outputs)
+    estimate = _interval(_score, g, f, 1.0)
+    return Lds(estimate.estimate, estimate.bounds, _ceiling(f))
+
+
+def ranked_apart(first: ArrayLike, second: ArrayLike, outputs: ArrayLike) -> Interval:
+    """The score of one prediction less that of another, both (subsets, queries), with its 95 % interval.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> outputs = rng.normal(size=(40, 4))
+        >>> ranked_apart(outputs, rng.normal(size=(40, 4)), outputs).low > 0.5
+        True
+    """
+    (one, f), (other, _) = _aligned(first, outputs), _aligned(second, outputs)
+    both = np.stack([one, other], axis=-1)
+    return _interval(lambda p, o: _score(p[..., 0], o) - _score(p[..., 1], o), both, f, 2.0)
+
+
+def _aligned(predicted: ArrayLike, outputs: ArrayLike) -> tuple[Floats, Floats]:
+    g, f = (np.asarray(each, dtype=np.float64) for each in (predicted, outputs))
+    f = f[None] if f.ndim == 2 else f
+    if g.ndim != 2 or f.ndim != 3 or f.shape[1:] != g.shape or len(g) < FEWEST:
+        raise ValueError(
+            f"predicted and outputs have shapes {g.shape} and {np.shape(outputs)}; give (subsets, queries), at least "
+            f"{FEWEST} subsets, and (subsets, queries) or (seeds, subsets, queries)."
+        )
+    if not (np.isfinite(g).all() and np.isfinite(f).all()):
+        raise ValueError("predicted or outputs hold NaN or infinite values; leave out what could not be trained.")
+    return g, f
 
 
 def _interval(score: Score, predicted: Floats, outputs: Floats, most: float) -> Interval:

@@ -56,6 +56,7 @@ STUDIES: dict[str, str] = {
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "groups": "studies.groups",
     "photographs": "studies.photographs",
 }
 NOWHERE = Path()

@@ -30,7 +30,8 @@ ROOMS = ("oracles", "sensitivity", "studies")
 WAY = (
     *("_checks", "_callables", "grid", "noise", "scores", "jacobians", "sources", "measures"),
     *("perturbations", "sampler"),
-    *("densities", "responses", "readings", "recordings", "groups", "functionals", "adapters", "capabilities"),
+    *("densities", "responses", "readings", "recordings"),
+    *("groups", "membership", "functionals", "adapters", "capabilities"),
 )
 """The order of the data's way through the engine: a family imports those before it."""
 

@@ -19,6 +19,7 @@ from studies.statistics.intervals import (
     share_interval,
 )
 from studies.statistics.reliability import Ceiling, ceiling, correlations, spearman_brown
+from studies.statistics.roc import Roc, roc
 from studies.statistics.slopes import Slope, fit_slope, local_slopes, slope_of_medians
 from studies.statistics.trainings import Shares, centred, perfect_shares, products, share_of_trainings
 from studies.statistics.variances import data_share
@@ -29,6 +30,7 @@ __all__ = [
     "Coverage",
     "Interval",
     "Paired",
+    "Roc",
     "Shares",
     "Slope",
     "Within",
@@ -49,6 +51,7 @@ __all__ = [
     "perfect_shares",
     "products",
     "quantile_interval",
+    "roc",
     "share_interval",
     "share_of_trainings",
     "share_of_units",

@@ -194,12 +194,13 @@ class Descent:
         def loss(v: Tensor, a: Tensor, clean: Tensor) -> Tensor:
             return (a * self.losses(v, draw._replace(clean=clean))).mean()
 
-        def rate_of(tangent: Tensor, rate: Tensor, move: Tensor) -> Tensor:
-            moved: Any = jvp(grad(loss), (theta, a, draw.clean), (tangent, rate, move))
+        def rate_of(tangent: Tensor, rate: Tensor, *move: Tensor) -> Tensor:
+            # Data that stay where they are carry no tangent: it would be pushed through the network as zeros.
+            moving = grad(loss) if move else grad(lambda v, b: loss(v, b, draw.clean))
+            moved: Any = jvp(moving, (theta, a, draw.clean)[: 2 + len(move)], (tangent, rate, *move))
             return moved[1]
 
-        still = torch.zeros_like(draw.clean).repeat(len(rates), *[1] * draw.clean.ndim)
-        return self._mapped(rate_of, tangents, rates[:, rows], still if moves is None else moves[:, rows])
+        return self._mapped(rate_of, tangents, rates[:, rows], *([] if moves is None else [moves[:, rows]]))
 
     def _pulled(self, theta: Tensor, slopes: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """H μ, (K, P), and the slope of every drawn loss along μ over B, (K, batch)."""

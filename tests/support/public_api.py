@@ -16,7 +16,7 @@ STORED = Path(__file__).with_name("public_api.txt")
 PACKAGES = ("oracles", "sensitivity", "studies.verification")
 MODULES = ("oracles.edits", "oracles.empirical", "oracles.features", "oracles.flow", "oracles.geometries",
            "oracles.information", "oracles.lines", "oracles.parameters", "oracles.reference", "oracles.symbolic",
-           "oracles.transport", "sensitivity.functionals")  # fmt: skip
+           "oracles.transport", "sensitivity.functionals", "sensitivity.membership")  # fmt: skip
 
 
 def signature(value: Any) -> str:

