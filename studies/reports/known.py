@@ -49,7 +49,7 @@ LINES = (
         "the sensitivity converges at order 2 in the steps of heun",
     ),
     Line(
-        "fine-tuned perceptrons on digits: correlation of predicted and retrained changes as a share of the most possible",
+        "fine-tuned perceptrons on digits: correlation with retrained changes as a share of the most possible",
         "retraining",
         "digits-mlp, class:3@0.1, finetune: the median correlation as a share of its ceiling",
     ),
