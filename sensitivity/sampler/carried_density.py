@@ -199,8 +199,9 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
         return before, now, choice
     rates, path = _increments(window, nodes)
     increments = rates + path
-    seen = [rate.detach() for rate in _rates(nodes)]
-    judges = _contracted(window.references, seen) if len(window.references) else rates[:0]
+    judges = rates[:0]
+    if len(window.references):
+        judges = _contracted(window.references, [rate.detach() for rate in _rates(nodes)])
     first = judged = 0
     for number, interval in enumerate(window.intervals):
         own = slice(first, first + _COUNT * (interval.parts + 1))

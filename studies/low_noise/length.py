@@ -23,7 +23,7 @@ Protocol, fixed before any result
   is below 5 % of the least possible.
 - Extrapolation, for the table: the slope of the log ratio on the logarithm of the steps, fitted to each replicate, and
   the multiple of the steps at which the line through the last two lengths would reach log 1.1.
-- `full()` has not been run yet.
+- `full()` was run once, with these words unchanged, and is published.
 - Cut rule of `full()` against `paper()`: settings, widths, steps and N are cut; no length, replicate or claim is.
 """
 

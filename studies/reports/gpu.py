@@ -1,8 +1,9 @@
 """What was measured on a GPU, as the book shows it: rows of `tests/accelerator.py`, published like the studies' tables.
 
 `studies/results/accelerator/` holds `rows.parquet` (job, case, quantity, value, low, high, unit, note, run),
-`truth.parquet` (a row for each pair of networks, latent and predictor) and `origin.json`: of each run card, driver,
-versions, commit, command. They come from one machine and are never mixed with those of a processor.
+`truth.parquet` (a row for each pair of networks, latent and predictor), the rows of studies whose networks were trained
+there (`far.parquet`, `length.parquet`, `photographs.parquet`) and `origin.json`: of each run card, driver, versions,
+commit, command. They come from one kind of card and are never mixed with those of a processor.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ HEAD = ("case", "quantity", "value", "interval", "unit", "")
 
 
 def rows(name: str = "rows", home: Path = HOME) -> pd.DataFrame:
-    """A published table, "rows" or "truth".
+    """A published table: "rows", "truth", "far", "length" or "photographs".
 
     Raises:
         StudyError: nothing was measured on a GPU, or it is not published.
@@ -88,14 +89,15 @@ def shares(home: Path = HOME) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def measured(*jobs: str, containing: str = "", home: Path = HOME) -> Shown:
-    """The rows of some jobs as a table; `containing` keeps the quantities with these letters.
+def measured(*jobs: str, containing: str = "", case: str = "", home: Path = HOME) -> Shown:
+    """The rows of some jobs as a table; `containing` keeps the quantities with these letters, `case` the cases.
 
     Raises:
         StudyError: no such rows.
     """
     table = rows(home=home)
     chosen = table[table["job"].isin(jobs) & table["quantity"].str.contains(containing, regex=False)]
+    chosen = chosen[chosen["case"].str.contains(case, regex=False)]
     if chosen.empty:
         raise StudyError(
             f"no rows of the jobs {', '.join(jobs)} are published; there are {', '.join(set(table['job']))}."

@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["commit", "environment", "machine", "usable_cores"]
 
 PACKAGES = ("score-sensitivity", "numpy", "scipy", "torch", "pandas", "pyarrow", "distributed", "scikit-learn")
+ABSENT = "absent"  # in place of the version of a package that is not installed
 
 
 @functools.cache
@@ -23,7 +24,7 @@ def versions() -> dict[str, str]:
         try:
             known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            known[name] = "absent"
+            known[name] = ABSENT
     return known
 
 

@@ -27,7 +27,7 @@ Protocol, fixed before any result
   Where (7) does not hold, the page says that the ladder's other claims are about networks that are not trained. Over
   few and many points: (8) the pull rises with training by more for few.
 - Twenty-odd pull and error claims at 95 % are expected to yield one false verdict; no other correction is made.
-- `full()` has not been run to its end: what was begun was stopped before any network was trained.
+- A first run of `full()` was stopped before any network was trained. The published one ran with these words unchanged.
 - Cut rule of `full()` against `paper()`: steps, widths, 14×14 for 28×28; no claim, seed or set.
 """
 

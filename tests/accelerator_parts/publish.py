@@ -11,6 +11,7 @@ import pandas as pd
 
 TABLES = ("rows.parquet", "truth.parquet", "far.parquet", "length.parquet", "photographs.parquet")
 LARGEST = 2**20  # bytes of a committed file
+NAMING = ("level", "sigma")  # columns that say which rows belong together: they are compared, not measured
 
 
 def publish(sources: Sequence[Path], goal: Path) -> int:
@@ -62,8 +63,9 @@ def _latest(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _single(table: pd.DataFrame) -> pd.DataFrame:
-    """Numbers in single precision: more digits were not measured."""
-    return table.astype(dict.fromkeys(table.select_dtypes("float64").columns, "float32"))
+    """Numbers in single precision, since more digits were not measured; noise levels keep all of theirs."""
+    measured = table.select_dtypes("float64").columns.difference(NAMING)
+    return table.astype(dict.fromkeys(measured, "float32"))
 
 
 def _refused(reason: str) -> int:

@@ -108,6 +108,10 @@ REDONE: dict[str, tuple[Callable[[Path], object], str | None]] = {
         lambda cells: change(cells / RECORD, versions={"score-sensitivity": "0.0.1"}),
         "computed by version 0.0.1",
     ),
+    "no version and no commit": (
+        lambda cells: change(cells / RECORD, versions={"score-sensitivity": "absent"}, commit=None),
+        "computed by version absent",
+    ),
     "no versions": (lambda cells: change(cells / RECORD, versions=None), "its record is damaged"),
     "other code": (lambda cells: change(cells / RECORD, code="0" * 16), "by other code of the study"),
     "an unreadable failure": (lambda cells: (cells / f"{CELL}.failed.json").write_text("{"), "failure of cell"),
@@ -132,6 +136,12 @@ def test_a_broken_store_is_mended_by_running_again(case: str, whole: Result, tmp
     assert (mended.folder / "rows.parquet").read_bytes() == rows
     assert any(sentence in note for note in mended.notes) if sentence else not mended.notes
     assert not list(whole.folder.rglob("*.tmp"))
+
+
+def test_a_cell_of_files_that_were_not_installed_is_known_by_its_commit(whole: Result, tmp_path: Path) -> None:
+    """Assert that rows computed where the package was not installed are read; without a commit they are not (above)."""
+    change(whole.folder / "cells" / RECORD, versions={"score-sensitivity": "absent"}, commit="0" * 40)
+    assert not upkeep.status(whole.folder, check=True).problems
 
 
 @pytest.mark.parametrize("case", [case for case, (_, said) in REDONE.items() if said and case != "other code"])

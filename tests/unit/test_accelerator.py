@@ -203,6 +203,22 @@ def test_a_later_run_is_added_to_what_is_published(tmp_path: Path) -> None:
     assert [run["commit"] for run in json.loads((goal / "origin.json").read_text())["runs"]] == ["0", "1"]
 
 
+def test_noise_levels_keep_their_digits(tmp_path: Path) -> None:
+    """Assert that published levels compare equal to the studies' own, and that cases can be chosen."""
+    source, goal = tmp_path / "run", tmp_path / "goal"
+    source.mkdir()
+    cases = [row(case, "quantity", 0.1) for case in ("one setting", "all settings")]
+    pd.DataFrame([{"job": "job", **one} for one in cases]).to_parquet(source / "rows.parquet")
+    pd.DataFrame([{"job": "job", "sigma": 0.03, "level": 0.01, "cross": 0.1}]).to_parquet(source / "length.parquet")
+    known = {"gpu": {"name": "card"}, "commit": "c", "command": "run"}
+    (source / "manifest.json").write_text(json.dumps(known))
+    assert publish.publish([source], goal) == 0
+    (kept,) = gpu.rows("length", goal).to_dict("records")
+    assert (kept["sigma"], kept["level"]) == (0.03, 0.01)
+    assert kept["cross"] == np.float32(0.1)
+    assert "one setting" not in repr(gpu.measured("job", case="all", home=goal))
+
+
 def test_a_way_to_train_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Assert that ways which cannot be recorded are reported, and that training without recording remains."""
 
