@@ -32,8 +32,8 @@ __all__ = ["ATTRIBUTORS"]
 Problem = Any
 DRAWS = 32  # noises a training point
 SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
-SQUARE_SHARE = 0.1  # the same of D-TRAK, chosen by `studies.attribution.tuning`
-LEVEL, SIDE = 0.5, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
+SQUARE_SHARES = (10.0, 1.0)  # the same of D-TRAK in its two forms, chosen by `studies.attribution.tuning`
+LEVEL, SIDE = 1.0, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
 
 
 def population(problem: Problem) -> Any:
@@ -92,7 +92,7 @@ def ekfac(problem: Problem) -> Any:
     return _with_gradients(problem, scored)
 
 
-def d_trak(problem: Problem, share: float = SQUARE_SHARE) -> Any:
+def d_trak(problem: Problem, share: float = SQUARE_SHARES[0]) -> Any:
     """D-TRAK (arXiv 2311.00500): `φ_q (ΦᵀΦ + λ)⁻¹ φ_i`, φ gradients of the mean square of the predicted noise.
 
     The published kernel compares sample and point, and is the same for every output: it is multiplied by the pull.
@@ -106,7 +106,7 @@ def d_trak(problem: Problem, share: float = SQUARE_SHARE) -> Any:
     return -_kernel(at_samples, features, share) * _pulls(problem)
 
 
-def d_trak_outputs(problem: Problem, share: float = SQUARE_SHARE) -> Any:
+def d_trak_outputs(problem: Problem, share: float = SQUARE_SHARES[1]) -> Any:
     """D-TRAK's features of the points with the gradient of the output in the place of the sample's features.
 
     How those features move with the loss is left open: the sign is that of their mean product over the points.

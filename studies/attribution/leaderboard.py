@@ -4,8 +4,9 @@
 
 asks every attributor of `studies.attribution.attributors` every problem once and keeps score, interval, ceiling, slope,
 worst query, seconds (of this machine, loaded or not), and the paired difference to the best of the problem with its
-interval over subsets and seeds.  Finished problems are kept, so that a killed run goes on.  Hyperparameters are those
-of the module, no query was looked at; attributors that do not answer a problem are absent from it.
+interval over subsets and seeds.  Finished problems are kept, so that a killed run goes on; `--again` asks them anew.
+Hyperparameters are those of the module, no query was looked at; attributors that do not answer a problem are absent
+from it.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
     return rows
 
 
-def board(path: Path, problems: Sequence[str]) -> None:
-    """Ask what is not yet in the file."""
+def board(path: Path, problems: Sequence[str], again: bool = False) -> None:
+    """Ask what is not yet in the file, or all again."""
     rows = entries(path) if path.exists() else []
     for name in problems:
-        if any(row["problem"] == name for row in rows):
+        if not again and any(row["problem"] == name for row in rows):
             continue
-        rows += asked(TASK.case(name))
+        rows = [row for row in rows if row["problem"] != name] + asked(TASK.case(name))
         write(path, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
         print(name, {row["method"]: row.get("lds") for row in rows if row["problem"] == name}, flush=True)
 
@@ -102,8 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ask every attributor every problem.")
     parser.add_argument("--out", type=Path, default=TABLE)
     parser.add_argument("--problem", action="append")
+    parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
-    board(given.out, given.problem or [case.name for case in TASK.cases])
+    board(given.out, given.problem or [case.name for case in TASK.cases], given.again)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the tuned attributors were tuned on: images, halves and latents that no problem of the task has.
 
-    python -m studies.attribution.tuning
+    python -m studies.attribution.tuning [METHOD]
 
 scores every candidate of a tuned method on the setting `digits-tuning` (200 digits of three other classes, 48 halves,
 two seeds, 16 latents; made by `python -m studies.verification.attributions.images digits-tuning`) and prints its score
@@ -10,7 +10,8 @@ two seeds, 16 latents; made by `python -m studies.verification.attributions.imag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,13 +46,13 @@ class _Problem:
         self.__dict__.update(given(name, functional, 0, Meter(10**12)))
 
 
-def scores() -> dict[str, dict[str, float]]:
+def scores(methods: Sequence[str] = tuple(CANDIDATES)) -> dict[str, dict[str, float]]:
     """Mean score over outputs and queries by method and candidate."""
     stored = shipped(SETTING)
     found: dict[str, dict[str, list[float]]] = {}
     for functional in OUTPUTS:
-        for method, candidates in CANDIDATES.items():
-            for title, attribute in candidates:
+        for method in methods:
+            for title, attribute in CANDIDATES[method]:
                 values = np.asarray(attribute(_Problem(SETTING, functional)))
                 score = float(by_query(stored.masks, stored.of(functional), values).mean())
                 found.setdefault(method, {}).setdefault(title, []).append(score)
@@ -59,5 +60,5 @@ def scores() -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    for name, of in scores().items():
+    for name, of in scores(sys.argv[1:] or tuple(CANDIDATES)).items():
         print(name, {title: round(value, 3) for title, value in of.items()})

@@ -2,7 +2,7 @@
 
 Entry (q, i) is larger where output q rises when point i gets more weight in training; only the order of a query's
 points is judged, a derivative toward unit mass at i has slope 1.  Tiers (as suites): `exact` (`quick` is the same),
-`trained`, `images`, and `images-unet`, whose network takes minutes to rebuild; `full` is all of them.  Problems whose
+`trained`, `images`, and `images-unet`, whose network takes a minute to rebuild; `full` is all of them.  Problems whose
 images are not on this machine are left out, and the report says so.  How the truths were made:
 `studies.verification.attributions`.
 """
@@ -23,7 +23,7 @@ from studies.verification.tasks.base import Arrays, Case, Task
 __all__ = ["TASK", "RetrainedCase", "retrained"]
 
 TIERS = ("exact", "trained", "images", "images-unet")
-HOURS = {"exact": "a minute", "trained": "ten minutes", "images": "half an hour", "images-unet": "a day"}
+HOURS = {"exact": "a minute", "trained": "ten minutes", "images": "half an hour", "images-unet": "two hours"}
 TRUTHS = Path(__file__).parent.with_name("attributions")
 
 

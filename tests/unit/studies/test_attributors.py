@@ -100,8 +100,8 @@ def test_what_is_kept_belongs_to_its_network():
 def test_chosen_settings_are_among_the_candidates():
     """Assert that what the module uses was tried, and that the tuning setting shares no image with a problem."""
     titles = {name: [title for title, _ in of] for name, of in tuning.CANDIDATES.items()}
-    assert f"damping {attributors.SQUARE_SHARE:g}" in titles["D-TRAK"]
-    assert f"damping {attributors.SQUARE_SHARE:g}" in titles["D-TRAK features"]
+    for name, share in zip(("D-TRAK", "D-TRAK features"), attributors.SQUARE_SHARES, strict=True):
+        assert f"damping {share:g}" in titles[name]
     assert f"level {attributors.LEVEL:g}, side {attributors.SIDE:g}" in titles["patch weights"]
     from studies.verification.attributions.images import SETTINGS
 
