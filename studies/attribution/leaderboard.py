@@ -73,10 +73,12 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
 def board(path: Path, problems: Sequence[str], again: bool = False) -> None:
     """Ask what is not yet in the file, or all again."""
     rows = entries(path) if path.exists() else []
+    order = [case.name for case in TASK.cases]
     for name in problems:
         if not again and any(row["problem"] == name for row in rows):
             continue
         rows = [row for row in rows if row["problem"] != name] + asked(TASK.case(name))
+        rows.sort(key=lambda row: order.index(row["problem"]))
         write(path, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
         print(name, {row["method"]: row.get("lds") for row in rows if row["problem"] == name}, flush=True)
 
@@ -88,8 +90,9 @@ def table(prefix: str = "", path: Path = TABLE) -> pd.DataFrame:
     rows = [row for row in entries(path) if row["problem"].startswith(prefix) and "lds" in row]
     cells = {(row["method"], row["problem"]): _cell(row) for row in rows}
     problems = list(dict.fromkeys(row["problem"] for row in rows))
-    means = {name: np.mean([row["lds"] for row in rows if row["method"] == name]) for name, _ in cells}
-    order = sorted(means, key=lambda name: -means[name])
+    # By the first problem: a mean over what each was asked would favour those asked of the easy ones alone.
+    first = {row["method"]: row["lds"] for row in rows if row["problem"] == problems[0]}
+    order = sorted(dict.fromkeys(name for name, _ in cells), key=lambda name: -first.get(name, -2.0))
     lines = [{"method": name, **{each: cells.get((name, each), "") for each in problems}} for name in order]
     return pd.DataFrame(lines)
 
