@@ -57,6 +57,7 @@ STUDIES: dict[str, str] = {
     "attribution": "studies.attribution",
     "responses": "studies.responses",
     "groups": "studies.groups",
+    "groups_copies": "studies.groups.copies",
     "photographs": "studies.photographs",
 }
 NOWHERE = Path()

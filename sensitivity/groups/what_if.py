@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import outside_inference_mode
-from sensitivity._checks import check_choice, check_positive_number, check_states
+from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states
 from sensitivity.grid import Grid
 from sensitivity.groups.conformal import Calibration
 from sensitivity.groups.members import GroupChange, Groups
@@ -185,8 +185,7 @@ def counterfactual(
         "anchor": anchor,
         "trace": trace,
         "probes": probes,
-        "generator": generator,
-        "seed": seed,
+        "seed": _shared(generator, seed),
         "solver": solver,
         "denoise": denoise,
         "chunk_size": chunk_size,
@@ -205,6 +204,17 @@ def counterfactual(
         samples, ended = torch.stack([each.samples for each in finite]), [each.outcome for each in finite]
     found = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
     return found if calibration is None else found.calibrated(calibration)
+
+
+def _shared(generator: torch.Generator | None, seed: int | None) -> int:
+    """One seed for all runs: a change is that of the samples, and not of their noise."""
+    check_seed(generator, seed)
+    if generator is not None and seed is not None:
+        raise ValueError("generator and seed both fix the noise: give one of them.")
+    if seed is not None:
+        return int(seed)
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 def _finite(

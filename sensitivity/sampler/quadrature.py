@@ -87,7 +87,7 @@ def form(levels: Levels, interval: int, variable: int, first: int, last: int, kn
     defects, denoiser_steps = np.zeros((2, len(levels), len(levels) - 1))
     products = _products(t, interval - first)
     defects[first : last + 1, first:last] = products
-    denoiser_steps[first : last + 1, first:last] = -products @ _references(values[chosen], to, t)
+    denoiser_steps[first : last + 1, first:last] = -products @ _denoiser_shares(values[chosen], to, t)
     return Form(rates, defects, denoiser_steps)
 
 
@@ -179,7 +179,7 @@ def _products(t: Array, interval: int) -> Array:
     return (_lagrange(t, at) * _WEIGHTS * half) @ steps.T
 
 
-def _references(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
+def _denoiser_shares(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
     """U_lm, (n−1, n−1)."""
     count = len(values)
     shares = np.stack([_shares(t, to, start, end) for start, end in pairwise(values)])

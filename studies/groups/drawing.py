@@ -12,6 +12,7 @@ from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
 SHOWN = 4  # latents of a picture
+WIDTH = "half of the interval"
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
@@ -44,7 +45,7 @@ def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
         axis.set_xlabel("group outside the calibration")
         words.append(f"{regime} {int(((low <= actual) & (actual <= high)).sum())} of {len(others)}")
     axes[0].set_ylabel("ink of the first sample")
-    axes[0].legend(frameon=False, fontsize=6.5)
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     return described(drawing, f"Ink of one sample without each group, inside its interval: {', '.join(words)}.")
 
 
@@ -73,6 +74,8 @@ def _ranks(rows: pd.DataFrame) -> Figure:
     axes[0].set_xlabel("rank correlation over groups with retraining")
     axes[0].legend(frameon=False, fontsize=6.5)
     axes[1].set_xscale("log")
+    axes[1].set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
+    axes[1].minorticks_off()
     axes[1].axvline(1.0, color="0.45", linewidth=0.8)
     axes[1].set_xlabel("processor time over that of retraining")
     return described(drawing, f"Rank correlations of predicted with retrained class shares: {'; '.join(words)}.")
@@ -85,12 +88,14 @@ def _pictures(rows: pd.DataFrame, regime: str) -> Figure:
     for _, row in pictures.iterrows():
         pixels = np.asarray(row.pixels, dtype=float)
         side = round((len(pixels) / SHOWN) ** 0.5)
-        columns[row.part] = pixels.reshape(SHOWN, side, side)
+        name = row.part
+        if name == WIDTH:  # from black, none, to white, the widest
+            name, pixels = f"{WIDTH},\nwhite {pixels.max():.2g}", 2 * pixels / pixels.max() - 1
+        columns[name] = pixels.reshape(SHOWN, side, side)
     drawing = image_strip(columns)
     group = pictures.iloc[0].group
-    return described(
-        drawing, f"{regime}, without {group}: {', '.join(columns)}; one row for each, one column a latent."
-    )
+    listed = ", ".join(name.replace("\n", " ") for name in columns)
+    return described(drawing, f"{regime}, without {group}: {listed}; one row for each, one column a latent.")
 
 
 def _planted(rows: pd.DataFrame) -> Figure:

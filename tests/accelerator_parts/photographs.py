@@ -140,9 +140,12 @@ def work(setting: Setting) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         context = Context(own, setting.device, Path(folder) / "run")
         bench = Bench(context)
-        found: list[nn.Module] = []
+        found: list[tuple[nn.Module, int]] = []
         yield from _trained(bench, setting, found)
-        bench = LentBench(context, found[0])
+        network, steps = found[0]
+        # The rows name the steps that were taken, not those that were planned.
+        taken = replace(own, plan=replace(own.plan, steps=steps))
+        bench = LentBench(replace(context, config=taken), network)
         moments(bench.split[0].images, context.cache)
         # The composite kernel of attention can be taken for many directions at once.
         with tf32(False), sdpa_kernel(SDPBackend.MATH):
@@ -168,7 +171,7 @@ def moments(data: Tensor, cache: Cache) -> None:
     cache.tensors("anchor", {"data": digest(data)}, build)
 
 
-def _trained(bench: Bench, setting: Setting, found: list[nn.Module]) -> Iterator[Row]:
+def _trained(bench: Bench, setting: Setting, found: list[tuple[nn.Module, int]]) -> Iterator[Row]:
     own, train = bench.config, bench.split[0]
     network = networks.build(own.shape, setting.seed).to(setting.device)
     feed = Labelled(train.images, train.groups, own.shape.labels, own.plan.batch, setting.seed)
@@ -186,7 +189,7 @@ def _trained(bench: Bench, setting: Setting, found: list[nn.Module]) -> Iterator
         note = "these parameters are kept" if kept else ""
         yield row("photographs, training", f"held-out loss after {step} steps", value, shown=kept, note=note)
     trainer.average.copy_(best)
-    found.append(trainer.averaged().network)
+    found.append((trainer.averaged().network, min(curve, key=lambda point: point[1])[0]))
 
 
 def _trainer(network: nn.Module, feed: Labelled, scale: float) -> tuple[Trainer, str]:

@@ -179,6 +179,14 @@ def test_states_without_an_interval_say_why():
         found.outcome["absent"]
 
 
+@pytest.mark.parametrize("source", [{}, {"seed": 3}, {"generator": torch.Generator().manual_seed(3)}])
+def test_all_runs_share_their_noise(source):
+    """Assert that along a stochastic path a change of nearly nothing changes nearly nothing, however noise is drawn."""
+    found = asked({"a": [0, 1], "b": [5]}, 1 + 1e-7, solver="sde", **source)
+    assert float(found.change.abs().max()) < 1e-5
+    assert float((found.samples[0] - found.samples[1]).abs().max()) < 1e-5
+
+
 def test_a_sample_that_does_not_finish_has_no_interval():
     """Assert that a removal which the densities contradict leaves its own samples without an interval."""
     data = torch.tensor([[-1.0], [-0.8], [1.0], [1.3]]).double()
@@ -219,6 +227,8 @@ def test_local_and_pooled_functionals_work():
         ({"functional": lambda x: x[:1]}, ValueError, "functional returns"),
         ({"functional": lambda x: "ink"}, TypeError, "functional returns str"),
         ({"calibration": 0.9}, TypeError, "calibration is a float"),
+        ({"seed": 1, "generator": torch.Generator()}, ValueError, "generator and seed both"),
+        ({"seed": "one"}, TypeError, "seed='one'"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, kind, words):
