@@ -325,7 +325,9 @@ def verify(
     ] = None,
     task: Annotated[str | None, typer.Option(help="What it estimates, such as log-density.")] = None,
     engine: Annotated[bool, typer.Option("--engine", help="Verify this package's own estimators.")] = False,
-    suite: Annotated[str, typer.Option(help="quick or full; for attribution exact, trained, images.")] = "quick",
+    suite: Annotated[
+        str, typer.Option(help="quick or full; for attribution exact, trained, images, images-unet.")
+    ] = "quick",
     backend: Annotated[str, typer.Option(help="Arrays that the estimator gets: numpy, torch or jax.")] = "torch",
     seed: Annotated[int, typer.Option(help="0 is the published suite; others draw fresh problems.")] = 0,
     problem: Annotated[list[str] | None, typer.Option(help="Only this problem; may be repeated.")] = None,

@@ -101,7 +101,13 @@ def paired(masks: ArrayLike, outputs: ArrayLike, first: ArrayLike, second: Array
     subsets, f, one = _checked(masks, outputs, first)
     other = _checked(masks, outputs, second)[2]
     predicted = np.stack([subsets @ one.T, subsets @ other.T], axis=-1)
-    return _interval(lambda p, o: _score(p[..., 0], o) - _score(p[..., 1], o), predicted, f, 2.0)
+    return _interval(_difference, predicted, f, 2.0)
+
+
+def _difference(predicted: Floats, outputs: Floats) -> float:
+    actual = _ranks(outputs.mean(axis=0).T)
+    first, second = (correlations(_ranks(predicted[..., k].T), actual) for k in (0, 1))
+    return float((np.nan_to_num(first) - np.nan_to_num(second)).mean())
 
 
 def ranked(predicted: ArrayLike, outputs: ArrayLike) -> Lds:
@@ -185,8 +191,19 @@ def _mean_rank_correlation(first: Floats, second: Floats) -> float:
 
 
 def _rank_correlations(first: Floats, second: Floats) -> Floats:
-    ranks = (stats.rankdata(each, axis=0).T for each in (first, second))
-    return np.asarray(np.nan_to_num(correlations(*ranks)))
+    return np.asarray(np.nan_to_num(correlations(_ranks(first.T), _ranks(second.T))))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks 1 … n along each row, ties at their mean: `scipy.stats.rankdata`, quicker where there are none."""
+    values = np.ascontiguousarray(values)
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        return np.asarray(stats.rankdata(values, axis=1))
+    ranks = np.empty_like(values)
+    np.put_along_axis(ranks, order, np.arange(1.0, values.shape[1] + 1)[None], axis=1)
+    return ranks
 
 
 def _variance(score: Score, predicted: Floats, outputs: Floats) -> tuple[float, float]:

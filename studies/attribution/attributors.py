@@ -4,12 +4,18 @@
 
 Gradient methods take the gradient of the output itself, through the sampler where it is one of samples: kinder to them
 than the loss at the sample.  Up-weighting point i moves the parameters by `−H⁻¹ g_i`, hence the minus signs: positive
-means that the output rises.  Dampings are fixed shares of a training matrix's mean eigenvalue; no query is looked at.
+means that the output rises.  Methods of similarity are multiplied by what the pull of a point does to the output.
+
+No query is looked at.  Dampings are a fixed share of a training matrix's mean eigenvalue (Grosse et al. 2023, arXiv
+2308.03296); what a method's authors choose by the score on the queries (D-TRAK's damping; level and side of the
+patches' similarity) was chosen by the score on other images with latents and halves of their own, see
+`studies.attribution.tuning`.  What does not depend on the output is kept between the outputs of a network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +24,16 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from sensitivity import GaussianAnchor, Grid, LocalResponse, Points, as_score, influence
+from studies.attribution.ekfac import solved
+from studies.training.loop import digest
 
 __all__ = ["ATTRIBUTORS"]
 
 Problem = Any
 DRAWS = 32  # noises a training point
 SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
+SQUARE_SHARE = 0.1  # the same of D-TRAK, chosen by `studies.attribution.tuning`
+LEVEL, SIDE = 0.5, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
 
 
 def population(problem: Problem) -> Any:
@@ -72,9 +82,46 @@ def gradient_cosine(problem: Problem) -> Any:
     return _with_gradients(problem, lambda g, of: -_unit(of.gradients) @ _unit(g).T)
 
 
+def ekfac(problem: Problem) -> Any:
+    """Influence functions with the factored curvature, its eigenvalues corrected: see `studies.attribution.ekfac`."""
+
+    def scored(g: Tensor, of: _Gradients) -> Any:
+        found = _kept("curvature", of, lambda: solved(of, g))
+        return found if found is NotImplemented else -of.gradients @ found.T
+
+    return _with_gradients(problem, scored)
+
+
+def d_trak(problem: Problem, share: float = SQUARE_SHARE) -> Any:
+    """D-TRAK (arXiv 2311.00500): `φ_q (ΦᵀΦ + λ)⁻¹ φ_i`, φ gradients of the mean square of the predicted noise.
+
+    The published kernel compares sample and point, and is the same for every output: it is multiplied by the pull.
+    Without projection: the networks have no more parameters than the published one keeps numbers.
+    """
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of = _Gradients(problem, outputs=False)
+    features = _kept("square", of, lambda: of.points(_square))
+    at_samples = of.points(_square, problem.samples.to(problem.data))
+    return -_kernel(at_samples, features, share) * _pulls(problem)
+
+
+def d_trak_outputs(problem: Problem, share: float = SQUARE_SHARE) -> Any:
+    """D-TRAK's features of the points with the gradient of the output in the place of the sample's features.
+
+    How those features move with the loss is left open: the sign is that of their mean product over the points.
+    """
+
+    def scored(g: Tensor, of: _Gradients) -> Tensor:
+        features = _kept("square", of, lambda: of.points(_square))
+        return torch.sign((features * g).sum(1).mean()) * _kernel(of.gradients, features, share)
+
+    return _with_gradients(problem, scored)
+
+
 def trak(problem: Problem) -> Any:
     """TRAK (arXiv 2303.14186): `−Γ (GᵀG + λ)⁻¹ g_i`, G the gradients of the training losses."""
-    return _with_gradients(problem, lambda g, of: _kernel(of.gradients, g, g))
+    return _with_gradients(problem, lambda g, of: _kernel(of.gradients, g))
 
 
 def leveraged(problem: Problem) -> Any:
@@ -97,13 +144,18 @@ def tracin(problem: Problem) -> Any:
     from studies.training.loop import Run
 
     recipe = problem.recipe
-    run = Run(recipe, problem.data, (None,), (0,), None, "cpu")
     marks = [recipe.steps * (2 * part + 1) // 12 for part in range(6)]
+
+    def way() -> list[Any]:
+        return list(Run(recipe, problem.data, (None,), (0,), None, "cpu").on_the_way(marks))
+
+    states = _kept("way", _Gradients(problem, outputs=False), way)
     total: Any = 0.0
-    for step, state in zip(marks, run.on_the_way(marks), strict=True):
+    for step, state in zip(marks, states, strict=True):
         problem.network.load_state_dict(state)
         of = _Gradients(problem)
-        total = total - recipe.rate_at(step) * of.gradients @ of.points(problem.loss).T
+        g = _kept(f"points at {step}", of, partial(of.points, problem.loss), states[-1])
+        total = total - recipe.rate_at(step) * of.gradients @ g.T
     return total
 
 
@@ -118,6 +170,34 @@ def nearest(problem: Problem) -> Tensor:
     distances = torch.cdist(problem.samples.flatten(1).to(problem.data), problem.data.flatten(1))
     width = distances.min(1).values.median()
     return torch.softmax(-distances.square() / (2 * width**2), 1) * _pulls(problem)
+
+
+def patches(problem: Problem, level: float = LEVEL, side: float = SIDE) -> Tensor:
+    """Posterior weights of the points' patches, any place, for every patch of the noised sample, summed over both.
+
+    After the nonparametric attribution of Zhao et al. 2025 (arXiv 2510.14269), one scale and one level; its sum is
+    multiplied by the pull.  Pixels beyond the border are told from those of the image.
+    """
+    data = problem.data.double()
+    sigma = level * float((data - data.mean(0)).square().mean().sqrt())
+    size = max(3, 2 * round(side * data.shape[-1] / 2) + 1)
+    noise = torch.randn(problem.samples.shape, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
+    noised = problem.samples.double() + sigma * noise
+    points = _windows(data, size).float()  # (N, places, k)
+    queries = _windows(noised, size).float()
+    squares, rows = points.square().sum(-1).flatten(), []
+    for windows in queries:
+        products = windows @ points.flatten(0, 1).T
+        shares = torch.softmax((products - squares / 2) / sigma**2, 1)
+        rows.append(shares.sum(0).unflatten(0, points.shape[:2]).sum(1))
+    return torch.stack(rows).double() * _pulls(problem)
+
+
+def _windows(images: Tensor, size: int) -> Tensor:
+    """All windows (n, places, 2 size²) about every pixel, with a mark of what lies beyond the border."""
+    beyond = torch.nn.functional.pad(torch.zeros_like(images), [size // 2] * 4, value=10.0)
+    padded = torch.cat([torch.nn.functional.pad(images, [size // 2] * 4), beyond], 1)
+    return torch.nn.functional.unfold(padded, size).transpose(1, 2)
 
 
 def random(problem: Problem) -> np.ndarray:
@@ -136,15 +216,42 @@ def _pulls(problem: Problem) -> Tensor:
     return torch.stack(values, 1).detach() - problem.functional(problem.samples.to(problem.data))[:, None]
 
 
-class _Gradients:
-    """Gradients in the parameters of a problem's network."""
+def _square(denoise: Any, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """The mean square over pixels of the predicted noise, row by row."""
+    level = sigma[:, None, None, None]
+    state = clean + level * noise
+    found: Tensor = ((state - denoise(state, sigma)) / level).flatten(1).square().mean(1)
+    return found
 
-    def __init__(self, problem: Problem) -> None:
+
+_KEEP: dict[str, dict[str, Any]] = {}
+
+
+def _kept(name: str, of: _Gradients, build: Callable[[], Any], state: dict[str, Tensor] | None = None) -> Any:
+    """What depends on network and data alone, built once for all outputs; of one network (or run) at a time.
+
+    Args:
+        state: parameters that stand for the run, where `of` is at another of its steps.
+    """
+    key = digest(of.problem.data, of.theta if state is None else torch.cat([part.flatten() for part in state.values()]))
+    kind = "run" if state is not None else "network"
+    if key not in _KEEP.get(kind, {}):
+        _KEEP[kind] = {key: {}}
+    kept = _KEEP[kind][key]
+    if name not in kept:
+        kept[name] = build()
+    return kept[name]
+
+
+class _Gradients:
+    """Gradients in the parameters of a problem's network; `outputs` says whether those of the output too."""
+
+    def __init__(self, problem: Problem, outputs: bool = True) -> None:
         self.problem, self.network = problem, problem.network.requires_grad_(True)
         self.names = [name for name, _ in self.network.named_parameters()]
         self.theta = torch.cat([value.detach().flatten() for _, value in self.network.named_parameters()])
         self.sizes = [value.shape for _, value in self.network.named_parameters()]
-        self.gradients = self._of_outputs()
+        self.gradients = self._of_outputs() if outputs else torch.empty(0)
 
     def at(self, theta: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The network with other parameters."""
@@ -158,15 +265,15 @@ class _Gradients:
         rows = [torch.autograd.grad(value, theta, retain_graph=True)[0] for value in values]
         return torch.stack(rows).detach()
 
-    def points(self, loss: Any) -> Tensor:
-        """Of the mean over draws of a loss at every training point (N, P)."""
+    def points(self, loss: Any, images: Tensor | None = None) -> Tensor:
+        """Of the mean over draws of a loss at every training point, or at images (n, P)."""
         sigma, noise = self.draws()
 
         def mean(theta: Tensor, image: Tensor) -> Tensor:
             found: Tensor = loss(self.at(theta), image.expand(len(sigma), *image.shape), sigma, noise)
             return found.mean()
 
-        rows = [grad(mean)(self.theta, image) for image in self.problem.data]
+        rows = [grad(mean)(self.theta, image) for image in (self.problem.data if images is None else images)]
         return torch.stack(rows).detach()
 
     def draws(self) -> tuple[Tensor, Tensor]:
@@ -186,7 +293,7 @@ class _Gradients:
         def along(theta: Tensor, image: Tensor, signs: Tensor) -> Tensor:
             clean = image.expand(len(sigma), *image.shape)
             gap = self.at(theta)(clean + sigma[:, None, None, None] * noise, sigma)
-            return (self._weight(sigma)[:, None, None, None] * gap * signs).sum() / len(sigma) ** 0.5
+            return (self.weight(sigma)[:, None, None, None] * gap * signs).sum() / len(sigma) ** 0.5
 
         rows = []
         for image in self.problem.data:
@@ -195,7 +302,7 @@ class _Gradients:
             rows.append(vmap(grad(along), in_dims=(None, None, 0))(self.theta, image, signs))
         return torch.cat(rows).detach() / (len(rows) * probes) ** 0.5
 
-    def _weight(self, sigma: Tensor) -> Tensor:
+    def weight(self, sigma: Tensor) -> Tensor:
         """Square roots of the loss's weights, times √2: the Hessian of a square."""
         loss, shape = self.problem.loss, self.problem.data.shape[1:]
         if loss.exact:
@@ -205,17 +312,22 @@ class _Gradients:
 
 
 def _gauss_newton(g: Tensor, of: _Gradients) -> Tensor:
+    return -of.gradients @ _kept("Gauss-Newton", of, lambda: _damped(g, of))
+
+
+def _damped(g: Tensor, of: _Gradients) -> Tensor:
+    """`(H + λ)⁻¹ g_i` (P, N)."""
     rows = of.jacobians(8)
     gram = rows @ rows.T
     damping = SHARE * gram.diagonal().sum() / min(rows.shape)
     centred = g - g.mean(0)
-    solved = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
-    return -(of.gradients @ centred.T - (of.gradients @ rows.T) @ solved) / damping
+    found = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
+    return (centred.T - rows.T @ found) / damping
 
 
-def _kernel(of_outputs: Tensor, features: Tensor, g: Tensor) -> Tensor:
+def _kernel(of_outputs: Tensor, features: Tensor, share: float = SHARE) -> Tensor:
     gram = features @ features.T
-    damping = SHARE * gram.diagonal().mean()
+    damping = share * gram.diagonal().mean()
     inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
     return -(of_outputs @ features.T) @ inverse
 
@@ -224,7 +336,7 @@ def _with_gradients(problem: Problem, score: Callable[[Tensor, _Gradients], Tens
     if not list(problem.network.parameters()):
         return NotImplemented
     of = _Gradients(problem)
-    return score(of.points(problem.loss), of)
+    return score(_kept("points", of, lambda: of.points(problem.loss)), of)
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -239,8 +351,12 @@ ATTRIBUTORS: dict[str, Callable[[Problem], Any]] = {
     "TracIn": tracin,
     "gradient product": gradient_product,
     "gradient cosine": gradient_cosine,
+    "EK-FAC influence": ekfac,
     "TRAK": trak,
     "TRAK with leverages": leveraged,
+    "D-TRAK": d_trak,
+    "D-TRAK features": d_trak_outputs,
+    "patch weights": patches,
     "cosine of pixels": cosine,
     "nearest points": nearest,
     "random": random,

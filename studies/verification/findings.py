@@ -132,7 +132,8 @@ class Findings:
         lines += [f"Observed order in {e['in']} on {e['problem']}: {e['order']:.2f}." for e in known]
         seen = [self.sees] if self.holds and self.sees else []
         lines += [_attributed(verdict) for verdict in self.judged if "lds" in verdict.measures]
-        return [*lines, self.summary, *self._worst_again(), *self.beside(), *seen, *self._cost()]
+        lacking = [] if self.chosen is not None else self.task.left_out(self.suite)
+        return [*lines, self.summary, *self._worst_again(), *lacking, *self.beside(), *seen, *self._cost()]
 
     def beside(self) -> list[str]:
         """What the estimator did beside its answers, each with the problems where it did; all of it was undone."""

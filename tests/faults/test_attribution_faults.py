@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from studies.verification import verify
-from studies.verification.attributions import tiers
+from studies.verification.attributions import images, tiers
+from studies.verification.attributions.judge import judge_attribution
 from studies.verification.faults.attributions import FAULTS, RIGHT
+from studies.verification.runs import Run
+from studies.verification.tasks.attribution import TASK
 
 QUICK = ("reversed_influence", "tuned_on_queries")
 SLOW = [fault for fault in FAULTS if fault.name not in QUICK]
@@ -79,3 +83,32 @@ def test_numbers_at_random_fall_short_of_a_real_training():
     )
     assert {"correlation", "derivative"} <= set(report.failed_checks)
     assert any("score less that of the derivative: -0.9" in sentence for sentence in report.findings())
+
+
+def _near(name, functional):
+    """What the nearest points do to an output, from data and shipped samples alone (queries, N)."""
+    setting, stored = images.SETTINGS[name], tiers.shipped(name)
+    asked, points = stored.outputs(setting), setting.data
+    samples = asked.reference
+    near = torch.softmax(-torch.cdist(samples.flatten(1), points.flatten(1)).square() / points[0].numel() * 8, 1)
+    pulled = torch.stack([asked.of_samples(functional, point.expand_as(samples)) for point in points], 1)
+    return (near * (pulled - asked.of_samples(functional, samples)[:, None])).double().numpy()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist14", "fashion14", "digits-unet"])
+def test_wrong_attributions_of_retrained_networks_are_rejected_and_a_right_one_is_not(name):
+    """Assert that a right one holds; that the reversed and the shuffled are no better than chance, and that the same
+    numbers for every query are told as such.  What costs precision alone, such as a damping, is not seen here: it is
+    better than chance, and is told by its score."""
+    if name not in {case.law for case in TASK.suite("full")}:
+        pytest.skip(TASK.left_out("full")[0])
+    case, rng = TASK.case(f"{name}-ink"), np.random.default_rng(0)
+    right = _near(name, "ink")
+    wrong = {
+        "right": (right, set()),
+        "reversed": (-right, {"correlation"}),
+        "shuffled": (rng.permuted(right, axis=1), {"correlation"}),
+        "own": (np.tile(np.abs(right).mean(0), (len(right), 1)), {"correlation", "queries"}),
+    }
+    for kind, (values, checks) in wrong.items():
+        assert set(judge_attribution(case, [Run(value=values)]).failed) == checks, kind

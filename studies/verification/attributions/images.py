@@ -48,6 +48,7 @@ class Setting:
         steps: optimiser steps of 64.
         halves, seeds: how many subsets of N/2, and trainings of each.
         queries: latents.
+        draw: of images, halves and latents; another for what may be tuned.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Setting:
     halves: int = 128
     seeds: int = 8
     queries: int = 32
+    draw: int = 0
 
     @property
     def recipe(self) -> Recipe:
@@ -70,26 +72,30 @@ class Setting:
         return Recipe(architecture, steps=self.steps, batch=64, rate=4e-3)
 
     @cached_property
-    def order(self) -> np.ndarray:
-        """Rows of the set of images: N for training, then those held out."""
-        kept = np.flatnonzero(np.isin(_labels(load(self.images)), self.classes))
-        return np.random.default_rng(11).permutation(kept)[: self.points + HELD_OUT]
+    def chosen(self) -> Images:
+        """The images that are used: N for training, then those held out."""
+        whole = load(self.images)
+        kept = np.flatnonzero(np.isin(_labels(whole), self.classes))
+        order = np.random.default_rng(11 + 100 * self.draw).permutation(kept)[: self.points + HELD_OUT]
+        return whole.subset(torch.from_numpy(order))
 
     @cached_property
     def data(self) -> Tensor:
         """The N images (N, 1, h, w) in [−1, 1]."""
-        return load(self.images).images[self.order[: self.points]]
+        return self.chosen.images[: self.points]
 
     @cached_property
     def masks(self) -> np.ndarray:
         """Which images each half holds (halves, N)."""
-        rng = np.random.default_rng(12)
+        rng = np.random.default_rng(12 + 100 * self.draw)
         return np.stack([rng.permutation(self.points) < self.points // 2 for _ in range(self.halves)])
 
     @cached_property
     def latents(self) -> Tensor:
         """States at σ_max (queries, 1, h, w)."""
-        noise = torch.randn(self.queries, *self.data.shape[1:], generator=torch.Generator().manual_seed(13))
+        noise = torch.randn(
+            self.queries, *self.data.shape[1:], generator=torch.Generator().manual_seed(13 + 100 * self.draw)
+        )
         return self.data.mean(0) + SIGMA_MAX * noise
 
     @property
@@ -111,8 +117,8 @@ class Setting:
         """Weights and offsets of multinomial logistic regression on the images held out."""
         from sklearn.linear_model import LogisticRegression
 
-        chosen = load(self.images).subset(torch.from_numpy(self.order[self.points :]))
-        found = LogisticRegression(C=0.1, max_iter=2000).fit(chosen.images.flatten(1).numpy(), _labels(chosen))
+        held = self.chosen.subset(torch.arange(self.points, len(self.chosen)))
+        found = LogisticRegression(C=0.1, max_iter=2000).fit(held.images.flatten(1).numpy(), _labels(held))
         return torch.tensor(found.coef_).float(), torch.tensor(found.intercept_).float()
 
     def outputs(self, cache: Cache | None = None) -> Outputs:
@@ -134,6 +140,8 @@ SETTINGS = {
         Setting("mnist14", "mnist14"),
         Setting("fashion14", "fashion14"),
         Setting("digits-unet", "digits", kind="unet", width=16, depth=2, halves=64, seeds=2),  # hours on two cores
+        # No problem of the task: what methods may be tuned on.
+        Setting("digits-tuning", "digits", classes=(4, 6, 7), halves=48, seeds=2, queries=16, draw=1),
     )
 }
 

@@ -2,7 +2,9 @@
 
 Entry (q, i) is larger where output q rises when point i gets more weight in training; only the order of a query's
 points is judged, a derivative toward unit mass at i has slope 1.  Tiers (as suites): `exact` (`quick` is the same),
-`trained`, `images`; `full` is all of them.  How the truths were made: `studies.verification.attributions`.
+`trained`, `images`, and `images-unet`, whose network takes minutes to rebuild; `full` is all of them.  Problems whose
+images are not on this machine are left out, and the report says so.  How the truths were made:
+`studies.verification.attributions`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from studies.verification.tasks.base import Arrays, Case, Task
 
 __all__ = ["TASK", "RetrainedCase", "retrained"]
 
-TIERS = ("exact", "trained", "images")
-HOURS = {"exact": "a minute", "trained": "ten minutes", "images": "half an hour"}
+TIERS = ("exact", "trained", "images", "images-unet")
+HOURS = {"exact": "a minute", "trained": "ten minutes", "images": "half an hour", "images-unet": "a day"}
 TRUTHS = Path(__file__).parent.with_name("attributions")
 
 
@@ -84,9 +86,21 @@ class AttributionTask(Task):
         if not found:
             raise StudyError(
                 f"the truth of the suite {suite!r} is not on this machine; `python -m "
-                f"studies.verification.attributions.{suite}` makes it, in {HOURS[wanted]} on one core."
+                f"studies.verification.attributions.{wanted.split('-')[0]}` makes it, in {HOURS[wanted]} on one core."
             )
-        return found
+        there = [case for case in found if not _missing(case)]
+        if not there:
+            raise StudyError(f"the suite {suite!r} has no problem on this machine: {_missing(found[0])}")
+        return there
+
+    def left_out(self, suite: str) -> list[str]:
+        """The settings of a suite whose images are not on this machine, and how to get them, one sentence each."""
+        wanted = {"quick": "exact"}.get(suite, suite)
+        lacking: dict[str, list[Case]] = {}
+        for case in self.cases:
+            if wanted in ("full", case.suite) and _missing(case):
+                lacking.setdefault(case.law, []).append(case)
+        return [f"{len(of)} problems of {name} are left out: {_missing(of[0])}" for name, of in lacking.items()]
 
     def case(self, name: str) -> RetrainedCase:
         """The case of that name.
@@ -95,6 +109,15 @@ class AttributionTask(Task):
             StudyError: unknown name.
         """
         return retrained(super().case(name))
+
+
+def _missing(case: Case) -> str:
+    """Why a case cannot be posed on this machine; empty where it can, or where the studies' extra lacks."""
+    if case.law not in OPTIONAL:
+        return ""
+    from studies import data
+
+    return data.missing(case.law)
 
 
 def retrained(case: Case) -> RetrainedCase:
@@ -121,7 +144,11 @@ DECLARED = (
     *_cases("exact-kernels", "exact", ("ink", "contrast", "logit"), ("no parameters",)),
     *_cases("trained-digits", "trained", ("ink", "logit"), ("one run",)),
     *_cases("digits", "images", OUTPUTS, ("retrained",)),
+    *_cases("mnist14", "images", OUTPUTS, ("retrained",), 196),
+    *_cases("fashion14", "images", OUTPUTS, ("retrained",), 196),
+    *_cases("digits-unet", "images-unet", OUTPUTS, ("retrained", "convolutional")),
 )
+OPTIONAL = ("fashion14",)  # settings whose images the studies' extra does not install, called as the images
 # Truths that take hours are asked of where their files are.
 CASES = tuple(case for case in DECLARED if (TRUTHS / f"{case.law}.npz").exists())
 

@@ -159,6 +159,10 @@ class Task:
             raise StudyError(f"there is no suite {suite!r}; {suggestion(suite, SUITES)}.")
         return [case for case in self.cases if suite == "full" or case.suite == "quick"]
 
+    def left_out(self, suite: str) -> list[str]:
+        """What a suite lacks on this machine and how to get it, one sentence each."""
+        return []
+
     def case(self, name: str) -> Case:
         """The case of that name.
 
