@@ -246,6 +246,8 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
         axes[0].plot(config.lengths, [f.estimate for f in found], "o-", color=colour(k), label=f"reference: {name}")
     axes[0].axhline(LEVEL, color="0.45", linestyle=":", linewidth=0.8)
     axes[0].set(xscale="log", ylim=(-0.03, 1.03), xlabel="steps of training", ylabel="share of samples flagged")
+    axes[0].set_xticks(config.lengths, [str(steps) for steps in config.lengths])
+    axes[0].minorticks_off()
     axes[0].legend(frameon=False, fontsize=7)
     shown = [("network", steps) for steps in config.lengths] + [("control", config.lengths[0])]
     for k, (model, steps) in enumerate(shown):
