@@ -31,7 +31,7 @@ class Config:
     etas: tuple[float, ...] = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
     steps: tuple[int, ...] = (240, 100, 120, 120)
     solvers: tuple[str, ...] = ("euler", "heun", "rk4", "exponential")
-    solver_steps: tuple[int, ...] = (10, 20, 40, 80, 160, 320)
+    solver_steps: tuple[int, ...] = (10, 20, 40, 80, 160, 320, 480)
     solver_latents: int = 24
     log_errors: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5)
     score_errors: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)

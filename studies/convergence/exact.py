@@ -25,7 +25,7 @@ LEVELS = (0.05, 0.3, 1.0, 5.0)
 HALVING = 16.0  # a fifth-order solver's error falls 32-fold; half of that is counted on
 
 # Solver: its order, and the fewest and most steps at which it is run.
-SOLVERS = {"euler": (1, 40, 320), "heun": (2, 10, 320), "rk4": (4, 10, 320), "exponential": (2, 10, 320)}
+SOLVERS = {"euler": (1, 40, 160), "heun": (2, 10, 160), "rk4": (4, 10, 480), "exponential": (2, 10, 160)}
 
 
 def cells(config: Config) -> list[Cell]:

@@ -26,7 +26,7 @@ from studies.convergence.problems import SIGMA_MAX, Problem, problem
 from studies.study import Cell
 
 DIMENSION = 10
-STEPS = 40
+STEPS = 80
 CLASSIC = 80.0  # the highest level of Karras et al. 2022
 
 
