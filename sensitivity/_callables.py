@@ -85,6 +85,26 @@ def functional_values(function: Callable[[Tensor], Any], x: Tensor, name: str) -
     return value
 
 
+def functional_outputs(function: Callable[[Tensor], Any], x: Tensor, name: str) -> Tensor:
+    """``φ(x)`` of a copy, detached: ``(batch, *out)``, or 0-d; real, and finite where the samples are."""
+    if not callable(function):
+        raise TypeError(
+            f"{name} is a {type(function).__name__}; give a function of the samples, such as functionals.patch(0)."
+        )
+    value = function(x.clone())
+    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} returns {kind}; it must return real numbers, computed with torch.")
+    if value.ndim and value.shape[0] != len(x):
+        raise ValueError(
+            f"{name} returns {tuple(value.shape)} for {len(x)} samples; it must return one entry for each, "
+            "(batch, ...), or one number for all."
+        )
+    if bool(torch.isfinite(x).all()) and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name} is not finite at samples that are: no change of it can be stated; change it.")
+    return value.detach()
+
+
 def check_result(value: Any, x: Tensor, shape: tuple[int, ...], name: str, remedy: str) -> None:
     """``value`` is a real tensor of this shape on the device of ``x``."""
     if not isinstance(value, Tensor):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._callables import outside_inference_mode
+from sensitivity._callables import functional_outputs, outside_inference_mode
 from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states
 from sensitivity.grid import Grid
 from sensitivity.groups.conformal import Calibration
@@ -270,20 +270,4 @@ def _gathered(
 def _measured(functional: Functional | None, samples: Tensor) -> Tensor:
     if functional is None:
         return samples
-    if not callable(functional):
-        raise TypeError(
-            f"functional is a {type(functional).__name__}; give a function of the samples, such as "
-            "functionals.patch(0), or None for the samples themselves."
-        )
-    value = functional(samples.clone())
-    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-        raise TypeError(
-            f"functional returns {value.dtype if isinstance(value, Tensor) else type(value).__name__}; it must return "
-            "real numbers, computed with torch."
-        )
-    if value.ndim and value.shape[0] != len(samples):
-        raise ValueError(
-            f"functional returns {tuple(value.shape)} for {len(samples)} samples; it must return one entry for each, "
-            "(batch, ...), or one number for all."
-        )
-    return value.detach()
+    return functional_outputs(functional, samples, "functional")

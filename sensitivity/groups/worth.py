@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sensitivity._callables import outside_inference_mode
+from sensitivity._callables import functional_outputs, outside_inference_mode
 from sensitivity._checks import check_choice, check_count, check_real_number, check_states
 from sensitivity.grid import Grid
 from sensitivity.groups.games import Coalition, Game, by_enumeration, by_permutations, leave_one_out
@@ -175,10 +175,7 @@ class _Coalitions:
         eta = self.groups.moved(multipliers).tolist()
         run = resample(self.score, self.latents, self.changes, eta, self.grid, **self.options)
         self.unfinished += int(not bool(run.outcome.finished.all()))
-        value = self.functional(run.samples.clone())
-        if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-            raise TypeError(f"functional returns {value!r}; it must return real numbers, computed with torch.")
-        return value.detach()
+        return functional_outputs(self.functional, run.samples, "functional")
 
 
 def _additive(

@@ -23,6 +23,7 @@ from sensitivity import (
     Formula,
     GaussianAnchor,
     Grid,
+    Groups,
     Mixture,
     NetworkMeasure,
     PerBranch,
@@ -31,7 +32,9 @@ from sensitivity import (
     Reweight,
     Toward,
     as_score,
+    counterfactual,
     functionals,
+    group_values,
     guided,
     influence,
     log_density,
@@ -48,6 +51,9 @@ LAW = Mixture(None, DATA, 0.5)
 GRID = Grid(10.0, 0.5, 4)
 X = torch.tensor([[3.0, -2.0], [9.0, 4.0]], dtype=torch.float64)
 NEW = Toward(Mixture(None, torch.ones(1, 2, dtype=torch.float64), 0.5))
+
+
+GROUPS = Groups(Points(DATA, bandwidth=0.5), {"first": [0], "last": [2]})
 
 
 class Law:
@@ -225,6 +231,16 @@ BASE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **a: resample(**a).samples,
         {"score": LAW.score, "latents": X, "perturbation": NEW, "eta": 0.3, "grid": GRID, "anchor": LAW},
     ),
+    "counterfactual": (
+        lambda **a: counterfactual(**a).values,
+        {"score": LAW.score, "latents": X, "groups": GROUPS, "grid": GRID, "anchor": LAW, "functional": None}
+        | {"form": "finite", "share": 0.5, "calibration": None},
+    ),
+    "group_values": (
+        lambda **a: group_values(**a).values,
+        {"score": LAW.score, "latents": X, "groups": GROUPS, "grid": GRID, "functional": lambda x: x[:, 0]}
+        | {"anchor": LAW, "kind": "shapley", "keep": 0.0, "permutations": None},
+    ),
     "log_density": (
         lambda **a: log_density(**a).value,
         {"score": LAW.score, "x": X, "sigma": 1.0, "anchor": LAW, "grid": GRID},
@@ -318,6 +334,8 @@ RUNS = {
         },
     },
     "resample": OPTIONS,
+    "counterfactual": OPTIONS,
+    "group_values": {k: v for k, v in OPTIONS.items() if k != "generator"},
     "log_density": OPTIONS,
     "log_density_ratio": {k: v for k, v in OPTIONS.items() if k not in ("chunk_size", "control")},
 }
@@ -337,6 +355,19 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "weights": lambda: states(DATA),
     "log_weights": lambda: states(DATA),
     "target": lambda: states(DATA),
+    "groups": lambda: {
+        "none": None,
+        "a dictionary": {"first": [0]},
+        "a list": [[0]],
+        "points": Points(DATA),
+        "a word": "all",
+    },
+    "calibration": lambda: {"a word": "split", "a number": 0.9, "data": DATA},
+    "form": words,
+    "kind": words,
+    "share": numbers,
+    "keep": lambda: numbers() | {"above one": 1.5},
+    "permutations": counts,
     "grid": grids,
     "anchor": anchors,
     "new_anchor": anchors,
@@ -395,6 +426,12 @@ FINE = {
     ("log_weights", "none"),
     ("weights", "none"),
 }
+# What some entries take and others must refuse: a functional of many outputs, or one that no group changes.
+FINE_OF = {
+    (entry, "functional", kind)
+    for entry in ("counterfactual", "group_values")
+    for kind in ("returns states", "constant", "in place")
+}
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
@@ -420,15 +457,15 @@ def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
         return (
             "refused" if isinstance(error, OURS) and own and said else "cryptic"
         ), f"{type(error).__name__}: {error}"
-    return _judged(found, call, good, argument, name, bad)
+    return _judged(found, entry, good, argument, name, bad)
 
 
-def _judged(found: Any, call: Any, good: dict[str, Any], argument: str, name: str, bad: Any) -> tuple[str, str]:
+def _judged(found: Any, entry: str, good: dict[str, Any], argument: str, name: str, bad: Any) -> tuple[str, str]:
     if not isinstance(found, Tensor) or not bool(torch.isfinite(found).all()):
         return "silent", f"returned {found}"
-    if bad is None or ((argument, name) in FINE and "in place" not in name):
+    if (entry, argument, name) in FINE_OF or bad is None or ((argument, name) in FINE and "in place" not in name):
         return "right", "an option of its own"
-    expected = call(**good)
+    expected = BASE[entry][0](**good)
     same = found.shape == expected.shape and bool(
         torch.allclose(found.double(), expected.double(), rtol=1e-3, atol=1e-4)
     )
