@@ -88,8 +88,8 @@ def _claim(line: Line, folder: Path) -> Claim:
 
 
 def _measured(claim: Claim) -> str:
-    text = f"{claim.measured:.3g}"
-    return text if claim.interval is None else f"{text} [{claim.interval[0]:.3g}, {claim.interval[1]:.3g}]"
+    text = f"{claim.measured:.4g}"
+    return text if claim.interval is None else f"{text} [{claim.interval[0]:.4g}, {claim.interval[1]:.4g}]"
 
 
 def _power() -> str:
