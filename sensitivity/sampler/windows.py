@@ -113,15 +113,16 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
     judges: list[Array] = []
     intervals = []
     for interval in range(start - first, j - first):
-        of_interval = _windows_of(levels, interval)
-        intervals.append(of_interval[0])
-        rows += of_interval[1]
-        judges += _judges_of(levels, interval)
+        judging = _judges_of(levels, interval)
+        known, forms = _windows_of(levels, interval, len(judging) // 2)
+        intervals.append(known)
+        rows += forms
+        judges += judging
     checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
     return _window(levels, size, True, final, tuple(intervals), rows, judges, checks, like)
 
 
-def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
+def _windows_of(levels: Levels, interval: int, judged: int) -> tuple[Interval, list[Form]]:
     count = len(levels)
     spans = [(0, count - 1)]
     if count > 2:
@@ -136,7 +137,7 @@ def _windows_of(levels: Levels, interval: int) -> tuple[Interval, list[Form]]:
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
     width = abs(float(np.log(levels[interval] / levels[interval + 1])))
     hidden = HIDDEN * width * min(1.0, width**5)
-    return Interval(len(spans) - 1, len(_judges_of(levels, interval)) // 2, noise, hidden), rows
+    return Interval(len(spans) - 1, judged, noise, hidden), rows
 
 
 def _judges_of(levels: Levels, interval: int) -> list[Array]:
