@@ -7,7 +7,7 @@
 
 Jobs run in order of what they are worth; one that does not fit into the time left is skipped and says so, one that
 fails is logged and does not stop the others. Results are written after each: tables, arrays, a manifest with the card,
-driver, versions, commit (environment variable ACCELERATOR_COMMIT where there is no clone) and command, and a log.
+driver, versions, commit (environment variable STUDIES_COMMIT where there is no clone) and command, and a log.
 A folder `.wheels` beside `tests`, where there is one, is installed first, into a temporary folder.
 """
 

@@ -27,7 +27,7 @@ def publish(sources: Sequence[Path], goal: Path) -> int:
         if manifest.get("rehearsal") or not manifest.get("gpu"):
             return _refused("these rows were not measured on a GPU.")
         if manifest.get("commit") in (None, "unknown"):
-            return _refused("the commit is not known: set ACCELERATOR_COMMIT for the run.")
+            return _refused("the commit is not known: set STUDIES_COMMIT for the run.")
     goal.mkdir(parents=True, exist_ok=True)
     earlier = json.loads((goal / "origin.json").read_text())["runs"] if (goal / "origin.json").exists() else []
     for name in TABLES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -91,9 +90,8 @@ def save(folder: Path, name: str, **arrays: np.ndarray) -> Row:
 def surroundings() -> dict[str, Any]:
     """Packages, commit, processor and GPU."""
     found = provenance.environment()
-    given = os.environ.get("ACCELERATOR_COMMIT")
     return {
-        "commit": given or found["commit"] or "unknown",
+        "commit": found["commit"] or "unknown",
         "command": " ".join(["python", *sys.argv]),
         "versions": found["versions"],
         "machine": found["machine"],
