@@ -1,4 +1,4 @@
-"""Build the book strictly, then check that no page needs anything from outside: ``python book/build.py [--open]``."""
+"""Build the book strictly, then check that no page needs anything from outside: `python book/build.py [--open]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTS = re.compile(r"https?://(?:cdn|unpkg|fonts|cdnjs)[^\"' )]+")
 
 
 def outside(page: Path) -> Iterator[str]:
-    """What ``page`` would load from another host, or from a file that is not there."""
+    """What `page` would load from another host, or from a file that is not there."""
     text = page.read_text(encoding="utf-8")
     for tag, address in LOADED.findall(text):
         if re.match(r"(https?:)?//", address):
