@@ -1,4 +1,4 @@
-"""Build the book strictly, then check that no page needs anything from outside: ``python book/build.py [--open]``.
+"""Build the book strictly, then check that no page needs anything from outside: `python book/build.py [--open]`.
 
 Pages are run first, one process a core, into the cache where the build looks for their outputs; what fails or is
 missing there, the build runs again and reports.
@@ -36,7 +36,7 @@ def execute() -> None:
 
 
 def outside(page: Path) -> Iterator[str]:
-    """What ``page`` would load from another host, or from a file that is not there."""
+    """What `page` would load from another host, or from a file that is not there."""
     text = page.read_text(encoding="utf-8")
     for tag, address in LOADED.findall(text):
         if re.match(r"(https?:)?//", address):
