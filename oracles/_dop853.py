@@ -1,7 +1,7 @@
 """DOP853 for a block of independent small systems, the error held in the worst of them.
 
 SciPy's controller takes one root mean square over the whole state, so that in a block of n latents one hard latent may
-err √n times more than the tolerance says.  Here the state is a stack (m, n, d) of m quantities (x, δ, ζ) of n latents,
+err √n times more than the tolerance says. Here the state is a stack (m, n, d) of m quantities (x, δ, ζ) of n latents,
 and a step is accepted when the error of *every* quantity of *every* latent passes: with
 e = error estimate in R^d, `|e|_rms <= rtol (scale + max_i |y_i|)`.
 """

@@ -1,8 +1,8 @@
 """Everything that a flow asks of a law at one state, from one pass: log p, s, ∇s v and D²s[u, v].
 
-A flow evaluates small blocks of states thousands of times, so that calls cost more than arithmetic.  Gaussian mixtures
+A flow evaluates small blocks of states thousands of times, so that calls cost more than arithmetic. Gaussian mixtures
 of moderate size are therefore evaluated here with plain NumPy, in the eigenbases of their clean covariances; other laws
-through their own methods.  The formulas are those of `oracles.mixture`; the two are tested against each other.
+through their own methods. The formulas are those of `oracles.mixture`; the two are tested against each other.
 """
 
 from __future__ import annotations

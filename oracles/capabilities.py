@@ -15,10 +15,11 @@ wrong       anything else; a test watches that no entry says so
 
 `python -m oracles.capabilities` tries everything and stores the table; `stored()` reads it; tests try it again.
 
->>> probe("score", "x", "numpy").verdict
-'values'
->>> [row.verdict for row in stored() if row[:3] == ("score", "covariances", "torch")]
-['both']
+Example:
+    >>> probe("score", "x", "numpy").verdict
+    'values'
+    >>> [row.verdict for row in stored() if row[:3] == ("score", "covariances", "torch")]
+    ['both']
 """
 
 from __future__ import annotations

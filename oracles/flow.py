@@ -1,29 +1,30 @@
 r"""Probability flow of any exact law in float64, with its first and second derivatives in the mass moved.
 
 Symbols: x(σ) ∈ R^d the state, s = ∇ log p_σ the score of ρ noised to σ, ∇s its Jacobian, ν the law that mass moves
-toward, r = ν_σ/p_σ, ṡ = r (s^ν − s).  In u = log σ, downward from `sigma_max` to `sigma_min` with x(σ_max) fixed,
+toward, r = ν_σ/p_σ, ṡ = r (s^ν − s). In u = log σ, downward from `sigma_max` to `sigma_min` with x(σ_max) fixed,
 
     dx/du = −σ² s,
     dδ/du = −σ² (∇s δ + ṡ),                                   δ = dx/dη,    δ(σ_max) = 0,
     dζ/du = −σ² (∇s ζ + D²s[δ, δ] + 2 ∇ṡ δ + s̈),              ζ = d²x/dη²,  ζ(σ_max) = 0,
 
 with ∇ṡ = r [(s^ν−s)(s^ν−s)ᵀ + ∇s^ν − ∇s] and s̈ = −2 (r − 1) ṡ (Song et al., arXiv 2011.13456, eq. 13, for the flow;
-Scarvelis & Solomon, arXiv 2509.23092, for ṡ and δ).  A finite η needs nothing of this: integrate the law ρ_η itself.
+Scarvelis & Solomon, arXiv 2509.23092, for ṡ and δ). A finite η needs nothing of this: integrate the law ρ_η itself.
 
-The integrator is DOP853 with the error held in every latent (module `oracles._dop853`).  Blocks of `chunk_size` latents
-share their steps.  An error bar is the difference between two tolerances, a factor ten apart.
+The integrator is DOP853 with the error held in every latent (module `oracles._dop853`). Blocks of `chunk_size` latents
+share their steps. An error bar is the difference between two tolerances, a factor ten apart.
 
 Everything is computed in NumPy float64; results come back in the library, dtype and device of the latents, as constants
-for automatic differentiation.  A law that is not a Gaussian mixture needs, on NumPy arrays, `noised(sigma)` with
+for automatic differentiation. A law that is not a Gaussian mixture needs, on NumPy arrays, `noised(sigma)` with
 `log_density`, `score`, `score_jacobian_product` and, for second order, `third_order`.
 
->>> import numpy as np
->>> from oracles.lines import NormalMixture
->>> from oracles.transport import ProductLaw
->>> law = ProductLaw([NormalMixture([1.0], [0.0], [3.0])])
->>> x = sample(law, np.array([[8.0]]), sigma_max=8.0, sigma_min=1.0)
->>> bool(abs(x[0, 0] - 8.0 * np.sqrt(4.0 / 67.0)) < 1e-11)  # one Gaussian: x scales with its standard deviation
-True
+Example:
+    >>> import numpy as np
+    >>> from oracles.lines import NormalMixture
+    >>> from oracles.transport import ProductLaw
+    >>> law = ProductLaw([NormalMixture([1.0], [0.0], [3.0])])
+    >>> x = sample(law, np.array([[8.0]]), sigma_max=8.0, sigma_min=1.0)
+    >>> bool(abs(x[0, 0] - 8.0 * np.sqrt(4.0 / 67.0)) < 1e-11)  # one Gaussian: x scales with its standard deviation
+    True
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def sensitivity(
 
     `perturbation` has `base` and `toward` (contamination; `at(eta)` too when `eta` is not 0); any other with
     `base` and `score_derivative(x, sigma, order)`, such as moved points, is taken to first order, and to second
-    where it has `score_derivative_product(x, sigma, v)` too, both at `eta` 0.  Raises as `sample`, and TypeError where
+    where it has `score_derivative_product(x, sigma, v)` too, both at `eta` 0. Raises as `sample`, and TypeError where
     the perturbation offers less than the order asked for needs.
     """
     if order not in (1, 2):
@@ -145,7 +146,7 @@ def truth(
 ) -> Truth:
     """Samples and derivatives up to `order` (0, 1 or 2) with error bars from the tolerances `rtol`, `10 rtol`.
 
-    With `order=0` the first argument may be a law.  Results are NumPy.
+    With `order=0` the first argument may be a law. Results are NumPy.
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order = {order!r} must be 0, 1 or 2")

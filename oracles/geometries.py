@@ -1,7 +1,7 @@
 r"""Named data laws with seeds: the geometries of the studies and the test problems of the tests.
 
 Every constructor returns a `GaussianMixture` in NumPy float64 that is a function of its arguments and
-`seed` alone (NumPy's `default_rng`).  Where a geometry is another paper's, the numbers known of it are used and the
+`seed` alone (NumPy's `default_rng`). Where a geometry is another paper's, the numbers known of it are used and the
 unknown ones are chosen and said:
 
 - `uniform`, `sharp`, `spiral`, `thin_manifold`: after Pavlova & Wei, arXiv 2506.07841 (K components, means in
@@ -13,9 +13,10 @@ unknown ones are chosen and said:
 `companion(law, seed)` makes a law ν to move mass toward: covered by ρ (ν_σ/p_σ bounded at every σ), so that weighted
 averages over ν exist.
 
->>> law = sharp(dimension=4, size=3, sharpness=1.0, seed=0)
->>> law.size, law.dimension
-(3, 4)
+Example:
+    >>> law = sharp(dimension=4, size=3, sharpness=1.0, seed=0)
+    >>> law.size, law.dimension
+    (3, 4)
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def uniform(dimension: int = 2, size: int = 10, seed: int = 0) -> GaussianMixtur
 def sharp(dimension: int = 2, size: int = 10, sharpness: float = 1.0, seed: int = 0) -> GaussianMixture:
     """As `uniform`, with covariances `Q_k diag(max(e^{−js}/2, 1e-6)) Q_kᵀ`, j = 0 … d−1, s = `sharpness`.
 
-    The paper has s = 1 and 3.  Q_k is uniform on the orthogonal group, one for each component.
+    The paper has s = 1 and 3. Q_k is uniform on the orthogonal group, one for each component.
     """
     if not sharpness >= 0:
         raise ValueError(f"sharpness = {sharpness!r} must not be negative: it is the decay of the eigenvalues")
@@ -74,7 +75,7 @@ def thin_manifold(
     """A mixture near a random `intrinsic`-dimensional plane of R^d, with `normal_variance` < 1/2 across it.
 
     In the plane as `uniform`: means in U(−3, 3)^intrinsic, covariance I/2 (the tangential variance is ours),
-    Dirichlet(1) weights.  Low-rank representation: no d×d matrix is formed.
+    Dirichlet(1) weights. Low-rank representation: no d×d matrix is formed.
     """
     if not 1 <= intrinsic <= dimension:
         raise ValueError(f"intrinsic = {intrinsic!r} must lie between 1 and dimension = {dimension!r}")

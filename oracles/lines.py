@@ -1,12 +1,12 @@
 r"""Laws on the real line, noised exactly: Gaussian mixtures, uniform, Laplace, and mixtures of these.
 
-A law is ρ * N(0, τ²) with ρ the clean law and τ its noise, `noised(sigma, alpha)`: X → αX + σε.  Methods work
+A law is ρ * N(0, τ²) with ρ the clean law and τ its noise, `noised(sigma, alpha)`: X → αX + σε. Methods work
 element by element on arrays of any shape: with p the density and F the distribution function,
 
     log_density = log p,   score = s = p'/p,   score_slope = s',   score_curvature = s'',
     log_cdf = log F,       log_sf = log(1 − F),
 
-all in logarithms, so that both tails stay right where F or 1 − F underflows.  Φ, φ are the standard normal's.
+all in logarithms, so that both tails stay right where F or 1 − F underflows. Φ, φ are the standard normal's.
 
 - uniform on (a, b): `p = [Φ(z_a) − Φ(z_b)]/(b−a)`, `F = τ [H(z_a) − H(z_b)]/(b−a)`, `z_a = (x−a)/τ` and
   `H(z) = zΦ(z) + φ(z)`; where τ > b − a these differences cancel, and 32-point Gauss–Legendre over the
@@ -15,9 +15,10 @@ all in logarithms, so that both tails stay right where F or 1 − F underflows. 
   `F = Φ(y/τ) − A/2 + B/2`, `s = (B − A)/b(A + B) = tanh(D/2)/b`, `D = log B/A = log M(c+z) − log M(c−z)`,
   `c = τ/b`, `z = y/τ`, M = (1 − Φ)/φ the Mills ratio, whose derivatives `(log M)' = t − 1/M = −q` do not cancel.
 
->>> law = Uniform(-1.0, 1.0).noised(0.5)
->>> bool(abs(np.exp(law.log_cdf(0.3)) + np.exp(law.log_sf(0.3)) - 1.0) < 1e-15)
-True
+Example:
+    >>> law = Uniform(-1.0, 1.0).noised(0.5)
+    >>> bool(abs(np.exp(law.log_cdf(0.3)) + np.exp(law.log_sf(0.3)) - 1.0) < 1e-15)
+    True
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _DEPTH = 4  # how far functions are followed to the networks that they call
 
 
 def evaluate(score: Callable[[Tensor, Tensor], Any], x: Tensor, sigma: Tensor) -> Tensor:
-    """``score(x, σ)`` of copies, checked, in the dtype of ``x``."""
+    """`score(x, σ)` of copies, checked, in the dtype of `x`."""
     try:
         value = score(x.clone(), sigma.clone())
     except RuntimeError:
@@ -63,14 +63,14 @@ def check_dtypes(score: Any, x: Tensor) -> None:
 
 
 def anchor_log_density(anchor: Any, x: Tensor, sigma: Tensor, name: str = "anchor") -> Tensor:
-    """``log q_σ(x)``, ``(batch,)``, of anything with ``log_density(x, sigma)``, checked, in the dtype of ``x``."""
+    """`log q_σ(x)`, `(batch,)`, of anything with `log_density(x, sigma)`, checked, in the dtype of `x`."""
     value = as_anchor(anchor, name).log_density(x.clone(), sigma.clone())
     check_result(value, x, (x.shape[0],), f"{name}.log_density", "return log q(x) in nats, one number a state")
     return value.to(x.dtype)
 
 
 def functional_values(function: Callable[[Tensor], Any], x: Tensor, name: str) -> Tensor:
-    """``φ(x)`` of a copy: ``(batch,)``, or 0-d where it pools the samples; finite and real."""
+    """`φ(x)` of a copy: `(batch,)`, or 0-d where it pools the samples; finite and real."""
     if not callable(function):
         raise TypeError(
             f"{name} is {function!r}, not callable: pass a function of the samples, such as functionals.patch(0)."
@@ -86,7 +86,7 @@ def functional_values(function: Callable[[Tensor], Any], x: Tensor, name: str) -
 
 
 def functional_outputs(function: Callable[[Tensor], Any], x: Tensor, name: str) -> Tensor:
-    """``φ(x)`` of a copy, detached: ``(batch, *out)``, or 0-d; real, and finite where the samples are."""
+    """`φ(x)` of a copy, detached: `(batch, *out)`, or 0-d; real, and finite where the samples are."""
     if not callable(function):
         raise TypeError(
             f"{name} is a {type(function).__name__}; give a function of the samples, such as functionals.patch(0)."
@@ -106,7 +106,7 @@ def functional_outputs(function: Callable[[Tensor], Any], x: Tensor, name: str) 
 
 
 def check_result(value: Any, x: Tensor, shape: tuple[int, ...], name: str, remedy: str) -> None:
-    """``value`` is a real tensor of this shape on the device of ``x``."""
+    """`value` is a real tensor of this shape on the device of `x`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} returns a {type(value).__name__}, not a tensor: {remedy}.")
     if not value.dtype.is_floating_point or value.layout != torch.strided:
@@ -119,7 +119,7 @@ def check_result(value: Any, x: Tensor, shape: tuple[int, ...], name: str, remed
 
 
 def as_anchor(anchor: Any, name: str = "anchor") -> Any:
-    """The anchor itself, or the noised laws of one that has ``noised(sigma).log_density(x)``.
+    """The anchor itself, or the noised laws of one that has `noised(sigma).log_density(x)`.
 
     Raises:
         TypeError: for anything without a log density of noised states.
@@ -135,13 +135,13 @@ def as_anchor(anchor: Any, name: str = "anchor") -> Any:
 
 
 class _Noised:
-    """A law that is noised first, ``law.noised(σ).log_density(x)``, as an anchor."""
+    """A law that is noised first, `law.noised(σ).log_density(x)`, as an anchor."""
 
     def __init__(self, law: Any, name: str) -> None:
         self.law, self.name = law, name
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``log p_σ(x)``, ``(batch,)``: one noised law for each level."""
+        """`log p_σ(x)`, `(batch,)`: one noised law for each level."""
         rows = x.detach().flatten(1)
         levels = sigma.expand(x.shape[0])
         values = torch.empty_like(levels)
@@ -180,7 +180,7 @@ def refuse_training_mode(network: object) -> None:
     """Refuse a module whose dropout or batch norm is in training mode.
 
     Raises:
-        ValueError: naming the layer; the cure is ``network.eval()``.
+        ValueError: naming the layer; the cure is `network.eval()`.
     """
     if not isinstance(network, nn.Module):
         return
@@ -195,7 +195,7 @@ def refuse_training_mode(network: object) -> None:
 
 
 def modules_of(call: Any, depth: int = _DEPTH) -> Iterator[nn.Module]:
-    """The networks behind a score: itself, its ``network``, what its function encloses or names."""
+    """The networks behind a score: itself, its `network`, what its function encloses or names."""
     if isinstance(call, nn.Module):
         yield call
     elif depth:
@@ -256,9 +256,9 @@ def let_pass(unit: float) -> float:
 
 
 def outside_inference_mode(entry: Callable[P, R]) -> Callable[P, R]:
-    """An entry point that computes as usual under ``torch.inference_mode`` and with tensors made there.
+    """An entry point that computes as usual under `torch.inference_mode` and with tensors made there.
 
-    Inference mode ignores ``enable_grad``: a backward pass in it finds no graph, and its tensors cannot enter one.
+    Inference mode ignores `enable_grad`: a backward pass in it finds no graph, and its tensors cannot enter one.
     """
 
     @functools.wraps(entry)

@@ -1,8 +1,8 @@
 """Input checks of the engine.
 
-Every check raises ``ValueError`` or ``TypeError`` with one sentence that quotes the argument, says why it is refused
+Every check raises `ValueError` or `TypeError` with one sentence that quotes the argument, says why it is refused
 and what to do. Shapes, dtypes and devices are read without touching the values; only the functions that say so in their
-name (``finite``, ``positive``) read values, which on an accelerator waits for the device: they belong at public entry.
+name (`finite`, `positive`) read values, which on an accelerator waits for the device: they belong at public entry.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def transformed() -> bool:
-    """Whether the code runs inside a ``torch.func`` transform or a trace, where values cannot be read or kept."""
+    """Whether the code runs inside a `torch.func` transform or a trace, where values cannot be read or kept."""
     if torch.compiler.is_compiling():
         return True
     peek = getattr(torch._C._functorch, "peek_interpreter_stack", None)
@@ -54,7 +54,7 @@ def transformed() -> bool:
 
 
 def in_autocast(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``."""
+    """Whether autocast is on for the device of `x`."""
     device = x.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
@@ -62,7 +62,7 @@ def in_autocast(x: Tensor) -> bool:
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """A function or method that keeps its own dtype under autocast: half precision ruins exponents.
 
-    The device is that of the first tensor among the arguments, or of ``self.x``.
+    The device is that of the first tensor among the arguments, or of `self.x`.
     """
 
     @functools.wraps(function)
@@ -78,12 +78,12 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """``x`` itself, or in single precision where it is a half: paths in half precision lose tenths of a sensitivity."""
+    """`x` itself, or in single precision where it is a half: paths in half precision lose tenths of a sensitivity."""
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None) -> None:
-    """States are floating tensors of shape ``(batch, *shape)``."""
+    """States are floating tensors of shape `(batch, *shape)`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor({name}).")
     check_dense(x, name)
@@ -102,7 +102,7 @@ def check_states(x: Tensor, name: str = "x", shape: Sequence[int] | None = None)
 
 
 def check_dense(x: Tensor, name: str) -> None:
-    """``x`` is a dense tensor."""
+    """`x` is a dense tensor."""
     if x.layout != torch.strided:
         raise TypeError(
             f"{name} has layout {x.layout}, the engine computes with dense tensors: pass {name}.to_dense()."
@@ -110,13 +110,13 @@ def check_dense(x: Tensor, name: str) -> None:
 
 
 def check_values(x: Tensor, name: str) -> None:
-    """``x`` holds values."""
+    """`x` holds values."""
     if x.device.type == "meta":
         raise TypeError(f"{name} is on the meta device and holds no values: pass a tensor on a real device.")
 
 
 def check_tensor(x: Any, name: str) -> None:
-    """``x`` is a dense real floating tensor."""
+    """`x` is a dense real floating tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}, not a tensor: pass torch.as_tensor of it.")
     check_dense(x, name)
@@ -126,13 +126,13 @@ def check_tensor(x: Any, name: str) -> None:
 
 
 def check_callable(value: Any, name: str) -> None:
-    """``value`` can be called."""
+    """`value` can be called."""
     if not callable(value):
         raise TypeError(f"{name} is a {type(value).__name__}, not callable: pass a function.")
 
 
 def check_precision(x: Tensor, name: str) -> None:
-    """``x`` has at least single precision: densities and derivatives lose all digits in half."""
+    """`x` has at least single precision: densities and derivatives lose all digits in half."""
     check_values(x, name)
     if torch.finfo(x.dtype).eps > torch.finfo(torch.float32).eps:
         raise TypeError(
@@ -142,7 +142,7 @@ def check_precision(x: Tensor, name: str) -> None:
 
 
 def check_count(value: Any, name: str, least: int = 1) -> None:
-    """``value`` is an integer of at least ``least``, or None."""
+    """`value` is an integer of at least `least`, or None."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -152,7 +152,7 @@ def check_count(value: Any, name: str, least: int = 1) -> None:
 
 
 def check_seed(generator: Any, seed: Any) -> None:
-    """``generator`` is torch's, ``seed`` an integer, and at most one is given."""
+    """`generator` is torch's, `seed` an integer, and at most one is given."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}: give torch.Generator().manual_seed(...), or seed=."
@@ -162,7 +162,7 @@ def check_seed(generator: Any, seed: Any) -> None:
 
 
 def check_real_number(value: Any, name: str) -> float:
-    """``value`` as a float: a number, or a tensor or array of one real number."""
+    """`value` as a float: a number, or a tensor or array of one real number."""
     try:
         number = float(value) if not isinstance(value, str | bytes | bool) else None
     except (TypeError, ValueError, RuntimeError):
@@ -173,7 +173,7 @@ def check_real_number(value: Any, name: str) -> float:
 
 
 def check_like(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
-    """``y`` has the shape, dtype and device of ``x``."""
+    """`y` has the shape, dtype and device of `x`."""
     if not isinstance(y, Tensor):
         raise TypeError(f"{name} is a {type(y).__name__}, not a tensor: pass a tensor like {reference}.")
     if y.shape != x.shape:
@@ -185,7 +185,7 @@ def check_like(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
 
 
 def check_same_home(y: Tensor, x: Tensor, name: str, reference: str = "x") -> None:
-    """``y`` has the dtype and the device of ``x``."""
+    """`y` has the dtype and the device of `x`."""
     if y.dtype != x.dtype:
         raise TypeError(
             f"{name} has dtype {y.dtype}, but {reference} has dtype {x.dtype}: convert one of them with .to({x.dtype})."
@@ -197,10 +197,10 @@ def check_same_home(y: Tensor, x: Tensor, name: str, reference: str = "x") -> No
 
 
 def check_sigma(sigma: Tensor | float, x: Tensor, name: str = "sigma") -> Tensor:
-    """The noise level as a 0-d or ``(batch,)`` tensor of the dtype and device of ``x``; plain numbers must be > 0.
+    """The noise level as a 0-d or `(batch,)` tensor of the dtype and device of `x`; plain numbers must be > 0.
 
     Floating tensors of another dtype are converted (grids are float64); values of tensors are not read here,
-    see ``check_levels``.
+    see `check_levels`.
     """
     if isinstance(sigma, Tensor):
         check_dense(sigma, name)
@@ -249,7 +249,7 @@ def check_finite(x: Tensor, name: str) -> None:
 
 
 def check_positive_number(value: float | Tensor, name: str, zero: bool = False) -> float:
-    """``value`` as a finite float > 0, or ≥ 0 when ``zero``."""
+    """`value` as a finite float > 0, or ≥ 0 when `zero`."""
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}, not a number: pass a float.")
     if isinstance(value, Tensor):
@@ -266,7 +266,7 @@ def check_positive_number(value: float | Tensor, name: str, zero: bool = False) 
 
 
 def check_weights(weights: Tensor | Sequence[float] | None, like: Tensor, name: str = "weights") -> Tensor:
-    """Reads the values: one weight ≥ 0 for each row of ``like``, returned normalised to sum 1 (equal when ``None``)."""
+    """Reads the values: one weight ≥ 0 for each row of `like`, returned normalised to sum 1 (equal when `None`)."""
     count = like.shape[0]
     if weights is None:
         return torch.full((count,), 1.0 / count, dtype=like.dtype, device=like.device)
@@ -287,7 +287,7 @@ def check_weights(weights: Tensor | Sequence[float] | None, like: Tensor, name: 
 
 
 def _numbers(values: Any, like: Tensor, name: str) -> Tensor:
-    """A sequence of numbers as a tensor of the dtype and device of ``like``."""
+    """A sequence of numbers as a tensor of the dtype and device of `like`."""
     try:
         return torch.as_tensor(values, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -295,7 +295,7 @@ def _numbers(values: Any, like: Tensor, name: str) -> Tensor:
 
 
 def check_log_density(log_density: Tensor | None, x: Tensor, name: str = "log_density") -> Tensor:
-    """A log density of shape ``(batch,)`` on the dtype and device of ``x``."""
+    """A log density of shape `(batch,)` on the dtype and device of `x`."""
     if log_density is None:
         raise ValueError(
             f"{name} is missing: this perturbation needs log p_sigma(x), pass {name}= of shape ({x.shape[0]},)."
@@ -311,11 +311,11 @@ def check_log_density(log_density: Tensor | None, x: Tensor, name: str = "log_de
 
 
 def check_choice(value: str, choices: Sequence[str], name: str) -> None:
-    """``value`` is one of ``choices``."""
+    """`value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} = {value!r} is unknown: choose one of {', '.join(map(repr, choices))}.")
 
 
 def per_sample(value: Tensor, x: Tensor) -> Tensor:
-    """A 0-d or ``(batch,)`` tensor shaped to broadcast against ``x`` of shape ``(batch, *shape)``."""
+    """A 0-d or `(batch,)` tensor shaped to broadcast against `x` of shape `(batch, *shape)`."""
     return value if value.ndim == 0 else value.reshape(-1, *([1] * (x.ndim - 1)))

@@ -1,8 +1,8 @@
 """What automatic differentiation can do with each result of the engine, found by trying.
 
-An entry moves one argument along a fixed direction, ``θ + t θ̇``, and compares ``d/dt`` of a fixed functional of the
+An entry moves one argument along a fixed direction, `θ + t θ̇`, and compares `d/dt` of a fixed functional of the
 result at t = 0, by torch's reverse and forward mode, with central differences of the same result. Results are
-computed with ``differentiable=True`` where they have that option. Verdicts:
+computed with `differentiable=True` where they have that option. Verdicts:
 
 ============ ===================================================================================================
 both         reverse and forward mode agree with the differences
@@ -13,11 +13,12 @@ independent  the result does not depend on the argument
 wrong        anything else; a test watches that no entry says so
 ============ ===================================================================================================
 
-With ``differentiable=False``, the default, every result that has the option is cut. ``python -m
-sensitivity.capabilities`` tries everything and stores the table; `stored` reads it; tests try it again.
+With `differentiable=False`, the default, every result that has the option is cut. `python -m
+sensitivity.capabilities` tries everything and stores the table; `stored` reads it; tests try it again.
 
->>> probe("score_derivative", "states").verdict
-'both'
+Example:
+    >>> probe("score_derivative", "states").verdict
+    'both'
 """
 
 from __future__ import annotations

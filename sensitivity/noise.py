@@ -1,11 +1,11 @@
 """Counter-based noise: every number is a pure function of (key, stream, step, stage, probe, element).
 
-A latent owns one 64-bit key ``k``. The number with the counters ``stream, step, stage, probe, element`` is
+A latent owns one 64-bit key `k`. The number with the counters `stream, step, stage, probe, element` is
 
     h = absorb(absorb(absorb(absorb(k, c), step), probe), element),     c = absorb(absorb(0, stream), stage),
     absorb(h, c) = mix(h + γ (c + 1)),                                   γ = 0x9E3779B97F4A7C15,
 
-with ``mix`` the finaliser of SplitMix64 (Steele, Lea, Flood, *Fast splittable pseudorandom number generators*,
+with `mix` the finaliser of SplitMix64 (Steele, Lea, Flood, *Fast splittable pseudorandom number generators*,
 OOPSLA 2014, figure 17), evaluated in wrapping 64-bit integers. Along the last counter (the element) this is the
 SplitMix64 generator itself. Nothing needs to be stored: noise can be recomputed in any order, batch, chunk or dtype and
 on any device, and an adjoint pass sees what the forward pass saw. (Signs of some steps are drawn at once and kept until
@@ -61,7 +61,7 @@ def _hashed(*counters: int) -> int:
 
 
 def _signed(number: int) -> int:
-    """``number`` modulo 2⁶⁴ as a signed 64-bit integer."""
+    """`number` modulo 2⁶⁴ as a signed 64-bit integer."""
     return (number + 2**63) % 2**64 - 2**63
 
 
@@ -69,7 +69,7 @@ def _signed(number: int) -> int:
 class Noise:
     """Noise of a batch of latents, one 64-bit key each.
 
-    All draws have shape ``(probes, batch, *shape)``. Draws with different ``step``, ``stage``, ``stream`` or probe
+    All draws have shape `(probes, batch, *shape)`. Draws with different `step`, `stage`, `stream` or probe
     number are independent; draws with the same counters are equal, whatever the batch around them.
 
     Example:
@@ -96,11 +96,11 @@ class Noise:
     ) -> Noise:
         """Draw one key per latent.
 
-        ``generator`` (or torch's global generator, when neither is given) is advanced by one 64-bit number, whatever
-        the batch; key ``i`` is the hash of that number and ``i``, so that a longer batch keeps the keys of a shorter.
+        `generator` (or torch's global generator, when neither is given) is advanced by one 64-bit number, whatever
+        the batch; key `i` is the hash of that number and `i`, so that a longer batch keeps the keys of a shorter.
 
         Raises:
-            ValueError: if both ``generator`` and ``seed`` are given.
+            ValueError: if both `generator` and `seed` are given.
         """
         if generator is not None and seed is not None:
             raise ValueError("generator and seed both fix the noise: give one of them.")
@@ -120,7 +120,7 @@ class Noise:
     def bits(
         self, shape: tuple[int, ...], *, step: int, stage: int = 0, probes: int = 1, stream: int = 0, first: int = 0
     ) -> Tensor:
-        """64 random bits as int64, for probes ``first, ..., first + probes − 1``."""
+        """64 random bits as int64, for probes `first, ..., first + probes − 1`."""
         steps, numbers = range(step, step + 1), range(first, first + probes)
         return self._words(prod(shape), steps, stage, numbers, stream).reshape(probes, -1, *shape)
 
@@ -186,7 +186,7 @@ class Noise:
         stream: int = 0,
         first: int = 0,
     ) -> Tensor:
-        """Uniform on the open interval (0, 1), on the grid ``(j + ½) 2⁻⁵²``."""
+        """Uniform on the open interval (0, 1), on the grid `(j + ½) 2⁻⁵²`."""
         bits = self.bits(shape, step=step, stage=stage, probes=probes, stream=stream, first=first)
         return ((_shifted(bits, 12).to(torch.float64) + 0.5) * 2.0**-52).to(dtype)
 
@@ -201,7 +201,7 @@ class Noise:
         stream: int = 0,
         first: int = 0,
     ) -> Tensor:
-        """Standard normal by inversion, ``√2 erf⁻¹(v)`` with ``v`` uniform on (−1, 1); |value| < 8.3.
+        """Standard normal by inversion, `√2 erf⁻¹(v)` with `v` uniform on (−1, 1); |value| < 8.3.
 
         Computed in float64 and rounded once, so that every dtype sees the same draw.
         """

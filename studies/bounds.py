@@ -13,12 +13,13 @@ set A:
 enough to have seen a difference of `resolution`; it fails if the value lies outside; it is open if the interval is
 longer. An open claim says what would decide it.
 
->>> above(0.0, interval=True).judge(0.4, (0.1, 0.7)).verdict
-<Verdict.HOLDS: 'holds'>
->>> above(0.0, interval=True).judge(0.4, (-0.1, 0.9)).reason
-'the interval reaches across 0: about 1.6 times as many independent repetitions decide, if the estimate stays'
->>> print(at_most(1e-6), "|", within(-0.1, 0.1, interval=True), "|", equals(1, 0.02))
-≤ 1e-06 (point decides) | within [-0.1, 0.1] (interval decides) | 1 ± 0.02 (point decides)
+Example:
+    >>> above(0.0, interval=True).judge(0.4, (0.1, 0.7)).verdict
+    <Verdict.HOLDS: 'holds'>
+    >>> above(0.0, interval=True).judge(0.4, (-0.1, 0.9)).reason
+    'the interval reaches across 0: about 1.6 times as many independent repetitions decide, if the estimate stays'
+    >>> print(at_most(1e-6), "|", within(-0.1, 0.1, interval=True), "|", equals(1, 0.02))
+    ≤ 1e-06 (point decides) | within [-0.1, 0.1] (interval decides) | 1 ± 0.02 (point decides)
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Bound(abc.ABC):
 class Region(Bound):
     """The allowed set: values between two ends.
 
-    Args:
+    Attributes:
         low, high: the ends, infinite where there is none.
         closed: whether the ends are allowed themselves.
         interval: whether the interval decides and not the point.
@@ -173,7 +174,7 @@ class Region(Bound):
 class Agreement(Bound):
     """Two routes to one number: their difference, or the number, has `value` in its interval.
 
-    Args:
+    Attributes:
         value: what is expected.
         resolution: the difference that matters; half the interval must not exceed it.
     """
@@ -233,7 +234,7 @@ class Recorded(Bound):
 class Condition:
     """What else a claim needs, such as the accuracy of what is called fast.
 
-    Args:
+    Attributes:
         what: the quantity, a noun.
         measured: its value.
         bound: what is expected of it.
@@ -266,8 +267,9 @@ def all_of(judgements: Iterable[Judgement]) -> Judgement:
 class Tally(NamedTuple):
     """How many claims hold, fail and are open.
 
-    >>> print(Tally(3, 1, 2), "|", Tally(1, 0, 0))
-    3 of 6 claims hold, 2 are open | 1 of 1 claims hold
+    Example:
+        >>> print(Tally(3, 1, 2), "|", Tally(1, 0, 0))
+        3 of 6 claims hold, 2 are open | 1 of 1 claims hold
     """
 
     holds: int

@@ -63,10 +63,11 @@ class ExactLaw:
 def exact_score(law: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact score of a law, as the engine's `Score`.
 
-    >>> from oracles import GaussianMixture
-    >>> score = exact_score(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0))
-    >>> score(torch.ones(1, 2), torch.tensor(1.0))
-    tensor([[-0.5000, -0.5000]])
+    Example:
+        >>> from oracles import GaussianMixture
+        >>> score = exact_score(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0))
+        >>> score(torch.ones(1, 2), torch.tensor(1.0))
+        tensor([[-0.5000, -0.5000]])
     """
     return ExactLaw(law).score
 
@@ -84,9 +85,10 @@ def exact_anchor(law: Any) -> ExactLaw:
 def engine_measure(law: Any, *, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Mixture:
     """The same mixture as the engine's own `Mixture`, which shares no code with the oracle.
 
-    >>> from oracles import GaussianMixture
-    >>> engine_measure(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0)).dimension
-    2
+    Example:
+        >>> from oracles import GaussianMixture
+        >>> engine_measure(GaussianMixture.isotropic([1.0], [[0.0, 0.0]], 1.0)).dimension
+        2
     """
     weights, means, covariances = (_tensor(part, dtype, device) for part in (law.weights, law.means, law.covariances))
     return Mixture(weights, means, covariances)

@@ -75,8 +75,9 @@ def load(name: str) -> Images:
         ValueError: for an unknown name. ImportError: if the package that ships the images is not installed.
         FileNotFoundError: if the optional Fashion-MNIST files are not on this machine.
 
-    >>> load("digits").images.shape
-    torch.Size([1797, 1, 8, 8])
+    Example:
+        >>> load("digits").images.shape
+        torch.Size([1797, 1, 8, 8])
     """
     if name not in LOADERS:
         raise ValueError(f"images {name!r} are not known: choose one of {', '.join(sorted(LOADERS))}.")

@@ -5,10 +5,11 @@ even steps of lightness (`viridis`, `cividis`), signed images a blue–red map c
 `figure` and finished by `described`, which stores the text alternative in the attribute `alt` that reports and the
 book read.
 
->>> drawing, axes = figure(1, 2)
->>> slopes(axes[0], [1e-1, 1e-2, 1e-3], [0.2, 0.02, 0.002], label="d = 2", order=1)
->>> described(drawing, "Errors fall in proportion to the mass moved.").alt
-'Errors fall in proportion to the mass moved.'
+Example:
+    >>> drawing, axes = figure(1, 2)
+    >>> slopes(axes[0], [1e-1, 1e-2, 1e-3], [0.2, 0.02, 0.002], label="d = 2", order=1)
+    >>> described(drawing, "Errors fall in proportion to the mass moved.").alt
+    'Errors fall in proportion to the mass moved.'
 """
 
 from __future__ import annotations
@@ -84,8 +85,12 @@ def slopes(
     """Errors against h on logarithmic axes, one line a series.
 
     Args:
-        axes: where. h: (n,), positive. error: (n,), medians, say. upper: (n,), a higher quantile, drawn thin.
-        label: in the legend. order: a dotted line of this slope is drawn above the points and named.
+        axes: where.
+        h: (n,), positive.
+        error: (n,), medians, say.
+        upper: (n,), a higher quantile, drawn thin.
+        label: in the legend.
+        order: a dotted line of this slope is drawn above the points and named.
         index: of the colour.
     """
     x, y = np.asarray(h, dtype=float), np.asarray(error, dtype=float)
@@ -106,7 +111,10 @@ def score_field(
     """Density (contours) and score (arrows of even length, two dimensions) of an exact law at a noise level.
 
     Args:
-        axes: where. law: an oracle law in two dimensions. sigma: σ. extent: (left, right, bottom, top).
+        axes: where.
+        law: an oracle law in two dimensions.
+        sigma: σ.
+        extent: (left, right, bottom, top).
         resolution: of the contours.
     """
     noised = law.noised(sigma)
@@ -153,7 +161,10 @@ def log_ratio(
     """The log-ratio `log r = log ν_σ − log p_σ` along paths, and the error of its estimate, both against σ.
 
     Args:
-        axes: two. sigma: (levels,). values: log r (levels, n). errors: estimate minus truth (levels, n), in nats.
+        axes: two.
+        sigma: (levels,).
+        values: log r (levels, n).
+        errors: estimate minus truth (levels, n), in nats.
     """
     levels, ratio, error = (np.asarray(each, dtype=float) for each in (sigma, values, np.abs(errors)))
     low, middle, high = np.quantile(ratio, [0.1, 0.5, 0.9], axis=1)

@@ -39,7 +39,7 @@ def verify(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """`verify(estimator, task, **options)`: the report, or a failed test whose text is the report.
 
     Options are those of `studies.verify`; `suite` and `seed` come from the markers `verify_suite` and `verify_seed`
-    where the call does not give them.  An estimator that declines every problem fails, too.
+    where the call does not give them. An estimator that declines every problem fails, too.
     """
     marked = {key: _marked(request, f"verify_{key}") for key in ("suite", "seed")}
     chosen = {key: value for key, value in marked.items() if value is not None}

@@ -35,7 +35,7 @@ LIVE_SHARE = 0.05  # and for no more than this share of the time
 class Result:
     """What a run left behind.
 
-    Args:
+    Attributes:
         study: the study's name.
         folder: where everything is stored.
         rows: all rows, in the order of the cells.
@@ -104,7 +104,7 @@ def run(
 class Place:
     """Where cells run: `workers` processes here (0: this one), or an existing cluster.
 
-    Args:
+    Attributes:
         workers: how many.
         scheduler: address of an existing cluster instead.
         dashboard: whether a local cluster serves its dashboard.

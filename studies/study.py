@@ -67,7 +67,7 @@ NOWHERE = Path()
 class Cell:
     """One independent piece of work.
 
-    Args:
+    Attributes:
         name: unique in the study and safe as a file name (letters, digits, `. _ = + , -`).
         parameters: what distinguishes this cell, JSON-able.
         seed: the only source of randomness of this cell, so that rows do not depend on where or when it runs.
@@ -93,7 +93,7 @@ class Cell:
 class Claim:
     """A statement held against measurement; its bound alone decides the verdict.
 
-    Args:
+    Attributes:
         statement: what is claimed, one sentence.
         measured: the measured value (or a sentence that says why there is none).
         interval: its uncertainty (low, high), or None where there is none.
@@ -164,7 +164,7 @@ class Claim:
 class Context:
     """What a cell may use beside its own parameters.
 
-    Args:
+    Attributes:
         config: the study's configuration.
         device: torch device name.
         folder: the result folder; a cell may save arrays below `folder / "arrays"` (shared by all workers).

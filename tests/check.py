@@ -2,8 +2,8 @@
 
 What a gate leaves beside the files of the project fails it too: tests write into temporary folders only.
 
-``python tests/check.py`` is what the README and continuous integration call; name gates to run only those:
-``python tests/check.py lint tests``; ``--list`` names them. ``python tests/check.py near PATH ...`` takes seconds:
+`python tests/check.py` is what the README and continuous integration call; name gates to run only those:
+`python tests/check.py lint tests`; `--list` names them. `python tests/check.py near PATH ...` takes seconds:
 lint, types and doctests of these files, and the tests that are named after them, or else import them.
 """
 

@@ -1,4 +1,4 @@
-"""One torch thread, Hypothesis profiles, and the options ``--device`` and ``--dtype``."""
+"""One torch thread, Hypothesis profiles, and the options `--device` and `--dtype`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Everything that a page needs comes with the book: it reads from a file address, without a network.
 
-MathJax is copied from the Python package ``mathjax`` (distribution django-static-mathjax; Django is not needed).
+MathJax is copied from the Python package `mathjax` (distribution django-static-mathjax; Django is not needed).
 Thebe, which Jupyter Book 1 loads whatever the configuration says, is dropped together with its address, and scripts
 that are registered twice are kept once.
 """

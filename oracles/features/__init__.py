@@ -27,13 +27,14 @@ Paths are named as in `oracles.perturbation` and `oracles.edits`: `Contamination
 Source: Rahimi & Recht, Random Features for Large-Scale Kernel Machines, NIPS 2007 (features); Vincent, Neural
 Computation 23, 2011 (denoising score matching); Hampel, J. Amer. Stat. Assoc. 69, 1974 (influence).
 
->>> network = FeatureDenoiser([[1.0], [2.0]], [0.0, 0.5], ridge=0.1)
->>> fitted = network.fit([[-1.0], [1.0], [2.0]])
->>> fitted.denoiser([[0.5]], sigma=0.5).round(4)
-array([[0.447]])
->>> moved = (fitted.at(1e-6, [[3.0]]).score([[0.5]], 0.5) - fitted.score([[0.5]], 0.5)) / 1e-6
->>> bool(abs(moved - fitted.score_derivative([[0.5]], 0.5, [[3.0]])) < 1e-4)
-True
+Example:
+    >>> network = FeatureDenoiser([[1.0], [2.0]], [0.0, 0.5], ridge=0.1)
+    >>> fitted = network.fit([[-1.0], [1.0], [2.0]])
+    >>> fitted.denoiser([[0.5]], sigma=0.5).round(4)
+    array([[0.447]])
+    >>> moved = (fitted.at(1e-6, [[3.0]]).score([[0.5]], 0.5) - fitted.score([[0.5]], 0.5)) / 1e-6
+    >>> bool(abs(moved - fitted.score_derivative([[0.5]], 0.5, [[3.0]])) < 1e-4)
+    True
 """
 
 from __future__ import annotations

@@ -18,14 +18,15 @@ random ones): float64 cannot promise better than its product with 1.1e-16.
 
 **Tables** (`load(name)`): `local` — densities, scores, Jacobians, third order, posteriors, derivatives in η, for σ from
 1e-6 to 1e4 and up to 100 standard deviations out; `line` — samples and derivatives of the 1-d transport, non-Gaussian
-laws included; `flow` — the same in two and three dimensions.  `python -m oracles.references.regenerate` rewrites them,
+laws included; `flow` — the same in two and three dimensions. `python -m oracles.references.regenerate` rewrites them,
 `--check` recomputes and compares.
 
 Arithmetic is mpmath's (Johansson et al., mpmath 1.3).
 
->>> table = load("line")
->>> table.digits
-15
+Example:
+    >>> table = load("line")
+    >>> table.digits
+    15
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Numbers to any number of digits: the same formula at two working precisions, the second twice the first.
 
-A value is returned when both agree to the digits asked for; otherwise the precision is doubled.  Cancellation costs
+A value is returned when both agree to the digits asked for; otherwise the precision is doubled. Cancellation costs
 digits, not correctness.
 """
 
@@ -26,7 +26,7 @@ Array = np.ndarray  # of mpf, dtype object
 def certified(evaluate: Callable[[], Array], digits: int, scale: Callable[[], Number] | None = None) -> Array:
     """`evaluate()`, an object array of mpf, at the first working precision p for which p and 2p agree to `digits`.
 
-    Agreement is in the largest entry's size: `max |a − b| <= 10^−digits max |b|`.  With `scale`, the natural size of
+    Agreement is in the largest entry's size: `max |a − b| <= 10^−digits max |b|`. With `scale`, the natural size of
     the quantity, a value below 10^−60 of it counts as zero and is returned as zeros.
 
     Raises:
@@ -72,7 +72,7 @@ def differences(path: Callable[[Any, int], Array], digits: int, step_digits: int
     """Value, first and second derivative of `path(eta, working_digits)` at η = 0 by central differences.
 
     Steps are h = 10^−step_digits and 2h, extrapolated once (truncation of order h⁴); `path` is asked for `digits`
-    digits more than h² takes.  The error bars are what the extrapolation changed, times 16 h (more than its next
+    digits more than h² takes. The error bars are what the extrapolation changed, times 16 h (more than its next
     term unless derivatives grow by 1/h from order to order), plus the noise of `path` over h or h².
 
     Raises:

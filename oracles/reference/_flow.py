@@ -1,8 +1,8 @@
 r"""The probability flow of a Gaussian mixture by Taylor series in arbitrary precision (see `oracles.reference`).
 
-In v = σ², dx/dv = −s(x, v)/2.  With U_k the eigenvectors and λ_k the eigenvalues of Σ_k, `y = U_kᵀ(x − μ_k)`,
+In v = σ², dx/dv = −s(x, v)/2. With U_k the eigenvectors and λ_k the eigenvalues of Σ_k, `y = U_kᵀ(x − μ_k)`,
 `a = y/(λ + v)`, `n_k ∝ exp(log w_k − ½ Σ y a − ½ Σ log(λ + v))`, `s = −Σ n_k U_k a / Σ n_k`; each is a power series in
-v − v_0 whose next coefficient follows from those before.  A step goes as far as its last coefficients allow.
+v − v_0 whose next coefficient follows from those before. A step goes as far as its last coefficients allow.
 
 Derivatives in η are central differences of flows of ρ_{±h} at many digits, without a variational equation.
 """

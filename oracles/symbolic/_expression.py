@@ -42,8 +42,8 @@ class Expression:
     def compile(self, backend: str = "numpy") -> Callable[..., Any]:
         """A function of the named arguments, common subexpressions shared, for "numpy", "torch" or "mpmath".
 
-        `x` may have leading axes (numpy and torch), which the result keeps before its own.  With "mpmath" the result is
-        a list of numbers in row-major order, or one number.  Exponentials are evaluated as they stand: in float64 they
+        `x` may have leading axes (numpy and torch), which the result keeps before its own. With "mpmath" the result is
+        a list of numbers in row-major order, or one number. Exponentials are evaluated as they stand: in float64 they
         underflow in far tails, where mpmath does not.
 
         Raises:
@@ -65,8 +65,8 @@ def array(entries: list[sp.Expr], shape: tuple[int, ...]) -> Any:
 def vanishes(expression: Expression, values: Mapping[str, Any]) -> bool:
     """Whether every entry is zero, in exact arithmetic, at rational `values` of the arguments.
 
-    At a rational point only e to rational powers and square roots are not rational.  e is transcendental, so a rational
-    function of e^(1/q) is zero if and only if it cancels as one in a free symbol.  Square roots of determinants are
+    At a rational point only e to rational powers and square roots are not rational. e is transcendental, so a rational
+    function of e^(1/q) is zero if and only if it cancels as one in a free symbol. Square roots of determinants are
     rational at the points of `rational_point`.
 
     Raises:

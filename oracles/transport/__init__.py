@@ -1,7 +1,7 @@
 r"""Truths about sampling that need no solver: the 1-d quantile oracle, product laws and the single Gaussian.
 
 **One dimension.**  The probability flow dx/dσ = −σ s(x) is the monotone transport between the noised laws, so that
-F_σ(x(σ)) is constant along it (F the distribution function of ρ noised to σ).  With the latent x(σ_max) = z fixed and
+F_σ(x(σ)) is constant along it (F the distribution function of ρ noised to σ). With the latent x(σ_max) = z fixed and
 ρ_η = (1 − η)ρ + ην, everything at σ_min follows from `F^η(x_η; σ_min) = F^η(z; σ_max)`: with G = F^ν − F,
 p the density, r = ν_σ/p and s the score, all at x and σ_min,
 

@@ -1,6 +1,6 @@
 """Inversion of a distribution function in either tail, element by element, to rounding.
 
-Given `log F(x) = a` and `log(1 − F(x)) = b`, the smaller of the two tails is the one that fixes x.  Newton in the
+Given `log F(x) = a` and `log(1 − F(x)) = b`, the smaller of the two tails is the one that fixes x. Newton in the
 logarithm, h = log T − log t, kept in a bracket that halves at least at every third step.
 """
 

@@ -15,10 +15,11 @@ from oracles.transport._quantile import QuantileOracle
 class ProductLaw:
     """The law ρ_1 ⊗ … ⊗ ρ_d of independent coordinates, with the methods of a law in R^d (x of shape (..., d)).
 
-    >>> from oracles.lines import Laplace, Uniform
-    >>> law = ProductLaw([Uniform(0.0, 1.0), Laplace(0.0, 1.0)]).noised(0.5)
-    >>> law.score(np.zeros((3, 2))).shape
-    (3, 2)
+    Example:
+        >>> from oracles.lines import Laplace, Uniform
+        >>> law = ProductLaw([Uniform(0.0, 1.0), Laplace(0.0, 1.0)]).noised(0.5)
+        >>> law.score(np.zeros((3, 2))).shape
+        (3, 2)
     """
 
     def __init__(self, factors: Sequence[Any]) -> None:
@@ -78,7 +79,7 @@ class ProductOracle:
     """Exact transport of `rotation @ X`, X with independent coordinates, some of them contaminated.
 
     `bases` and `towards` are laws on the line, one a coordinate; `None` in `towards` leaves the factor alone.
-    With one factor contaminated this is the contamination of the product toward :attr:`toward`.  With several, each
+    With one factor contaminated this is the contamination of the product toward `toward`. With several, each
     factor moves on its own, ρ_1^η ⊗ ρ_2^η: to first order the contaminations add, beyond that it is another path.
     `rotation` (d, d) is orthogonal, identity by default.
     """

@@ -14,15 +14,16 @@ from oracles.transport._invert import invert
 class QuantileOracle:
     """Exact samples and their derivatives in η for ρ_η = (1 − η) `base` + η `toward` on the line.
 
-    Laws: Gaussian mixtures with d = 1 or any of :mod:`oracles.lines`.  `latents` is an array of any shape, read
+    Laws: Gaussian mixtures with d = 1 or any of `oracles.lines`. `latents` is an array of any shape, read
     element by element, so both (n,) and (n, 1) do; results have its shape.
 
-    >>> from oracles.lines import Laplace, Uniform
-    >>> oracle = QuantileOracle(Uniform(-1.0, 2.0), Laplace(0.5, 0.3))
-    >>> x, delta = oracle.sensitivity(np.array([3.0]), sigma_max=10.0, sigma_min=0.1)
-    >>> step = (oracle.sample(np.array([3.0]), 1e-6, 10.0, 0.1) - x) / 1e-6
-    >>> bool(np.all(abs(step - delta) < 1e-5))
-    True
+    Example:
+        >>> from oracles.lines import Laplace, Uniform
+        >>> oracle = QuantileOracle(Uniform(-1.0, 2.0), Laplace(0.5, 0.3))
+        >>> x, delta = oracle.sensitivity(np.array([3.0]), sigma_max=10.0, sigma_min=0.1)
+        >>> step = (oracle.sample(np.array([3.0]), 1e-6, 10.0, 0.1) - x) / 1e-6
+        >>> bool(np.all(abs(step - delta) < 1e-5))
+        True
     """
 
     def __init__(self, base: Any, toward: Any) -> None:

@@ -15,7 +15,7 @@ __all__ = ["Conditioned", "NetworkCall", "require"]
 
 
 def require(package: str, caller: str) -> Any:
-    """Import a package of the ``adapters`` extra.
+    """Import a package of the `adapters` extra.
 
     Raises:
         ImportError: naming the extra where the package is missing.
@@ -29,7 +29,7 @@ def require(package: str, caller: str) -> Any:
 
 
 class NetworkCall(nn.Module):
-    """``call(z, t)`` of a package's network.
+    """`call(z, t)` of a package's network.
 
     A module, so that the network's dtype and training mode are seen, and a class, so that scores can be pickled.
 
@@ -43,11 +43,11 @@ class NetworkCall(nn.Module):
         self.model, self.conditions = model, Conditioned(conditions)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction, like ``z``."""
+        """The network's prediction, like `z`."""
         return self.predicted(z, t, self.conditions.for_batch(z))
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """The call itself; here ``model(z, t, **arguments)``."""
+        """The call itself; here `model(z, t, **arguments)`."""
         output: Tensor = self.model(z, t, **arguments)
         return output
 
@@ -57,14 +57,14 @@ class Conditioned:
 
     Tensors and arrays have a leading axis of size 1, which is repeated for the batch at hand: samples are computed in
     chunks and with several tangents at once, so that a condition for each sample could not be told apart. Whole numbers
-    become labels of shape ``(batch,)``; anything else is handed on.
+    become labels of shape `(batch,)`; anything else is handed on.
     """
 
     def __init__(self, arguments: Mapping[str, Any]):
         self._arguments = {name: _prepared(value, name) for name, value in arguments.items()}
 
     def for_batch(self, x: Tensor) -> dict[str, Any]:
-        """The arguments for the batch of ``x``, on its device."""
+        """The arguments for the batch of `x`, on its device."""
         return {name: _expanded(value, x) for name, value in self._arguments.items()}
 
 

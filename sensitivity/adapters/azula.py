@@ -1,6 +1,6 @@
-"""Denoisers of the azula package: ``denoiser(z, t).mean = E[x₀ | z]`` with a schedule ``t ↦ (α, σ′)``.
+"""Denoisers of the azula package: `denoiser(z, t).mean = E[x₀ | z]` with a schedule `t ↦ (α, σ′)`.
 
-Any schedule whose ``σ′/α`` grows with t in [0, 1] is inverted numerically, from a table and five secant steps.
+Any schedule whose `σ′/α` grows with t in [0, 1] is inverted numerically, from a table and five secant steps.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def from_azula(denoiser: Any, **conditions: Any) -> NetworkScore:
     """The score of an azula denoiser.
 
     Args:
-        denoiser: an ``azula.denoise.Denoiser``, with its own ``schedule``.
+        denoiser: an `azula.denoise.Denoiser`, with its own `schedule`.
         conditions: one condition for all samples: tensors with a leading axis of size 1, a whole number for a label.
 
     Returns:
-        A score whose ``schedule`` starts at t = 1, where azula's schedules still have α > 0, and stops at t = 0.
+        A score whose `schedule` starts at t = 1, where azula's schedules still have α > 0, and stops at t = 0.
 
     Raises:
         ImportError: without azula, naming the extra.
@@ -52,7 +52,7 @@ def from_azula(denoiser: Any, **conditions: Any) -> NetworkScore:
 
 
 class AzulaCall(NetworkCall):
-    """``denoiser(z, t).mean``."""
+    """`denoiser(z, t).mean`."""
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
         """E[x₀ | z]; denoisers with a full covariance take one time for the batch, the others one for each sample."""
@@ -67,7 +67,7 @@ class AzulaTime(Schedule):
     """An azula schedule with its inverse.
 
     Args:
-        schedule: ``t ↦ (α, σ′)`` on [0, 1].
+        schedule: `t ↦ (α, σ′)` on [0, 1].
     """
 
     def __init__(self, schedule: Any):
@@ -79,7 +79,7 @@ class AzulaTime(Schedule):
             raise ValueError("schedule has a σ′/α that does not rise with t in [0, 1]: pass one that does.")
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t by table and secant steps; levels outside the schedule's have no time, see ``domain``."""
+        """t by table and secant steps; levels outside the schedule's have no time, see `domain`."""
         times, table = self._times.to(sigma), self._table.to(sigma)
         log = sigma.log().clamp(table[0], table[-1])
         right = torch.searchsorted(table, log.contiguous()).clamp(1, TABLE - 1)
@@ -99,7 +99,7 @@ class AzulaTime(Schedule):
         return math.exp(float(self._table[0])), math.exp(float(self._table[-1]))
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` of the schedule."""
+        """`(α, σ′)` of the schedule."""
         return self.schedule(t)
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Networks of the diffusers package with their scheduler: UNet2DModel, UNet2DConditionModel, transformers.
 
-The scheduler says what the network predicts and which process it belongs to: a table ``ᾱ_t`` (DDPM, DDIM, Euler, and
-all schedulers that carry one) with ε, x₀ or v, or flow matching (``z = (1 − σ′) x₀ + σ′ ε``, time ``1000 σ′``, velocity
-``ε − x₀``). The pipeline's own choices that are no part of the law (clipping, thresholding, step spacing) are left out.
+The scheduler says what the network predicts and which process it belongs to: a table `ᾱ_t` (DDPM, DDIM, Euler, and
+all schedulers that carry one) with ε, x₀ or v, or flow matching (`z = (1 − σ′) x₀ + σ′ ε`, time `1000 σ′`, velocity
+`ε − x₀`). The pipeline's own choices that are no part of the law (clipping, thresholding, step spacing) are left out.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def from_diffusers(
 
     Args:
         model: a network of diffusers that takes a state and a time and returns one of the shape of the state, or of
-            twice its channels (the second half, a learned variance, is dropped); also compiled, in a ``DataParallel``,
-            or in a wrapper of its own that hands ``(state, time, return_dict=False, **conditions)`` on.
+            twice its channels (the second half, a learned variance, is dropped); also compiled, in a `DataParallel`,
+            or in a wrapper of its own that hands `(state, time, return_dict=False, **conditions)` on.
         scheduler: the scheduler it was trained with.
         integer_times: hand the network whole numbers (int64), the nearest; else times between those of the table are
             fractional.
-        time_scale: flow matching only: the network's time for σ′ = 1, by default ``num_train_timesteps``. Flux takes 1.
-        conditions: one condition for all samples, under the network's own names (``encoder_hidden_states``,
-            ``class_labels``, …): tensors with a leading axis of size 1, a whole number for a label.
+        time_scale: flow matching only: the network's time for σ′ = 1, by default `num_train_timesteps`. Flux takes 1.
+        conditions: one condition for all samples, under the network's own names (`encoder_hidden_states`,
+            `class_labels`, …): tensors with a leading axis of size 1, a whole number for a label.
 
     Returns:
-        A score whose ``schedule`` starts at the scheduler's noisiest level that is finite.
+        A score whose `schedule` starts at the scheduler's noisiest level that is finite.
 
     Raises:
         ImportError: without diffusers, naming the extra.
@@ -130,7 +130,7 @@ def _refuse_kind(kind: str) -> None:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The network inside ``torch.compile`` and ``DataParallel``, for its signature."""
+    """The network inside `torch.compile` and `DataParallel`, for its signature."""
     for name in ("_orig_mod", "module"):
         inner = getattr(model, name, None)
         if isinstance(inner, nn.Module):
@@ -168,7 +168,7 @@ class DiffusersCall(NetworkCall):
 
 
 class ScaledTime(RectifiedFlow):
-    """Rectified flow whose time runs to ``scale`` instead of 1.
+    """Rectified flow whose time runs to `scale` instead of 1.
 
     Args:
         scale: the time at which only noise is left.
@@ -181,17 +181,17 @@ class ScaledTime(RectifiedFlow):
         self.start, self.stop = scale * self.start, scale * self.stop
 
     def time(self, sigma: Tensor) -> Tensor:
-        """``scale · σ/(1 + σ)``."""
+        """`scale · σ/(1 + σ)`."""
         return self.scale * super().time(sigma)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1 − t/scale, t/scale)``."""
+        """`(1 − t/scale, t/scale)`."""
         return super().coefficients(t / self.scale)
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, α, σ′)`` at level σ."""
+        """`(t, α, σ′)` at level σ."""
         return self.time(sigma), 1 / (1 + sigma), sigma / (1 + sigma)
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(−1, 1)`` per unit of σ′, the clock in which the velocity is ``ε − x₀``."""
+        """`(−1, 1)` per unit of σ′, the clock in which the velocity is `ε − x₀`."""
         return -torch.ones_like(t), torch.ones_like(t)

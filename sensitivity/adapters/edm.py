@@ -1,4 +1,4 @@
-"""Denoisers that are called as ``model(x, sigma) → E[x₀ | x]``: EDM's networks and k-diffusion's protocol."""
+"""Denoisers that are called as `model(x, sigma) → E[x₀ | x]`: EDM's networks and k-diffusion's protocol."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["from_edm"]
 
 
 def from_edm(model: Callable[..., Tensor], **conditions: Any) -> NetworkScore:
-    """The score of a denoiser ``model(x, sigma, **conditions) → denoised``, sigma of shape ``(batch,)``.
+    """The score of a denoiser `model(x, sigma, **conditions) → denoised`, sigma of shape `(batch,)`.
 
-    Networks of EDM (``net(x, sigma, class_labels=…)``) and every model wrapped for k-diffusion follow this protocol.
+    Networks of EDM (`net(x, sigma, class_labels=…)`) and every model wrapped for k-diffusion follow this protocol.
 
     Args:
         model: the preconditioned denoiser.
         conditions: one condition for all samples: tensors with a leading axis of size 1, a whole number for a label;
-            networks of EDM (with a ``label_dim``) get it as the one-hot row that they expect.
+            networks of EDM (with a `label_dim`) get it as the one-hot row that they expect.
 
     Returns:
         A score with no schedule: its states are already those of the engine.
@@ -45,7 +45,7 @@ def from_edm(model: Callable[..., Tensor], **conditions: Any) -> NetworkScore:
 
 
 def _one_hot(label: Any, size: int) -> Any:
-    """A whole number as the row ``(1, size)`` of EDM's networks, which read anything else in that shape."""
+    """A whole number as the row `(1, size)` of EDM's networks, which read anything else in that shape."""
     whole = isinstance(label, Integral) and not isinstance(label, bool)
     if isinstance(label, Tensor) and label.numel() == 1 and not label.dtype.is_floating_point and size > 1:
         whole, label = True, int(label)

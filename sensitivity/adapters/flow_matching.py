@@ -1,9 +1,9 @@
 """Flow-matching velocities: the flow_matching package's protocol and torchcfm's.
 
-Here time runs the other way, ``z_t = α_t x₀ + σ′_t ε`` with noise at t = 0 and data at t = 1, and the network predicts
-``dz/dt``. With torchcfm's path noise ς, ``z_t = t x₀ + (1 − t) ε + ς ε̃``: the same with ``σ′² = (1 − t)² + ς²``.
+Here time runs the other way, `z_t = α_t x₀ + σ′_t ε` with noise at t = 0 and data at t = 1, and the network predicts
+`dz/dt`. With torchcfm's path noise ς, `z_t = t x₀ + (1 − t) ε + ς ε̃`: the same with `σ′² = (1 − t)² + ς²`.
 
-The velocity is a score only where source and data were paired independently and the source is ``N(0, I)``: with
+The velocity is a score only where source and data were paired independently and the source is `N(0, I)`: with
 minibatch optimal-transport pairs the states at time t are not noised data, and no formula gives their score.
 """
 
@@ -39,16 +39,16 @@ def from_flow_matching(
     """The score of a flow-matching velocity, trained with independent pairs and a standard normal source.
 
     Args:
-        velocity: ``velocity(z, t)``, or ``velocity(t, z)`` when ``protocol="torchcfm"``; t of shape ``(batch,)``. A
-            network of one argument, such as torchcfm's ``MLP``, gets ``[z, t]``, the time as the last coordinate, and
-            so does the network inside torchcfm's ``torch_wrapper``, which takes one time for all samples.
-        scheduler: a scheduler of the flow_matching package; the straight path ``z = t x₀ + (1 − t) ε`` when ``None``.
-        protocol: ``"flow_matching"`` or ``"torchcfm"``.
-        path_noise: ς, torchcfm's ``sigma``, for the straight path; samples then end at level ς, not at 0.
+        velocity: `velocity(z, t)`, or `velocity(t, z)` when `protocol="torchcfm"`; t of shape `(batch,)`. A
+            network of one argument, such as torchcfm's `MLP`, gets `[z, t]`, the time as the last coordinate, and
+            so does the network inside torchcfm's `torch_wrapper`, which takes one time for all samples.
+        scheduler: a scheduler of the flow_matching package; the straight path `z = t x₀ + (1 − t) ε` when `None`.
+        protocol: `"flow_matching"` or `"torchcfm"`.
+        path_noise: ς, torchcfm's `sigma`, for the straight path; samples then end at level ς, not at 0.
         conditions: one condition for all samples: tensors with a leading axis of size 1, a whole number for a label.
 
     Returns:
-        A score whose ``schedule`` starts at t = 0.01, ``σ_max`` = 99 for the straight path.
+        A score whose `schedule` starts at t = 0.01, `σ_max` = 99 for the straight path.
 
     Source: Lipman et al. 2023, arXiv 2210.02747; Tong et al. 2023, arXiv 2302.00482, eq. 13.
 
@@ -74,7 +74,7 @@ class VelocityCall(NetworkCall):
         self.protocol, self.joint = protocol, _one_argument(model)
 
     def predicted(self, z: Tensor, t: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """``dz/dt``, like ``z``."""
+        """`dz/dt`, like `z`."""
         if self.joint:
             column = t.to(z.dtype)[:, None]
             output: Tensor = self.model(torch.cat([z, column], -1), **arguments)
@@ -86,7 +86,7 @@ class VelocityCall(NetworkCall):
 
 
 def _unwrapped(velocity: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The network inside torchcfm's ``torch_wrapper``, which repeats one time and so has none for each sample."""
+    """The network inside torchcfm's `torch_wrapper`, which repeats one time and so has none for each sample."""
     inner = getattr(velocity, "model", None)
     return inner if type(velocity).__name__ == "torch_wrapper" and callable(inner) else velocity
 
@@ -112,11 +112,11 @@ def _schedule(scheduler: Any, noise: float) -> Schedule:
 
 
 class DataLast(Schedule):
-    """``α = t``, ``σ′ = ((1 − t)² + ς²)^{1/2}``: the straight path with data at t = 1.
+    """`α = t`, `σ′ = ((1 − t)² + ς²)^{1/2}`: the straight path with data at t = 1.
 
     Args:
         path_noise: ς ≥ 0.
-        start: the time > 0 at which sampling starts, ``σ_max ≈ 1/start``.
+        start: the time > 0 at which sampling starts, `σ_max ≈ 1/start`.
         stop: the time < 1 at which it stops.
     """
 
@@ -125,7 +125,7 @@ class DataLast(Schedule):
         self.path_noise, self.start, self.stop = path_noise, start, stop
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The root of ``σ² t² = (1 − t)² + ς²`` in (0, 1]: ``t = (1 + ς²)/(1 + (σ²(1 + ς²) − ς²)^{1/2})``."""
+        """The root of `σ² t² = (1 − t)² + ς²` in (0, 1]: `t = (1 + ς²)/(1 + (σ²(1 + ς²) − ς²)^{1/2})`."""
         whole = 1 + self.path_noise**2
         return whole / (1 + (sigma**2 * whole - self.path_noise**2).clamp(min=0).sqrt())
 
@@ -135,16 +135,16 @@ class DataLast(Schedule):
         return self.path_noise, math.inf
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` at time t."""
+        """`(α, σ′)` at time t."""
         return t, ((1 - t) ** 2 + self.path_noise**2).sqrt()
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, α, σ′)`` at level σ, without the cancellation in 1 − t."""
+        """`(t, α, σ′)` at level σ, without the cancellation in 1 − t."""
         t = self.time(sigma)
         return t, t, sigma * t
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1, −(1 − t)/σ′)``."""
+        """`(1, −(1 − t)/σ′)`."""
         if not self.path_noise:
             return torch.ones_like(t), -torch.ones_like(t)
         return torch.ones_like(t), -(1 - t) / self.coefficients(t)[1]
@@ -163,15 +163,15 @@ class SchedulerTime(Schedule):
         self.scheduler, self.start, self.stop = scheduler, start, stop
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The scheduler's inverse of its signal-to-noise ratio ``1/σ``."""
+        """The scheduler's inverse of its signal-to-noise ratio `1/σ`."""
         return self.scheduler.snr_inverse(1 / sigma)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` of the scheduler."""
+        """`(α, σ′)` of the scheduler."""
         output = self.scheduler(t)
         return output.alpha_t, output.sigma_t
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α̇, σ̇′)`` of the scheduler."""
+        """`(α̇, σ̇′)` of the scheduler."""
         output = self.scheduler(t)
         return output.d_alpha_t, output.d_sigma_t

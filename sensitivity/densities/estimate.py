@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values with standard errors, both of shape ``(batch,)``; unpacks as ``value, standard_error``.
+    """Values with standard errors, both of shape `(batch,)`; unpacks as `value, standard_error`.
 
     Attributes:
         value: the estimate, in nats for log densities.
@@ -21,7 +21,7 @@ class Estimate:
         grid_error: estimate of the grid's error, added up over its intervals, `(batch,)`; 0 where there is no grid. An
             anchor's error is not in it (see `GaussianAnchor.error`).
         degrees: degrees of freedom of the standard error (repetitions − 1), infinite where nothing is random.
-        evaluations: network calls for each state, a Jacobian product counted as one more; ``(batch,)`` where
+        evaluations: network calls for each state, a Jacobian product counted as one more; `(batch,)` where
             they differ.
 
     Example:
@@ -49,7 +49,7 @@ class Estimate:
         evaluations: int | Tensor = 0,
         grid_error: Tensor | float = 0.0,
     ) -> Estimate:
-        """Mean and standard error of independent estimates of shape ``(groups, batch)``."""
+        """Mean and standard error of independent estimates of shape `(groups, batch)`."""
         count = groups.shape[0]
         value = groups.mean(0)
         if exact:
@@ -68,10 +68,10 @@ class Estimate:
         return self.value - half, self.value + half
 
     def bits_per_dimension(self, dimension: int, bin_width: float = 1.0) -> Estimate:
-        """``−(log p + d log b)/(d ln 2)``: the code length in bits for each of ``d`` entries; smaller is better.
+        """`−(log p + d log b)/(d ln 2)`: the code length in bits for each of `d` entries; smaller is better.
 
-        ``b`` is the width of one quantisation bin in the units of ``x``. For integer images ``k ∈ {0, ..., 255}``
-        mapped to ``[−1, 1]`` it is 2/255, and log p is to be taken at uniformly dequantised states ``k + U(0, 1)``:
+        `b` is the width of one quantisation bin in the units of `x`. For integer images `k ∈ {0, ..., 255}`
+        mapped to `[−1, 1]` it is 2/255, and log p is to be taken at uniformly dequantised states `k + U(0, 1)`:
         the result is then an upper bound in expectation on the discrete code length (Theis, van den Oord and Bethge,
         arXiv 1511.01844, section 3.1). A density at level σ is that of the data with added noise of deviation σ.
         """

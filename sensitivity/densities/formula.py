@@ -1,18 +1,18 @@
 """Log density by the score-based density formula: no divergence and no differential equation.
 
-For a law ``p = p_{σ_0}`` with scores ``s = s_σ``, ``v = σ²``, ``τ² = σ² − σ_0²``, ``y = x + τZ``, ``Z ~ N(0, I)``, and
-any reference ``q`` with known density and scores ``s^q``,
+For a law `p = p_{σ_0}` with scores `s = s_σ`, `v = σ²`, `τ² = σ² − σ_0²`, `y = x + τZ`, `Z ~ N(0, I)`, and
+any reference `q` with known density and scores `s^q`,
 
     log p(x) = log q(x) + E[log p_{σ_max} − log q_{σ_max}](x + τ_max Z)
                − ½ ∫ E[(s − s^q)·(s + s^q + 2Z/τ)] dv,        v from σ_0² to σ_max².
 
 This is the formula of Li and Yan (arXiv 2408.16765, theorem 1) in variance-exploding coordinates, where every schedule
-gives the same integral, minus the same formula for ``q`` with the same noise; in the signal-to-noise ratio it is
-the identity of Kong, Brekelmans and Ver Steeg (arXiv 2302.03792). With the flat reference (``s^q = 0``, ``log q = 0``)
-it is their formula with ``E|Z|² = d`` taken analytically, and ``raw`` keeps the random ``|Z|²``.
+gives the same integral, minus the same formula for `q` with the same noise; in the signal-to-noise ratio it is
+the identity of Kong, Brekelmans and Ver Steeg (arXiv 2302.03792). With the flat reference (`s^q = 0`, `log q = 0`)
+it is their formula with `E|Z|² = d` taken analytically, and `raw` keeps the random `|Z|²`.
 
-Variance is lowered by a reference close to ``p`` (a moment-matched Gaussian, a mixture, another network), pairs
-``±Z``, orthogonal frames of ``Z``, a lattice in time and radius, and times placed between the finest and the coarsest
+Variance is lowered by a reference close to `p` (a moment-matched Gaussian, a mixture, another network), pairs
+`±Z`, orthogonal frames of `Z`, a lattice in time and radius, and times placed between the finest and the coarsest
 scale of the law. The standard error comes from independent replicates of the whole quadrature.
 """
 
@@ -48,15 +48,15 @@ class Formula:
     """How the density formula is evaluated.
 
     Attributes:
-        reference: ``q``; "anchor" takes the anchor, None the flat reference (a baseline; use stratified times with it).
-        raw: keep the random ``|Z|²`` (the formula as published; flat reference only).
-        antithetic: use ``±Z``.
+        reference: `q`; "anchor" takes the anchor, None the flat reference (a baseline; use stratified times with it).
+        raw: keep the random `|Z|²` (the formula as published; flat reference only).
+        antithetic: use `±Z`.
         times: "lattice", "stratified" or "independent" points in time.
         orthogonal: orthogonal frames of noise with antithetic, stratified radii, else independent noise.
-        frame: directions in a frame; None takes all ``d`` where the budget has five nodes a replicate, else a few.
+        frame: directions in a frame; None takes all `d` where the budget has five nodes a replicate, else a few.
         replicates: independent repetitions, from which the standard error comes.
-        scales: ``(a, b)`` of the placement in time (module :mod:`sensitivity.densities.formula_nodes`); None takes
-            ``a = σ_0`` and for ``b`` the largest deviation of the anchor.
+        scales: `(a, b)` of the placement in time (module `sensitivity.densities.formula_nodes`); None takes
+            `a = σ_0` and for `b` the largest deviation of the anchor.
 
     Example:
         >>> from sensitivity import GaussianAnchor, log_density
@@ -112,7 +112,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class _Problem:
-    """One batch of states and what the integrand needs; ``start`` is ``log q_{σ_0}(x)``."""
+    """One batch of states and what the integrand needs; `start` is `log q_{σ_0}(x)`."""
 
     score: Score
     x: Tensor
@@ -134,7 +134,7 @@ class _Problem:
         return prod(self.x.shape[1:])
 
     def states(self, tau: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``x + τ z`` and their levels, flattened over frames, nodes and batch."""
+        """`x + τ z` and their levels, flattened over frames, nodes and batch."""
         x, sigma = self.x.flatten(1), self.sigma.to(torch.float64)
         y = x + (tau[..., None] * z).to(x.dtype)
         levels = (sigma.square() + tau.square()).sqrt().to(x.dtype).expand(z.shape[:3])
@@ -172,10 +172,10 @@ def formula_log_density(
     tolerance: float | None = None,
     chunk_size: int = 4096,
 ) -> Estimate:
-    """``log p_σ(x)`` in nats at a cost of about ``evaluations`` network calls for each state.
+    """`log p_σ(x)` in nats at a cost of about `evaluations` network calls for each state.
 
-    With a ``tolerance`` in nats, a pilot with an eighth of ``evaluations`` sets the budget of each state, at most
-    ``evaluations`` in all, at which the standard error should reach it.
+    With a `tolerance` in nats, a pilot with an eighth of `evaluations` sets the budget of each state, at most
+    `evaluations` in all, at which the standard error should reach it.
     """
     options = options or Formula()
     problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
@@ -194,14 +194,14 @@ def formula_log_ratio(
     evaluations: int,
     chunk_size: int = 4096,
 ) -> Estimate:
-    """``log p_σ(x) − log q_σ(x)`` of two networks with the same noise; ``reference`` has q's score and q's anchor."""
+    """`log p_σ(x) − log q_σ(x)` of two networks with the same noise; `reference` has q's score and q's anchor."""
     options = Formula(reference)
     problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
     return _estimate(replace(problem, start=torch.zeros_like(problem.start)), evaluations)
 
 
 def _estimate(problem: _Problem, evaluations: int, first: int = 0) -> Estimate:
-    """One estimate from replicates number ``first`` and up."""
+    """One estimate from replicates number `first` and up."""
     options = problem.options
     frame, nodes = _budget(options, problem.dimension, evaluations)
     block = max(1, problem.chunk_size // (vectors(frame, options.orthogonal) * options.sides))
@@ -211,14 +211,14 @@ def _estimate(problem: _Problem, evaluations: int, first: int = 0) -> Estimate:
 
 
 def _groups(problem: _Problem, nodes: int, frame: int, first: int) -> Tensor:
-    """Independent estimates, ``(replicates, batch)``."""
+    """Independent estimates, `(replicates, batch)`."""
     numbers = range(first, first + problem.options.replicates)
     parts = [_terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in numbers]
     return problem.start + torch.stack(parts)
 
 
 def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tensor:
-    """``½ ∫ E[(s − s^q)·(s + s^q + 2Z/τ)] dv`` by one shifted set of nodes, ``(batch,)``."""
+    """`½ ∫ E[(s − s^q)·(s + s^q + 2Z/τ)] dv` by one shifted set of nodes, `(batch,)`."""
     options, batch = problem.options, problem.x.shape[0]
     points = uniforms(problem.noise, options.times, nodes, coordinates(problem.dimension), replicate)
     total = torch.zeros(batch, dtype=torch.float64, device=problem.x.device)
@@ -232,7 +232,7 @@ def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tens
 
 
 def _integrand(problem: _Problem, tau: Tensor, z: Tensor) -> Tensor:
-    """Mean over the frame of ``½ (s − s^q)·(s + s^q + 2Z/τ)``, ``(nodes, batch)``, in float64."""
+    """Mean over the frame of `½ (s − s^q)·(s + s^q + 2Z/τ)`, `(nodes, batch)`, in float64."""
     z = torch.cat([z, -z]) if problem.options.antithetic else z
     y, levels = problem.states(tau, z)
     score = problem.score(y, levels).reshape(z.shape).to(torch.float64)
@@ -244,7 +244,7 @@ def _integrand(problem: _Problem, tau: Tensor, z: Tensor) -> Tensor:
 
 
 def _terminal(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tensor:
-    """``E[log p_{σ_max} − log q_{σ_max}]`` at ``x + τ_max Z``, with the anchor for ``p_{σ_max}``; needs no network."""
+    """`E[log p_{σ_max} − log q_{σ_max}]` at `x + τ_max Z`, with the anchor for `p_{σ_max}`; needs no network."""
     if problem.reference is problem.anchor:
         return torch.zeros(problem.x.shape[0], dtype=torch.float64, device=problem.x.device)
     options, noise = problem.options, problem.noise

@@ -1,11 +1,11 @@
-"""Nodes in time and noise for the density formula (see :mod:`sensitivity.densities.formula`).
+"""Nodes in time and noise for the density formula (see `sensitivity.densities.formula`).
 
-Time is ``τ = √(σ² − σ_0²) ∈ (0, τ_max)``. The placement with scales ``a < b`` has the density
+Time is `τ = √(σ² − σ_0²) ∈ (0, τ_max)`. The placement with scales `a < b` has the density
 
     p(τ) ∝ 1 / ((τ + a)(τ + b)),        τ(u) = (ρ b − a)/(1 − ρ),   log ρ linear in u,
 
-level below the finest scale ``a`` of the law, uniform in log τ between the scales, and falling as τ⁻² above the
-coarsest ``b``, where a moment-matched reference leaves nothing. Uniform points ``u`` come from a Kronecker lattice
+level below the finest scale `a` of the law, uniform in log τ between the scales, and falling as τ⁻² above the
+coarsest `b`, where a moment-matched reference leaves nothing. Uniform points `u` come from a Kronecker lattice
 with the generalised golden ratio (shifted at random by each sample's own key), from strata, or independently.
 """
 
@@ -25,9 +25,9 @@ _SHIFT, _JITTER, _FRAME, _SIGN = 10, 11, 12, 13  # noise streams
 
 @dataclass(frozen=True)
 class Placement:
-    """Times between 0 and ``top``; ``fine`` and ``coarse`` are ``a`` and ``b``, all of shape ``(batch,)`` in float64.
+    """Times between 0 and `top`; `fine` and `coarse` are `a` and `b`, all of shape `(batch,)` in float64.
 
-    ``logarithmic`` is uniform in log τ above ``a/1000`` instead (uniform in log SNR when σ_0 = 0); it leaves out the
+    `logarithmic` is uniform in log τ above `a/1000` instead (uniform in log SNR when σ_0 = 0); it leaves out the
     times below.
     """
 
@@ -40,7 +40,7 @@ class Placement:
         return Placement(self.fine[rows], self.coarse[rows], self.top[rows], self.logarithmic)
 
     def times(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """``τ(u)`` and ``dτ/du`` for ``u`` of shape ``(..., batch)`` in (0, 1)."""
+        """`τ(u)` and `dτ/du` for `u` of shape `(..., batch)` in (0, 1)."""
         if self.logarithmic:
             least = self.fine / 1000
             span = (self.top / least).log()
@@ -53,7 +53,7 @@ class Placement:
 
 
 def uniforms(noise: Noise, kind: str, count: int, dimensions: int, replicate: int) -> Tensor:
-    """Points ``(count, batch, dimensions)`` in (0, 1), each marginally uniform; the first coordinate is time."""
+    """Points `(count, batch, dimensions)` in (0, 1), each marginally uniform; the first coordinate is time."""
     if kind == "lattice":
         shift = noise.uniform((dimensions,), step=replicate, stream=_SHIFT)
         index = torch.arange(count, dtype=torch.float64, device=shift.device)[:, None, None]
@@ -66,7 +66,7 @@ def uniforms(noise: Noise, kind: str, count: int, dimensions: int, replicate: in
 
 
 def _golden(dimensions: int, count: int) -> Tensor:
-    """Generator of the lattice: ``1/count`` for time, the others from the root ``φ`` of ``φ^{m+1} = φ + 1``."""
+    """Generator of the lattice: `1/count` for time, the others from the root `φ` of `φ^{m+1} = φ + 1`."""
     root = 1.5
     for _ in range(60):
         root = (1 + root) ** (1 / dimensions)
@@ -80,18 +80,18 @@ def coordinates(dimension: int) -> int:
 
 
 def vectors(size: int, orthogonal: bool) -> int:
-    """Normal vectors in a frame of ``size`` directions."""
+    """Normal vectors in a frame of `size` directions."""
     return 2 * size if orthogonal else size
 
 
 def frames(
     noise: Noise, points: Tensor, dimension: int, size: int, replicate: int, orthogonal: bool, first: int = 0
 ) -> Tensor:
-    """Normal vectors ``(vectors, count, batch, d)`` for the nodes ``points`` ``(count, batch, coordinates)``.
+    """Normal vectors `(vectors, count, batch, d)` for the nodes `points` `(count, batch, coordinates)`.
 
-    Orthogonal frames are ``size`` Haar directions with two antithetic radii each, one stratum of ``χ_d`` for each
+    Orthogonal frames are `size` Haar directions with two antithetic radii each, one stratum of `χ_d` for each
     direction: a vector picked from the frame is normal, so that the mean over a frame is unbiased, and a quadratic
-    form is averaged over its trace and over ``|Z|²``. ``first`` is the number of the first node.
+    form is averaged over its trace and over `|Z|²`. `first` is the number of the first node.
     """
     count = points.shape[0]
     if not orthogonal:
@@ -106,7 +106,7 @@ def frames(
 
 
 def _directions(noise: Noise, points: Tensor, dimension: int, size: int, replicate: int, first: int) -> Tensor:
-    """Orthonormal directions ``(size, count, batch, d)``."""
+    """Orthonormal directions `(size, count, batch, d)`."""
     count, batch = points.shape[:2]
     if dimension == 1:
         return torch.ones(1, count, batch, 1, dtype=torch.float64, device=points.device)
@@ -119,7 +119,7 @@ def _directions(noise: Noise, points: Tensor, dimension: int, size: int, replica
 
 
 def _chi_quantile(u: Tensor, dimension: int) -> Tensor:
-    """Quantile of ``χ_d``: Wilson and Hilferty's start, then Newton's method on the incomplete gamma function."""
+    """Quantile of `χ_d`: Wilson and Hilferty's start, then Newton's method on the incomplete gamma function."""
     if dimension == 1:
         return 2**0.5 * torch.erfinv(u)
     if dimension == 2:

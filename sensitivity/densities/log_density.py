@@ -1,15 +1,15 @@
 """Log density of a model's noised law at any level, with a standard error.
 
-Three routes to ``log p_σ(x)``:
+Three routes to `log p_σ(x)`:
 
-- "flow": along the probability flow from ``(x, σ)`` up to ``σ_max``, where it ends in ``x_max``,
-  ``log p_σ(x) = log p_{σ_max}(x_max) − ∫ σ div s dσ`` (Song et al., arXiv 2011.13456, section 4.3), the divergence
+- "flow": along the probability flow from `(x, σ)` up to `σ_max`, where it ends in `x_max`,
+  `log p_σ(x) = log p_{σ_max}(x_max) − ∫ σ div s dσ` (Song et al., arXiv 2011.13456, section 4.3), the divergence
   exact or by random probes that are fresh at every stage;
 - "formula": the density formula of Li and Yan (arXiv 2408.16765), Monte Carlo over noise, no divergence (module
-  :mod:`sensitivity.densities.formula`);
-- "kernel": the density of the noised empirical law of ``data``; a baseline that uses no network.
+  `sensitivity.densities.formula`);
+- "kernel": the density of the noised empirical law of `data`; a baseline that uses no network.
 
-The anchor gives ``log p_{σ_max}``; its error is in no stated one. The flow states its grid's error beside the standard
+The anchor gives `log p_{σ_max}`; its error is in no stated one. The flow states its grid's error beside the standard
 error of random probes.
 """
 
@@ -77,17 +77,17 @@ def log_density(
     chunk_size: int | None = None,
     differentiable: bool = False,
 ) -> Estimate:
-    """``log p_σ(x)`` in nats.
+    """`log p_σ(x)` in nats.
 
     Args:
-        score: ``score(x, sigma)`` in variance-exploding coordinates (see `as_score`); unused by "kernel".
-        x: states ``(batch, *shape)``.
-        sigma: noise level, a number or one for each state, at most ``σ_max``.
-        anchor: ``log p_{σ_max}``, anything with ``log_density(x, sigma)``: `GaussianAnchor`, `Mixture`, an exact law;
+        score: `score(x, sigma)` in variance-exploding coordinates (see `as_score`); unused by "kernel".
+        x: states `(batch, *shape)`.
+        sigma: noise level, a number or one for each state, at most `σ_max`.
+        anchor: `log p_{σ_max}`, anything with `log_density(x, sigma)`: `GaussianAnchor`, `Mixture`, an exact law;
             unused by "kernel".
         method: "flow", "formula" or "kernel".
-        grid: levels of the flow; the formula takes its ``σ_max`` only. By default 80 steps from the lowest σ asked for
-            up to ``σ_max = 80`` (Karras et al., arXiv 2206.00364, for data of scale ½).
+        grid: levels of the flow; the formula takes its `σ_max` only. By default 80 steps from the lowest σ asked for
+            up to `σ_max = 80` (Karras et al., arXiv 2206.00364, for data of scale ½).
         trace: "exact", "hutchinson", "hutchinson-gaussian", "hutch++", or "auto": exact up to dimension 16.
         probes: products with the Jacobian in one stage, for random traces (default 4; one gives no standard error).
         generator, seed: source of the noise; give one of them at most.
@@ -98,18 +98,18 @@ def log_density(
         formula: options of the density formula.
         evaluations: network calls for each state that the formula may spend.
         tolerance: stop the formula, state by state, at this standard error in nats.
-        data: points ``(N, *shape)`` of the kernel estimate.
+        data: points `(N, *shape)` of the kernel estimate.
         chunk_size: states followed at once by the flow, or in one network call of the formula.
-        differentiable: keep the graph to the network's parameters and to ``x`` (not to ``sigma`` with "flow").
+        differentiable: keep the graph to the network's parameters and to `x` (not to `sigma` with "flow").
 
     Returns:
-        value and standard error, both ``(batch,)``, and the flow's ``grid_error``. The standard error covers the random
+        value and standard error, both `(batch,)`, and the flow's `grid_error`. The standard error covers the random
         part: 0 for the exact trace, NaN for one probe. The grid's error is summed over intervals and rather too large.
-        For "kernel" it is the sampling error of ``data``, and grows where few points are near.
+        For "kernel" it is the sampling error of `data`, and grows where few points are near.
 
     Raises:
-        ValueError: for an unknown method, trace or solver; wrong shapes; non-finite states; ``σ ≤ 0`` or
-            ``σ > σ_max``; an anchor without ``log_density``; "kernel" without data.
+        ValueError: for an unknown method, trace or solver; wrong shapes; non-finite states; `σ ≤ 0` or
+            `σ > σ_max`; an anchor without `log_density`; "kernel" without data.
 
     Source: Song et al. 2021, arXiv 2011.13456; Li & Yan 2024, arXiv 2408.16765.
 
@@ -185,10 +185,10 @@ def _flow(
 
 
 def _kernel(x: Tensor, sigma: Tensor, data: Tensor | None) -> Estimate:
-    """``log ν_σ`` of the empirical law ν of N points, with the standard error over draws of the points.
+    """`log ν_σ` of the empirical law ν of N points, with the standard error over draws of the points.
 
-    With ``k_i = N(x; y_i, σ²I)`` the delta method gives ``(mean k²/(mean k)² − 1)/(N − 1)``, and ``k²`` is, up to
-    ``(4πσ²)^{−d/2}``, the kernel at ``σ/√2``: the second moment is a density of the same points.
+    With `k_i = N(x; y_i, σ²I)` the delta method gives `(mean k²/(mean k)² − 1)/(N − 1)`, and `k²` is, up to
+    `(4πσ²)^{−d/2}`, the kernel at `σ/√2`: the second moment is a density of the same points.
     """
     if data is None:
         raise ValueError('method="kernel" estimates from points: give data of shape (N, *shape).')

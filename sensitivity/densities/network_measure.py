@@ -1,6 +1,6 @@
 """A measure known by a score network: its log density is integrated along its own probability flow, up to its anchor.
 
-``log ν_σ(x) = log ν_{σ_max}(x_max) − ∫_σ^{σ_max} σ′ div s^ν dσ′`` (Song et al. 2021, arXiv 2011.13456, section 4.3).
+`log ν_σ(x) = log ν_{σ_max}(x_max) − ∫_σ^{σ_max} σ′ div s^ν dσ′` (Song et al. 2021, arXiv 2011.13456, section 4.3).
 One evaluation is one solve, so this is the slow, general way; a run that carries the density along does without it.
 """
 
@@ -26,14 +26,14 @@ class NetworkMeasure:
     """The law of a second network as a measure.
 
     Args:
-        score: ``s^ν(x, sigma)`` in variance-exploding coordinates, see ``as_score``.
-        anchor: the law at ``σ_max``: anything with ``log_density(x, sigma)``, e.g. ``GaussianAnchor.from_data``.
-        grid: levels of the flow; by default as in ``log_density``.
-        trace, probes, solver: how the divergence is taken and the flow followed, see ``log_density``.
+        score: `s^ν(x, sigma)` in variance-exploding coordinates, see `as_score`.
+        anchor: the law at `σ_max`: anything with `log_density(x, sigma)`, e.g. `GaussianAnchor.from_data`.
+        grid: levels of the flow; by default as in `log_density`.
+        trace, probes, solver: how the divergence is taken and the flow followed, see `log_density`.
         seed: seed of random probes; every evaluation draws the same ones.
 
     Raises:
-        TypeError: where ``score`` is not callable or ``anchor`` has no ``log_density``.
+        TypeError: where `score` is not callable or `anchor` has no `log_density`.
 
     Source: Song et al. 2021, arXiv 2011.13456, section 4.3.
 
@@ -69,15 +69,15 @@ class NetworkMeasure:
         self._products = Products(score)
 
     def estimate(self, x: Tensor, sigma: Tensor | float) -> Estimate:
-        """``log ν_σ(x)`` in nats with its standard error, each of shape ``(batch,)``."""
+        """`log ν_σ(x)` in nats with its standard error, each of shape `(batch,)`."""
         return log_density(self.network, x, sigma, anchor=self.anchor, **self._options)
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log ν_σ(x)`` in nats, shape ``(batch,)``."""
+        """`log ν_σ(x)` in nats, shape `(batch,)`."""
         return self.estimate(x, sigma).value
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s^ν(x)``, like ``x``."""
+        """`s^ν(x)`, like `x`."""
         check_states(x)
         return self.network(x, check_sigma(sigma, x))
 
@@ -86,7 +86,7 @@ class NetworkMeasure:
         return self.log_density(x, sigma), self.score(x, sigma)
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇s^ν(x) t``, like ``x``, by the product that a trial on the first call finds to work."""
+        """`∇s^ν(x) t`, like `x`, by the product that a trial on the first call finds to work."""
         check_like(tangent, x, "tangent")
         level = check_sigma(sigma, x)
         if self._products.method == "auto":

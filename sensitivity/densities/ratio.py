@@ -1,7 +1,7 @@
 """Log ratio of the densities of two models, with noise common to both.
 
-Both densities are followed along the probability flow of the base model with the same probes: with base score ``s``
-and new score ``s′``,
+Both densities are followed along the probability flow of the base model with the same probes: with base score `s`
+and new score `s′`,
 
     d log p_σ = σ div s dσ,        d log p′_σ = σ [div s′ + s′·(s′ − s)] dσ,
 
@@ -80,16 +80,16 @@ def log_density_ratio(
     evaluations: int = 2048,
     differentiable: bool = False,
 ) -> Estimate:
-    """``log p′_σ(x) − log p_σ(x)`` in nats of a new and a base model, both known by their scores.
+    """`log p′_σ(x) − log p_σ(x)` in nats of a new and a base model, both known by their scores.
 
     Args:
-        new, base: scores ``score(x, sigma)`` of the two models.
-        x: states ``(batch, *shape)``.
+        new, base: scores `score(x, sigma)` of the two models.
+        x: states `(batch, *shape)`.
         sigma: noise level, one number.
-        new_anchor, anchor: their log densities at ``σ_max``.
+        new_anchor, anchor: their log densities at `σ_max`.
         method: "flow" or "formula".
         grid, trace, probes, generator, seed, solver, products, evaluations, differentiable: as in `log_density`;
-            ``evaluations`` counts calls of each of the two networks.
+            `evaluations` counts calls of each of the two networks.
 
     Raises:
         ValueError: as `log_density`.

@@ -1,7 +1,7 @@
 """Products with the Jacobian of a score.
 
-Symbols: ``s(x, σ)`` the score at states ``x`` of shape ``(batch, *shape)``, ``J = ∇s`` its Jacobian per sample,
-``t_k`` tangents and ``u_k`` cotangents of shape ``(K, batch, *shape)``.
+Symbols: `s(x, σ)` the score at states `x` of shape `(batch, *shape)`, `J = ∇s` its Jacobian per sample,
+`t_k` tangents and `u_k` cotangents of shape `(K, batch, *shape)`.
 
 =============  =====================================  ==============================================
 method         J t                                    needs
@@ -13,25 +13,25 @@ method         J t                                    needs
 "one-sided"    forward differences (not exact)        once differentiable in reverse mode
 =============  =====================================  ==============================================
 
-``Jᵀu`` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on two samples at
-several levels (:func:`sensitivity.jacobians.trial.choose`), never inside a loop:
+`Jᵀu` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on two samples at
+several levels (`sensitivity.jacobians.trial.choose`), never inside a loop:
 
-- forward mode by rules of our own (:mod:`sensitivity.jacobians.duals`), which carry value and tangents through the
+- forward mode by rules of our own (`sensitivity.jacobians.duals`), which carry value and tangents through the
   network in one batch: tried first, since it is the quickest exact method; below it torch's own forward mode, with
 - fused attention has no forward mode: the mathematically equal composite kernel is used instead;
 - group normalisation has no forward mode for non-contiguous inputs: they are made contiguous;
 - an operation without a batching rule: directions are taken one after the other;
-- a network that cuts the derivative (``detach``, ``no_grad``, a hand-written rule that is wrong) disagrees with
-  differences of its own values, and falls to the next method; where ``Jᵀu`` is needed there is none, which is an error.
+- a network that cuts the derivative (`detach`, `no_grad`, a hand-written rule that is wrong) disagrees with
+  differences of its own values, and falls to the next method; where `Jᵀu` is needed there is none, which is an error.
 
-Central differences use the step ``h = (ε |x| σ²)^{1/3}`` along each direction, which balances the rounding error
-``ε|x|/h`` (ε the unit roundoff) against the truncation ``(h/σ)²``. Forward differences, with ``h = (ε |x| σ)^{1/2}``,
-have the larger truncation ``h/σ`` and cost one network evaluation a direction. The method "one-sided" takes them for
-tangents only: the quadratic forms ``v·Jv`` of a divergence, whose errors a log density would accumulate, are exact by
+Central differences use the step `h = (ε |x| σ²)^{1/3}` along each direction, which balances the rounding error
+`ε|x|/h` (ε the unit roundoff) against the truncation `(h/σ)²`. Forward differences, with `h = (ε |x| σ)^{1/2}`,
+have the larger truncation `h/σ` and cost one network evaluation a direction. The method "one-sided" takes them for
+tangents only: the quadratic forms `v·Jv` of a divergence, whose errors a log density would accumulate, are exact by
 reverse mode. It is never chosen unasked.
 
 "auto" takes the first method that works, in a fixed order, so that equal calls give equal bits: "reverse" where only
-``v·Jv`` and ``Jᵀu`` are asked for, else "forward" by own rules unless most operations of the network have none, then
+`v·Jv` and `Jᵀu` are asked for, else "forward" by own rules unless most operations of the network have none, then
 "forward" by torch's, "double-vjp", "finite". That order is one of measured cost: for one or two tangents own rules took
 a third to three fifths of the time of torch's forward mode on perceptrons, convolutional networks and transformers, for
 sixteen between that and the same, and double-VJP was never clearly quicker. "fastest" times the exact ones
@@ -69,9 +69,9 @@ _POWERS = (2.0**-120, 2.0**120)  # powers of two whose inverses single precision
 class Products:
     """Values, tangent and cotangent products of one score, by one method for a whole run.
 
-    ``exact`` is False for finite differences, whose relative error on the trial sample is ``error``. ``chunk_size``
-    bounds the number of directions in one network call. With ``differentiable=False`` nothing is recorded for an
-    outer backward pass. ``graphs`` collects the graphs of the method "reverse" for a run that comes back to them.
+    `exact` is False for finite differences, whose relative error on the trial sample is `error`. `chunk_size`
+    bounds the number of directions in one network call. With `differentiable=False` nothing is recorded for an
+    outer backward pass. `graphs` collects the graphs of the method "reverse" for a run that comes back to them.
 
     Example:
         >>> products = Products(lambda x, sigma: -x / (1 + sigma**2), "forward")
@@ -107,31 +107,31 @@ class Products:
         return self.method in ("auto", "fastest")
 
     def value(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``s(x, σ)``."""
+        """`s(x, σ)`."""
         with self._context():
             if self._keeping():
                 return self._kept(x, sigma).value.detach()
             return self._at(sigma)(x)
 
     def jvp(self, x: Tensor, sigma: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-        """``(s, J t_k)`` for tangents of shape ``(K, batch, *shape)``."""
+        """`(s, J t_k)` for tangents of shape `(K, batch, *shape)`."""
         with self._context():
             return self._chunked(_TANGENT[self._decided("jvp")], x, sigma, tangents)
 
     def vjp(self, x: Tensor, sigma: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
-        """``(s, Jᵀ u_k)`` for cotangents of shape ``(K, batch, *shape)``."""
+        """`(s, Jᵀ u_k)` for cotangents of shape `(K, batch, *shape)`."""
         with self._context():
             return self._chunked(_reverse, x, sigma, cotangents)
 
     def quadratic(self, x: Tensor, sigma: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """``(s, J v_k or Jᵀ v_k)``, whichever this method takes in one pass: both give the same ``v·Jv``."""
+        """`(s, J v_k or Jᵀ v_k)`, whichever this method takes in one pass: both give the same `v·Jv`."""
         reverse = self.method in ("reverse", "one-sided")
         return self.vjp(x, sigma, directions) if reverse else self.jvp(x, sigma, directions)
 
     def forms_and_tangents(
         self, x: Tensor, sigma: Tensor, directions: Tensor, tangents: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``(s, J v_k or Jᵀ v_k, J t_k)``: quadratic forms and tangents, in one call where that is cheapest."""
+        """`(s, J v_k or Jᵀ v_k, J t_k)`: quadratic forms and tangents, in one call where that is cheapest."""
         if self.method != "one-sided":
             value, images = self.jvp(x, sigma, torch.cat([directions, tangents]))
             return value, images[: len(directions)], images[len(directions) :]
@@ -140,7 +140,7 @@ class Products:
             return value, images, _ahead(self, x, sigma, tangents, value)
 
     def second(self, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(s, J t, D²s[t, t])`` for one tangent of shape ``(batch, *shape)``."""
+        """`(s, J t, D²s[t, t])` for one tangent of shape `(batch, *shape)`."""
         with self._context():
             return _SECOND[self._decided("second")](self, x, sigma, tangent)
 
@@ -181,7 +181,7 @@ class Products:
         return lambda y: evaluate(self.score, y, sigma)
 
     def _map(self, function: Callable[[Tensor], Any], directions: Tensor) -> Any:
-        """``function`` of each direction; one batched call unless the trial found that impossible."""
+        """`function` of each direction; one batched call unless the trial found that impossible."""
         if directions.shape[0] == 1:
             return tree_map(lambda leaf: leaf[None], function(directions[0]))
         if "serial" in self.cures:
@@ -278,7 +278,7 @@ def _pulled(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ca
 
 
 def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``function(x)`` and its forward derivative, taken as the derivative of the reverse one."""
+    """`function(x)` and its forward derivative, taken as the derivative of the reverse one."""
     value, pullback = _pulled(function, x)
     return value, _pulled(pullback, torch.zeros_like(value))[1]
 
@@ -293,7 +293,7 @@ def _one_sided(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -
 
 
 def _ahead(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor, value: Tensor) -> Tensor:
-    """``[s(x + c t_k) − s(x)]/c``, given ``s(x)``: one evaluation for each tangent, in one call."""
+    """`[s(x + c t_k) − s(x)]/c`, given `s(x)`: one evaluation for each tangent, in one call."""
     count, batch = tangents.shape[:2]
     scale = (step_length(x, sigma, order=0) / norms(tangents)).reshape(count, batch, *[1] * (x.dim() - 1))
     levels = sigma if sigma.dim() == 0 else sigma.repeat(count)

@@ -1,4 +1,4 @@
-"""Derivatives of Jacobian products: second derivatives ``D²s[v, t]`` of a score."""
+"""Derivatives of Jacobian products: second derivatives `D²s[v, t]` of a score."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Stations: levels of a run at which differences of a score's own values tell what its Jacobian products must be.
 
-Two samples are carried by Euler's steps of the probability flow through ``LEVELS`` levels of the run. What is compared
-is the network's own part, the denoiser's ``σ² J v + v = ∇D v``: at high noise ``−v/σ²`` is nearly all of ``J v`` and
+Two samples are carried by Euler's steps of the probability flow through `LEVELS` levels of the run. What is compared
+is the network's own part, the denoiser's `σ² J v + v = ∇D v`: at high noise `−v/σ²` is nearly all of `J v` and
 would hide a network whose derivative is cut. Differences are taken with three pairs of lengths,
 
 - *small*, the best step of central differences in the precision of the network;
@@ -9,7 +9,7 @@ would hide a network whose derivative is cut. Differences are taken with three p
 - *wider*, half of σ, for networks that round coarsely, in half precision say;
 
 each with twice the length beside it, whose distance, with the rounding error, is the reference's *doubt*. A reference
-is *firm* where its doubt is below ``FIRM`` of it. A product must agree with the wide one where that is firm, and with
+is *firm* where its doubt is below `FIRM` of it. A product must agree with the wide one where that is firm, and with
 the small one where that is firm and the wide one does not contradict it.
 
 A station also finds noise and coupling across the batch: the pair's scores must be the same in the batch of the
@@ -36,12 +36,12 @@ _WIDE, _WIDER = 0.05, 0.5  # in units of σ
 
 @dataclass(frozen=True)
 class Station:
-    """Two states at one level, a direction v of length 1 for each, and what differences say of ``∇D v``.
+    """Two states at one level, a direction v of length 1 for each, and what differences say of `∇D v`.
 
     Attributes:
         x, v, s: states, directions and scores, (2, *shape).
         sigma: the level, 0-d.
-        images: ``∇D v`` by the three lengths, (3, 2, *shape).
+        images: `∇D v` by the three lengths, (3, 2, *shape).
         doubts: their absolute errors, (3, 2).
         error: the stated relative error of small differences.
     """
@@ -76,7 +76,7 @@ class Station:
         return self.images[self.doubts.argmin(0), rows]
 
     def agrees(self, product: Tensor, project: Tensor | None = None, least: float = 0.0) -> bool:
-        """Whether ``product`` is the references' ``∇D v``, or, with ``project`` = u, their ``u·∇D v``."""
+        """Whether `product` is the references' `∇D v`, or, with `project` = u, their `u·∇D v`."""
         small, wide, wider = (self._close(product, k, project, least) for k in range(3))
         firm = self.firm
         near = (self.images[0] - self.images[1]).flatten(1).norm(dim=1)
@@ -96,7 +96,7 @@ class Station:
 
 
 def stations(score: object, x: Tensor, sigma: Tensor, until: float | None) -> Iterator[Station]:
-    """Stations from ``σ`` down (or up) to ``until``; those at which the score is not finite are left out."""
+    """Stations from `σ` down (or up) to `until`; those at which the score is not finite are left out."""
     with torch.no_grad():
         x, level = _pair(x.detach(), sigma.detach().reshape(-1)[0])
         route = levels(float(level), until)

@@ -1,18 +1,18 @@
-"""Divergence of a score, ``div s = tr J``, exactly or by random probes.
+"""Divergence of a score, `div s = tr J`, exactly or by random probes.
 
-With probes ``v_k``, ``E[v vᵀ] = I``:
+With probes `v_k`, `E[v vᵀ] = I`:
 
-- "exact": ``Σ_i e_iᵀ J e_i`` over the ``d`` coordinates; one group, no error;
-- "hutchinson" (Rademacher signs) and "hutchinson-gaussian": ``v_kᵀ J v_k``, one group a probe; the variances are
-  ``2 Σ_{i≠j} S_ij²`` and ``2 |S|_F²`` with ``S = (J + Jᵀ)/2`` (Hutchinson, *Commun. Stat. Simul. Comput.* 19, 1990;
+- "exact": `Σ_i e_iᵀ J e_i` over the `d` coordinates; one group, no error;
+- "hutchinson" (Rademacher signs) and "hutchinson-gaussian": `v_kᵀ J v_k`, one group a probe; the variances are
+  `2 Σ_{i≠j} S_ij²` and `2 |S|_F²` with `S = (J + Jᵀ)/2` (Hutchinson, *Commun. Stat. Simul. Comput.* 19, 1990;
   Avron and Toledo, *J. ACM* 58, 2011), so that signs are exact for a diagonal Jacobian;
 - "hutch++" (Meyer, Musco, Musco, Woodruff, arXiv 2010.09649, algorithm 1) on the denoiser's Jacobian
-  ``G = I + σ²J``, the posterior covariance over σ², which has few large eigenvalues where J has none: with ``Q`` an
-  orthonormal basis of ``G S``, S random signs, ``tr QᵀGQ`` exactly plus Hutchinson on ``(I − QQᵀ) G (I − QQᵀ)``, and
-  ``tr J = (tr G − d)/σ²``. A third of the products goes to each part; a group is one residual probe, unbiased given Q.
+  `G = I + σ²J`, the posterior covariance over σ², which has few large eigenvalues where J has none: with `Q` an
+  orthonormal basis of `G S`, S random signs, `tr QᵀGQ` exactly plus Hutchinson on `(I − QQᵀ) G (I − QQᵀ)`, and
+  `tr J = (tr G − d)/σ²`. A third of the products goes to each part; a group is one residual probe, unbiased given Q.
 
 A *group* is an independent (given the sketch) unbiased estimate. The estimate is the mean over groups; its standard
-error is their standard deviation over ``√groups``, and one probe has none.
+error is their standard deviation over `√groups`, and one probe has none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sensitivity.jacobians.products import Products
 from sensitivity.noise import Noise
 
 EXACT_UP_TO = 16
-"""``trace="auto"`` is exact up to this dimension: d batched products then cost no more than a few probed runs."""
+"""`trace="auto"` is exact up to this dimension: d batched products then cost no more than a few probed runs."""
 
 TRACES = ("exact", "hutchinson", "hutchinson-gaussian", "hutch++")
 _STREAM = 1  # noise stream of the probes
@@ -47,7 +47,7 @@ class Control(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """A resolved way to take the divergence; ``probes`` counts products with the Jacobian.
+    """A resolved way to take the divergence; `probes` counts products with the Jacobian.
 
     Example:
         >>> Trace.resolve("auto", None, 3)
@@ -70,10 +70,10 @@ class Trace:
         chunk_size: int | None = None,
         control: Control | None = None,
     ) -> Trace:
-        """Resolve ``"auto"`` (exact up to ``EXACT_UP_TO`` dimensions) and check ``probes`` (default 4).
+        """Resolve `"auto"` (exact up to `EXACT_UP_TO` dimensions) and check `probes` (default 4).
 
-        ``control`` is a Gaussian ``q`` whose divergence is known: Hutchinson's probes then estimate
-        ``div (s − s^q)``, in which the part common to both has no noise.
+        `control` is a Gaussian `q` whose divergence is known: Hutchinson's probes then estimate
+        `div (s − s^q)`, in which the part common to both has no noise.
 
         Raises:
             ValueError: if the name is unknown or the number of probes too small.
@@ -109,14 +109,14 @@ class Trace:
         return self.probes // 3
 
     def directions(self, x: Tensor, noise: Noise | None, *, step: int, stage: int = 0) -> Tensor:
-        """Directions ``(K, batch, *shape)``: the coordinate basis, or fresh probes of this step and stage."""
+        """Directions `(K, batch, *shape)`: the coordinate basis, or fresh probes of this step and stage."""
         if self.exact:
             basis = torch.eye(prod(x.shape[1:]), dtype=x.dtype, device=x.device)
             return basis.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
         return self._probes(noise, x, self.groups, step, stage, _STREAM)
 
     def combine(self, directions: Tensor, products: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """Estimates ``(groups, batch)`` of the divergence from directions and their products; a control needs ``σ``."""
+        """Estimates `(groups, batch)` of the divergence from directions and their products; a control needs `σ`."""
         quadratic = (directions * products).flatten(2).sum(2)
         if self.control is None or self.exact:
             return quadratic.sum(0, keepdim=True) if self.exact else quadratic
@@ -130,9 +130,9 @@ class Trace:
     def divergence(
         self, products: Products, x: Tensor, sigma: Tensor, noise: Noise | None = None, *, step: int = 0, stage: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """``(s(x, σ), estimates of div s)`` of shapes like ``x`` and ``(groups, batch)``.
+        """`(s(x, σ), estimates of div s)` of shapes like `x` and `(groups, batch)`.
 
-        ``chunk_size`` bounds the number of directions in memory at a time.
+        `chunk_size` bounds the number of directions in memory at a time.
         """
         if self.name == "hutch++":
             return self._sketched(products, x, sigma, noise, step, stage)
@@ -170,13 +170,13 @@ class Trace:
 
 @full_precision
 def _orthonormal(images: Tensor) -> Tensor:
-    """An orthonormal basis, per sample, of the span of ``images`` ``(K, batch, *shape)``."""
+    """An orthonormal basis, per sample, of the span of `images` `(K, batch, *shape)`."""
     columns = images.flatten(2).permute(1, 2, 0)
     return torch.linalg.qr(columns).Q.permute(2, 0, 1).reshape(images.shape)
 
 
 @full_precision
 def _projected(basis: Tensor, probes: Tensor) -> Tensor:
-    """``Q Qᵀ v`` per sample."""
+    """`Q Qᵀ v` per sample."""
     coordinates = torch.einsum("rbd,gbd->grb", basis.flatten(2), probes.flatten(2))
     return torch.einsum("grb,rbd->gbd", coordinates, basis.flatten(2)).reshape(probes.shape)

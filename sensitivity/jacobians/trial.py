@@ -1,11 +1,11 @@
-"""The trial that decides how the Jacobian products of a score are taken (see :mod:`sensitivity.jacobians.products`).
+"""The trial that decides how the Jacobian products of a score are taken (see `sensitivity.jacobians.products`).
 
 Candidates, the cheapest and most exact first, are held against the stations of a run, levels at which differences of
-the score's own values are known (see :mod:`sensitivity.jacobians.stations`). ``J v`` must agree with them; ``Jᵀ u`` is
-tried by ``u·Jv = v·Jᵀu`` with u along ``∇D v``, where a cut derivative shows most; ``D²s[v, v]`` by differences of
-``J v``.
+the score's own values are known (see `sensitivity.jacobians.stations`). `J v` must agree with them; `Jᵀ u` is
+tried by `u·Jv = v·Jᵀu` with u along `∇D v`, where a cut derivative shows most; `D²s[v, v]` by differences of
+`J v`.
 
-The trial costs ``3 + 1`` network calls a level, 16 in all, of at most 26 samples (one more a level for transposed
+The trial costs `3 + 1` network calls a level, 16 in all, of at most 26 samples (one more a level for transposed
 products beside tangents, for a second derivative, and for every candidate that fails). It draws its own noise. A trial
 that had nothing firm to judge by is not remembered.
 """
@@ -48,7 +48,7 @@ _log = logging.getLogger("sensitivity")
 
 @dataclass(frozen=True)
 class Uses:
-    """What a run will ask of the products: tangents ``J t``, cotangents ``Jᵀu``, second derivatives ``D²s[t, t]``."""
+    """What a run will ask of the products: tangents `J t`, cotangents `Jᵀu`, second derivatives `D²s[t, t]`."""
 
     tangents: bool = True
     cotangents: bool = False
@@ -73,20 +73,20 @@ def choose(
     uses: Uses = TANGENTS,
     until: float | None = None,
 ) -> Products:
-    """``products`` with the method and cures of a trial on two of the samples at four levels; about 16 network calls.
+    """`products` with the method and cures of a trial on two of the samples at four levels; about 16 network calls.
 
     Args:
         products: their score, the method asked for and what is recorded.
-        x: states at ``σ``, (batch, *shape).
+        x: states at `σ`, (batch, *shape).
         sigma: their level.
-        uses: what will be asked for; with ``VALUES`` only ``v·Jv``, and reverse mode is a candidate too.
-        until: the other end of the run's levels; without, the trial is at ``σ`` alone.
+        uses: what will be asked for; with `VALUES` only `v·Jv`, and reverse mode is a candidate too.
+        until: the other end of the run's levels; without, the trial is at `σ` alone.
 
     The decision is remembered with the score, for states of this shape, dtype and device and for levels within the
     range that was tried, unless the trial found nothing to judge by.
 
     Raises:
-        ValueError: where no method agrees with differences of the score's own values; where ``Jᵀu`` is needed and
+        ValueError: where no method agrees with differences of the score's own values; where `Jᵀu` is needed and
             there is no graph; for a score that is random or couples the samples of a batch.
 
     Example:
@@ -257,7 +257,7 @@ def _judged(candidate: Products, station: Station, uses: Uses) -> str | None:
 
 
 def _along(station: Station) -> Tensor:
-    """``∇D v`` at length 1, where its reference is firm; else v."""
+    """`∇D v` at length 1, where its reference is firm; else v."""
     image = station.best
     length = per_sample(image.flatten(1).norm(dim=1), image)
     known = station.firm.any(0).reshape(length.shape)
@@ -325,7 +325,7 @@ def _announced(candidate: Products, route: Sequence[Station], failures: list[str
 
 
 def _stated_error(candidate: Products, station: Station) -> float:
-    """Change of central differences when their step doubles, in units of the larger of ``∇D v`` and v; of forward
+    """Change of central differences when their step doubles, in units of the larger of `∇D v` and v; of forward
     ones, their distance from central ones.
     """
     if candidate.method != "one-sided":

@@ -1,13 +1,13 @@
 """Gaussian anchors: the log density at the highest noise level, where a density integral ends.
 
-With data mean ``m`` and covariance ``C = U diag(λ) Uᵀ + τ (I − UUᵀ)`` (``U`` of rank ``r``, ``τ`` the mean of the other
-eigenvalues), the anchor at level ``σ`` is ``q_σ = N(m, C + σ²I)``. The true ``p_σ`` has the same first two moments, so
-that ``log p_σ − log q_σ = O(κ_3/σ³)``, ``κ_3`` the third cumulants of the data; an unmatched mean or covariance
-leaves ``O(|m|/σ)`` or ``O(|C|/σ²)`` (paper: Scarvelis and Solomon, arXiv 2509.23092, start from ``N(0, σ²I)``).
+With data mean `m` and covariance `C = U diag(λ) Uᵀ + τ (I − UUᵀ)` (`U` of rank `r`, `τ` the mean of the other
+eigenvalues), the anchor at level `σ` is `q_σ = N(m, C + σ²I)`. The true `p_σ` has the same first two moments, so
+that `log p_σ − log q_σ = O(κ_3/σ³)`, `κ_3` the third cumulants of the data; an unmatched mean or covariance
+leaves `O(|m|/σ)` or `O(|C|/σ²)` (paper: Scarvelis and Solomon, arXiv 2509.23092, start from `N(0, σ²I)`).
 
-The Poincaré inequality of ``q_σ`` (Brascamp and Lieb, *J. Funct. Anal.* 22, 1976) bounds the anchor's error in nats
-from scores alone: ``sd_q(log p_σ − log q_σ) ≤ √(λ_max + σ²) · rms_q |s − s^q|``; see :meth:`GaussianAnchor.error`.
-An anchor is anything with ``log_density(x, σ)``; an exact law, where one is known, has no error.
+The Poincaré inequality of `q_σ` (Brascamp and Lieb, *J. Funct. Anal.* 22, 1976) bounds the anchor's error in nats
+from scores alone: `sd_q(log p_σ − log q_σ) ≤ √(λ_max + σ²) · rms_q |s − s^q|`; see `GaussianAnchor.error`.
+An anchor is anything with `log_density(x, σ)`; an exact law, where one is known, has no error.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Anchor(Protocol):
     """Anything with the log density, in nats, of a noised law."""
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """``log q_σ(x)`` of shape ``(batch,)``."""
+        """`log q_σ(x)` of shape `(batch,)`."""
         ...
 
 
 class GaussianAnchor:
-    """``N(mean, covariance + σ²I)``.
+    """`N(mean, covariance + σ²I)`.
 
     Args:
-        mean: ``m``, shape ``(*shape)``.
-        covariance: ``C``, a number (isotropic), variances of the shape of the mean, or a matrix ``(d, d)`` over the
+        mean: `m`, shape `(*shape)`.
+        covariance: `C`, a number (isotropic), variances of the shape of the mean, or a matrix `(d, d)` over the
             flattened sample.
-        rank: keep this many leading eigenvectors, the others share their mean variance; ``None`` keeps all.
+        rank: keep this many leading eigenvectors, the others share their mean variance; `None` keeps all.
 
     Raises:
         ValueError: if shapes disagree, values are not finite or the covariance is not symmetric positive semi-definite.
@@ -75,16 +75,16 @@ class GaussianAnchor:
 
     @classmethod
     def from_factors(cls, mean: Tensor, values: Tensor, vectors: Tensor, tail: Tensor) -> GaussianAnchor:
-        """From eigenvalues ``(r,)``, orthonormal eigenvectors ``(d, r)`` and the variance of the other directions."""
+        """From eigenvalues `(r,)`, orthonormal eigenvectors `(d, r)` and the variance of the other directions."""
         anchor = cls.__new__(cls)
         anchor._set(mean, values, vectors, tail)
         return anchor
 
     @classmethod
     def from_data(cls, data: Tensor, rank: int | None = None) -> GaussianAnchor:
-        """Match the moments of ``data`` of shape ``(N, *shape)``, through a singular value decomposition.
+        """Match the moments of `data` of shape `(N, *shape)`, through a singular value decomposition.
 
-        The covariance divides by ``N``: it is that of the empirical law. At most ``min(N − 1, d)`` directions vary.
+        The covariance divides by `N`: it is that of the empirical law. At most `min(N − 1, d)` directions vary.
         """
         if not isinstance(data, Tensor):
             raise TypeError(f"data is a {type(data).__name__}, not a tensor: pass torch.as_tensor(data).")
@@ -112,10 +112,10 @@ class GaussianAnchor:
         samples: int = 16,
         seed: int = 0,
     ) -> GaussianAnchor:
-        """Match the moments of the model's own law, from its score at a high level ``σ``; ``mean`` is a first guess.
+        """Match the moments of the model's own law, from its score at a high level `σ`; `mean` is a first guess.
 
-        With the denoiser ``D = x + σ² s``, ``E D = m`` and ``E ∇D = C (C + σ²I)⁻¹`` for Gaussian ``p_σ``; both are
-        averaged over ``samples`` antithetic states, the Jacobian on a random subspace of ``rank`` (plus a margin)
+        With the denoiser `D = x + σ² s`, `E D = m` and `E ∇D = C (C + σ²I)⁻¹` for Gaussian `p_σ`; both are
+        averaged over `samples` antithetic states, the Jacobian on a random subspace of `rank` (plus a margin)
         directions (Halko, Martinsson, Tropp, arXiv 0909.4061, algorithm 5.3).
         """
         if not callable(score):
@@ -140,7 +140,7 @@ class GaussianAnchor:
 
     @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log N(x; m, C + σ²I)`` in nats, shape ``(batch,)``."""
+        """`log N(x; m, C + σ²I)` in nats, shape `(batch,)`."""
         coordinates, rest, level = self._split(x, sigma)
         leading, tail = self.eigenvalues + level[:, None], self.tail + level
         square = (coordinates.square() / leading).sum(1) + rest.square().sum(1) / tail
@@ -149,24 +149,24 @@ class GaussianAnchor:
 
     @full_precision
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``−(C + σ²I)⁻¹ (x − m)``."""
+        """`−(C + σ²I)⁻¹ (x − m)`."""
         coordinates, rest, level = self._split(x, sigma)
         leading = (coordinates / (self.eigenvalues + level[:, None])) @ self.eigenvectors.T
         return -(leading + rest / (self.tail + level)[:, None]).reshape(x.shape)
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇s^q · tangent``; the same for every x."""
+        """`∇s^q · tangent`; the same for every x."""
         return self.score(tangent + self.mean, sigma)
 
     def divergence(self, sigma: Tensor) -> Tensor:
-        """``div s^q = −tr (C + σ²I)⁻¹``, of the shape of ``sigma``."""
+        """`div s^q = −tr (C + σ²I)⁻¹`, of the shape of `sigma`."""
         level = sigma.square()
         leading = 1 / (self.eigenvalues + level[..., None])
         return -(leading.sum(-1) + (self.dimension - len(self.eigenvalues)) / (self.tail + level))
 
     @full_precision
     def sample(self, noise: Noise, sigma: Tensor, *, step: int = 0, stream: int = 0) -> Tensor:
-        """One state of ``q_σ`` for each key of ``noise``."""
+        """One state of `q_σ` for each key of `noise`."""
         white = noise.gaussian(self.shape, step=step, dtype=self.mean.dtype, stream=stream)[0].flatten(1)
         level = sigma.square()
         coordinates = white @ self.eigenvectors
@@ -177,9 +177,9 @@ class GaussianAnchor:
     def error(
         self, score: Callable[[Tensor, Tensor], Tensor], sigma: Tensor | float, *, samples: int = 256, seed: int = 0
     ) -> float:
-        """Bound in nats on the standard deviation of ``log p_σ − log q_σ`` over states of ``q_σ``.
+        """Bound in nats on the standard deviation of `log p_σ − log q_σ` over states of `q_σ`.
 
-        ``score`` belongs to the law that is anchored: the model, or a measure of the data. The bound is Poincaré's
+        `score` belongs to the law that is anchored: the model, or a measure of the data. The bound is Poincaré's
         (module docstring): attained by a shifted mean, √2 and √3 too large for errors of second and third order.
         """
         if not callable(score):
@@ -195,7 +195,7 @@ class GaussianAnchor:
         return torch.cat([self.eigenvalues, self.tail.reshape(1)]).max()
 
     def _split(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """Coordinates in the leading eigenvectors, the rest of ``x − m``, and ``σ²`` as ``(1,)`` or ``(batch,)``."""
+        """Coordinates in the leading eigenvectors, the rest of `x − m`, and `σ²` as `(1,)` or `(batch,)`."""
         check_states(x, shape=self.shape)
         check_same_home(x, self.mean, "x", "the anchor's mean")
         level = check_sigma(sigma, x).square().reshape(-1)
@@ -256,7 +256,7 @@ def _decomposed(centred: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tens
 
 
 def _truncated(values: Tensor, vectors: Tensor, rank: int | None, dimension: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Leading ``rank`` eigenpairs (descending) and the mean variance of the remaining directions."""
+    """Leading `rank` eigenpairs (descending) and the mean variance of the remaining directions."""
     kept = len(values) if rank is None else min(rank, len(values))
     if kept < 0:
         raise ValueError(f"rank={rank} is negative: give at least 0, or None for all directions.")

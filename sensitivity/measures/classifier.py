@@ -1,12 +1,12 @@
-"""Density ratios from a noise-conditional classifier: ``ṡ`` without any density.
+"""Density ratios from a noise-conditional classifier: `ṡ` without any density.
 
-Symbols: ``P(new | x, σ)`` the probability that a state x at level σ comes from the new law, ``π = P(new)`` its prior,
-``ℓ = log P/(1 − P)`` the classifier's logit. Two readings, by what the new law is set against:
+Symbols: `P(new | x, σ)` the probability that a state x at level σ comes from the new law, `π = P(new)` its prior,
+`ℓ = log P/(1 − P)` the classifier's logit. Two readings, by what the new law is set against:
 
-- ``base="all"``: the base law is all the data, of which the new are a part (a class, say): ``r = P(new | x, σ)/π``;
-- ``base="old"``: the base law is the other class: ``r = ν_σ/p_σ = e^ℓ (1 − π)/π``.
+- `base="all"`: the base law is all the data, of which the new are a part (a class, say): `r = P(new | x, σ)/π`;
+- `base="old"`: the base law is the other class: `r = ν_σ/p_σ = e^ℓ (1 − π)/π`.
 
-Since ``ṡ = r (s^ν − s) = ∇r = r ∇ log r``, the classifier and its gradient are all that ``Toward`` needs.
+Since `ṡ = r (s^ν − s) = ∇r = r ∇ log r`, the classifier and its gradient are all that `Toward` needs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ BASES = ("all", "old")
 
 
 class RatioClassifier(Ratio):
-    """The ratio ``r_σ(x)`` of a new law to the base law, read off a classifier; goes where a measure goes.
+    """The ratio `r_σ(x)` of a new law to the base law, read off a classifier; goes where a measure goes.
 
     Args:
-        network: ``network(x, sigma) → logit``, sigma of shape ``(batch,)``, logits ``(batch,)`` or ``(batch, 1)``.
+        network: `network(x, sigma) → logit`, sigma of shape `(batch,)`, logits `(batch,)` or `(batch, 1)`.
         prior: π, the share of new states that the classifier was trained with.
-        base: ``"all"``, ``r = P(new | x, σ)/π``, or ``"old"``, ``r = e^ℓ (1 − π)/π``; see the module.
+        base: `"all"`, `r = P(new | x, σ)/π`, or `"old"`, `r = e^ℓ (1 − π)/π`; see the module.
 
     Raises:
         ValueError, TypeError: for a prior outside (0, 1), an unknown base, a network in training mode.
@@ -59,11 +59,11 @@ class RatioClassifier(Ratio):
         self.network, self.prior, self.base = network, float(prior), base
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log r_σ(x)``, shape ``(batch,)``."""
+        """`log r_σ(x)`, shape `(batch,)`."""
         return self._log_ratio(*self._enter(x, sigma))
 
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``log r`` and ``∇ log r = s^ν − s``: one evaluation and one backward pass."""
+        """`log r` and `∇ log r = s^ν − s`: one evaluation and one backward pass."""
         state, level = self._enter(x, sigma)
 
         def summed(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class RatioClassifier(Ratio):
         return value, gradient
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇² log r t``, like ``x``, by two backward passes."""
+        """`∇² log r t`, like `x`, by two backward passes."""
         check_like(tangent, x, "tangent")
         state, level = self._enter(x, sigma)
         gradient = torch.func.grad(lambda y: self._log_ratio(y, level).sum())

@@ -20,8 +20,8 @@ class TrainedRatio:
     """A classifier and how it came about.
 
     Attributes:
-        classifier: reads ``r = ν_σ/p_σ`` of the new law to the base law.
-        losses: the loss of every step in nats, ``(steps,)``; log 2 says nothing has been learned.
+        classifier: reads `r = ν_σ/p_σ` of the new law to the base law.
+        losses: the loss of every step in nats, `(steps,)`; log 2 says nothing has been learned.
     """
 
     classifier: RatioClassifier
@@ -29,9 +29,9 @@ class TrainedRatio:
 
 
 class RatioNetwork(nn.Module):
-    """A perceptron for the logit: states scaled to unit size, the level as ``log σ`` features.
+    """A perceptron for the logit: states scaled to unit size, the level as `log σ` features.
 
-    The output is multiplied by ``(1 + σ²/c²)^{−1/2}``: ratios tend to 1 as the noise grows.
+    The output is multiplied by `(1 + σ²/c²)^{−1/2}`: ratios tend to 1 as the noise grows.
 
     Args:
         shape: the shape of one state.
@@ -47,7 +47,7 @@ class RatioNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The logit, ``(batch,)``."""
+        """The logit, `(batch,)`."""
         relative = sigma / self.scale
         size = self.scale * (1 + relative**2).sqrt()
         level = relative.log()[:, None] / 4
@@ -69,13 +69,13 @@ def train_ratio_classifier(
 ) -> TrainedRatio:
     """Teach a network to tell noised new data from noised base data at every level.
 
-    Each step draws as many states of either kind, at levels log-uniform in ``[σ_min, σ_max]``, and descends the binary
-    cross-entropy, whose optimum is ``ℓ = log ν_σ − log p_σ`` at every level.
+    Each step draws as many states of either kind, at levels log-uniform in `[σ_min, σ_max]`, and descends the binary
+    cross-entropy, whose optimum is `ℓ = log ν_σ − log p_σ` at every level.
 
     Args:
-        network: ``network(x, sigma) → logit``; trained in place, left frozen in evaluation mode.
-        base: data of the base law, ``(N, *shape)``: what the diffusion model was trained on, with or without the new.
-        new: data of the new law, ``(M, *shape)``.
+        network: `network(x, sigma) → logit`; trained in place, left frozen in evaluation mode.
+        base: data of the base law, `(N, *shape)`: what the diffusion model was trained on, with or without the new.
+        new: data of the new law, `(M, *shape)`.
         sigma_min, sigma_max: the levels of the sampler's grid.
         steps, batch, rate: optimiser steps (Adam, cosine decay), states of either kind in a step, learning rate.
         seed: seed of draws; the network's own initial state is the caller's.
@@ -84,7 +84,7 @@ def train_ratio_classifier(
         ValueError, TypeError: for data of unlike shape, dtype or device, or numbers that are none.
         RuntimeError: where the loss is not finite.
 
-    Source: as ``RatioClassifier``.
+    Source: as `RatioClassifier`.
 
     Example:
         >>> draws = torch.Generator().manual_seed(0)

@@ -1,8 +1,8 @@
-"""Squared distances ``|x_i − y_j|²`` that stay accurate when they are divided by a small noise variance.
+"""Squared distances `|x_i − y_j|²` that stay accurate when they are divided by a small noise variance.
 
-``|x|² − 2 x·y + |y|²`` loses everything below ``ε |x|²``; divided by 2σ² with σ = .002 of the data's scale that is
+`|x|² − 2 x·y + |y|²` loses everything below `ε |x|²`; divided by 2σ² with σ = .002 of the data's scale that is
 tens of nats in float32. So it is formed in double precision about a common centre (twice the cost of float32 on a
-CPU), and the nearest points, which carry the sum, are evaluated again directly as ``Σ (x − y)²``. Small problems are
+CPU), and the nearest points, which carry the sum, are evaluated again directly as `Σ (x − y)²`. Small problems are
 evaluated directly throughout.
 """
 
@@ -31,7 +31,7 @@ _LOWEST = {torch.float64: -708.0, torch.float32: -87.0}
 
 
 def kernel(exponents: Tensor) -> Tensor:
-    """``e^x``, zero where it is below all normal numbers: on those processors spend up to a hundred times the time."""
+    """`e^x`, zero where it is below all normal numbers: on those processors spend up to a hundred times the time."""
     lowest = _LOWEST.get(exponents.dtype)
     if lowest is None:
         return exponents.exp()
@@ -41,14 +41,14 @@ def kernel(exponents: Tensor) -> Tensor:
 
 
 def squared_lengths(y: Tensor, centre: Tensor) -> Tensor:
-    """``|y_j − c|²``, ``(n,)``, in double precision: computed once for all states."""
+    """`|y_j − c|²`, `(n,)`, in double precision: computed once for all states."""
     return ((y.to(wide(y)) - centre.to(wide(y))) ** 2).sum(1)
 
 
 def squared_distances(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
-    """``|x_i − y_j|²`` of ``x`` ``(batch, d)`` and ``y`` ``(n, d)``: ``(batch, n)``, in double precision.
+    """`|x_i − y_j|²` of `x` `(batch, d)` and `y` `(n, d)`: `(batch, n)`, in double precision.
 
-    ``lengths`` are ``squared_lengths(y, centre)``.
+    `lengths` are `squared_lengths(y, centre)`.
     """
     if x.shape[0] * y.numel() <= DIRECT:
         return _direct(x, y)
@@ -61,14 +61,14 @@ def _direct(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _expanded(x: Tensor, y: Tensor, centre: Tensor, lengths: Tensor) -> Tensor:
-    """``|x−c|² + 2(x−c)·c + |y−c|² − 2(x−c)·y``: no pass over the data but the product itself."""
+    """`|x−c|² + 2(x−c)·c + |y−c|² − 2(x−c)·y`: no pass over the data but the product itself."""
     offset = x - centre
     squares = (offset * (offset + 2 * centre)).sum(1, keepdim=True)
     return torch.addmm(squares + lengths, offset, y.T, alpha=-2.0)
 
 
 def _leading_again(approximate: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Replace the values of the nearest points of each row; derivatives in ``x`` stay those of the expanded form."""
+    """Replace the values of the nearest points of each row; derivatives in `x` stay those of the expanded form."""
     near = approximate.detach().topk(min(LEADING, y.shape[0]), dim=1, largest=False).indices
     difference = x.detach()[:, None].to(approximate.dtype) - y[near].to(approximate.dtype)
     exact = (difference * difference).sum(-1)

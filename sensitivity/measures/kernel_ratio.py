@@ -21,13 +21,13 @@ __all__ = ["KernelRatio"]
 
 
 class KernelRatio(Ratio):
-    """The ratio ``r_σ(x)`` of new points to base points by kernels of one bandwidth; goes where a measure goes.
+    """The ratio `r_σ(x)` of new points to base points by kernels of one bandwidth; goes where a measure goes.
 
     Args:
-        new: the new points, ``(n, *shape)``, or ``Points`` with weights.
-        base: the points of the base law, ``(N, *shape)``, or ``Points``; usually all training points, ``new`` among
+        new: the new points, `(n, *shape)`, or `Points` with weights.
+        base: the points of the base law, `(N, *shape)`, or `Points`; usually all training points, `new` among
             them.
-        bandwidth: b ≥ 0, in the units of the points; it replaces that of given ``Points``. 0 is the noised empirical
+        bandwidth: b ≥ 0, in the units of the points; it replaces that of given `Points`. 0 is the noised empirical
             measure itself, which memorises: at small σ a state sees its nearest point only.
 
     Raises:
@@ -54,17 +54,17 @@ class KernelRatio(Ratio):
         self.bandwidth = self.new.bandwidth
 
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``log r_σ(x)``, ``(batch,)``, and ``∇ log r``, like ``x``."""
+        """`log r_σ(x)`, `(batch,)`, and `∇ log r`, like `x`."""
         new, new_score = self.new.log_density_and_score(x, sigma)
         base, base_score = self.base.log_density_and_score(x, sigma)
         return new - base, new_score - base_score
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log r_σ(x)``, ``(batch,)``."""
+        """`log r_σ(x)`, `(batch,)`."""
         return self.new.log_density(x, sigma) - self.base.log_density(x, sigma)
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇² log r_σ(x) t``, like ``x``."""
+        """`∇² log r_σ(x) t`, like `x`."""
         return self.new.score_product(x, sigma, tangent) - self.base.score_product(x, sigma, tangent)
 
 

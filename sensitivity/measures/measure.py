@@ -1,7 +1,7 @@
 """Measures: laws whose noised density and score are at hand at every level σ.
 
-A measure ν gives ``log_density(x, sigma) = log ν_σ(x)`` in nats, ``score(x, sigma) = ∇ log ν_σ(x)``, both at once, and
-the product ``∇s^ν(x) t``. A ratio gives the same of ``r = ν_σ/p_σ`` itself, and so needs no density of the base law.
+A measure ν gives `log_density(x, sigma) = log ν_σ(x)` in nats, `score(x, sigma) = ∇ log ν_σ(x)`, both at once, and
+the product `∇s^ν(x) t`. A ratio gives the same of `r = ν_σ/p_σ` itself, and so needs no density of the base law.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Measure", "Mixture", "Points", "Ratio"]
 
 
 class Measure(Protocol):
-    """A law ν: x has shape ``(batch, *shape)``, sigma is a number, 0-d or ``(batch,)``."""
+    """A law ν: x has shape `(batch, *shape)`, sigma is a number, 0-d or `(batch,)`."""
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
 
@@ -31,15 +31,15 @@ class Measure(Protocol):
 class Ratio:
     """Marks a measure that is known only by its ratio to the base law.
 
-    Its ``log_density`` is ``log r``, its ``score`` is ``∇ log r = s^ν − s``, its ``score_product`` ``∇(s^ν − s) t``.
+    Its `log_density` is `log r`, its `score` is `∇ log r = s^ν − s`, its `score_product` `∇(s^ν − s) t`.
     """
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log r_σ(x)``, shape ``(batch,)``."""
+        """`log r_σ(x)`, shape `(batch,)`."""
         raise NotImplementedError
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``∇ log r_σ(x)``, like ``x``."""
+        """`∇ log r_σ(x)`, like `x`."""
         return self.log_density_and_score(x, sigma)[1]
 
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -47,5 +47,5 @@ class Ratio:
         raise NotImplementedError
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇² log r_σ(x) t``, like ``x``."""
+        """`∇² log r_σ(x) t`, like `x`."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Gaussian mixtures as measures: ``ν = Σ_k w_k N(μ_k, Σ_k)``, noised to any level in closed form.
+"""Gaussian mixtures as measures: `ν = Σ_k w_k N(μ_k, Σ_k)`, noised to any level in closed form.
 
-At level σ the components have covariances ``C_k = Σ_k + σ² I``. With ``g_k = −C_k⁻¹(x − μ_k)`` and responsibilities
-``γ_k(x)``: ``s^ν = Σ γ_k g_k`` and ``∇s^ν t = Σ γ_k [(g_k − s)((g_k − s)·t) − C_k⁻¹ t]``, the centred form, which loses
+At level σ the components have covariances `C_k = Σ_k + σ² I`. With `g_k = −C_k⁻¹(x − μ_k)` and responsibilities
+`γ_k(x)`: `s^ν = Σ γ_k g_k` and `∇s^ν t = Σ γ_k [(g_k − s)((g_k − s)·t) − C_k⁻¹ t]`, the centred form, which loses
 nothing at small σ. Covariances are kept as eigenvalues and eigenvectors, so that no level needs a new factorisation and
 singular covariances are legal.
 """
@@ -34,13 +34,13 @@ class Mixture:
     """A Gaussian mixture as a measure, or as an exact anchor.
 
     Args:
-        weights: the weights w, shape ``(K,)``, ≥ 0, normalised to sum 1; equal when ``None``.
-        means: the means μ, shape ``(K, *shape)``.
-        covariances: the covariances Σ over the d flattened entries: ``(K, d, d)`` full, ``(K, d)`` diagonal, ``(K,)``
+        weights: the weights w, shape `(K,)`, ≥ 0, normalised to sum 1; equal when `None`.
+        means: the means μ, shape `(K, *shape)`.
+        covariances: the covariances Σ over the d flattened entries: `(K, d, d)` full, `(K, d)` diagonal, `(K,)`
             or a number isotropic; positive semi-definite (a zero covariance is a point).
-        covariance_type: what ``covariances`` are, where their shape leaves it open: ``"full"`` ``(K, d, d)``;
-            ``"tied"`` ``(d, d)``, one matrix for all components; ``"diagonal"`` ``(K, d)``; ``"isotropic"`` ``(K,)`` or
-            a number. By default it is read off the shape; a symmetric ``(K, d)`` with K = d could be variances or one
+        covariance_type: what `covariances` are, where their shape leaves it open: `"full"` `(K, d, d)`;
+            `"tied"` `(d, d)`, one matrix for all components; `"diagonal"` `(K, d)`; `"isotropic"` `(K,)` or
+            a number. By default it is read off the shape; a symmetric `(K, d)` with K = d could be variances or one
             matrix and is refused.
 
     Raises:
@@ -87,17 +87,17 @@ class Mixture:
 
     @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log ν_σ(x)`` in nats, shape ``(batch,)``."""
+        """`log ν_σ(x)` in nats, shape `(batch,)`."""
         log_terms, _ = self._components(x, sigma)
         return torch.logsumexp(log_terms, 1)
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s^ν(x) = ∇ log ν_σ(x)``, shape of ``x``."""
+        """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""
         return self.log_density_and_score(x, sigma)[1]
 
     @full_precision
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Both at once: shapes ``(batch,)`` and that of ``x``."""
+        """Both at once: shapes `(batch,)` and that of `x`."""
         log_terms, gradients = self._components(x, sigma)
         responsibilities = torch.softmax(log_terms, 1)
         score = (responsibilities[..., None] * gradients).sum(1)
@@ -105,7 +105,7 @@ class Mixture:
 
     @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇s^ν(x) t``, shape of ``x``; ``tangent`` is like ``x``."""
+        """`∇s^ν(x) t`, shape of `x`; `tangent` is like `x`."""
         check_like(tangent, x, "tangent")
         log_terms, gradients = self._components(x, sigma)
         responsibilities = torch.softmax(log_terms, 1)[..., None]
@@ -116,7 +116,7 @@ class Mixture:
         return (responsibilities * terms).sum(1).reshape(x.shape)
 
     def to(self, *args: object, **kwargs: object) -> Mixture:
-        """The same measure on another device or dtype, arguments as ``Tensor.to``."""
+        """The same measure on another device or dtype, arguments as `Tensor.to`."""
         other = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -125,14 +125,14 @@ class Mixture:
         return other
 
     def reweighted(self, multipliers: Tensor) -> Mixture:
-        """The law with weights ``w_k · multipliers_k``, normalised; ``multipliers`` has shape ``(K,)``, ≥ 0."""
+        """The law with weights `w_k · multipliers_k`, normalised; `multipliers` has shape `(K,)`, ≥ 0."""
         other = copy(self)
         other.weights = check_weights(self.weights * multipliers, self.means)
         other._log_weights = other.weights.log()
         return other
 
     def _components(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """``log w_k + log N(x; μ_k, C_k)``, ``(batch, K)``, and ``g_k``, ``(batch, K, d)``."""
+        """`log w_k + log N(x; μ_k, C_k)`, `(batch, K)`, and `g_k`, `(batch, K, d)`."""
         check_states(x, "x", self.shape)
         check_same_home(x, self.means, "x", "the means of Mixture")
         variances = self._noised(x, sigma)
@@ -143,7 +143,7 @@ class Mixture:
         return self._log_weights - 0.5 * (quadratic + volume), -self._from_axes(scaled)
 
     def _noised(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """Eigenvalues of C_k, ``(K, d)`` or ``(batch, K, d)``."""
+        """Eigenvalues of C_k, `(K, d)` or `(batch, K, d)`."""
         level = check_sigma(sigma, x)
         return self._values + (level**2 if level.ndim == 0 else level[:, None, None] ** 2)
 
@@ -188,7 +188,7 @@ def _tensor(covariances: object, means: Tensor) -> Tensor:
 
 
 def _factorise(c: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues ``(K, d)`` and eigenvectors ``(K, d, d)``; no eigenvectors when all covariances are diagonal."""
+    """Eigenvalues `(K, d)` and eigenvectors `(K, d, d)`; no eigenvectors when all covariances are diagonal."""
     size, dimension = means.shape
     if tuple(c.shape) in ((), (size,), (size, dimension)):
         values = c.detach().reshape(*c.shape, *([1] * (2 - c.ndim))).expand(size, dimension)

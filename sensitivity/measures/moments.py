@@ -1,4 +1,4 @@
-"""Moments of a model's own data law, read off its score at one high noise level (see :class:`GaussianAnchor`)."""
+"""Moments of a model's own data law, read off its score at one high noise level (see `GaussianAnchor`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POWER = 2  # subspace iterations
 def moments_of_score(
     products: Products, mean: Tensor, sigma: Tensor | float, *, rank: int | None, samples: int, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean, variances, directions, remaining variance: ``m = E D``, ``C = σ² G (I − G)⁻¹``, ``G = E ∇D`` at m ± σz."""
+    """Mean, variances, directions, remaining variance: `m = E D`, `C = σ² G (I − G)⁻¹`, `G = E ∇D` at m ± σz."""
     level = torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device)
     products = choose(products, mean[None], level)
     white = level * noise.to(mean.device).gaussian(tuple(mean.shape), step=0, dtype=mean.dtype)[0]
@@ -32,7 +32,7 @@ def moments_of_score(
 
 
 def _variance(gain: Tensor, level: Tensor) -> Tensor:
-    """``λ = σ² g/(1 − g)`` for an eigenvalue ``g`` of ``∇D``, zero where the model says less than none."""
+    """`λ = σ² g/(1 − g)` for an eigenvalue `g` of `∇D`, zero where the model says less than none."""
     gain = gain.clamp(min=0.0, max=1 - 1e-6)
     return level.square() * gain / (1 - gain)
 
@@ -57,14 +57,14 @@ def _spectrum(
 
 @full_precision
 def _rotated(image: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, descending, and eigenvectors of ``G`` within the span of the rows of ``basis``."""
+    """Eigenvalues, descending, and eigenvectors of `G` within the span of the rows of `basis`."""
     projected = image @ basis.T
     values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
     return values.flip(0), basis.T @ rotation.flip(1)
 
 
 def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
-    """``E[∇D] v`` for each row ``v``, one direction at a time so that a batch of images fits."""
+    """`E[∇D] v` for each row `v`, one direction at a time so that a batch of images fits."""
     images = []
     for row in rows:
         tangent = row.reshape(1, 1, *x.shape[1:]).expand(1, *x.shape)
@@ -74,7 +74,7 @@ def _gain(products: Products, x: Tensor, level: Tensor, rows: Tensor) -> Tensor:
 
 
 def _outside(products: Products, x: Tensor, level: Tensor, basis: Tensor, noise: Noise) -> Tensor:
-    """``tr G`` outside the span of the rows of ``basis``, from one projected Rademacher probe for each state."""
+    """`tr G` outside the span of the rows of `basis`, from one projected Rademacher probe for each state."""
     signs = noise.to(x.device).rademacher((basis.shape[1],), step=2, probes=2, dtype=x.dtype).flatten(0, 1)
     signs = _without(signs, basis).reshape(1, *x.shape)
     _, image = products.quadratic(x, level, signs)
@@ -83,5 +83,5 @@ def _outside(products: Products, x: Tensor, level: Tensor, basis: Tensor, noise:
 
 @full_precision
 def _without(vectors: Tensor, basis: Tensor) -> Tensor:
-    """The part of the vectors outside the span of the rows of ``basis``."""
+    """The part of the vectors outside the span of the rows of `basis`."""
     return vectors - (vectors @ basis.T) @ basis

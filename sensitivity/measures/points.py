@@ -1,8 +1,8 @@
 """A measure made of points: the weighted empirical measure of data, noised.
 
-``ν = Σ_j c_j δ_{y_j}``, optionally smoothed by a bandwidth b, so that at level σ with ``τ² = σ² + b²``:
-``log ν_σ(x) = logsumexp_j(log c_j − |x − y_j|²/2τ²) − (d/2) log 2πτ²`` and ``s^ν(x) = Σ_j γ_j (y_j − x)/τ²`` with the
-responsibilities ``γ = softmax``. Data are streamed in blocks: no ``batch × N × d`` array is ever made.
+`ν = Σ_j c_j δ_{y_j}`, optionally smoothed by a bandwidth b, so that at level σ with `τ² = σ² + b²`:
+`log ν_σ(x) = logsumexp_j(log c_j − |x − y_j|²/2τ²) − (d/2) log 2πτ²` and `s^ν(x) = Σ_j γ_j (y_j − x)/τ²` with the
+responsibilities `γ = softmax`. Data are streamed in blocks: no `batch × N × d` array is ever made.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ BLOCK = 2048
 
 
 class Points:
-    """The measure ``Σ_j c_j N(y_j, b² I)`` on data points, noised to any level.
+    """The measure `Σ_j c_j N(y_j, b² I)` on data points, noised to any level.
 
     Args:
-        data: the points y, shape ``(N, *shape)``, floating; constants, which no derivative reaches: `Move` moves them.
-        weights: the weights c, shape ``(N,)``, ≥ 0, normalised to sum 1; equal when ``None``.
+        data: the points y, shape `(N, *shape)`, floating; constants, which no derivative reaches: `Move` moves them.
+        weights: the weights c, shape `(N,)`, ≥ 0, normalised to sum 1; equal when `None`.
         bandwidth: the standard deviation b ≥ 0 of a Gaussian put on every point; it adds b² to σ².
         block: rows of data handled at once (memory only; results do not depend on it beyond rounding).
 
@@ -81,7 +81,7 @@ class Points:
 
     @cached_property
     def squares(self) -> Tensor:
-        """``|y_j|²``, shape ``(N,)``, in double precision: computed once, since it is a pass over all data."""
+        """`|y_j|²`, shape `(N,)`, in double precision: computed once, since it is a pass over all data."""
         if not self._centre.ndim:
             return self._lengths
         return torch.cat(
@@ -94,17 +94,17 @@ class Points:
         return self._rows.shape[1]
 
     def to(self, *args: object, **kwargs: object) -> Points:
-        """The same measure on another device or dtype, arguments as ``Tensor.to``."""
+        """The same measure on another device or dtype, arguments as `Tensor.to`."""
         data = self.data.to(*args, **kwargs)  # type: ignore[call-overload]  # forwards Tensor.to's overloads unchanged
         return Points(data, self.weights.to(data), self.bandwidth, block=self.block)
 
     def reweighted(self, multipliers: Tensor) -> Points:
-        """The law with weights ``c_j · multipliers_j``, normalised; ``multipliers`` has shape ``(N,)``, ≥ 0."""
+        """The law with weights `c_j · multipliers_j`, normalised; `multipliers` has shape `(N,)`, ≥ 0."""
         return Points(self.data, self.weights * multipliers, self.bandwidth, block=self.block)
 
     @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``log ν_σ(x)`` in nats, shape ``(batch,)``."""
+        """`log ν_σ(x)` in nats, shape `(batch,)`."""
         state, tau2 = self._enter(x, sigma)
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
@@ -112,19 +112,19 @@ class Points:
         return self._normalised(running.log_sum(), tau2).to(x.dtype)
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s^ν(x) = ∇ log ν_σ(x)``, shape of ``x``."""
+        """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""
         return self.log_density_and_score(x, sigma)[1]
 
     @full_precision
     def log_density_and_score(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Both in one pass over the data: shapes ``(batch,)`` and that of ``x``."""
+        """Both in one pass over the data: shapes `(batch,)` and that of `x`."""
         state, tau2 = self._enter(x, sigma)
         log_sum, mean = self._posterior(state, tau2)
         score = (mean - state) / _column(tau2, state)
         return self._normalised(log_sum, tau2).to(x.dtype), score.to(x.dtype).reshape(x.shape)
 
     def _posterior(self, state: Tensor, tau2: Tensor) -> tuple[Tensor, Tensor]:
-        """``logsumexp_j`` of the log terms and the posterior mean; one block needs no running sums."""
+        """`logsumexp_j` of the log terms and the posterior mean; one block needs no running sums."""
         if len(self) <= self.block:
             ((log_terms, rows),) = self._log_terms(state, tau2)
             top = log_terms.detach().amax(1, keepdim=True)
@@ -139,7 +139,7 @@ class Points:
 
     @full_precision
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
-        """``∇s^ν(x) t = Σ_j γ_j (y_j − m)((y_j − m)·t)/τ⁴ − t/τ²`` with m the posterior mean; shape of ``x``."""
+        """`∇s^ν(x) t = Σ_j γ_j (y_j − m)((y_j − m)·t)/τ⁴ − t/τ²` with m the posterior mean; shape of `x`."""
         check_like(tangent, x, "tangent")
         state, tau2 = self._enter(x, sigma)
         t = tangent.flatten(1)
@@ -163,17 +163,17 @@ class Points:
         *,
         out: Tensor | None = None,
     ) -> Tensor:
-        """``λ·ṡ_i`` for ``Toward`` each single point i: ``r_i (s_i − s)·λ``, shape ``(batch, N)``.
+        """`λ·ṡ_i` for `Toward` each single point i: `r_i (s_i − s)·λ`, shape `(batch, N)`.
 
-        ``r_i = N(x; y_i, τ²I)/p_σ(x)`` and ``s_i = (y_i − x)/τ²``; the weights of the measure play no part.
+        `r_i = N(x; y_i, τ²I)/p_σ(x)` and `s_i = (y_i − x)/τ²`; the weights of the measure play no part.
 
         Args:
-            x: states, ``(batch, *shape)``.
-            sigma: the level, a number, 0-d or ``(batch,)``.
-            score: s(x) of the base law, like ``x``.
-            log_density: log p_σ(x) of the base law in nats, ``(batch,)``.
-            cotangent: λ, like ``x``.
-            out: where given, ``(batch, N)``, the result is added to it in place and it is returned.
+            x: states, `(batch, *shape)`.
+            sigma: the level, a number, 0-d or `(batch,)`.
+            score: s(x) of the base law, like `x`.
+            log_density: log p_σ(x) of the base law in nats, `(batch,)`.
+            cotangent: λ, like `x`.
+            out: where given, `(batch, N)`, the result is added to it in place and it is returned.
         """
         check_like(score, x, "score")
         check_like(cotangent, x, "cotangent")
@@ -202,7 +202,7 @@ class Points:
             first += rows.shape[0]
 
     def normals(self, x: Tensor, sigma: Tensor | float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Per block: ``log c_j N(x; y_j, τ²I)``, ``(batch, rows)``, the rows ``(rows, d)``, τ² (0-d or a column)."""
+        """Per block: `log c_j N(x; y_j, τ²I)`, `(batch, rows)`, the rows `(rows, d)`, τ² (0-d or a column)."""
         state, tau2 = self._enter(x, sigma)
         variance = _column(tau2, state)
         volume = (0.5 * self.dimension) * (2 * math.pi * variance).log()
@@ -216,7 +216,7 @@ class Points:
         return x.flatten(1), level**2 + self.bandwidth**2
 
     def _log_terms(self, state: Tensor, tau2: Tensor, weighted: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per block: ``log c_j − |x − y_j|²/2τ²`` (``(batch, rows)``, double precision) and the rows themselves."""
+        """Per block: `log c_j − |x − y_j|²/2τ²` (`(batch, rows)`, double precision) and the rows themselves."""
         scale = -0.5 / _column(tau2, state)
         parts = (part.split(self.block) for part in (self._rows, self._lengths, self._log_weights))
         for rows, lengths, log_weights in zip(*parts, strict=True):
@@ -232,7 +232,7 @@ class Points:
 
 @dataclass
 class _Running:
-    """A log-sum-exp over blocks, with sums ``Σ_j e^{terms_j} values_j`` kept relative to the running maximum."""
+    """A log-sum-exp over blocks, with sums `Σ_j e^{terms_j} values_j` kept relative to the running maximum."""
 
     top: Tensor
     total: Tensor
@@ -274,7 +274,7 @@ def _origin(rows: Tensor) -> Tensor:
 
 
 def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First moment, second moment times t, and first moment along t, all about ``origin`` (the state)."""
+    """First moment, second moment times t, and first moment along t, all about `origin` (the state)."""
     p = p.to(rows.dtype)
     along = tangent @ rows.T - (origin * tangent).sum(1, keepdim=True)
     q = p * along
@@ -284,7 +284,7 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
 
 
 def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[Tensor, ...]) -> Tensor:
-    """``(s_i − s)·λ`` of the nearest points anew in double precision: at low noise terms cancel while r_i is large."""
+    """`(s_i − s)·λ` of the nearest points anew in double precision: at low noise terms cancel while r_i is large."""
     if along.dtype == wide(along):
         return along
     state, tau2, score, cotangent = (part.to(wide(along)) for part in stage)
@@ -294,12 +294,12 @@ def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[
 
 
 def _column(value: Tensor, state: Tensor) -> Tensor:
-    """A 0-d or ``(batch,)`` level shaped to broadcast against ``(batch, d)``."""
+    """A 0-d or `(batch,)` level shaped to broadcast against `(batch, d)`."""
     return value if value.ndim == 0 else value.reshape(-1, 1)
 
 
 def whole(value: int, name: str) -> int:
-    """``value`` as a number of points ≥ 1."""
+    """`value` as a number of points ≥ 1."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a {type(value).__name__}: pass a whole number of points.")
     if value < 1:

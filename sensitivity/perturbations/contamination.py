@@ -1,8 +1,8 @@
 """Contamination of the data measure: mass moved toward measures, taken away, or reweighted.
 
-``χ = Σ_j c_j (ν_j − ρ)``, symbols as in ``sensitivity.perturbations.perturbation``.
+`χ = Σ_j c_j (ν_j − ρ)`, symbols as in `sensitivity.perturbations.perturbation`.
 For these the score at finite η is known exactly,
-``s^η = s + Σ_j η c_j r_j (s_j − s) / (1 + Σ_j η c_j (r_j − 1))``.
+`s^η = s + Σ_j η c_j r_j (s_j − s) / (1 + Σ_j η c_j (r_j − 1))`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Contamination", "Remove", "Reweight", "Toward"]
 
 
 class Contamination(Perturbation):
-    """``χ = Σ_j c_j (ν_j − ρ)``: what Toward, Remove and Reweight have in common."""
+    """`χ = Σ_j c_j (ν_j − ρ)`: what Toward, Remove and Reweight have in common."""
 
     def __init__(self, masses: Masses):
         for _, measure in masses:
@@ -31,7 +31,7 @@ class Contamination(Perturbation):
 
     @property
     def masses(self) -> Masses:
-        """``((c_j, ν_j), …)``."""
+        """`((c_j, ν_j), …)`."""
         return self._masses
 
     @property
@@ -40,7 +40,7 @@ class Contamination(Perturbation):
         return any(not isinstance(measure, Ratio) for _, measure in self._masses)
 
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
-        """``u = Σ c_j (r_j − 1)`` and ``ṡ = Σ c_j r_j (s_j − s)``; ``p̈ = 0``."""
+        """`u = Σ c_j (r_j − 1)` and `ṡ = Σ c_j r_j (s_j − s)`; `p̈ = 0`."""
         check_like(score, x, "score")
         ratio, source = x.new_zeros(x.shape[0]), torch.zeros_like(x)
         for c, measure in self._masses:
@@ -58,7 +58,7 @@ class Contamination(Perturbation):
         log_density: Tensor | None,
         tangent: Tensor,
     ) -> Tensor:
-        """``Σ c_j r_j [(s_j − s)((s_j − s)·t) + ∇s_j t − ∇s t]``, like ``x``."""
+        """`Σ c_j r_j [(s_j − s)((s_j − s)·t) + ∇s_j t − ∇s t]`, like `x`."""
         check_like(score_product, x, "score_product")
         check_like(tangent, x, "tangent")
         total = torch.zeros_like(x)
@@ -72,17 +72,17 @@ class Contamination(Perturbation):
         return total
 
     def log_ratio(self, x: Tensor, sigma: Tensor | float, log_density: Tensor | None) -> Tensor:
-        """``log ν_σ(x) − log p_σ(x)`` of the first measure."""
+        """`log ν_σ(x) − log p_σ(x)` of the first measure."""
         measure = self._masses[0][1]
         value = measure.log_density(x, sigma)
         return value if isinstance(measure, Ratio) else value - check_log_density(log_density, x)
 
 
 class Toward(Contamination):
-    """Toward a measure: ``χ = ν − ρ``, ``ṡ = r (s^ν − s)``.
+    """Toward a measure: `χ = ν − ρ`, `ṡ = r (s^ν − s)`.
 
     Args:
-        measure: ν, a measure (``Points``, ``Mixture``, ``NetworkMeasure``) or a ``RatioClassifier``.
+        measure: ν, a measure (`Points`, `Mixture`, `NetworkMeasure`) or a `RatioClassifier`.
 
     Source: Scarvelis & Solomon 2025, arXiv 2509.23092.
 
@@ -102,16 +102,16 @@ class Toward(Contamination):
         self.measure = measure
 
     def mass(self, count: int, moved: int | None = None) -> float:
-        """``m/(N + m)``: m points, by default all of the measure, are added to ``count`` = N."""
+        """`m/(N + m)`: m points, by default all of the measure, are added to `count` = N."""
         m = _moved(self.measure, moved)
         return m / (whole(count, "count") + m)
 
 
 class Remove(Contamination):
-    """Removal of mass that lies as ν: the direction ``χ = ν − ρ`` of ``Toward``, with a negative ``mass``.
+    """Removal of mass that lies as ν: the direction `χ = ν − ρ` of `Toward`, with a negative `mass`.
 
     Args:
-        measure: ν, usually the ``Points`` to be removed.
+        measure: ν, usually the `Points` to be removed.
 
     Example:
         >>> import torch
@@ -125,7 +125,7 @@ class Remove(Contamination):
         self.measure = measure
 
     def mass(self, count: int, moved: int | None = None) -> float:
-        """``−m/(N − m)``: m points, by default all of the measure, are taken from ``count`` = N."""
+        """`−m/(N − m)`: m points, by default all of the measure, are taken from `count` = N."""
         m, n = _moved(self.measure, moved), whole(count, "count")
         if m >= n:
             raise ValueError(f"count = {n} leaves nothing after {m} points are removed: pass N > {m}.")
@@ -133,14 +133,14 @@ class Remove(Contamination):
 
 
 class Reweight(Contamination):
-    """Weights ``c_i`` become ``c_i e^{l_i}``: ``χ = ā (ν′ − ρ) − (ν − ρ)``, ``ā = Σ c_i e^{l_i}``, ν′ the new law.
+    """Weights `c_i` become `c_i e^{l_i}`: `χ = ā (ν′ − ρ) − (ν − ρ)`, `ā = Σ c_i e^{l_i}`, ν′ the new law.
 
-    ν is the measure as given, of which every point (component) i gets its mass multiplied by ``e^{l_i}``; the base law
-    keeps the rest. With ``mass(N)`` the finite law is exactly the reweighted training set.
+    ν is the measure as given, of which every point (component) i gets its mass multiplied by `e^{l_i}`; the base law
+    keeps the rest. With `mass(N)` the finite law is exactly the reweighted training set.
 
     Args:
-        measure: ``Points`` or ``Mixture``: the part of the data that is reweighted.
-        log_weights: l, shape ``(N,)`` or ``(K,)``; 0 leaves a point as it is, ``−inf`` removes it.
+        measure: `Points` or `Mixture`: the part of the data that is reweighted.
+        log_weights: l, shape `(N,)` or `(K,)`; 0 leaves a point as it is, `−inf` removes it.
 
     Example:
         >>> import torch
@@ -163,7 +163,7 @@ class Reweight(Contamination):
         super().__init__(((self.mean_multiplier, measure.reweighted(multipliers)), (-1.0, measure)))
 
     def mass(self, count: int, moved: int | None = None) -> float:
-        """``M/(N − M + M ā)``: M points, by default all of the measure, of ``count`` = N."""
+        """`M/(N − M + M ā)`: M points, by default all of the measure, of `count` = N."""
         m, n = _moved(self.measure, moved), whole(count, "count")
         if m > n:
             raise ValueError(f"count = {n} is fewer than the {m} points reweighted: pass N ≥ {m}.")
@@ -173,7 +173,7 @@ class Reweight(Contamination):
 def _ratio(
     measure: Measure, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """``r``, ``(batch,)``, and ``s_ν − s = ∇ log r``, like ``x``."""
+    """`r`, `(batch,)`, and `s_ν − s = ∇ log r`, like `x`."""
     value, gradient = measure.log_density_and_score(x, sigma)
     if isinstance(measure, Ratio):
         return value.exp(), gradient

@@ -1,10 +1,10 @@
-"""Moving data points: ``y_i → y_i + h v_i``, a sum of dipoles.
+"""Moving data points: `y_i → y_i + h v_i`, a sum of dipoles.
 
-Symbols: ``τ² = σ² + b²``, ``w_i`` the weights of the points, ``r_i = N(x; y_i, τ²I)/p_σ(x)``, ``s_i = (y_i − x)/τ²``,
-``a_i = (x − y_i)·v_i/τ²``. The measure ν is replaced by its image ν_h: ``ρ_η = ρ + η (ν_h − ν)``, and for small h
+Symbols: `τ² = σ² + b²`, `w_i` the weights of the points, `r_i = N(x; y_i, τ²I)/p_σ(x)`, `s_i = (y_i − x)/τ²`,
+`a_i = (x − y_i)·v_i/τ²`. The measure ν is replaced by its image ν_h: `ρ_η = ρ + η (ν_h − ν)`, and for small h
 
-- ``u = Σ w_i r_i a_i`` and ``ṡ = Σ w_i r_i [v_i/τ² + a_i (s_i − s)]`` (per unit h),
-- ``p̈/p = Σ w_i r_i q_i`` with ``q_i = a_i² − |v_i|²/τ²``, ``∇[p̈/p] = Σ w_i r_i [(s_i − s) q_i + 2 a_i v_i/τ²]``.
+- `u = Σ w_i r_i a_i` and `ṡ = Σ w_i r_i [v_i/τ² + a_i (s_i − s)]` (per unit h),
+- `p̈/p = Σ w_i r_i q_i` with `q_i = a_i² − |v_i|²/τ²`, `∇[p̈/p] = Σ w_i r_i [(s_i − s) q_i + 2 a_i v_i/τ²]`.
 
 The density at finite h is not linear in h: first and second order only, the finite-η score does not apply.
 """
@@ -29,14 +29,14 @@ class Move(Perturbation):
     """Points y_i are displaced along v_i; a sensitivity is the derivative in the length h of the displacement.
 
     Args:
-        points: the points that move, ``Points``, or their data ``(M, *shape)`` with equal weights; part of the data.
+        points: the points that move, `Points`, or their data `(M, *shape)` with equal weights; part of the data.
         displacement: v, like the data of the points.
 
-    ``mass(N)`` is ``M/N``: the share of the data that moves. A multiple of a ``Move`` multiplies this share; a longer
+    `mass(N)` is `M/N`: the share of the data that moves. A multiple of a `Move` multiplies this share; a longer
     displacement is given as such.
 
     Raises:
-        ValueError, TypeError: where ``displacement`` is not like the data, or not finite.
+        ValueError, TypeError: where `displacement` is not like the data, or not finite.
 
     Source: derived as Scarvelis & Solomon 2025, arXiv 2509.23092, with χ the derivative of the empirical measure in the
     positions of its points.
@@ -60,16 +60,16 @@ class Move(Perturbation):
 
     @property
     def needs_density(self) -> bool:
-        """Always: ``r_i`` is relative to the density of the base law."""
+        """Always: `r_i` is relative to the density of the base law."""
         return True
 
     @property
     def masses(self) -> None:
-        """``None``: the finite-η score does not apply."""
+        """`None`: the finite-η score does not apply."""
         return None
 
     def mass(self, count: int, moved: int | None = None) -> float:
-        """``M/N``, the share of ``count`` = N training points that moves."""
+        """`M/N`, the share of `count` = N training points that moves."""
         m, n = len(self.points) if moved is None else whole(moved, "moved"), whole(count, "count")
         if m > n:
             raise ValueError(f"count = {n} is fewer than the {m} points moved: pass N ≥ {m}.")
@@ -77,7 +77,7 @@ class Move(Perturbation):
 
     @full_precision
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
-        """u, ṡ and ``∇[p̈/p]`` in one pass."""
+        """u, ṡ and `∇[p̈/p]` in one pass."""
         source, curvature = _Combination(x), _Combination(x)
         ratio = x.new_zeros(x.shape[0])
         for block in self._blocks(x, sigma, score, log_density):
@@ -97,8 +97,8 @@ class Move(Perturbation):
         log_density: Tensor | None,
         tangent: Tensor,
     ) -> Tensor:
-        """``∇ṡ t``, like ``x``; with ``b_i = (s_i − s)·t`` it is
-        ``Σ w_i r_i {b_i [v_i/τ² + a_i (s_i − s)] + (v_i·t/τ²)(s_i − s) − a_i (t/τ² + ∇s t)}``.
+        """`∇ṡ t`, like `x`; with `b_i = (s_i − s)·t` it is
+        `Σ w_i r_i {b_i [v_i/τ² + a_i (s_i − s)] + (v_i·t/τ²)(s_i − s) − a_i (t/τ² + ∇s t)}`.
         """
         check_like(score_product, x, "score_product")
         check_like(tangent, x, "tangent")
@@ -112,7 +112,7 @@ class Move(Perturbation):
         return total.total(score) + rest
 
     def log_ratio(self, x: Tensor, sigma: Tensor | float, log_density: Tensor | None) -> Tensor:
-        """``log ν_σ(x) − log p_σ(x)`` of the points before they move."""
+        """`log ν_σ(x) − log p_σ(x)` of the points before they move."""
         return self.points.log_density(x, sigma) - check_log_density(log_density, x)
 
     def _blocks(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Iterator[_Block]:
@@ -127,7 +127,7 @@ class Move(Perturbation):
 
 
 class _Block(NamedTuple):
-    """One block of points: ``w_i r_i`` and ``a_i``, ``(batch, rows)``; rows and moves ``(rows, d)``; state; τ²."""
+    """One block of points: `w_i r_i` and `a_i`, `(batch, rows)`; rows and moves `(rows, d)`; state; τ²."""
 
     ratio: Tensor
     slope: Tensor
@@ -137,13 +137,13 @@ class _Block(NamedTuple):
     variance: Tensor
 
     def differences(self, tangent: Tensor, score: Tensor) -> Tensor:
-        """``(s_i − s)·t``, ``(batch, rows)``."""
+        """`(s_i − s)·t`, `(batch, rows)`."""
         at_state = (self.state * tangent).sum(1, keepdim=True) / self.variance + (score * tangent).sum(1, keepdim=True)
         return tangent @ self.rows.T / self.variance - at_state
 
 
 class _Combination:
-    """``Σ_i w_i r_i [c_i (s_i − s) + e_i v_i/τ²]``, summed over blocks."""
+    """`Σ_i w_i r_i [c_i (s_i − s) + e_i v_i/τ²]`, summed over blocks."""
 
     def __init__(self, x: Tensor):
         self._x = x
@@ -163,5 +163,5 @@ class _Combination:
 
 
 def _as(x: Tensor, column: Tensor) -> Tensor:
-    """A 0-d or ``(batch, 1)`` value shaped to broadcast against ``x``."""
+    """A 0-d or `(batch, 1)` value shaped to broadcast against `x`."""
     return column if column.ndim == 0 else column.reshape(-1, *([1] * (x.ndim - 1)))

@@ -1,14 +1,14 @@
-"""Perturbations of the data measure: ``ρ_η = ρ + η χ`` with χ signed and of total mass zero.
+"""Perturbations of the data measure: `ρ_η = ρ + η χ` with χ signed and of total mass zero.
 
-Symbols: ``p`` and ``s`` are the noised density and score of the base law at level σ; ``ν_j`` measures with scores
-``s_j`` and ratios ``r_j = ν_j/p`` (noised); ``u = χ_σ/p``. Everything is per unit mass moved:
+Symbols: `p` and `s` are the noised density and score of the base law at level σ; `ν_j` measures with scores
+`s_j` and ratios `r_j = ν_j/p` (noised); `u = χ_σ/p`. Everything is per unit mass moved:
 
-- contamination ``χ = Σ_j c_j (ν_j − ρ)``: ``u = Σ c_j (r_j − 1)``, ``ṡ = ∇u = Σ c_j r_j (s_j − s)``, ``s̈ = −2 u ṡ``;
-- in general ``s̈ = ∇[p̈/p] − 2 u ṡ`` with ``p̈`` the second derivative of the noised density, zero for contamination.
+- contamination `χ = Σ_j c_j (ν_j − ρ)`: `u = Σ c_j (r_j − 1)`, `ṡ = ∇u = Σ c_j r_j (s_j − s)`, `s̈ = −2 u ṡ`;
+- in general `s̈ = ∇[p̈/p] − 2 u ṡ` with `p̈` the second derivative of the noised density, zero for contamination.
 
-Perturbations add, and multiply by numbers (the number multiplies the mass moved). ``.mass(N)`` is the η that turns unit
+Perturbations add, and multiply by numbers (the number multiplies the mass moved). `.mass(N)` is the η that turns unit
 mass into an edit of N equally weighted training points; it is negative for a removal, which is the same direction
-``ν − ρ`` walked backwards.
+`ν − ρ` walked backwards.
 
 Source: Scarvelis & Solomon 2025, arXiv 2509.23092; Hampel 1974 (influence curve) for the form of χ.
 """
@@ -31,7 +31,7 @@ Masses = tuple[tuple[float, Measure], ...]
 
 
 class Terms(NamedTuple):
-    """``u``, ``(batch,)``; ``ṡ = ∇u``, like x; ``∇[p̈/p]``, like x, or ``None`` where it vanishes."""
+    """`u`, `(batch,)`; `ṡ = ∇u`, like x; `∇[p̈/p]`, like x, or `None` where it vanishes."""
 
     ratio: Tensor
     source: Tensor
@@ -51,21 +51,21 @@ class Perturbation(ABC):
     @property
     @abstractmethod
     def needs_density(self) -> bool:
-        """Whether ṡ needs ``log p_σ(x)`` of the base law."""
+        """Whether ṡ needs `log p_σ(x)` of the base law."""
 
     @property
     @abstractmethod
     def masses(self) -> Masses | None:
-        """``((c_j, ν_j), …)`` with ``χ = Σ_j c_j (ν_j − ρ)``; ``None`` where the finite-η score does not apply."""
+        """`((c_j, ν_j), …)` with `χ = Σ_j c_j (ν_j − ρ)`; `None` where the finite-η score does not apply."""
 
     @property
     def taken(self) -> float:
-        """C, the mass that leaves the base law per unit, ``Σ c_j``; 0 where points only move."""
+        """C, the mass that leaves the base law per unit, `Σ c_j`; 0 where points only move."""
         return sum((c for c, _ in self.masses or ()), 0.0)
 
     @abstractmethod
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
-        """u, ṡ and ``∇[p̈/p]`` in one pass over each measure."""
+        """u, ṡ and `∇[p̈/p]` in one pass over each measure."""
 
     @abstractmethod
     def source_product(
@@ -77,31 +77,31 @@ class Perturbation(ABC):
         log_density: Tensor | None,
         tangent: Tensor,
     ) -> Tensor:
-        """``∇ṡ · t``, like ``x``, given ``score_product = ∇s · t``."""
+        """`∇ṡ · t`, like `x`, given `score_product = ∇s · t`."""
 
     @abstractmethod
     def log_ratio(self, x: Tensor, sigma: Tensor | float, log_density: Tensor | None) -> Tensor:
-        """``log r`` of the first measure, shape ``(batch,)``; for reports."""
+        """`log r` of the first measure, shape `(batch,)`; for reports."""
 
     @abstractmethod
     def mass(self, count: int, moved: int | None = None) -> float:
-        """η for this edit of ``count`` equally weighted training points, ``moved`` of which take part."""
+        """η for this edit of `count` equally weighted training points, `moved` of which take part."""
 
     def source(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None = None) -> Tensor:
-        """``ṡ(x)`` per unit mass, like ``x``.
+        """`ṡ(x)` per unit mass, like `x`.
 
         Args:
-            x: states, ``(batch, *shape)``.
-            sigma: the level, a number, 0-d or ``(batch,)``.
-            score: s(x) of the base law, like ``x``.
-            log_density: ``log p_σ(x)`` in nats, ``(batch,)``; may be ``None`` unless ``needs_density``.
+            x: states, `(batch, *shape)`.
+            sigma: the level, a number, 0-d or `(batch,)`.
+            score: s(x) of the base law, like `x`.
+            log_density: `log p_σ(x)` in nats, `(batch,)`; may be `None` unless `needs_density`.
         """
         return self.terms(x, sigma, score, log_density).source
 
     def second_source(
         self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None = None
     ) -> Tensor:
-        """``s̈(x) = d²s/dη²`` at η = 0, like ``x``; arguments as ``source``."""
+        """`s̈(x) = d²s/dη²` at η = 0, like `x`; arguments as `source`."""
         terms = self.terms(x, sigma, score, log_density)
         second = -2 * per_sample(terms.ratio, x) * terms.source
         return second if terms.curvature is None else second + terms.curvature
@@ -130,7 +130,7 @@ class Perturbation(ABC):
 
 
 class Sum(Perturbation):
-    """``Σ_j f_j χ_j``, made by ``+``, ``-`` and multiplication with numbers."""
+    """`Σ_j f_j χ_j`, made by `+`, `-` and multiplication with numbers."""
 
     def __init__(self, parts: tuple[tuple[float, Perturbation], ...]):
         self.parts = parts
@@ -142,7 +142,7 @@ class Sum(Perturbation):
 
     @property
     def masses(self) -> Masses | None:
-        """The masses of all parts, or ``None`` where a part has none."""
+        """The masses of all parts, or `None` where a part has none."""
         collected: list[tuple[float, Measure]] = []
         for factor, part in self.parts:
             if part.masses is None:
@@ -152,11 +152,11 @@ class Sum(Perturbation):
 
     @property
     def taken(self) -> float:
-        """``Σ f_j C_j``."""
+        """`Σ f_j C_j`."""
         return sum(factor * part.taken for factor, part in self.parts)
 
     def terms(self, x: Tensor, sigma: Tensor | float, score: Tensor, log_density: Tensor | None) -> Terms:
-        """Each term is linear in χ (``p̈`` in the mass moved)."""
+        """Each term is linear in χ (`p̈` in the mass moved)."""
         each = [(factor, part.terms(x, sigma, score, log_density)) for factor, part in self.parts]
         curvatures = [factor * terms.curvature for factor, terms in each if terms.curvature is not None]
         return Terms(
@@ -174,7 +174,7 @@ class Sum(Perturbation):
         log_density: Tensor | None,
         tangent: Tensor,
     ) -> Tensor:
-        """``Σ f_j ∇ṡ_j t``, like ``x``."""
+        """`Σ f_j ∇ṡ_j t`, like `x`."""
         arguments = (x, sigma, score, score_product, log_density, tangent)
         return torch.stack([factor * part.source_product(*arguments) for factor, part in self.parts]).sum(0)
 

@@ -26,7 +26,8 @@ class Calibration:
     """How well patches of each size stand for the network at each level.
 
     Attributes:
-        levels: σ, descending. sizes: the sides that were tried, in pixels.
+        levels: σ, descending.
+        sizes: the sides that were tried, in pixels.
         distances: Σ|D^θ − D^p|²/Σ|D^θ − ȳ|² over the states, (levels, sizes); ȳ is the mean of the points.
     """
 

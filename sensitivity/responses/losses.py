@@ -25,7 +25,7 @@ class DenoisingLoss:
 
     With D = x + σ² s; D is the denoiser that the score stands for.
 
-    Args:
+    Attributes:
         scale: c, the standard deviation of the data.
         weighting: w, a function of σ (batch,); None is that of Karras et al., (σ² + c²)/(σc)².
         quantile: the law of the noise levels as its quantile function, u in (0, 1) ↦ σ; None is their log-normal law,

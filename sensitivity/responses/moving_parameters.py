@@ -32,7 +32,8 @@ class MovingParameters(SourceResponse):
     """ṡ = ∂_θ s θ̇; subclasses say how θ moves.
 
     Attributes:
-        weights: the score as a function of θ. block: rows in one network call.
+        weights: the score as a function of θ.
+        block: rows in one network call.
         pulled: rows at which Γ was accumulated so far.
     """
 

@@ -3,7 +3,7 @@
 A reading is a slope: a map from a stage input (x, δ, ζ) to its rate (s^w, ∂_w s^w, ∂²_w s^w); the step itself is the
 tableau and knows nothing of what is carried:
 
-- sampling and finite mass w:  slope s^w;
+- sampling and finite mass w: slope s^w;
 - tangent at w = 0:            slope (s, Jδ + ṡ): the exact derivative of the discrete step, since at w = 0 the source
                                carries the factor w and the tangent of L drops out;
 - cotangent:                   the transpose, from the same weights (`retreat`): with μ_j = B_j λ⁺ + Σ_{i>j} A_ij ν_i

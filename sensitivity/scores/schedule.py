@@ -1,7 +1,7 @@
-"""What a schedule is: the map ``t ↔ (α, σ′)`` of a process ``z = α x₀ + σ′ ε``, used only at the border of a network.
+"""What a schedule is: the map `t ↔ (α, σ′)` of a process `z = α x₀ + σ′ ε`, used only at the border of a network.
 
-The engine works with ``x = z/α`` at level ``σ = σ′/α``, the same for every schedule. A schedule says which time and
-which coefficients belong to a level, where sampling starts (``sigma_max``) and ends (``sigma_min``), and carries
+The engine works with `x = z/α` at level `σ = σ′/α`, the same for every schedule. A schedule says which time and
+which coefficients belong to a level, where sampling starts (`sigma_max`) and ends (`sigma_min`), and carries
 states over. The coordinates need α > 0: where a process ends in pure noise, with α = 0 and σ = ∞, sampling starts at
 the last α > 0.
 """
@@ -21,13 +21,13 @@ __all__ = ["Schedule", "check_interval"]
 
 
 class Schedule(ABC):
-    """A map ``t ↔ (α, σ′)``; times, levels and coefficients are tensors of one shape.
+    """A map `t ↔ (α, σ′)`; times, levels and coefficients are tensors of one shape.
 
     Attributes:
-        start: the time at which sampling starts, at level ``sigma_max``.
-        stop: the time at which it stops, at level ``sigma_min``.
+        start: the time at which sampling starts, at level `sigma_max`.
+        stop: the time at which it stops, at level `sigma_min`.
 
-    Example (a process of one's own, ``z = cos(t) x + sin(t) ε``):
+    Example (a process of one's own, `z = cos(t) x + sin(t) ε`):
         >>> class Turning(Schedule):
         ...     start, stop = 1.5, 0.01
         ...     def time(self, sigma):
@@ -49,19 +49,19 @@ class Schedule(ABC):
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` at time t."""
+        """`(α, σ′)` at time t."""
 
     @abstractmethod
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(dα/dt, dσ′/dt)`` at time t."""
+        """`(dα/dt, dσ′/dt)` at time t."""
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, α, σ′)`` at level σ."""
+        """`(t, α, σ′)` at level σ."""
         t = self.time(sigma)
         return t, *self.coefficients(t)
 
     def level(self, t: Tensor) -> Tensor:
-        """``σ = σ′/α`` at time t."""
+        """`σ = σ′/α` at time t."""
         alpha, noise = self.coefficients(t)
         return noise / alpha
 
@@ -72,20 +72,20 @@ class Schedule(ABC):
 
     @property
     def sigma_max(self) -> float:
-        """The level at ``start``."""
+        """The level at `start`."""
         return self._level_at(self.start)
 
     @property
     def sigma_min(self) -> float:
-        """The level at ``stop``."""
+        """The level at `stop`."""
         return self._level_at(self.stop)
 
     def grid(self, steps: int, spacing: str = "time") -> Grid:
-        """A grid of ``steps`` intervals from ``sigma_max`` to ``sigma_min``.
+        """A grid of `steps` intervals from `sigma_max` to `sigma_min`.
 
         Args:
             steps: the number of intervals.
-            spacing: ``"time"``, equal intervals of t as the schedule's own samplers take, or a spacing of ``Grid``.
+            spacing: `"time"`, equal intervals of t as the schedule's own samplers take, or a spacing of `Grid`.
         """
         check_choice(spacing, ("time", *SPACINGS), "spacing")
         if spacing != "time":
@@ -95,16 +95,16 @@ class Schedule(ABC):
         return Grid.from_levels(self.level(torch.linspace(self.start, self.stop, steps + 1, dtype=torch.float64)))
 
     def to_latents(self, z: Tensor) -> Tensor:
-        """Latents ``x = z/α`` at ``sigma_max``, like ``z``: states of the process at its start.
+        """Latents `x = z/α` at `sigma_max`, like `z`: states of the process at its start.
 
-        Noise ε alone is no state: those are ``α x₀ + σ′ ε``, so that latents from noise are ``sigma_max * ε``.
+        Noise ε alone is no state: those are `α x₀ + σ′ ε`, so that latents from noise are `sigma_max * ε`.
         """
         check_states(z, "z")
         alpha, _ = self.coefficients(torch.tensor(self.start, dtype=torch.float64))
         return z / float(alpha)
 
     def to_process(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """States ``z = α x`` of the process, like ``x``."""
+        """States `z = α x` of the process, like `x`."""
         check_states(x)
         alpha = self.process(check_sigma(sigma, x))[1]
         return per_sample(alpha.to(x.dtype), x) * x
@@ -123,7 +123,7 @@ class Schedule(ABC):
 
 
 def check_interval(low: float, high: float, names: str, bound: tuple[float, float] = (0.0, float("inf"))) -> None:
-    """``bound[0] ≤ low < high ≤ bound[1]``, finite; ``names`` are those of the two numbers.
+    """`bound[0] ≤ low < high ≤ bound[1]`, finite; `names` are those of the two numbers.
 
     Raises:
         ValueError: naming both.

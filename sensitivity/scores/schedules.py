@@ -1,6 +1,6 @@
 """The schedules in use: VP-linear, VP-cosine, VE, EDM, rectified flow and discrete DDPM tables.
 
-Each says its time, its coefficients, its levels, and which ``sigma_max`` sampling starts at.
+Each says its time, its coefficients, its levels, and which `sigma_max` sampling starts at.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ __all__ = ["EDM", "VE", "DiscreteDDPM", "RectifiedFlow", "Schedule", "VPCosine",
 
 
 class _VariancePreserving(Schedule):
-    """``α² + σ′² = 1``, so that ``α = (1 + σ²)^{−1/2}`` whatever the time."""
+    """`α² + σ′² = 1`, so that `α = (1 + σ²)^{−1/2}` whatever the time."""
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, α, σ′)`` at level σ, the coefficients from σ itself."""
+        """`(t, α, σ′)` at level σ, the coefficients from σ itself."""
         alpha = (1 + sigma**2).rsqrt()
         return self.time(sigma), alpha, sigma * alpha
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α̇, σ̇′)`` with ``σ̇′ = −α α̇/σ′``."""
+        """`(α̇, σ̇′)` with `σ̇′ = −α α̇/σ′`."""
         alpha, noise = self.coefficients(t)
         rate = alpha * self._log_rate(t)
         return rate, -alpha * rate / noise
 
     def _log_rate(self, t: Tensor) -> Tensor:
-        """``d log α/dt``."""
+        """`d log α/dt`."""
         raise NotImplementedError
 
 
 class VPLinear(_VariancePreserving):
-    """``log α = −t²(β₁ − β₀)/4 − tβ₀/2``, ``σ′² = 1 − α²``, for t in [0, 1].
+    """`log α = −t²(β₁ − β₀)/4 − tβ₀/2`, `σ′² = 1 − α²`, for t in [0, 1].
 
-    Sampling starts at t = 1, ``σ_max = (e^{(β₀+β₁)/2} − 1)^{1/2}`` (152 by default), and stops at ``t_min``.
+    Sampling starts at t = 1, `σ_max = (e^{(β₀+β₁)/2} − 1)^{1/2}` (152 by default), and stops at `t_min`.
 
     Args:
         beta_min, beta_max: β₀ and β₁.
@@ -64,13 +64,13 @@ class VPLinear(_VariancePreserving):
         return 0.0, self.sigma_max
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The positive root of ``t²(β₁ − β₀)/2 + tβ₀ = log(1 + σ²)``."""
+        """The positive root of `t²(β₁ − β₀)/2 + tβ₀ = log(1 + σ²)`."""
         log = (sigma**2).log1p()
         root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * log).sqrt()
         return 2 * log / (self.beta_min + root)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` at time t."""
+        """`(α, σ′)` at time t."""
         log_alpha = -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
         return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
 
@@ -79,10 +79,10 @@ class VPLinear(_VariancePreserving):
 
 
 class VPCosine(_VariancePreserving):
-    """``α = cos θ/cos θ₀``, ``θ = (π/2)(t + ς)/(1 + ς)``, ``θ₀`` that of t = 0, ``σ′² = 1 − α²``, for t in [0, 1].
+    """`α = cos θ/cos θ₀`, `θ = (π/2)(t + ς)/(1 + ς)`, `θ₀` that of t = 0, `σ′² = 1 − α²`, for t in [0, 1].
 
-    At t = 1 nothing but noise is left and σ = ∞: sampling starts at ``t_max`` < 1, by default 0.9946 with
-    ``σ_max`` = 119, and stops at ``t_min``.
+    At t = 1 nothing but noise is left and σ = ∞: sampling starts at `t_max` < 1, by default 0.9946 with
+    `σ_max` = 119, and stops at `t_min`.
 
     Args:
         offset: ς.
@@ -103,13 +103,13 @@ class VPCosine(_VariancePreserving):
         self._first = self._rate * offset
 
     def time(self, sigma: Tensor) -> Tensor:
-        """``t`` from ``tan θ = (σ² + sin² θ₀)^{1/2}/cos θ₀``."""
+        """`t` from `tan θ = (σ² + sin² θ₀)^{1/2}/cos θ₀`."""
         sine = (sigma**2 + math.sin(self._first) ** 2).sqrt()
         angle = torch.atan2(sine, torch.full_like(sine, math.cos(self._first)))
         return angle / self._rate - self.offset
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` at time t; ``σ′² = sin(θ − θ₀) sin(θ + θ₀)/cos² θ₀`` keeps small levels exact."""
+        """`(α, σ′)` at time t; `σ′² = sin(θ − θ₀) sin(θ + θ₀)/cos² θ₀` keeps small levels exact."""
         cosine, turned = math.cos(self._first), self._rate * t
         angle = turned + self._first
         return angle.cos() / cosine, (turned.sin() * (angle + self._first).sin()).sqrt() / cosine
@@ -119,7 +119,7 @@ class VPCosine(_VariancePreserving):
 
 
 class VE(Schedule):
-    """``α = 1``, ``σ′ = σ_min (σ_max/σ_min)^t``, for t in [0, 1]; sampling starts at ``σ_max``.
+    """`α = 1`, `σ′ = σ_min (σ_max/σ_min)^t`, for t in [0, 1]; sampling starts at `σ_max`.
 
     Args:
         sigma_min, sigma_max: the levels at t = 0 and t = 1.
@@ -137,28 +137,28 @@ class VE(Schedule):
 
     @property
     def domain(self) -> tuple[float, float]:
-        """``(σ_min, σ_max)``."""
+        """`(σ_min, σ_max)`."""
         return self.sigma_min, self.sigma_max
 
     def time(self, sigma: Tensor) -> Tensor:
-        """``log(σ/σ_min)/log(σ_max/σ_min)``."""
+        """`log(σ/σ_min)/log(σ_max/σ_min)`."""
         return (sigma / self._low).log() / self._ratio
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1, σ)`` at time t."""
+        """`(1, σ)` at time t."""
         return torch.ones_like(t), self._low * (t * self._ratio).exp()
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, 1, σ)``."""
+        """`(t, 1, σ)`."""
         return self.time(sigma), torch.ones_like(sigma), sigma
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(0, σ log(σ_max/σ_min))``."""
+        """`(0, σ log(σ_max/σ_min))`."""
         return torch.zeros_like(t), self._ratio * self.coefficients(t)[1]
 
 
 class EDM(Schedule):
-    """``α = 1``, ``σ′ = t = σ``; sampling starts at ``σ_max`` and its own grid is Karras'.
+    """`α = 1`, `σ′ = t = σ`; sampling starts at `σ_max` and its own grid is Karras'.
 
     Args:
         sigma_min, sigma_max: the last and the first level.
@@ -179,23 +179,23 @@ class EDM(Schedule):
         return sigma
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1, t)``."""
+        """`(1, t)`."""
         return torch.ones_like(t), t
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(0, 1)``."""
+        """`(0, 1)`."""
         return torch.zeros_like(t), torch.ones_like(t)
 
     def grid(self, steps: int, spacing: str = "karras") -> Grid:
-        """A grid of ``steps`` intervals, by default of Karras' spacing."""
+        """A grid of `steps` intervals, by default of Karras' spacing."""
         return super().grid(steps, spacing)
 
 
 class RectifiedFlow(Schedule):
-    """``α = 1 − t``, ``σ′ = t``, so ``σ = t/(1 − t)`` for t in [0, 1): data at t = 0, noise at t = 1.
+    """`α = 1 − t`, `σ′ = t`, so `σ = t/(1 − t)` for t in [0, 1): data at t = 0, noise at t = 1.
 
-    At t = 1 the level is infinite: sampling starts at ``t_max`` < 1, ``σ_max = t_max/(1 − t_max)`` (99 by default),
-    where a state of pure noise ε is the latent ``σ_max ε``. The velocity is ``dz/dt = ε − x₀``.
+    At t = 1 the level is infinite: sampling starts at `t_max` < 1, `σ_max = t_max/(1 − t_max)` (99 by default),
+    where a state of pure noise ε is the latent `σ_max ε`. The velocity is `dz/dt = ε − x₀`.
 
     Args:
         t_max, t_min: the first and the last time.
@@ -212,31 +212,31 @@ class RectifiedFlow(Schedule):
         self.start, self.stop = float(t_max), float(t_min)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """``σ/(1 + σ)``."""
+        """`σ/(1 + σ)`."""
         return sigma / (1 + sigma)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(1 − t, t)``."""
+        """`(1 − t, t)`."""
         return 1 - t, t
 
     def process(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(t, α, σ′)`` without the cancellation in 1 − t."""
+        """`(t, α, σ′)` without the cancellation in 1 − t."""
         t = self.time(sigma)
         return t, 1 / (1 + sigma), t
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(−1, 1)``."""
+        """`(−1, 1)`."""
         return -torch.ones_like(t), torch.ones_like(t)
 
 
 class DiscreteDDPM(_VariancePreserving):
-    """A table ``ᾱ_0 > ᾱ_1 > … > ᾱ_{T−1}`` of a discrete process, ``α = ᾱ^{1/2}``, ``σ′ = (1 − ᾱ)^{1/2}``, integer t.
+    """A table `ᾱ_0 > ᾱ_1 > … > ᾱ_{T−1}` of a discrete process, `α = ᾱ^{1/2}`, `σ′ = (1 − ᾱ)^{1/2}`, integer t.
 
     Sampling starts at the last t with ᾱ > 0 (all of them, but for tables with zero terminal SNR). Grids take integer
-    times only. Between integers, log σ is linear in t; levels outside the table have no time (see ``domain``).
+    times only. Between integers, log σ is linear in t; levels outside the table have no time (see `domain`).
 
     Args:
-        alphas_cumprod: ᾱ, shape ``(T,)``.
+        alphas_cumprod: ᾱ, shape `(T,)`.
         integer_times: hand networks the nearest integer time, as int64, for those that look time up in a table.
 
     Source: Ho et al. 2020, arXiv 2006.11239, eq. 4; zero terminal SNR: Lin et al. 2023, arXiv 2305.08891.
@@ -268,7 +268,7 @@ class DiscreteDDPM(_VariancePreserving):
         return math.exp(float(self._levels[0])), math.exp(float(self._levels[-1]))
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The time, fractional between the levels of the table unless ``integer_times``."""
+        """The time, fractional between the levels of the table unless `integer_times`."""
         table = self._on(sigma)
         log = sigma.log()
         right = torch.searchsorted(table, log.contiguous()).clamp(1, table.numel() - 1)
@@ -277,7 +277,7 @@ class DiscreteDDPM(_VariancePreserving):
         return t.round() if self.integer_times else t
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(α, σ′)`` at time t."""
+        """`(α, σ′)` at time t."""
         sigma = self._log_level(t).exp()
         alpha = (1 + sigma**2).rsqrt()
         return alpha, sigma * alpha
@@ -291,7 +291,7 @@ class DiscreteDDPM(_VariancePreserving):
         raise ValueError("a discrete table has no velocity dz/dt: v-prediction is parametrization='v'.")
 
     def grid(self, steps: int, spacing: str = "time") -> Grid:
-        """``steps`` intervals between integer times, equally spaced as far as integers allow."""
+        """`steps` intervals between integer times, equally spaced as far as integers allow."""
         if spacing != "time":
             return super().grid(steps, spacing)
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= self.start:

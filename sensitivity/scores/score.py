@@ -1,20 +1,20 @@
-"""Scores: from any network to ``s(x, σ) = ∇ log p_σ(x)`` in variance-exploding coordinates.
+"""Scores: from any network to `s(x, σ) = ∇ log p_σ(x)` in variance-exploding coordinates.
 
-Symbols: a state of the network's own process is ``z = α x₀ + σ′ ε``; the engine works with ``x = z/α = x₀ + σ ε``,
-``σ = σ′/α``. A network predicts one of
+Symbols: a state of the network's own process is `z = α x₀ + σ′ ε`; the engine works with `x = z/α = x₀ + σ ε`,
+`σ = σ′/α`. A network predicts one of
 
 ==============  =============================  =====================================
 parametrization its output                     the score
 ==============  =============================  =====================================
-``"score"``     ``∇ log p_z(z)``               ``s = α · output``
-``"noise"``     ``E[ε | z]``                   ``s = −output/σ``
-``"denoiser"``  ``E[x₀ | z]``                  ``s = (output − x)/σ²``
-``"velocity"``  ``E[α̇ x₀ + σ̇′ ε | z]``         ``ε = (output − α̇ x)/(α σ̇)``
-``"v"``         ``E[α ε − σ′ x₀ | z]``         ``ε = (output + σ′ x)/(α + σ σ′)``
+`"score"`       `∇ log p_z(z)`                 `s = α · output`
+`"noise"`       `E[ε | z]`                     `s = −output/σ`
+`"denoiser"`    `E[x₀ | z]`                    `s = (output − x)/σ²`
+`"velocity"`    `E[α̇ x₀ + σ̇′ ε | z]`           `ε = (output − α̇ x)/(α σ̇)`
+`"v"`           `E[α ε − σ′ x₀ | z]`           `ε = (output + σ′ x)/(α + σ σ′)`
 ==============  =============================  =====================================
 
-Without a schedule the network is called as ``network(x, sigma)`` and its process is the variance-exploding one: α = 1,
-time is σ itself, the velocity is ``dx/dσ = ε``; ``"v"`` keeps its usual variance-preserving meaning,
+Without a schedule the network is called as `network(x, sigma)` and its process is the variance-exploding one: α = 1,
+time is σ itself, the velocity is `dx/dσ = ε`; `"v"` keeps its usual variance-preserving meaning,
 α = (1 + σ²)^{−1/2}.
 """
 
@@ -39,7 +39,7 @@ PARAMETRIZATIONS = ("score", "noise", "denoiser", "velocity", "v")
 
 @runtime_checkable
 class Score(Protocol):
-    """``score(x, sigma) -> like x``: x of shape ``(batch, *shape)``, sigma 0-d or ``(batch,)``."""
+    """`score(x, sigma) -> like x`: x of shape `(batch, *shape)`, sigma 0-d or `(batch,)`."""
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
 
@@ -50,10 +50,10 @@ def as_score(
     """The score of a network.
 
     Args:
-        network: ``network(x, sigma)`` in variance-exploding coordinates with sigma of shape ``(batch,)``, or
-            ``network(z, t)`` in those of ``schedule``; returns a tensor like its first argument.
-        parametrization: what it predicts, ``"score" | "noise" | "denoiser" | "velocity" | "v"``, see the module.
-        schedule: the map ``t ↔ (α, σ′)`` of the network's process, e.g. ``VPLinear()``.
+        network: `network(x, sigma)` in variance-exploding coordinates with sigma of shape `(batch,)`, or
+            `network(z, t)` in those of `schedule`; returns a tensor like its first argument.
+        parametrization: what it predicts, `"score" | "noise" | "denoiser" | "velocity" | "v"`, see the module.
+        schedule: the map `t ↔ (α, σ′)` of the network's process, e.g. `VPLinear()`.
 
     The first ordinary call verifies the network once, by calling it: same input, same output; each sample's output
     depends on that sample alone; the shape is kept.
@@ -82,7 +82,7 @@ def as_score(
 
 @dataclass
 class NetworkScore:
-    """A network read as a score; made by ``as_score`` and the adapters."""
+    """A network read as a score; made by `as_score` and the adapters."""
 
     network: Callable[[Tensor, Tensor], Tensor]
     parametrization: str
@@ -93,7 +93,7 @@ class NetworkScore:
     moody: tuple[nn.Module, ...] = field(default=(), init=False, repr=False, compare=False)  # layers with two modes
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``s(x, σ)``, like ``x``; half-precision states are computed in single precision.
+        """`s(x, σ)`, like `x`; half-precision states are computed in single precision.
 
         Raises:
             ValueError: a level that the schedule has no time for.
@@ -192,7 +192,7 @@ def _explained(error: RuntimeError, z: Tensor, time: Tensor) -> Exception:
 
 
 def network_dtype(network: object) -> torch.dtype | None:
-    """The dtype of a module's first floating parameter, or ``None``."""
+    """The dtype of a module's first floating parameter, or `None`."""
     if not isinstance(network, nn.Module):
         return None
     return next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), None)
@@ -240,10 +240,10 @@ def _own_coordinates(parametrization: str, output: Tensor, x: Tensor, sigma: Ten
 
 
 def guided(conditional: Score, unconditional: Score, weight: float) -> GuidedScore:
-    """Classifier-free guidance: ``s = (1 − w) s_∅ + w s_c``.
+    """Classifier-free guidance: `s = (1 − w) s_∅ + w s_c`.
 
     Args:
-        conditional, unconditional: the scores ``s_c`` and ``s_∅``.
+        conditional, unconditional: the scores `s_c` and `s_∅`.
         weight: the guidance weight w; 0 is unconditional, 1 conditional.
 
     Source: Ho & Salimans 2022, arXiv 2207.12598 (their weight is w − 1).
@@ -266,7 +266,7 @@ def guided(conditional: Score, unconditional: Score, weight: float) -> GuidedSco
 
 @dataclass(frozen=True)
 class GuidedScore:
-    """``(1 − w) s_∅ + w s_c``; its branches stay at hand, since each follows its own law."""
+    """`(1 − w) s_∅ + w s_c`; its branches stay at hand, since each follows its own law."""
 
     conditional: Score
     unconditional: Score
@@ -274,7 +274,7 @@ class GuidedScore:
 
     @property
     def schedule(self) -> Schedule | None:
-        """The schedule that the branches share, for latents and grids; ``None`` where neither has one.
+        """The schedule that the branches share, for latents and grids; `None` where neither has one.
 
         Raises:
             ValueError: the branches have different ones.
@@ -289,7 +289,7 @@ class GuidedScore:
         return given[0] if given else None
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The guided score, like ``x``."""
+        """The guided score, like `x`."""
         level = sigma if isinstance(sigma, Tensor) else check_sigma(sigma, x)
         free, bound = (evaluate(branch, x, level) for branch in (self.unconditional, self.conditional))
         return (1 - self.weight) * free + self.weight * bound

@@ -17,7 +17,7 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Affine:
-    """``scale · stored + shift``, in a shape of its own.
+    """`scale · stored + shift`, in a shape of its own.
 
     Attributes:
         scale, shift: numbers; 2/255 and −1 take bytes to [−1, 1].

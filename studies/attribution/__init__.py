@@ -1,8 +1,8 @@
 """Study `attribution`: which training points matter for a sample, judged where the true influence is known.
 
-Protocol, fixed before results were seen.  Training points are draws from a known mixture; a small network is trained on
-them; queries are latents, the output is `φ(x_0) = a·x_0` of the flow's sample.  Every method gives one number per query
-and point.  Two judges:
+Protocol, fixed before results were seen. Training points are draws from a known mixture; a small network is trained on
+them; queries are latents, the output is `φ(x_0) = a·x_0` of the flow's sample. Every method gives one number per query
+and point. Two judges:
 
 1. *Truth*: Spearman's correlation over points with the analytic influence in the data law, per query.
 2. *Retraining* (LDS, Park et al. 2023, arXiv 2303.14186): Spearman's correlation over random halves of the data between
@@ -10,11 +10,11 @@ and point.  Two judges:
    says what could be attained.
 
 Gradient methods run in dattri: TracIn over six checkpoints weighted by their learning rates, products and cosines of
-gradients at the final network, TRAK, TRAK with D-TRAK's feature, influence functions.  (Amended after first results:
+gradients at the final network, TRAK, TRAK with D-TRAK's feature, influence functions. (Amended after first results:
 TracIn had used the final network alone, and products of gradients a random projection: both could favour ours.)
 
 Medians over the queries of a draw, then means over draws with Student's intervals: a draw with its networks is the unit
-(until the claims of version 2 were judged anew, the queries of all draws were pooled as if independent).  Dampings of
+(until the claims of version 2 were judged anew, the queries of all draws were pooled as if independent). Dampings of
 gradient methods are fixed shares of the largest eigenvalue of a training-data matrix; bandwidths follow Scott's rule;
 nothing is tuned on queries, and every method's rows are kept.
 """
@@ -48,7 +48,7 @@ RETRAINED = "second seed of the halves"
 class Config:
     """Sizes.
 
-    Args:
+    Attributes:
         laws: names of mixtures of the verification suite.
         points: N training points.
         queries: latents per data draw.

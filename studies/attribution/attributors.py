@@ -3,13 +3,13 @@
     studies verify studies.attribution.attributors:trak --task attribution --suite images
 
 Gradient methods take the gradient of the output itself, through the sampler where it is one of samples: kinder to them
-than the loss at the sample.  Up-weighting point i moves the parameters by `−H⁻¹ g_i`, hence the minus signs: positive
-means that the output rises.  Methods of similarity are multiplied by what the pull of a point does to the output.
+than the loss at the sample. Up-weighting point i moves the parameters by `−H⁻¹ g_i`, hence the minus signs: positive
+means that the output rises. Methods of similarity are multiplied by what the pull of a point does to the output.
 
-No query is looked at.  Dampings are a fixed share of a training matrix's mean eigenvalue (Grosse et al. 2023, arXiv
+No query is looked at. Dampings are a fixed share of a training matrix's mean eigenvalue (Grosse et al. 2023, arXiv
 2308.03296); what a method's authors choose by the score on the queries (D-TRAK's damping; level and side of the
 patches' similarity) was chosen by the score on other images with latents and halves of their own, see
-`studies.attribution.tuning`.  What does not depend on the output is kept between the outputs of a network.
+`studies.attribution.tuning`. What does not depend on the output is kept between the outputs of a network.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def patches(problem: Problem, level: float = LEVEL, side: float = SIDE) -> Tenso
     """Posterior weights of the points' patches, any place, for every patch of the noised sample, summed over both.
 
     After the nonparametric attribution of Zhao et al. 2025 (arXiv 2510.14269), one scale and one level; its sum is
-    multiplied by the pull.  Pixels beyond the border are told from those of the image.
+    multiplied by the pull. Pixels beyond the border are told from those of the image.
     """
     data = problem.data.double()
     sigma = level * float((data - data.mean(0)).square().mean().sqrt())

@@ -28,7 +28,7 @@ PROBES = 4  # random sign vectors a draw
 class Layer:
     """One layer's curvature.
 
-    Args:
+    Attributes:
         names: of its parameters, whose rows follow each other.
         rows: how many rows each has.
         left, right: U_A (inputs, inputs) and U_G (outputs, outputs).

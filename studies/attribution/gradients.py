@@ -1,9 +1,9 @@
 """Attribution by gradients in the network's parameters, through dattri: TracIn over checkpoints, products and cosines
 at the final network, TRAK, D-TRAK's features, influence functions.
 
-Each training point carries fixed noise draws; its loss is their mean.  The target is the functional itself,
-`φ(x_0(θ))`, differentiated through the sampler: kinder to these methods than a loss at the sample.  Up-weighting point
-i moves θ by `−H⁻¹ g_i`, hence the sign of every product is reversed, so that positive means that φ rises.  The damping
+Each training point carries fixed noise draws; its loss is their mean. The target is the functional itself,
+`φ(x_0(θ))`, differentiated through the sampler: kinder to these methods than a loss at the sample. Up-weighting point
+i moves θ by `−H⁻¹ g_i`, hence the sign of every product is reversed, so that positive means that φ rises. The damping
 is a fixed share of the largest eigenvalue of a matrix of the training data alone; nothing is tuned on queries.
 """
 

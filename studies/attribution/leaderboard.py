@@ -4,7 +4,7 @@
 
 asks every attributor of `studies.attribution.attributors` every problem once and keeps score, interval, ceiling, slope,
 worst query, seconds (of this machine, loaded or not), and the paired difference to the best of the problem with its
-interval over subsets and seeds.  Finished problems are kept, so that a killed run goes on; `--again` asks them anew.
+interval over subsets and seeds. Finished problems are kept, so that a killed run goes on; `--again` asks them anew.
 Hyperparameters are those of the module, no query was looked at; attributors that do not answer a problem are absent
 from it.
 """

@@ -1,7 +1,7 @@
 """The attribution problem: training points drawn from a known mixture, latents, a functional, and its true influence.
 
 Points `y_1 … y_N` are drawn from a Gaussian mixture ρ; `φ(x) = a·x` of the sample that the probability flow of ρ makes
-from a latent.  The true influence of point i is `dφ/dη` at η = 0 when mass moves, `ρ_η = (1 − η) ρ + η δ_{y_i}`: by the
+from a latent. The true influence of point i is `dφ/dη` at η = 0 when mass moves, `ρ_η = (1 − η) ρ + η δ_{y_i}`: by the
 variational equation `dδ_i/du = −σ² (∇s δ_i + r_i (s_i − s))` in `u = log σ` along the exact flow, all points at once,
 by RK4 steps on the oracle's closed forms (no code of the engine).
 """
@@ -30,7 +30,7 @@ TRUTH_STEPS = 600
 class Setup:
     """One problem.
 
-    Args:
+    Attributes:
         name: the law's name in the verification suite.
         points: N.
         latents: how many queries n.

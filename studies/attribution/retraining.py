@@ -35,7 +35,7 @@ def recipe(width: int, steps: int) -> Recipe:
 class Halves:
     """What retraining showed.
 
-    Args:
+    Attributes:
         base: the network on all points.
         members: which points are in each half (M, N).
         outputs: φ of the retrained networks (seeds, M, n).

@@ -2,7 +2,7 @@
 
 Thin adapters give each package the exact network of a known law, in its own parametrisation and time, and hold what it
 returns against the law: schedules, conversions, densities and divergences (flat and image-shaped states, exact and
-Hutchinson's), samplers (error and observed order), laws of stochastic samplers.  A row says `agrees`, `differs`, `not
+Hutchinson's), samplers (error and observed order), laws of stochastic samplers. A row says `agrees`, `differs`, `not
 applicable` or `did not install`, with the version; what differs has its cause in `findings`.
 """
 
@@ -43,7 +43,7 @@ QUANTITIES = ("schedule", "conversion", "density", "sampler", "solver", "law")
 class Config:
     """What is checked.
 
-    Args:
+    Attributes:
         packages: distribution names.
         quantities: which kinds of checks.
         size: 1, 2 or 4: steps, repeats and draws grow with it.

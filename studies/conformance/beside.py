@@ -1,8 +1,8 @@
 """Packages that are not installed beside this one: `python -m studies.conformance.beside [FOLDER]`.
 
 Their released files are unpacked into a folder of their own, without what they depend on where that is here already,
-and checked in another process that looks there first: nothing of this environment is changed.  The rows, as those of
-the study, are kept in `beside.json` beside this module with the versions.  `ABSENT` names what was looked at and has
+and checked in another process that looks there first: nothing of this environment is changed. The rows, as those of
+the study, are kept in `beside.json` beside this module with the versions. `ABSENT` names what was looked at and has
 nothing to check, or does not install, and why.
 """
 

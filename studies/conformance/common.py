@@ -1,7 +1,7 @@
 """What the checks share: exact networks of a known law in every parametrisation, exact ends of its flow, verdict rows.
 
 For `z = α x + σ ε`, `x` drawn from a Gaussian mixture: the data prediction is `E[x | z]`, the noise prediction
-`E[ε | z] = −σ ∇log p(z)`, the velocity `α̇ E[x | z] + σ̇ E[ε | z]`, all in closed form.  A package is given these as its
+`E[ε | z] = −σ ∇log p(z)`, the velocity `α̇ E[x | z] + σ̇ E[ε | z]`, all in closed form. A package is given these as its
 network, on its real code; what it computes from them is held against the same law.
 """
 
@@ -30,7 +30,7 @@ SMALLEST_P = 1e-6
 class Measured:
     """One measurement: an error and what is allowed.
 
-    Args:
+    Attributes:
         error: in the unit that `unit` says.
         allowed: the largest error that counts as agreement.
         unit: `relative` (median over rows), `nats` (largest), `p` (a p-value: here more is better), `standard errors`.
@@ -57,7 +57,7 @@ class Measured:
 class Check:
     """One thing a package computes.
 
-    Args:
+    Attributes:
         package: distribution name.
         name: unique within the package, safe as a file name.
         quantity: `schedule`, `conversion`, `density`, `divergence`, `sampler`, `solver`, `law`.

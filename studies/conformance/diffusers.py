@@ -1,7 +1,7 @@
 """diffusers: schedulers on their own time steps, with the exact prediction of a known law as the network.
 
-A scheduler runs as in its pipelines: `scale_model_input`, network, `step`.  The discrete process is `z_t = √ᾱ_t x +
-√(1 − ᾱ_t) ε`; between its 1000 times log σ is interpolated.  Deterministic samplers are compared with the exact
+A scheduler runs as in its pipelines: `scale_model_input`, network, `step`. The discrete process is `z_t = √ᾱ_t x +
+√(1 − ᾱ_t) ε`; between its 1000 times log σ is interpolated. Deterministic samplers are compared with the exact
 flow from their first level to their last; those that end with a jump to σ = 0 with the flow's end at zero noise.
 """
 

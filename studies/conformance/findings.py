@@ -20,7 +20,7 @@ __all__ = ["BESIDE", "FINDINGS", "Finding", "cause", "mended_reab"]
 class Finding:
     """One cause.
 
-    Args:
+    Attributes:
         package: distribution name.
         version: the version in which it was seen.
         checks: names of the checks that show it.

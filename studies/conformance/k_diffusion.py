@@ -1,6 +1,6 @@
 """k-diffusion: the samplers of Karras et al. (arXiv 2206.00364), their multistep and stochastic kin, its likelihood.
 
-The exact denoiser of a known law is the model.  Samplers run on Karras' levels without the last one, zero, so that
+The exact denoiser of a known law is the model. Samplers run on Karras' levels without the last one, zero, so that
 their order shows; with `eta=0` the stochastic ones are deterministic and have an order too.
 """
 

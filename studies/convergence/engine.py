@@ -18,7 +18,8 @@ def predict(problem: Problem, steps: int, **options: Any) -> SampleSensitivity:
     """The engine's sensitivity: exact score, anchor and trace, dopri5 on a logarithmic grid, unless told otherwise.
 
     Args:
-        problem: laws and latents. steps: of the grid.
+        problem: laws and latents.
+        steps: of the grid.
         options: `score`, `latents`, `spacing`, `sigma_max`, `sigma_min` and any keyword of `sample_sensitivity`.
     """
     score = options.pop("score", None) or exact_score(problem.base)

@@ -20,7 +20,8 @@ class Problem:
     """A perturbation ρ → (1 − η) ρ + η ν with latents.
 
     Attributes:
-        perturbation: exact laws, NumPy float64. latents: states at SIGMA_MAX (n, d), drawn from ρ noised to it.
+        perturbation: exact laws, NumPy float64.
+        latents: states at SIGMA_MAX (n, d), drawn from ρ noised to it.
     """
 
     perturbation: AdditivePerturbation

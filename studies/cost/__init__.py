@@ -43,7 +43,7 @@ VERSION = 2  # times are of the processor on a CPU, errors are reported
 class Config:
     """Sizes come from each benchmark.
 
-    Args:
+    Attributes:
         sizes: which sizes, by level.
         rounds: turns of every alternative, at most.
         seconds: timing of one cell; slow alternatives take fewer rounds, but never fewer than seven, the least from

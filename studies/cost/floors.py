@@ -22,7 +22,7 @@ BYTES = 2**25  # copied, more than a cache holds
 class Work:
     """Arithmetic and traffic that a call cannot do without.
 
-    Args:
+    Attributes:
         operations: floating-point operations of matrix products and convolutions, as executed.
         bytes: parameters, inputs and outputs, once per network call.
     """

@@ -1,6 +1,6 @@
 """Influence of a million images on disk: memory, bytes, time beside the bytes and products alone, pruning, workers.
 
-``python -m studies.cost.million`` writes 1 000 000 images of 28×28 pixels as bytes (shifted, mirrored copies
+`python -m studies.cost.million` writes 1 000 000 images of 28×28 pixels as bytes (shifted, mirrored copies
 of Fashion-MNIST where the Debian package is installed, else of MNIST's digits) to a temporary folder, records 32
 samples of a Gaussian mixture over 20 steps, and asks the recording. Numbers are printed as one JSON object.
 """

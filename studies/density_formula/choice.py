@@ -91,8 +91,9 @@ def _ranked(selected: Any) -> dict[str, Any]:
 def kind(estimator: str) -> str:
     """Estimators of one kind differ in how they lower their noise.
 
-    >>> kind("hutchinson, control"), kind("antithetic"), kind("ito")
-    ('flow with probes', 'formula', 'ito')
+    Example:
+        >>> kind("hutchinson, control"), kind("antithetic"), kind("ito")
+        ('flow with probes', 'formula', 'ito')
     """
     if estimator.startswith("hutch"):
         return "flow with probes"

@@ -11,16 +11,20 @@ class Config:
 
     Attributes:
         far, near: dimensions of the exact laws of either family.
-        budgets: score evaluations for each state. states: of the exact laws. repeats: repetitions at each budget.
+        budgets: score evaluations for each state.
+        states: of the exact laws.
+        repeats: repetitions at each budget.
         bias_states, bias_budgets, bias_repeats: independent estimates for the mean error of the formula.
         coverage_states: for the coverage of intervals, four repetitions each.
         path_dimensions, path_states, path_steps, path_budgets, path_repeats: errors along whole paths; budgets are
             evaluations at each of 2 `path_steps` + 1 nodes.
         network_dimensions, network_steps, network_width, network_states, network_budgets, network_repeats: trained
-            networks on mixtures. network_limit: evaluations that stand for what an estimator converges to.
+            networks on mixtures.
+        network_limit: evaluations that stand for what an estimator converges to.
         excess_states: draws for the over-estimate of a wrong score.
-        images, image_steps, image_width, image_states, image_steps_of_flow: real images; the last are the steps of
-            the reference. large_states, large_steps_of_flow: the same for images of 28×28.
+        images, image_steps, image_width, image_states, image_steps_of_flow: real images; the last are the steps of the
+            reference.
+        large_states, large_steps_of_flow: the same for images of 28×28.
         image_budgets, image_repeats: of the estimators on images.
         elbo_steps: numbers N of steps of the evidence bound.
         classifier_states, classifier_budgets: diffusion classifier on mixtures.

@@ -44,7 +44,10 @@ class Track:
     """A path with everything exact.
 
     Attributes:
-        levels: descending, (M,). x: states (M, n, d). log_p: log p_σ (M, n). jacobians: ∇s (M, n, d, d).
+        levels: descending, (M,).
+        x: states (M, n, d).
+        log_p: log p_σ (M, n).
+        jacobians: ∇s (M, n, d, d).
         parts: contributions c_k (M, n, d) of the nodes to δ at the end.
     """
 
@@ -94,7 +97,9 @@ def contributions(u: np.ndarray, matrices: np.ndarray, sources: np.ndarray) -> n
     """What the source at each node adds to the end of `dδ/du = A δ + b`, by RK4 over pairs of intervals.
 
     Args:
-        u: (M,), M odd. matrices: A (M, n, d, d). sources: b (M, n, d).
+        u: (M,), M odd.
+        matrices: A (M, n, d, d).
+        sources: b (M, n, d).
     """
     total = np.zeros_like(sources)
     for k in range(0, len(u) - 1, 2):

@@ -43,7 +43,8 @@ class Setup:
     """What an estimator is given.
 
     Attributes:
-        score: s(x, σ). data: draws (N, *shape) of the law, float64.
+        score: s(x, σ).
+        data: draws (N, *shape) of the law, float64.
         law: log density at SIGMA_MAX by an exact law, as a control; None takes the moment-matched Gaussian.
     """
 

@@ -14,9 +14,12 @@ class Regime:
     """One data set and its networks.
 
     Attributes:
-        name: of the regime. images: of `studies.data`.
-        count: training images, evenly from the classes. parts: clusters of a class; classes × parts is 20.
-        width, depth: of the perceptron. steps, batch: of training.
+        name: of the regime.
+        images: of `studies.data`.
+        count: training images, evenly from the classes.
+        parts: clusters of a class; classes × parts is 20.
+        width, depth: of the perceptron.
+        steps, batch: of training.
     """
 
     name: str
@@ -34,13 +37,19 @@ class Config:
     """What is trained and asked.
 
     Attributes:
-        regimes: the data sets. exact: the network that is trained by a solve.
-        latents: their number. grid: steps of the sampler.
-        calibration: groups of a calibration. divisions: drawn divisions of the groups.
-        random: random groups. floor: networks with nothing changed.
-        draws: noises an image in the gradients of `parameters`. solve: steps of conjugate gradients. products: pairs
-            in the Gauss–Newton matrix.
-        plants: draws of each kind of planted groups (0: none). planted: size and steps of their networks.
+        regimes: the data sets.
+        exact: the network that is trained by a solve.
+        latents: their number.
+        grid: steps of the sampler.
+        calibration: groups of a calibration.
+        divisions: drawn divisions of the groups.
+        random: random groups.
+        floor: networks with nothing changed.
+        draws: noises an image in the gradients of `parameters`.
+        solve: steps of conjugate gradients.
+        products: pairs in the Gauss–Newton matrix.
+        plants: draws of each kind of planted groups (0: none).
+        planted: size and steps of their networks.
     """
 
     regimes: tuple[Regime, ...]

@@ -64,8 +64,12 @@ class Config:
     """Sizes of the study.
 
     Attributes:
-        few, many: N of the networks that memorise, and of the control. lengths: steps of the ladder.
-        width, depth, batch: of the perceptrons. samples: their number. draws: of the data. grid: steps of the sampler.
+        few, many: N of the networks that memorise, and of the control.
+        lengths: steps of the ladder.
+        width, depth, batch: of the perceptrons.
+        samples: their number.
+        draws: of the data.
+        grid: steps of the sampler.
         noises: of the denoising loss at each level.
     """
 

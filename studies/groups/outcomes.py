@@ -12,8 +12,9 @@ PER_SAMPLE = ("ink", "contrast")
 def looks(samples: Tensor) -> Tensor:
     """Mean and standard deviation over the pixels of each sample, (batch, 2).
 
-    >>> looks(torch.tensor([[[[1.0, 3.0]]]]))
-    tensor([[2., 1.]])
+    Example:
+        >>> looks(torch.tensor([[[[1.0, 3.0]]]]))
+        tensor([[2., 1.]])
     """
     flat = samples.flatten(1)
     return torch.stack([flat.mean(1), flat.std(1, correction=0)], 1)

@@ -26,7 +26,9 @@ class Plant:
     """Images in groups, some of which are not what the others are.
 
     Attributes:
-        images: (N, 1, h, w). of_group: (N,), the group of each. planted: (GROUPS,), which were planted.
+        images: (N, 1, h, w).
+        of_group: (N,), the group of each.
+        planted: (GROUPS,), which were planted.
         clean: held-out images of the kind that the data are said to be.
     """
 
@@ -46,9 +48,10 @@ def planted(kind: str, regime: Regime, seed: int) -> Plant:
     Raises:
         StudyError: for another kind.
 
-    >>> found = planted("watermarked", Regime("planted", "digits", count=100), 0)
-    >>> found.images.shape, int(found.planted.sum())
-    (torch.Size([100, 1, 8, 8]), 3)
+    Example:
+        >>> found = planted("watermarked", Regime("planted", "digits", count=100), 0)
+        >>> found.images.shape, int(found.planted.sum())
+        (torch.Size([100, 1, 8, 8]), 3)
     """
     rng, whole = np.random.default_rng([31, seed]), data.load(regime.images)
     labels = np.asarray(whole.labels)
@@ -105,8 +108,9 @@ def training_loss(made: TrainingRecord, plant: Plant) -> np.ndarray:
 def precision(values: np.ndarray, which: np.ndarray) -> float:
     """The share of planted groups among the first, as many as were planted.
 
-    >>> precision(np.array([3.0, 1.0, 2.0]), np.array([True, False, False]))
-    1.0
+    Example:
+        >>> precision(np.array([3.0, 1.0, 2.0]), np.array([True, False, False]))
+        1.0
     """
     first = np.argsort(-values, kind="stable")[: int(which.sum())]
     return float(which[first].mean())

@@ -41,7 +41,9 @@ class Predicted:
     """What a predictor says.
 
     Attributes:
-        shares: class shares (G, classes). samples: (G, n, *shape), or None. seconds: of one processor, for all groups.
+        shares: class shares (G, classes).
+        samples: (G, n, *shape), or None.
+        seconds: of one processor, for all groups.
     """
 
     shares: np.ndarray

@@ -30,7 +30,8 @@ class Bench:
     """One geometry and objective.
 
     Attributes:
-        part: geometry, objective, N and training length. context: of the cell.
+        part: geometry, objective, N and training length.
+        context: of the cell.
     """
 
     part: Part

@@ -18,7 +18,8 @@ def compare(bench: Bench, f: Tensor, x: Tensor, sigma: float, kind: str, memorie
     """Distances, relative to the residual of A where not said otherwise.
 
     Args:
-        f: the four networks at the states (4, n, d). x: states (n, d). own: the empirical laws of A and B.
+        f: the four networks at the states (4, n, d).
+        x: states (n, d). own: the empirical laws of A and B.
     """
     size = measures.rms(f[0] - x)
     row = shares(f, size, whole=kind in ("on", "off")) | {

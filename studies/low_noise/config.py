@@ -24,8 +24,11 @@ class Config:
 
     Attributes:
         grid: cells "geometry/objective/N,N,…", or "…/length" for networks trained that many times `steps`.
-        replicates: R, data sets of their own. width, depth, steps, batch, rate: of every network.
-        states: number of states of each kind. levels: σ/τ, descending. iterations: of the denoiser for attractors.
+        replicates: R, data sets of their own.
+        width, depth, steps, batch, rate: of every network.
+        states: number of states of each kind.
+        levels: σ/τ, descending.
+        iterations: of the denoiser for attractors.
     """
 
     grid: tuple[str, ...]
@@ -91,8 +94,9 @@ class Config:
 class Part:
     """One entry of the grid.
 
-    >>> Part.of("spiral/edm/10,100/4")
-    Part(geometry='spiral', objective='edm', counts=(10, 100), length=4)
+    Example:
+        >>> Part.of("spiral/edm/10,100/4")
+        Part(geometry='spiral', objective='edm', counts=(10, 100), length=4)
     """
 
     geometry: str

@@ -214,8 +214,9 @@ def table(rows: Rows) -> pd.DataFrame:
 def slopes(values: dict[int, Floats]) -> Floats:
     """The slope of the log ratio on the logarithm of the steps to base 4 of every replicate (R,).
 
-    >>> slopes({1: np.zeros(2), 4: np.ones(2), 16: np.array([2.0, 2.0])}).round(12).tolist()
-    [1.0, 1.0]
+    Example:
+        >>> slopes({1: np.zeros(2), 4: np.ones(2), 16: np.array([2.0, 2.0])}).round(12).tolist()
+        [1.0, 1.0]
     """
     lengths = sorted(values)
     places = np.log(lengths) / np.log(4)

@@ -29,9 +29,10 @@ def pooled_cosine(a: Tensor, b: Tensor) -> float:
 def place(f: Tensor, population: Tensor, empirical: Tensor) -> float:
     """`⟨f − D, E − D⟩/|E − D|²` over all states: 0 at the population's denoiser, 1 at the empirical one.
 
-    >>> zero, one = torch.zeros(2, 2), torch.ones(2, 2)
-    >>> place(0.25 * one, zero, one)
-    0.25
+    Example:
+        >>> zero, one = torch.zeros(2, 2), torch.ones(2, 2)
+        >>> place(0.25 * one, zero, one)
+        0.25
     """
     way = empirical - population
     return float(((f - population) * way).sum() / way.square().sum().clamp(min=1e-300))
@@ -48,7 +49,9 @@ def halfway(f: Tensor, empirical: Tensor, log_ratio: Tensor) -> Tensor:
     The finite form of `Ḋ = r (D^ν − D)` (Scarvelis & Solomon 2025, arXiv 2509.23092) at η = ½; f is of the law A.
 
     Args:
-        f: the denoiser at the states. empirical: E_B there. log_ratio: log r (n,).
+        f: the denoiser at the states.
+        empirical: E_B there.
+        log_ratio: log r (n,).
     """
     return torch.sigmoid(log_ratio).unsqueeze(-1) * (empirical - f)
 
@@ -64,8 +67,9 @@ def shared(first: Tensor, second: Tensor) -> float:
     With `first = f_A − f_B` under one seed and `second` under another, what seeds do averages out and the expectation
     is `|E f_A − E f_B|²`, E over seeds: that of `|f_A − f_B|² − |f_A − f_A′|²`, with less noise. May be negative.
 
-    >>> shared(torch.ones(2, 2), torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
-    1.0
+    Example:
+        >>> shared(torch.ones(2, 2), torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        1.0
     """
     return float((first * second).sum(-1).mean())
 

@@ -20,8 +20,9 @@ Floats = NDArray[np.float64]
 def mean_interval(values: Floats, *, tail: float = 0.025) -> Interval:
     """Student's interval of a mean, `tail` on each side: the lower end alone is a one-sided bound at 1 − tail.
 
-    >>> print(mean_interval(np.array([1.0, 2.0, 3.0]), tail=0.05))
-    2 [0.3141, 3.686]
+    Example:
+        >>> print(mean_interval(np.array([1.0, 2.0, 3.0]), tail=0.05))
+        2 [0.3141, 3.686]
     """
     data = np.asarray(values, dtype=float)
     mean = float(data.mean())
@@ -36,13 +37,15 @@ def crossing(levels: Floats, values: Floats, delta: float = DELTA) -> float:
     """Where values cross δ on the way down for good (at two neighbouring levels), log-linear between levels.
 
     Args:
-        levels: σ, descending (n,). values: not negative (n,).
+        levels: σ, descending (n,).
+        values: not negative (n,).
 
     Returns:
         The level; inf where values exceed δ from the first level on; NaN where they never do.
 
-    >>> round(crossing(np.array([1.0, 0.1, 0.01]), np.array([0.01, 1.0, 1.0])), 6)
-    0.316228
+    Example:
+        >>> round(crossing(np.array([1.0, 0.1, 0.01]), np.array([0.01, 1.0, 1.0])), 6)
+        0.316228
     """
     above = values >= delta
     lasting = above & np.append(above[1:], True)
@@ -62,9 +65,13 @@ class Onset:
 
     Attributes:
         level: the highest level that passes the test, in τ; NaN if none does. inf: the first level passes.
-        crossings: of δ for each replicate (R,). interval: of their geometric mean (NaN unless all are finite).
-        empirical: crossings of the exact empirical denoisers (R,). levels: σ/τ. bounds: lower t bounds of the log
-        ratio (levels,). parts: data part from the mean over replicates of its square (levels,).
+        crossings: of δ for each replicate (R,).
+        interval: of their geometric mean (NaN unless all are finite).
+        empirical: crossings of the exact empirical denoisers (R,).
+        levels: σ/τ.
+        bounds: lower t bounds of the log
+        ratio (levels,).
+        parts: data part from the mean over replicates of its square (levels,).
     """
 
     level: float
@@ -106,7 +113,8 @@ class Law:
     """`log σ_onset = a + b log N` over the N that all replicates cross.
 
     Attributes:
-        slope: b, the mean of the replicates' own slopes with its t interval. used: those N.
+        slope: b, the mean of the replicates' own slopes with its t interval.
+        used: those N.
         slopes: of the replicates (R,).
     """
 
@@ -119,11 +127,13 @@ def scaling(crossings: dict[int, Floats], among: Iterable[int] | None = None) ->
     """The scaling law, each replicate fitted by itself; None below three N that all replicates cross.
 
     Args:
-        crossings: N → (R,). among: N to which the fit is confined.
+        crossings: N → (R,).
+        among: N to which the fit is confined.
 
-    >>> found = scaling({n: np.array([1.0, 2.0]) * n**-0.5 for n in (1, 10, 100)})
-    >>> round(found.slope.estimate, 9), found.used
-    (-0.5, (1, 10, 100))
+    Example:
+        >>> found = scaling({n: np.array([1.0, 2.0]) * n**-0.5 for n in (1, 10, 100)})
+        >>> round(found.slope.estimate, 9), found.used
+        (-0.5, (1, 10, 100))
     """
     allowed = set(crossings if among is None else among)
     used = sorted(n for n, values in crossings.items() if n in allowed and np.isfinite(values).all())

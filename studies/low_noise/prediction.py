@@ -35,7 +35,8 @@ def at_level(bench: Bench, networks: Denoiser, f: Tensor, x: Tensor, sigma: floa
     """Predictions at common states.
 
     Args:
-        f: the four networks at x (4, n, d). laws: name ("", "_wrong", "smooth", "smooth_wrong") → laws of A and B.
+        f: the four networks at x (4, n, d).
+        laws: name ("", "_wrong", "smooth", "smooth_wrong") → laws of A and B.
     """
     row: Row = {}
     for name, pair in laws.items():

@@ -1,8 +1,9 @@
 """The data of one geometry: disjoint sets, fresh data, the law where it is known, and its normal directions.
 
->>> problem = Problem.of("spiral", count=5, replicates=2)
->>> problem.set_of(0, "A", 3).shape, problem.fresh(0, 4).shape, problem.pool.shape[1]
-(torch.Size([3, 2]), torch.Size([4, 2]), 2)
+Example:
+    >>> problem = Problem.of("spiral", count=5, replicates=2)
+    >>> problem.set_of(0, "A", 3).shape, problem.fresh(0, 4).shape, problem.pool.shape[1]
+    (torch.Size([3, 2]), torch.Size([4, 2]), 2)
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Problem:
     """One geometry.
 
     Attributes:
-        law: ρ, or None for images. pool: all data (n, d), float64.
+        law: ρ, or None for images.
+        pool: all data (n, d), float64.
         rows: for each replicate the indices in the pool of sets A and B and of fresh data.
     """
 

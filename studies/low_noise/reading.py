@@ -170,8 +170,9 @@ def paths(rows: pd.DataFrame) -> pd.DataFrame:
 def interval(values: NDArray[np.float64]) -> str:
     """Mean and 95 % t interval of the finite values.
 
-    >>> interval(np.array([1.0, 2.0, 3.0, np.nan]))
-    '2.00 [-0.48, 4.48]'
+    Example:
+        >>> interval(np.array([1.0, 2.0, 3.0, np.nan]))
+        '2.00 [-0.48, 4.48]'
     """
     kept = values[np.isfinite(values)]
     if len(kept) < 2:

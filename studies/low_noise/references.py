@@ -22,7 +22,8 @@ class Memory:
     """The noised empirical law of data (N, d): the engine's `Points`, with the denoiser `x + σ² s`.
 
     Args:
-        data: (N, d). bandwidth: b, a standard deviation put on every datum (a kernel density estimate).
+        data: (N, d).
+        bandwidth: b, a standard deviation put on every datum (a kernel density estimate).
     """
 
     def __init__(self, data: Tensor, bandwidth: float = 0.0) -> None:
@@ -77,9 +78,10 @@ BANDWIDTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 def bandwidth(data: Tensor, held_out: Tensor, scale: float) -> float:
     """The b, in τ one of `BANDWIDTHS`, under which held-out data are likeliest: how far a datum speaks for others.
 
-    >>> points = torch.linspace(0, 1, 100).double().unsqueeze(1)
-    >>> bandwidth(points, points[:50] + 0.005, 1.0)
-    0.01
+    Example:
+        >>> points = torch.linspace(0, 1, 100).double().unsqueeze(1)
+        >>> bandwidth(points, points[:50] + 0.005, 1.0)
+        0.01
     """
     likely = [float(Points(data, bandwidth=b * scale).log_density(held_out, 1e-4 * scale).mean()) for b in BANDWIDTHS]
     return scale * BANDWIDTHS[int(torch.tensor(likely).argmax())]

@@ -21,8 +21,9 @@ class Verdict:
     """Mean over low levels of `log(|f_A − f_B|/|f_A − f_A′|)` over replicates, on the states `on`.
 
     Attributes:
-        ratio: the mean with its one-sided 95 % bounds. what: "data": certainly above log 1.1; "seed": certainly below,
-            so that the control explains the divergence; "open": neither is certain.
+        ratio: the mean with its one-sided 95 % bounds.
+        what: "data": certainly above log 1.1; "seed": certainly below, so that the control explains the divergence;
+            "open": neither is certain.
         share: the data's share of the squared difference, `1 − (within/cross)²`, with its 95 % interval.
     """
 

@@ -50,12 +50,15 @@ def build(
     """A freshly initialised denoiser; equal seeds give equal parameters and leave the global generator alone.
 
     Args:
-        architecture: what to build. shape: of one sample.
-        centre, scale: mean (of that shape) and standard deviation of the data. seed: of the parameters.
+        architecture: what to build.
+        shape: of one sample.
+        centre, scale: mean (of that shape) and standard deviation of the data.
+        seed: of the parameters.
 
-    >>> network = build(Architecture("mlp", width=16, depth=2), (3,), scale=0.5)
-    >>> network(torch.zeros(4, 3), 0.1).shape
-    torch.Size([4, 3])
+    Example:
+        >>> network = build(Architecture("mlp", width=16, depth=2), (3,), scale=0.5)
+        >>> network(torch.zeros(4, 3), 0.1).shape
+        torch.Size([4, 3])
     """
     middle = torch.zeros(shape, dtype=dtype) if centre is None else centre.to(dtype).reshape(shape)
     with torch.random.fork_rng(devices=[]):

@@ -39,7 +39,8 @@ class Denoiser(nn.Module):
     Args:
         body: F, called with the scaled state and the noise features (None for a blind denoiser).
         shape: the shape of one sample.
-        centre: μ, of that shape. scale: τ > 0, the data's standard deviation about μ.
+        centre: μ, of that shape.
+        scale: τ > 0, the data's standard deviation about μ.
         conditioned: False makes the blind denoiser.
     """
 

@@ -16,10 +16,11 @@ def stack(networks: Sequence[Denoiser]) -> Denoiser:
     Raises:
         ValueError: unless all are MLPs of one architecture, shape and scale.
 
-    >>> from studies.networks import Architecture, build
-    >>> pair = [build(Architecture(width=8, depth=1), (2,), seed=seed) for seed in (0, 1)]
-    >>> stack(pair)(torch.zeros(2, 5, 2), torch.ones(2, 5)).shape
-    torch.Size([2, 5, 2])
+    Example:
+        >>> from studies.networks import Architecture, build
+        >>> pair = [build(Architecture(width=8, depth=1), (2,), seed=seed) for seed in (0, 1)]
+        >>> stack(pair)(torch.zeros(2, 5, 2), torch.ones(2, 5)).shape
+        torch.Size([2, 5, 2])
     """
     first = networks[0]
     alike = all(isinstance(n.body, MLP) and n.scale == first.scale and _shapes(n) == _shapes(first) for n in networks)

@@ -73,7 +73,10 @@ class Coder:
     """How the autoencoder is trained, and on what.
 
     Attributes:
-        plan: of the training. data: patches. cache: where it is kept. seed: of everything random.
+        plan: of the training.
+        data: patches.
+        cache: where it is kept.
+        seed: of everything random.
     """
 
     plan: Plan

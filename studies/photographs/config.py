@@ -16,10 +16,13 @@ class Config:
 
     Attributes:
         training, held_out: patches of each of the nine photographs.
-        shape, plan: the network on pixels and its training. latent_shape, latent_plan: that on codes.
+        shape, plan: the network on pixels and its training.
+        latent_shape, latent_plan: that on codes.
         coder_plan: of the autoencoder.
-        samples: latents on pixels; guided and codes take half of them. steps: N, of the coarse grid; the fine has 2N.
-        probes: of random traces. loss_patches: held-out patches of the loss.
+        samples: latents on pixels; guided and codes take half of them.
+        steps: N, of the coarse grid; the fine has 2N.
+        probes: of random traces.
+        loss_patches: held-out patches of the loss.
         exact: samples whose log density is taken with the exact trace too (3 072 products a node); 0 for none.
     """
 

@@ -35,8 +35,12 @@ class Measured(NamedTuple):
     """One quantity in one setting.
 
     Attributes:
-        value: (batch, *any). random: its standard error, (batch,). stated: other stated errors of its norm, (batch,).
-        result: what the engine returned. seconds: that it took. megabytes: the most that the process held, in all.
+        value: (batch, *any).
+        random: its standard error, (batch,).
+        stated: other stated errors of its norm, (batch,).
+        result: what the engine returned.
+        seconds: that it took.
+        megabytes: the most that the process held, in all.
     """
 
     value: Tensor

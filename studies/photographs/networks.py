@@ -27,7 +27,8 @@ class Shape:
     Attributes:
         channels: of the resolutions, fine to coarse; attention is at the two coarsest, but never at the finest.
         size: pixels of a side.
-        inputs: channels of a state. labels: groups; 0 makes a network without labels.
+        inputs: channels of a state.
+        labels: groups; 0 makes a network without labels.
     """
 
     channels: tuple[int, ...] = (8, 16, 48, 96)
@@ -77,7 +78,9 @@ class Denoiser:
     """D(x, σ) of a network under given labels, with gradients in its parameters: what an objective trains.
 
     Args:
-        network: a UNet2DModel. scale: τ of the objective. labels: (N,), or None for a network without labels.
+        network: a UNet2DModel.
+        scale: τ of the objective.
+        labels: (N,), or None for a network without labels.
     """
 
     def __init__(self, network: nn.Module, scale: float, labels: Tensor | None) -> None:

@@ -32,7 +32,8 @@ class Patches:
     """Patches with their photograph.
 
     Attributes:
-        images: (N, 3, 32, 32), float32. groups: (N,) positions in PHOTOGRAPHS.
+        images: (N, 3, 32, 32), float32.
+        groups: (N,) positions in PHOTOGRAPHS.
     """
 
     images: Tensor
@@ -60,9 +61,10 @@ def load(training: int, held_out: int, seed: int = 0) -> tuple[Patches, Patches]
     Raises:
         ImportError: where a package that ships the photographs is missing.
 
-    >>> train, held = load(4, 2)
-    >>> train.images.shape, held.groups.tolist()[:4]
-    (torch.Size([36, 3, 32, 32]), [0, 0, 1, 1])
+    Example:
+        >>> train, held = load(4, 2)
+        >>> train.images.shape, held.groups.tolist()[:4]
+        (torch.Size([36, 3, 32, 32]), [0, 0, 1, 1])
     """
     photographs = [reduced(photograph(name)) for name in PHOTOGRAPHS]
     left = [(p[:, :, : cut(p)], training) for p in photographs]

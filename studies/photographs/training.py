@@ -29,7 +29,9 @@ class Plan:
     """How long a network is trained.
 
     Attributes:
-        steps: of Adam. batch: data a step. rate: peak learning rate.
+        steps: of Adam.
+        batch: data a step.
+        rate: peak learning rate.
     """
 
     steps: int = 800
@@ -56,9 +58,12 @@ def denoiser(shape: Shape, plan: Plan, data: Tensor, groups: Tensor | None, cach
     """A trained network, frozen.
 
     Args:
-        shape: of the network. plan: of its training. data: (N, channels, size, size).
+        shape: of the network.
+        plan: of its training.
+        data: (N, channels, size, size).
         groups: the labels (N,), hidden in four draws of ten; None for a network without labels.
-        cache: where it is kept, finished or not. seed: of parameters, order, noise and hidden labels.
+        cache: where it is kept, finished or not.
+        seed: of parameters, order, noise and hidden labels.
     """
     key = _key(shape, plan, data, groups, seed)
     network = build(shape, seed).to(data.device)
@@ -91,7 +96,9 @@ def descend(network: nn.Module, plan: Plan, losses: Callable[[int], Tensor], par
     """The averaged parameters after the last step, and the loss curve as "history".
 
     Args:
-        network: whose parameters are moved. plan: how long. losses: the mean loss (1,) of step 0, 1, ….
+        network: whose parameters are moved.
+        plan: how long.
+        losses: the mean loss (1,) of step 0, 1, ….
         partial: the file of the unfinished run.
     """
     optimiser, recipe = Optimiser(network.requires_grad_(True), 1), plan.recipe

@@ -3,10 +3,11 @@
 Nothing here is written down by hand: the purpose of a folder is the first line of its `__init__`, arrows are the
 imports that the files make, so that the book's picture of the house cannot rot.
 
->>> folders("sensitivity").purpose["scores"]
-'Scores: a black-box network as s(x, σ) in variance-exploding coordinates.'
->>> upward("sensitivity")  # no arrow against the data's way
-[]
+Example:
+    >>> folders("sensitivity").purpose["scores"]
+    'Scores: a black-box network as s(x, σ) in variance-exploding coordinates.'
+    >>> upward("sensitivity")  # no arrow against the data's way
+    []
 """
 
 from __future__ import annotations

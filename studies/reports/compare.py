@@ -28,7 +28,7 @@ TIMINGS = ("seconds", "bytes")  # columns that end so differ from run to run: sh
 class ColumnPair:
     """One numeric column in both results, row by row.
 
-    Args:
+    Attributes:
         name: of the column.
         first, second: medians.
         test: the paired comparison; None when the two are equal bit for bit or have no number in common.
@@ -65,7 +65,7 @@ class ClaimPair:
 class Comparison:
     """What two results share and where they differ.
 
-    Args:
+    Attributes:
         claims, columns: side by side.
         unmatched: cells that only one of the two has.
         relabelled: columns of text or lists that are not equal, with the number of rows.

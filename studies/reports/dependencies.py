@@ -25,7 +25,7 @@ PURPOSES = {
 class Dependency:
     """A direct dependency.
 
-    Args:
+    Attributes:
         name: of the distribution.
         lowest: what is asked of its version.
         extra: which extra asks for it; empty for the package itself.

@@ -39,9 +39,10 @@ def claims(name: str) -> Shown:
     """Every claim of a published study with measured value, interval, bound, the smallest effect that could have been
     seen, source and verdict; an open claim says what would decide it.
 
-    >>> from studies.results import names
-    >>> all("measured" in repr(claims(name)) for name in names())
-    True
+    Example:
+        >>> from studies.results import names
+        >>> all("measured" in repr(claims(name)) for name in names())
+        True
     """
     head = ("claim", "measured", "interval", "expected", "smallest effect seen", "source", "")
     rows = [

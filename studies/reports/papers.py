@@ -4,8 +4,9 @@ A `Statement` is a sentence of a paper with the paper's own figure, and a patter
 test it. Nothing is measured here: counts, values and verdicts are read from the committed claims, so that the table
 changes when a study is published again. `missing()` names statements that no published claim tests any more.
 
->>> missing()
-[]
+Example:
+    >>> missing()
+    []
 """
 
 from __future__ import annotations
@@ -235,8 +236,9 @@ PAPERS = (
 def summary(paper: Paper) -> str:
     """A Markdown table: statement, the paper's figure, our measured values, how many claims hold, the page.
 
-    >>> summary(PAPERS[0]).splitlines()[0]
-    '| statement of the paper | its figure | measured here | claims that hold | page |'
+    Example:
+        >>> summary(PAPERS[0]).splitlines()[0]
+        '| statement of the paper | its figure | measured here | claims that hold | page |'
     """
     rows = ["| statement of the paper | its figure | measured here | claims that hold | page |", "|---|" + 4 * "---|"]
     for statement in paper.statements:

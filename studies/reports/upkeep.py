@@ -97,7 +97,7 @@ def judged_anew(folder: Path, study: Study, setting: Setting) -> Summary:
 class Status:
     """What a result folder holds.
 
-    Args:
+    Attributes:
         folder: where.
         study, level: of what.
         cells: how many there are to be; None when the study has changed or is not here.

@@ -36,7 +36,8 @@ class Answer:
 
     Attributes:
         change: predicted changes (n, pixels).
-        evaluations: of the network for each latent, gradients and runs included. seconds: of all latents.
+        evaluations: of the network for each latent, gradients and runs included.
+        seconds: of all latents.
         residual: relative residual of the solution that it took, NaN where it took none.
     """
 
@@ -112,8 +113,9 @@ def _unrolled(bench: RecordedRun, made: TrainingRecord, change: Change) -> Said:
 def baselines(unrolled: np.ndarray) -> dict[str, np.ndarray]:
     """What is predicted without the latent, or with another's.
 
-    >>> sorted(baselines(np.eye(2)))
-    ['another latent', 'mean over latents', 'zero']
+    Example:
+        >>> sorted(baselines(np.eye(2)))
+        ['another latent', 'mean over latents', 'zero']
     """
     mean = np.broadcast_to(unrolled.mean(0), unrolled.shape)
     return {"zero": np.zeros_like(unrolled), "another latent": np.roll(unrolled, 1, axis=0), "mean over latents": mean}

@@ -15,8 +15,12 @@ class Exact:
     """The exactly trained network: N digits, m cosine features of many lengths, L levels.
 
     Attributes:
-        points: N. features: m, the first constant. ridge: λ. levels: L, of the sampler. draws: noises a level that
-            stand for the expectation in `ParameterResponse`. steps: of conjugate gradients.
+        points: N.
+        features: m, the first constant.
+        ridge: λ.
+        levels: L, of the sampler.
+        draws: noises a level that stand for the expectation in `ParameterResponse`.
+        steps: of conjugate gradients.
     """
 
     points: int = 100
@@ -34,11 +38,14 @@ class Config:
     Attributes:
         regimes: see `studies.retraining.config.Regime`; every change of a regime is compared.
         exact: the exactly trained network.
-        latents: their number. grid: sampler steps. probes: of random traces.
-        draws: noises an image in the gradients of `parameters`. solve: steps of conjugate gradients, products:
-            (example, draw) in the Gauss–Newton matrix.
+        latents: their number.
+        grid: sampler steps.
+        probes: of random traces.
+        draws: noises an image in the gradients of `parameters`.
+        solve: steps of conjugate gradients, products: (example, draw) in the Gauss–Newton matrix.
         levels, states: of the calibration of patches.
-        removals: how many random removals of 1 % are trained (0: none). removed_from: their regime's number.
+        removals: how many random removals of 1 % are trained (0: none).
+        removed_from: their regime's number.
     """
 
     regimes: tuple[Regime, ...]

@@ -4,8 +4,9 @@ Rows stay as they are; `claims.json` is written, and with `--draw` also the figu
 alternatives. With `--check` nothing is written, and the exit code is 1 if a published claim is not what the code makes
 of the published rows.
 
->>> changed("conformance")
-[]
+Example:
+    >>> changed("conformance")
+    []
 """
 
 from __future__ import annotations

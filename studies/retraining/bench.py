@@ -33,7 +33,8 @@ class Bench:
     """One regime, ready to be measured.
 
     Attributes:
-        regime: what is trained. context: device, cache, configuration.
+        regime: what is trained.
+        context: device, cache, configuration.
     """
 
     regime: Regime
@@ -181,7 +182,8 @@ class LawDenoiser:
     """`D = x + σ² s` of a law, as the objective takes it.
 
     Attributes:
-        law: with `score(x, sigma)`. scale: the networks' τ, which sets the noise levels of the loss.
+        law: with `score(x, sigma)`.
+        scale: the networks' τ, which sets the noise levels of the loss.
     """
 
     law: GaussianAnchor | Points

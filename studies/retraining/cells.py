@@ -94,8 +94,9 @@ LOSS_IMAGES = 500
 def spread(images: Tensor, count: int) -> Tensor:
     """So many images at even distances: some data sets are sorted by class.
 
-    >>> spread(torch.arange(10.0), 4).tolist()
-    [0.0, 3.0, 6.0, 9.0]
+    Example:
+        >>> spread(torch.arange(10.0), 4).tolist()
+        [0.0, 3.0, 6.0, 9.0]
     """
     return images[torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()]
 

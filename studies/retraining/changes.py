@@ -31,10 +31,13 @@ class Change:
     """One change of a training set of N images.
 
     Attributes:
-        name: as written in the table. eta: the factor of the perturbation (a mass; the length of a move; negative:
+        name: as written in the table.
+        eta: the factor of the perturbation (a mass; the length of a move; negative:
         removal).
-        added: the images of ν. weights: (N,) of the changed data, or None where images are edited.
-        edited: the edited pool, or None. perturbation: χ, so that the change of samples is η δ to first order.
+        added: the images of ν.
+        weights: (N,) of the changed data, or None where images are edited.
+        edited: the edited pool, or None.
+        perturbation: χ, so that the change of samples is η δ to first order.
     """
 
     name: str
@@ -106,8 +109,9 @@ def faded(images: Tensor) -> Tensor:
 def blurred(images: Tensor) -> Tensor:
     """Images (N, 1, height, width) under the binomial filter (1 2 1)/4 along both sides; background outside.
 
-    >>> blurred(torch.full((1, 1, 4, 4), -1.0)).unique()
-    tensor([-1.])
+    Example:
+        >>> blurred(torch.full((1, 1, 4, 4), -1.0)).unique()
+        tensor([-1.])
     """
     line = torch.tensor([0.25, 0.5, 0.25], dtype=images.dtype, device=images.device)
     ink = functional.pad(images - BACKGROUND, (1, 1, 1, 1))

@@ -17,13 +17,17 @@ class Regime:
     """One data set with one kind of network.
 
     Attributes:
-        name: of the regime. images: name of the data set. count: N, so many of its training images (0: all of them).
-        kind, width, depth: of the network. steps, batch: of training from scratch; fine-tuning takes a quarter of the
-            steps.
-        pairs: P of the compared changes. fewer: P of the others.
+        name: of the regime.
+        images: name of the data set.
+        count: N, so many of its training images (0: all of them).
+        kind, width, depth: of the network.
+        steps, batch: of training from scratch; fine-tuning takes a quarter of the steps.
+        pairs: P of the compared changes.
+        fewer: P of the others.
         changes: what is changed, see `studies.retraining.changes`.
         compared: changes for which all predictors, baselines and fine-tuning are computed.
-        latents: their number (0: the configuration's). sigma_min: where samples end.
+        latents: their number (0: the configuration's).
+        sigma_min: where samples end.
         halves: networks on random halves, each with two seeds, for the LDS (0: none).
         causes: whether the causes of failure are measured (for MAIN, which must be compared).
         factor: what a member of the one-factor-at-a-time design varies, "reference" for its centre, "" outside it.
@@ -61,8 +65,9 @@ class Regime:
 def design(reference: Regime, levels: dict[str, tuple[float, ...]]) -> tuple[Regime, ...]:
     """One factor at a time: the reference, and for each level of each factor the reference with that level alone.
 
-    >>> [r.name for r in design(Regime("small", "digits", factor="reference"), {"width": (32, 64)})]
-    ['small', 'small-width=32', 'small-width=64']
+    Example:
+        >>> [r.name for r in design(Regime("small", "digits", factor="reference"), {"width": (32, 64)})]
+        ['small', 'small-width=32', 'small-width=64']
     """
     varied = [_varied(reference, factor, level) for factor, values in levels.items() for level in values]
     return (reference, *varied)
@@ -79,10 +84,14 @@ class Config:
     """The regimes, and what they share.
 
     Attributes:
-        regimes: see `Regime`. latents: number of latents. grid: sampler steps. probes: of random traces.
-        classifier_steps: of the density-ratio classifier. formula: network calls a state for the density formula (0:
-            it is left out). influence_functions: whether the LDS includes influence functions by conjugate gradients,
-            which cost more than everything else together.
+        regimes: see `Regime`.
+        latents: number of latents.
+        grid: sampler steps.
+        probes: of random traces.
+        classifier_steps: of the density-ratio classifier.
+        formula: network calls a state for the density formula (0: it is left out).
+        influence_functions: whether the LDS includes influence functions by conjugate gradients, which cost more than
+            everything else together.
     """
 
     regimes: tuple[Regime, ...]

@@ -39,8 +39,9 @@ def law(classes: tuple[int, ...] = tuple(range(10))) -> Mixture:
 def draw(count: int, seed: int) -> Images:
     """Draws with their classes as labels.
 
-    >>> draw(5, seed=0).images.shape
-    torch.Size([5, 1, 8, 8])
+    Example:
+        >>> draw(5, seed=0).images.shape
+        torch.Size([5, 1, 8, 8])
     """
     weights, means, covariances = components()
     generator = torch.Generator().manual_seed(seed)

@@ -69,7 +69,7 @@ NO_PAGES: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distribute
 class Outcome:
     """How one cell ended.
 
-    Args:
+    Attributes:
         cell: its name.
         content: its rows as Parquet, or None if it failed.
         seconds: time spent in `run_cell`.

@@ -36,7 +36,7 @@ def jsonable(config: Any) -> dict[str, Any]:
 class Setting:
     """Everything that the rows depend on.
 
-    Args:
+    Attributes:
         study: the study's name.
         level: the configuration's name.
         config: the configuration.

@@ -49,7 +49,7 @@ ENDINGS = (".parquet", ".json", FAILED)  # of a cell's files
 class Contents:
     """What a store holds of a list of cells.
 
-    Args:
+    Attributes:
         tables: rows of the finished cells, by cell name.
         records: their records.
         failures: records of failed cells.

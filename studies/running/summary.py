@@ -45,7 +45,7 @@ class Picture:
 class Summary:
     """Everything a report shows.
 
-    Args:
+    Attributes:
         study, question: the study's name and question.
         setting: what the rows depend on (`Setting.describe`).
         digest: its digest.

@@ -26,8 +26,12 @@ class Ladder:
     """Networks of one kind on one problem, from small to large.
 
     Attributes:
-        problem: "digits", "mnist14", "gaussian20" or "mixture20". kind, width, depth: of the base network.
-        steps: of its training. size: N, of the training set. seeds: networks at each rung. batch: of training.
+        problem: "digits", "mnist14", "gaussian20" or "mixture20".
+        kind, width, depth: of the base network.
+        steps: of its training.
+        size: N, of the training set.
+        seeds: networks at each rung.
+        batch: of training.
         capacity: whether the rungs *narrow* and *shallow* are there too.
     """
 
@@ -54,8 +58,9 @@ class Ladder:
     def rungs(self) -> list[Rung]:
         """The networks: base, where asked for a quarter of the width and depth one, fewer steps.
 
-        >>> [rung.steps for rung in Ladder("digits", "mlp", 64, 2, 160).rungs()]
-        [160, 160, 160, 40, 10]
+        Example:
+            >>> [rung.steps for rung in Ladder("digits", "mlp", 64, 2, 160).rungs()]
+            [160, 160, 160, 40, 10]
         """
         base = Rung("base", self.width, self.depth, self.steps)
         smaller = [replace(base, name="narrow", width=self.width // 4), replace(base, name="shallow", depth=1)]
@@ -77,7 +82,8 @@ class Freedom:
     """Networks of one kind with targets of D_score on inputs of D_region.
 
     Attributes:
-        kind, width, depth, steps, seeds, batch: of the networks and their training. ratios: |D_region|/|D_score|.
+        kind, width, depth, steps, seeds, batch: of the networks and their training.
+        ratios: |D_region|/|D_score|.
         thickness: κ of the variant.
     """
 
@@ -96,10 +102,15 @@ class Config:
     """Ladders, freedom of extrapolation, guidance and the small exact experiments.
 
     Attributes:
-        ladders, freedoms: see their classes. images: training images of the guidance experiment.
-        score_size: |D_score|. guidance_steps: training of the class networks. latents: paths per network.
-        levels: σ at which errors are measured, descending. low: bound of the low levels. substeps: Heun steps between
-            two levels. features: sizes of the nested feature sets.
+        ladders, freedoms: see their classes.
+        images: training images of the guidance experiment.
+        score_size: |D_score|.
+        guidance_steps: training of the class networks.
+        latents: paths per network.
+        levels: σ at which errors are measured, descending.
+        low: bound of the low levels.
+        substeps: Heun steps between two levels.
+        features: sizes of the nested feature sets.
     """
 
     ladders: tuple[Ladder, ...]

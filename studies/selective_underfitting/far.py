@@ -159,7 +159,9 @@ class States(NamedTuple):
     """States at one level that all networks of a ladder share.
 
     Attributes:
-        inside: noised training points. outside: the external states that lie in no 99 % shell. centre: c of the latter.
+        inside: noised training points.
+        outside: the external states that lie in no 99 % shell.
+        centre: c of the latter.
     """
 
     inside: Tensor

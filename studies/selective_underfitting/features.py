@@ -21,7 +21,10 @@ class RandomFeatures:
     """`x (n, d) → φ(x) (n, 1 + d + size)`, nested in size for equal seeds.
 
     Args:
-        dimension: d. size: number of cosines. scale: length over which they vary, > 0. seed: of w and b.
+        dimension: d.
+        size: number of cosines.
+        scale: length over which they vary, > 0.
+        seed: of w and b.
         view: the coordinates that the cosines see, x (n, d) → (n, q); all by default.
 
     Raises:

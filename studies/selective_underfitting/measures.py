@@ -42,7 +42,8 @@ def parts(denoiser: Denoiser, target: Denoiser, centre: Tensor, x: Tensor, sigma
     denoiser: 0 for D = c, 1 for D⋆. The mean error to D⋆ is own + gap (1 − 2 pull), exactly.
 
     Args:
-        denoiser, target: D, D⋆. centre: c, like x (batch, *shape).
+        denoiser, target: D, D⋆.
+        centre: c, like x (batch, *shape).
 
     Example:
         >>> x = torch.zeros(8, 2)

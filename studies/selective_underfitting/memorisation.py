@@ -23,7 +23,9 @@ def calibrated_distance(x: Tensor, data: Tensor, *, neighbours: int = 50) -> tup
     """m(x), (batch,), and the index of the nearest training point, (batch,).
 
     Args:
-        x: samples (batch, *shape). data: training points (N, *shape). neighbours: k ≥ 2, at most N are used.
+        x: samples (batch, *shape).
+        data: training points (N, *shape).
+        neighbours: k ≥ 2, at most N are used.
 
     Raises:
         ValueError: fewer than two points or neighbours, or shapes that differ.

@@ -23,7 +23,8 @@ class Problem:
     """Training points, held-out points, their labels, and the population's law or None.
 
     Attributes:
-        train, held_out: (N, *shape), (M, *shape), float32. labels, held_out_labels: integers, or None for mixtures.
+        train, held_out: (N, *shape), (M, *shape), float32.
+        labels, held_out_labels: integers, or None for mixtures.
     """
 
     name: str

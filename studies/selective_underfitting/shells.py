@@ -24,7 +24,8 @@ def shell_bounds(dimension: int, probability: float = 0.99) -> tuple[float, floa
     """The radius ratios (a, b) between which `√(χ²_d/d)` lies with the given probability, half of the rest each side.
 
     Args:
-        dimension: d ≥ 1. probability: p in (0, 1).
+        dimension: d ≥ 1.
+        probability: p in (0, 1).
 
     Raises:
         ValueError: d < 1 or p outside (0, 1).
@@ -61,7 +62,8 @@ class Shells:
     """The supervision region of a data set.
 
     Args:
-        data: x_i, (N, *shape), floating. probability: p of one shell, in (0, 1).
+        data: x_i, (N, *shape), floating.
+        probability: p of one shell, in (0, 1).
 
     Raises:
         ValueError: data without rows or dimension, or p outside (0, 1).

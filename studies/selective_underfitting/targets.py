@@ -53,7 +53,9 @@ def conditional(data: Tensor, labels: Tensor, label: int) -> Empirical:
     """The empirical law of one class.
 
     Args:
-        data: (N, *shape). labels: (N,) integers. label: the class.
+        data: (N, *shape).
+        labels: (N,) integers.
+        label: the class.
 
     Raises:
         ValueError: labels of another length, or a class that has no points.
@@ -77,7 +79,7 @@ class Distilled(Objective):
     The weight is the same at all levels: those that grow as 1/σ² are meant for targets within σ of the state, but
     outside the shells of D_score the target stays far as σ falls, and low levels would drown all others.
 
-    Args:
+    Attributes:
         data: D_score, (N, *shape); needed at construction.
         thickness: κ ≥ 1; `log u` is uniform in ±log κ. 1 leaves the shells as thin as noise makes them; above 1 they
             are thickened, while the network is told σ and its targets are those of σ.

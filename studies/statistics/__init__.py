@@ -1,9 +1,10 @@
 """The statistics of all studies, in one place and tested against SciPy.
 
->>> import numpy as np
->>> eta = np.array([1e-2, 1e-3, 1e-4])
->>> round(fit_slope(eta, 3 * eta).slope, 12)
-1.0
+Example:
+    >>> import numpy as np
+    >>> eta = np.array([1e-2, 1e-3, 1e-4])
+    >>> round(fit_slope(eta, 3 * eta).slope, 12)
+    1.0
 """
 
 from studies.statistics.censored import CensoredSlope, censored_slope

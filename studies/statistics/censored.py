@@ -29,7 +29,7 @@ FARTHEST = 20.0  # the slope is searched within ± this
 class CensoredSlope:
     """A slope on logarithmic axes.
 
-    Args:
+    Attributes:
         slope: b with its profile-likelihood interval.
         intercept: a.
         scatter: s, in e-folds.

@@ -18,7 +18,7 @@ __all__ = ["Paired", "family_intervals", "holm", "paired"]
 class Paired:
     """Difference `first − second` over cases.
 
-    Args:
+    Attributes:
         difference: its median with a distribution-free interval.
         p_value: of the two-sided Wilcoxon signed-rank test of a median of zero; 1 when no case differs.
         cases: their number.

@@ -23,7 +23,7 @@ __all__ = ["Within", "mean_of_units", "share_of_units", "shares_apart", "within_
 class Within:
     """Rank correlations within groups.
 
-    Args:
+    Attributes:
         mean: over groups, with Student's interval over groups.
         each: of every group, by its name.
         pooled: over all values at once, groups disregarded; for comparison.
@@ -79,7 +79,8 @@ def shares_apart(first: ArrayLike, second: ArrayLike, trials: ArrayLike, *, leve
     differ; see `share_of_units`.
 
     Args:
-        first, second: (n,) successes of every unit. trials: of each of both.
+        first, second: (n,) successes of every unit.
+        trials: of each of both.
         level: confidence level.
 
     Example:

@@ -45,7 +45,7 @@ def spearman_brown(reliability: ArrayLike, factor: float) -> Floats:
 class Ceiling:
     """Greatest attainable correlation with the mean of some replicates.
 
-    Args:
+    Attributes:
         reliability: mean correlation of two replicates, ρ.
         mean_reliability: of the mean of all replicates, ρ_k.
         correlation: `√ρ_k` with a bootstrap interval over items; 0 where the reliability is not positive.

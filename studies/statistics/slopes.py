@@ -27,7 +27,7 @@ FEWEST = 3  # points of a fit: two give no standard error
 class Slope:
     """A line `log e = intercept + slope · log h` fitted by least squares.
 
-    Args:
+    Attributes:
         slope: the order p.
         standard_error: of the slope, from the residuals with `count − 2` degrees of freedom.
         intercept: `log C`.

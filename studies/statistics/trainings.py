@@ -40,7 +40,7 @@ LEAST = 1e-6  # of a reliability, below which there is nothing to divide by
 class Shares:
     """Agreement of a prediction with P trainings.
 
-    Args:
+    Attributes:
         correlation: median over latents of the correlation with the mean change of the P trainings.
         ceiling: what a perfect prediction attains, √ρ_P.
         share: their ratio, jackknifed, with an interval over trainings and latents.

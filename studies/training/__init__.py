@@ -1,12 +1,13 @@
 """Training small denoisers: objectives, weighted data, averages, resumption, and the loss against its optimum.
 
->>> import torch
->>> from studies.networks import Architecture
->>> data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
->>> recipe = Recipe(Architecture(width=16, depth=1), steps=20, batch=16)
->>> trained = train(recipe, data, seed=3)
->>> trained.network(data[:5], 0.5).shape
-torch.Size([5, 2])
+Example:
+    >>> import torch
+    >>> from studies.networks import Architecture
+    >>> data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    >>> recipe = Recipe(Architecture(width=16, depth=1), steps=20, batch=16)
+    >>> trained = train(recipe, data, seed=3)
+    >>> trained.network(data[:5], 0.5).shape
+    torch.Size([5, 2])
 """
 
 from studies.training.batches import Batches

@@ -31,8 +31,10 @@ class Draw(NamedTuple):
     """One step's randomness.
 
     Attributes:
-        clean: data (members, batch, *shape). level: uniforms for the noise level (members, batch).
-        noise: standard normal, like clean. probe: ±1, like clean.
+        clean: data (members, batch, *shape).
+        level: uniforms for the noise level (members, batch).
+        noise: standard normal, like clean.
+        probe: ±1, like clean.
     """
 
     clean: Tensor
@@ -45,7 +47,8 @@ class Law:
     """A weighted law on the pool, ready to be coupled.
 
     Args:
-        weights: (N,), non-negative, or None for equal weights. size: N.
+        weights: (N,), non-negative, or None for equal weights.
+        size: N.
     """
 
     def __init__(self, weights: Tensor | None, size: int) -> None:
@@ -69,8 +72,11 @@ class Batches:
     """Batches for several networks side by side.
 
     Args:
-        pool: the data (N, *shape). weights: one (N,) or None for each network. seeds: one for each network; networks
-        with equal seeds see the same order and noise. batch: data a step.
+        pool: the data (N, *shape).
+        weights: one (N,) or None for each network.
+        seeds: one for each network; networks
+        with equal seeds see the same order and noise.
+        batch: data a step.
     """
 
     def __init__(self, pool: Tensor, weights: Sequence[Tensor | None], seeds: Sequence[int], batch: int) -> None:

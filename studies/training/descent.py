@@ -42,11 +42,15 @@ class Adam:
     """Adam, and AdamW where `decay` is positive.
 
     Attributes:
-        first, second: β₁, β₂. epsilon: ε. inner: ε₀, in units of a squared gradient. decay: λ.
+        first, second: β₁, β₂.
+        epsilon: ε.
+        inner: ε₀, in units of a squared gradient.
+        decay: λ.
 
-    >>> theta, mean, square = Adam().step((torch.zeros(1),) * 3, torch.ones(1), 0.5, 1)
-    >>> round(float(theta), 6)
-    -0.5
+    Example:
+        >>> theta, mean, square = Adam().step((torch.zeros(1),) * 3, torch.ones(1), 0.5, 1)
+        >>> round(float(theta), 6)
+        -0.5
     """
 
     first: float = 0.9

@@ -24,7 +24,9 @@ class Excess:
     """Means over draws, with standard errors.
 
     Attributes:
-        loss: of the network. optimum: of the best denoiser, on the same draws. excess: `E w |D − D⋆|²/d`, ≥ 0.
+        loss: of the network.
+        optimum: of the best denoiser, on the same draws.
+        excess: `E w |D − D⋆|²/d`, ≥ 0.
         loss_error, excess_error: standard errors of the first and the last.
     """
 
@@ -55,9 +57,11 @@ def excess_loss(network: Predictor, objective: Objective, clean: Tensor, optimum
     """Hold a network against the best possible one, one draw of noise for each datum.
 
     Args:
-        network: D. objective: the loss it was trained on.
+        network: D.
+        objective: the loss it was trained on.
         clean: data (N, *shape) from the law that `optimum` belongs to: fresh draws of a known law, or the training set.
-        optimum: `D⋆(x, σ)` with σ (N,); for the objective "blind" see `blind_optimum`. seed: of the draws.
+        optimum: `D⋆(x, σ)` with σ (N,); for the objective "blind" see `blind_optimum`.
+        seed: of the draws.
     """
     batch = Batches(clean, [None], [seed], len(clean)).draw(0)
     draw = Draw(*(part[0] for part in batch))
@@ -81,7 +85,8 @@ def blind_optimum(law: ExactLaw, objective: Objective, scale: float) -> Function
     """The best denoiser that is not told σ: `E[X | y] = Σ_σ π(σ) p_σ(y) D_σ(y) / Σ_σ π(σ) p_σ(y)`, π the noise law.
 
     Args:
-        law: of the data. objective: its noise law is π (continuous laws are replaced by 128 equally likely levels).
+        law: of the data.
+        objective: its noise law is π (continuous laws are replaced by 128 equally likely levels).
         scale: τ, the network's.
     """
     levels = standard_levels(objective, scale)

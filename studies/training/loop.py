@@ -37,7 +37,8 @@ class Recipe:
 
     Attributes:
         architecture, objective: the network and what it minimises.
-        steps: optimiser steps. batch: data a step.
+        steps: optimiser steps.
+        batch: data a step.
         rate: peak learning rate of Adam, reached after `warmup` steps, cosine to zero at the end (or constant).
         halflife: of the exponential average of the parameters, in steps, at most a twentieth of the steps taken; 0:
             none.
@@ -81,7 +82,8 @@ class Trained:
     """A trained network.
 
     Attributes:
-        network: the averaged network, frozen, in eval mode. history: mean loss in each part of the run, (windows,).
+        network: the averaged network, frozen, in eval mode.
+        history: mean loss in each part of the run, (windows,).
     """
 
     network: Denoiser
@@ -127,10 +129,13 @@ def train_many(
     differ by training alone.
 
     Args:
-        recipe: how. data: the pool (N, *shape). weights: for each network the data's weights (N,), or None for equal
-            ones.
-        seeds: for each network, of its parameters, order and noise. start: networks to go on from (fine-tuning).
-        cache: where finished networks are looked up and kept, and unfinished ones checkpointed. device: of training.
+        recipe: how.
+        data: the pool (N, *shape).
+        weights: for each network the data's weights (N,), or None for equal ones.
+        seeds: for each network, of its parameters, order and noise.
+        start: networks to go on from (fine-tuning).
+        cache: where finished networks are looked up and kept, and unfinished ones checkpointed.
+        device: of training.
         progress: called with (steps done, steps).
 
     Raises:

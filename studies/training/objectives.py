@@ -38,7 +38,8 @@ class Objective:
         kind: "edm", "denoising", "blind" or "sliced".
         noise: "lognormal": `log(σ/τ) ~ N(mean, spread²)`; "loguniform" on [low, high]; "levels": `count` levels,
             geometric from high down to low, equally likely (`count=1`: high alone).
-        mean, spread: in e-folds, of "lognormal". low, high, count: of the other two, in the data's units.
+        mean, spread: in e-folds, of "lognormal".
+        low, high, count: of the other two, in the data's units.
     """
 
     kind: Literal["edm", "denoising", "blind", "sliced"] = "edm"

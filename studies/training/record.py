@@ -4,12 +4,13 @@ A record holds the recipe, the rule of descent, the seed (of which batches and n
 digest and weights, and the states of the run at checkpoints. `TrainingRecord` is what
 `sensitivity.UnrolledResponse` takes.
 
->>> import torch
->>> from studies.networks import Architecture
->>> data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
->>> made = record(Recipe(Architecture(width=8, depth=1), steps=10, batch=16), data, seed=3)
->>> made.pull(torch.ones(1, len(made.theta))).shape  # one functional of the parameters, 64 data
-torch.Size([1, 64])
+Example:
+    >>> import torch
+    >>> from studies.networks import Architecture
+    >>> data = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    >>> made = record(Recipe(Architecture(width=8, depth=1), steps=10, batch=16), data, seed=3)
+    >>> made.pull(torch.ones(1, len(made.theta))).shape  # one functional of the parameters, 64 data
+    torch.Size([1, 64])
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class TrainingRecord:
     """A training run that can be differentiated.
 
     Attributes:
-        descent: the run as a map. theta: θ̄, the averaged parameters it ended with, (P,).
+        descent: the run as a map.
+        theta: θ̄, the averaged parameters it ended with, (P,).
         saved: states by number of steps done, the first (0) and the last included.
     """
 
@@ -166,13 +168,16 @@ def record(
 
     Args:
         recipe: how; of "float32" or "float64" precision.
-        data: (N, *shape). weights: (N,), which multiply the losses of drawn data (where `train` draws by them).
+        data: (N, *shape).
+        weights: (N,), which multiply the losses of drawn data (where `train` draws by them).
         seed: of parameters, order and noise, as of `train`.
         rule: of descent; None is the trainer's own, Adam with β = (.9, .99).
         start: a network to go on from, left as it is.
         keep: steps between checkpoints; None is √steps, where the checkpoints take as much memory as the part of the
             run that is computed again.
-        cache: where the record is kept and found again. device: torch device. progress: is told of steps.
+        cache: where the record is kept and found again.
+        device: torch device.
+        progress: is told of steps.
 
     Raises:
         ValueError: for data, weights or a recipe that do not fit.

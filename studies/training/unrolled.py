@@ -60,9 +60,12 @@ class Descent:
     """A training run of one network as a map from data weights to parameters.
 
     Attributes:
-        recipe: steps, batch, rates, averages and objective. rule: of descent.
-        network: the network; its own parameters play no part. pool: the data (N, *shape).
-        weights: a, (N,), 1 for each of equally weighted data. seed: of order and noise.
+        recipe: steps, batch, rates, averages and objective.
+        rule: of descent.
+        network: the network; its own parameters play no part.
+        pool: the data (N, *shape).
+        weights: a, (N,), 1 for each of equally weighted data.
+        seed: of order and noise.
     """
 
     recipe: Recipe

@@ -1,10 +1,10 @@
-"""Are reported standard errors honest?  An interval for (reported standard error)/(true standard deviation).
+"""Are reported standard errors honest? An interval for (reported standard error)/(true standard deviation).
 
 With R repeats of n rows let `u_ri = |v_ri − mean_i|² R/(R − 1) / rms_i²`, where `rms_i` is the root mean square of the
-standard errors reported for row i over the repeats; the mean of all u is `1/ratio²`.  Its relative variance is
+standard errors reported for row i over the repeats; the mean of all u is `1/ratio²`. Its relative variance is
 `ω g/(n R)`: ω that of one u (2 for one normal number, measured, and never taken below 2) plus that of the reported
-variances, and g = 1 for rows of independent noise up to g = n for rows that share it.  g is measured as the variance of
-the row averages over what independence would give, and widened, because it is itself measured from R repeats.  A mean
+variances, and g = 1 for rows of independent noise up to g = n for rows that share it. g is measured as the variance of
+the row averages over what independence would give, and widened, because it is itself measured from R repeats. A mean
 of relative variance `2/f` is compared with χ² of f degrees of freedom, at one in a million for all looks together.
 
 Rows are pooled to the extent that they are independent, so that 32 rows decide with as many repeats less.
@@ -30,7 +30,7 @@ LOOKS = 7  # how often repeats may be added before the last verdict
 class Honesty:
     """Reported over observed, and where the true ratio lies.
 
-    Args:
+    Attributes:
         ratio: (reported standard error)/(observed standard deviation), pooled over rows; below 1: overconfident.
         low: lower end for the true ratio.
         high: upper end.

@@ -1,6 +1,6 @@
 """What an estimator does beside its answer is undone, and said: settings, random state, folder, inputs, printing.
 
-A call must not depend on the one before it, nor the next estimator on what this one left behind.  Global
+A call must not depend on the one before it, nor the next estimator on what this one left behind. Global
 random numbers are seeded with the problem's own seed, so that an estimator that draws from them can be repeated.
 """
 

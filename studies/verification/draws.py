@@ -1,6 +1,6 @@
 """Judging draws as a sample: projections of a Gaussian mixture are mixtures, with exact distribution functions.
 
-For a direction u, `u·X_σ` has the law `Σ_k w_k N(u·μ_k, uᵀΣ_k u + σ²|u|²)`.  Kolmogorov's distance to it has a known
+For a direction u, `u·X_σ` has the law `Σ_k w_k N(u·μ_k, uᵀΣ_k u + σ²|u|²)`. Kolmogorov's distance to it has a known
 distribution for independent draws; a sample that repeats one component, is too narrow, or holds copies shows.
 """
 

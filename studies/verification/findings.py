@@ -24,7 +24,7 @@ EXIT_CODES = {"holds": 0, "falls short": 1, "could not run": 2}
 class Findings:
     """What `verify` found, as numbers and sentences; `studies.verification.report.Report` shows them.
 
-    Args:
+    Attributes:
         task: the task.
         estimator: what the estimator is called.
         suite: `quick` or `full`.

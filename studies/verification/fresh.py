@@ -1,9 +1,9 @@
 """How often a right estimator is rejected, counted on fresh seeds: `python -m studies.verification.fresh [TASK ...]`.
 
-A seed draws fresh rows of a problem, and a verdict is about one seed's rows.  As rows are independent, the rows of many
+A seed draws fresh rows of a problem, and a verdict is about one seed's rows. As rows are independent, the rows of many
 seeds go through the estimator in one call, are cut apart and judged seed by seed, exactly as `verify` judges them: 300
-verdicts cost what a few do.  (A stochastic estimator draws its noise for the block; its rows are as independent as they
-are within one seed.  Points whose influence is asked for are shared by the 25 seeds of a block.)  Problems that are
+verdicts cost what a few do. (A stochastic estimator draws its noise for the block; its rows are as independent as they
+are within one seed. Points whose influence is asked for are shared by the 25 seeds of a block.) Problems that are
 judged as a sample are posed one seed at a time.
 
 By design a stochastic check errs with probability one in a million per problem for normal noise, see

@@ -1,6 +1,6 @@
 """Verdicts: named checks of one case, each with what was measured, what is allowed and a sentence.
 
-Deterministic estimates are held to the limits row by row.  Of stochastic ones, bias, noise and reported standard errors
+Deterministic estimates are held to the limits row by row. Of stochastic ones, bias, noise and reported standard errors
 are judged apart, from repeats with different seeds.
 """
 
@@ -35,7 +35,7 @@ class Check:
 class Verdict:
     """The judgement of one case.
 
-    Args:
+    Attributes:
         case: the case.
         checks: all that were made; the case holds if each does.
         runs: what the estimator returned, in order of the repeats.

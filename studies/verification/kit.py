@@ -45,7 +45,7 @@ def _by_rows(mixture: Any, method: str, x: Any, sigma: Any) -> Any:
 class Kit:
     """Converts a case's laws and arrays into the fields of a `Problem`.
 
-    Args:
+    Attributes:
         backend: the array library.
         meter: counts the black boxes' calls.
     """

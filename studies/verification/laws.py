@@ -1,7 +1,7 @@
 """The named laws of the problem suites: parameters, seeds and digests; the same name is always the same law.
 
 A law is a Gaussian mixture `ρ = Σ_k w_k N(μ_k, Σ_k)` in one of four forms: full covariances `Σ_k (d, d)`, isotropic
-`v_k I`, low rank `F_k F_kᵀ + v_k I`, or points (`Σ_k = 0`).  Parameters are rounded to ten decimals, so that they and
+`v_k I`, low rank `F_k F_kᵀ + v_k I`, or points (`Σ_k = 0`). Parameters are rounded to ten decimals, so that they and
 their digests do not depend on the last bit of a linear algebra library.
 """
 
@@ -29,7 +29,7 @@ ARRAYS = ("weights", "means", "full", "variances", "factors")
 class Law:
     """The parameters of a mixture, and nothing that evaluates it.
 
-    Args:
+    Attributes:
         name: the law's name in this package.
         weights: `w` (K,).
         means: `μ` (K, d).

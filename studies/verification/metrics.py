@@ -73,7 +73,7 @@ def mean_shift(values: np.ndarray, truth: np.ndarray, limit: np.ndarray) -> floa
     """Signed scaled error, averaged over rows and repeats, less what noise explains; |shift| ≤ 1 is allowed.
 
     Averaging over rows first shows a common bias that no single row could; the noise is that of the R row averages, so
-    rows may share their randomness.  Vector rows count by their component along the truth.
+    rows may share their randomness. Vector rows count by their component along the truth.
     """
     difference = (values - truth[None]).reshape(*values.shape[:2], -1)
     unit = truth.reshape(len(truth), -1) / np.maximum(_norm(truth[None])[0], np.finfo(float).tiny)[:, None]

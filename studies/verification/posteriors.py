@@ -1,12 +1,12 @@
 """Judging draws of posteriors (m, L, d) for m observations: calibration of ranks, and distance to exact draws.
 
-*Simulation-based calibration* (Talts et al., arXiv 1804.06788).  The hidden state x* and its observation come from the
+*Simulation-based calibration* (Talts et al., arXiv 1804.06788). The hidden state x* and its observation come from the
 joint law; if the L draws are of the posterior, then x* is one more of them, and the rank of f(x*) among f(draws) is
-uniform on 0…L, for any f.  Here f are projections and the log-likelihood; ranks, and their distance from the middle
+uniform on 0…L, for any f. Here f are projections and the log-likelihood; ranks, and their distance from the middle
 (which shows draws too narrow or too wide), are held to Kolmogorov's test.
 
 *Energy distance* (Székely & Rizzo 2013): `2 E|D − E| − E|D − D'| − E|E − E'|` between the draws D and exact draws E of
-the same posterior, summed over the observations.  Exchanging the labels of D and E within an observation changes
+the same posterior, summed over the observations. Exchanging the labels of D and E within an observation changes
 nothing if the laws are equal: the sum's place among such exchanges gives a p-value, by the Gamma law of their mean,
 variance and skewness, since one in a million cannot be counted.
 """

@@ -1,14 +1,14 @@
 """How small a fault `verify` sees, measured by planting it: `python -m studies.verification.power [TASK ...]`.
 
 On fresh seeds a right estimator is run once, and its answers are made wrong afterwards: multiplied by a constant
-factor, shifted by a constant, or reported with standard errors off by a factor.  The judge, which is not told, judges
-every seed, and a seed counts as rejected if any problem is.  The smallest fault of a grid (ten steps a decade) that is
+factor, shifted by a constant, or reported with standard errors off by a factor. The judge, which is not told, judges
+every seed, and a seed counts as rejected if any problem is. The smallest fault of a grid (ten steps a decade) that is
 rejected on at least 99 of 100 seeds, in both directions, is the power of the task; it is kept in `power.json` beside
 this module, and printed in reports and in the book.
 
-A factor is `v (1 ± f)`.  A shift is in nats where errors are absolute; elsewhere it is a multiple of the median size of
-the truth's rows, along all coordinates alike.  Error bars are multiplied or divided by m, with as many repeats as
-`verify` would ask for.  The problems are those of the quick suite of at most a hundred dimensions (paths: those whose
+A factor is `v (1 ± f)`. A shift is in nats where errors are absolute; elsewhere it is a multiple of the median size of
+the truth's rows, along all coordinates alike. Error bars are multiplied or divided by m, with as many repeats as
+`verify` would ask for. The problems are those of the quick suite of at most a hundred dimensions (paths: those whose
 false alarms are counted, see `studies.verification.fresh`): the whole suite sees at least as much.
 """
 

@@ -1,6 +1,6 @@
 """What an estimator is given: the problem, its black boxes and the meter that counts their use.
 
-A `Problem` carries what its task needs and never the answer.  All states are in variance-exploding coordinates
+A `Problem` carries what its task needs and never the answer. All states are in variance-exploding coordinates
 (`x = z/α`, noise level `σ`), arrays are float64 of the chosen library, and rows are independent: row i of the value
 belongs to row i of the input.
 """
@@ -187,7 +187,7 @@ class Anchor:
 class Measure:
     """A known law ν: its parameters, its noised log density `log ν_σ(x)` (n,) and score (n, d).
 
-    Args:
+    Attributes:
         weights: (K,).
         means: (K, d).
         form: `full`, `isotropic`, `low-rank` or `points`.
@@ -219,7 +219,7 @@ class Measure:
 class Perturbation:
     """`ρ_η = (1 − η) ρ + η ν`: mass moves from the data law, known by its score, toward `measure` = ν, known in full.
 
-    Args:
+    Attributes:
         kind: `"toward"`.
         measure: ν.
     """
@@ -232,7 +232,7 @@ class Perturbation:
 class Functional:
     """`φ(x) = a·x + ½ xᵀ B x` with symmetric B: `functional(x)` (n,) and its gradient (n, d).
 
-    Args:
+    Attributes:
         linear: `a` (d,).
         quadratic: `B` (d, d).
     """

@@ -1,10 +1,10 @@
 """Laws of few directions in many dimensions: a small mixture in a subspace, one Gaussian across it.
 
-Mixtures `Σ_k w_k N(μ_k, F_k F_kᵀ + v I)` on R^d with one `v` and few columns are a product.  With Q (d, m) an
+Mixtures `Σ_k w_k N(μ_k, F_k F_kᵀ + v I)` on R^d with one `v` and few columns are a product. With Q (d, m) an
 orthonormal basis that contains all μ_k and F_k, the coordinates `a = Qᵀx` have the law
-`Σ_k w_k N(Qᵀμ_k, QᵀF_k (QᵀF_k)ᵀ + v I_m)`, independent of the rest `c = x − Qa`, which is `N(0, v I)` across Q.  So
+`Σ_k w_k N(Qᵀμ_k, QᵀF_k (QᵀF_k)ᵀ + v I_m)`, independent of the rest `c = x − Qa`, which is `N(0, v I)` across Q. So
 the probability flow moves `a` as the small law does, and shrinks `c` with its standard deviation:
-`c(σ) = c(σ_max) √((v + σ²)/(v + σ_max²))`.  A law toward which mass moves, of the same Q and v, has the same factor
+`c(σ) = c(σ_max) √((v + σ²)/(v + σ_max²))`. A law toward which mass moves, of the same Q and v, has the same factor
 across: ratios of densities and derivatives in the mass live in Q alone.
 
 The truths of image-sized problems (d = 784, 3072) come from here: m is about twenty.
@@ -29,7 +29,7 @@ MANY = 200  # dimensions above which the flow of a low-rank law is taken apart
 class Reduction:
     """Laws of one subspace and one variance across it.
 
-    Args:
+    Attributes:
         basis: Q (d, m), orthonormal columns.
         variance: `v`, of each direction across Q.
         laws: the small mixtures on R^m, in the order they were given.

@@ -1,6 +1,6 @@
 """Compute the stored truths and all digests anew: `python -m studies.verification.regenerate`.
 
-Run it after a change of a law, a case or a definition.  A truth is stored only if its error bar (`oracles.flow`: two
+Run it after a change of a law, a case or a definition. A truth is stored only if its error bar (`oracles.flow`: two
 tolerances a factor ten apart) is below a thousandth of what the task allows.
 """
 

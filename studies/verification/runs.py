@@ -27,7 +27,7 @@ Estimator = Callable[[Problem], Any]
 class Run:
     """What came back.
 
-    Args:
+    Attributes:
         value: the estimate, float64, or None.
         standard_error: of the value's shape, or (n,) for a whole row, or None.
         error: why there is no usable value, one sentence; empty if there is one.

@@ -51,7 +51,7 @@ def verify(
 
     Args:
         estimator: `f(problem) -> value`, `(value, standard_error)` or an object that has both, such as the engine's
-            `Estimate`; `NotImplemented` declines a problem.  The fields of `problem` are those that the task lists
+            `Estimate`; `NotImplemented` declines a problem. The fields of `problem` are those that the task lists
             (`print(problem)`), in arrays of `backend`; row i of the value belongs to row i of the input;
             `problem.seed` is to be the only source of randomness.
         task: one of `studies.verification.TASKS`.

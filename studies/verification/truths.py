@@ -1,7 +1,7 @@
 """Inputs and truth of a case: computed, or read from the stored table where computing takes long.
 
 The table `truths.parquet` holds the inputs and truths of the published rows (seed 0) of slow tasks, each under the
-digest of everything it depends on.  `python -m studies.verification.regenerate` computes it anew; a record whose digest
+digest of everything it depends on. `python -m studies.verification.regenerate` computes it anew; a record whose digest
 does not match is not used.
 """
 

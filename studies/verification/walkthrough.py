@@ -1,16 +1,16 @@
 """A walkthrough: write a log density estimator, see it fail, mend it, see it hold.
 
-The task: `log p_σ(x)` from a score alone.  Along the probability flow `dx/dσ = −σ s_σ(x)` the log density rises by
+The task: `log p_σ(x)` from a score alone. Along the probability flow `dx/dσ = −σ s_σ(x)` the log density rises by
 `σ div s dσ`, so one walks from σ up to σ_max, where the law is known, and subtracts the integral (Song et al., arXiv
-2011.13456, eq. 39).  `print(problem)` says what an estimator is given; each row of `x` wants one number.
+2011.13456, eq. 39). `print(problem)` says what an estimator is given; each row of `x` wants one number.
 
 `wrong` walks by Runge and Kutta's method and takes the law at σ_max to be `N(0, σ_max² I)`, as samplers do:
 
     studies verify studies.verification.walkthrough:wrong --task log-density
 
 Every problem falls short, by an error that does not fall with the number of steps (observed order 0): it is no
-discretisation error.  It is worst for the rows far out and grows with the mean and the spread of the data over σ_max:
-it is the law assumed at σ_max.  `right` asks the anchor instead, and holds, with observed order 4 (at image size a
+discretisation error. It is worst for the rows far out and grows with the mean and the spread of the data over σ_max:
+it is the law assumed at σ_max. `right` asks the anchor instead, and holds, with observed order 4 (at image size a
 method of order 2 would err by nats):
 
     studies verify studies.verification.walkthrough:right --task log-density

@@ -74,7 +74,9 @@ class Labelled(Feed):
         labels: of the law's data, (batch,), where they stay.
 
     Args:
-        pool: patches. groups: their labels (N,). null: the label that hides one.
+        pool: patches.
+        groups: their labels (N,).
+        null: the label that hides one.
     """
 
     def __init__(self, pool: Tensor, groups: Tensor, null: int, batch: int, seed: int) -> None:
@@ -92,7 +94,9 @@ class Learner(nn.Module):
     """The study's denoiser as a module, under labels that lie in one tensor.
 
     Args:
-        network: a UNet2DModel. scale: τ. labels: (batch,), read at every call.
+        network: a UNet2DModel.
+        scale: τ.
+        labels: (batch,), read at every call.
     """
 
     def __init__(self, network: nn.Module, scale: float, labels: Tensor) -> None:
@@ -157,7 +161,8 @@ def moments(data: Tensor, cache: Cache) -> None:
     data, as the study takes it where nothing is left for it, is a matter of minutes on a processor.
 
     Args:
-        data: (N, *shape) with N beyond the dimension; fewer are left to the study. cache: of the study.
+        data: (N, *shape) with N beyond the dimension; fewer are left to the study.
+        cache: of the study.
     """
     if len(data) <= data[0].numel():
         return

@@ -25,8 +25,12 @@ class Setting:
     """Where and how jobs run.
 
     Attributes:
-        device: of all tensors. tiny: the sizes of a rehearsal. folder: of the results. seed: of everything random.
-        budget: seconds that the job at hand may take. started: when it did, in seconds of `time.monotonic`.
+        device: of all tensors.
+        tiny: the sizes of a rehearsal.
+        folder: of the results.
+        seed: of everything random.
+        budget: seconds that the job at hand may take.
+        started: when it did, in seconds of `time.monotonic`.
     """
 
     device: str
@@ -47,8 +51,11 @@ class Job:
     """One piece of work.
 
     Attributes:
-        name: of the job. part: "checks", "cost" or "studies". work: from the setting to rows.
-        least: seconds without which it is not begun. most: seconds that it may use at most.
+        name: of the job.
+        part: "checks", "cost" or "studies".
+        work: from the setting to rows.
+        least: seconds without which it is not begun.
+        most: seconds that it may use at most.
     """
 
     name: str

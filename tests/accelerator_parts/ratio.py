@@ -11,7 +11,8 @@ class TwoLaws(Ratio):
     """log r = log ν_σ − log ρ_σ of two measures.
 
     Args:
-        new: ν. base: ρ.
+        new: ν.
+        base: ρ.
     """
 
     def __init__(self, new: Measure, base: Measure) -> None:

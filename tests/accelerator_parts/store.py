@@ -41,7 +41,8 @@ class Store:
     """Tables, arrays, a log and a manifest in one folder.
 
     Args:
-        folder: made if it is not there. setting: what the manifest says of the run beside its surroundings.
+        folder: made if it is not there.
+        setting: what the manifest says of the run beside its surroundings.
     """
 
     def __init__(self, folder: Path, setting: Mapping[str, Any]) -> None:

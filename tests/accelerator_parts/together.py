@@ -29,7 +29,8 @@ class Together(nn.Module):
     Parameters have a leading axis of members and the members' names with "." written as "/".
 
     Args:
-        networks: the members before training. unfolded: convolutions as batched products, see `Unfolded`.
+        networks: the members before training.
+        unfolded: convolutions as batched products, see `Unfolded`.
 
     Example:
         >>> from studies.networks import Architecture, build

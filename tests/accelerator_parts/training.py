@@ -32,8 +32,10 @@ class Feed:
         rows: of the pool, those that were drawn for each law last, each (batch,).
 
     Args:
-        pool: data (N, *shape) on the device. laws: weights (N,) of each network's data, None for equal ones.
-        batch: data a step. seed: of everything drawn.
+        pool: data (N, *shape) on the device.
+        laws: weights (N,) of each network's data, None for equal ones.
+        batch: data a step.
+        seed: of everything drawn.
     """
 
     def __init__(self, pool: Tensor, laws: Sequence[Tensor | None], batch: int, seed: int) -> None:
@@ -81,8 +83,12 @@ class Trainer:
     """One network on one law of a feed.
 
     Args:
-        network: gets its parameters from a vector of the trainer's. feed: see `Feed`. law: which of its laws.
-        objective: the loss. half: products in bfloat16. last: channels are the innermost axis in memory.
+        network: gets its parameters from a vector of the trainer's.
+        feed: see `Feed`.
+        law: which of its laws.
+        objective: the loss.
+        half: products in bfloat16.
+        last: channels are the innermost axis in memory.
     """
 
     def __init__(

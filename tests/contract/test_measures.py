@@ -46,7 +46,7 @@ class TestPointsWithBandwidth(MeasureContract):
 
 
 class TestFullMixture(MeasureContract):
-    """Full covariances, shaped as ``(1, 5)``."""
+    """Full covariances, shaped as `(1, 5)`."""
 
     shape = (1, 5)
     problem = PROBLEMS["d5_k2_s0"].base

@@ -27,12 +27,12 @@ TABLE = (1 - torch.linspace(1e-5, 0.05, 1000, dtype=torch.float64)).cumprod(0)
 
 
 def column(value: Tensor) -> Tensor:
-    """A value for each sample against states ``(batch, 3)``."""
+    """A value for each sample against states `(batch, 3)`."""
     return value[:, None]
 
 
 def predictions(z: Tensor, alpha: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    """What networks would predict at ``z = α x₀ + σ′ ε``: exact posterior means, from their definitions."""
+    """What networks would predict at `z = α x₀ + σ′ ε`: exact posterior means, from their definitions."""
     x, sigma = z / column(alpha), noise / alpha
     mean = x + column(sigma) ** 2 * EXACT[z.dtype].score(x, sigma)
     residual = (z - column(alpha) * mean) / column(noise)
@@ -71,7 +71,7 @@ SCHEDULES = (None, VPLinear(), VPCosine(), VE(), RectifiedFlow(), DiscreteDDPM(T
 
 
 class TestNetworks(ScoreContract):
-    """``as_score`` on all schedules and parametrizations."""
+    """`as_score` on all schedules and parametrizations."""
 
     levels = (0.05, 0.3, 2.0, 40.0)
     rtol = 1e-8
@@ -113,7 +113,7 @@ class TestEDM(_AdapterContract):
     """A denoiser in EDM's and k-diffusion's protocol."""
 
     def score(self) -> Any:
-        """Through ``from_edm``."""
+        """Through `from_edm`."""
         return from_edm(lambda x, sigma, **_: predictions(x, torch.ones_like(sigma), sigma)["denoiser"], class_labels=2)
 
 
@@ -123,13 +123,13 @@ class TestFlowMatching(_AdapterContract):
     path_noise = 0.0
 
     def velocity(self, z: Tensor, t: Tensor) -> Tensor:
-        """``dz/dt = x₀ − ((1 − t)/σ′) ε``, the conditional mean."""
+        """`dz/dt = x₀ − ((1 − t)/σ′) ε`, the conditional mean."""
         noise = ((1 - t) ** 2 + self.path_noise**2).sqrt()
         values = predictions(z, t, noise)
         return values["denoiser"] - column((1 - t) / noise) * values["noise"]
 
     def score(self) -> Any:
-        """Through ``from_flow_matching``."""
+        """Through `from_flow_matching`."""
         return from_flow_matching(self.velocity)
 
 
@@ -139,7 +139,7 @@ class TestTorchCFM(TestFlowMatching):
     path_noise = 0.02
 
     def score(self) -> Any:
-        """Through ``from_flow_matching`` with torchcfm's protocol."""
+        """Through `from_flow_matching` with torchcfm's protocol."""
         return from_flow_matching(lambda t, z: self.velocity(z, t), protocol="torchcfm", path_noise=self.path_noise)
 
 
@@ -153,7 +153,7 @@ class TestAzula(_AdapterContract):
         self.chosen = request.param
 
     def score(self) -> Any:
-        """Through ``from_azula``."""
+        """Through `from_azula`."""
         from azula import denoise, noise
 
         class Exact(denoise.Denoiser):
@@ -176,7 +176,7 @@ class TestGuided(_AdapterContract):
 
 
 def test_guidance_mixes_its_branches() -> None:
-    """Assert that ``s = (1 − w) s_∅ + w s_c``, and that the branches stay at hand."""
+    """Assert that `s = (1 − w) s_∅ + w s_c`, and that the branches stay at hand."""
     conditional, unconditional = lambda x, sigma: 2 * x, lambda x, sigma: -x
     score = guided(conditional, unconditional, 4.0)
     x = torch.ones(2, 3)
@@ -207,7 +207,7 @@ class _Random(nn.Module):
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(3), nn.Dropout2d(0.1)], ids=str)
 def test_training_mode_is_refused_and_eval_accepted(layer: nn.Module) -> None:
-    """Assert that dropout or batch norm in training mode is an error that says ``.eval()``."""
+    """Assert that dropout or batch norm in training mode is an error that says `.eval()`."""
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -235,7 +235,7 @@ def test_networks_that_are_no_fixed_map_of_each_sample_are_refused(net: nn.Modul
 
 
 def test_networks_are_verified_once_and_not_inside_transforms() -> None:
-    """Assert four verifying calls at the first plain evaluation and none afterwards, nor under ``torch.func``."""
+    """Assert four verifying calls at the first plain evaluation and none afterwards, nor under `torch.func`."""
     calls = []
 
     def net(x: Tensor, sigma: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def _near(name, functional):
 @pytest.mark.parametrize("name", ["digits", "mnist14", "fashion14", "digits-unet"])
 def test_wrong_attributions_of_retrained_networks_are_rejected_and_a_right_one_is_not(name):
     """Assert that a right one holds; that the reversed and the shuffled are no better than chance, and that the same
-    numbers for every query are told as such.  What costs precision alone, such as a damping, is not seen here: it is
+    numbers for every query are told as such. What costs precision alone, such as a damping, is not seen here: it is
     better than chance, and is told by its score."""
     if name not in {case.law for case in TASK.suite("full")}:
         pytest.skip(TASK.left_out("full")[0])

@@ -108,7 +108,7 @@ def test_product_laws_add(first: Parameters, second: Parameters, sigma: float, s
 @given(law=mixtures(), sigma=sigmas(0.2, 2.0), scale=st.floats(0.1, 10.0), seed=SEEDS)
 @settings(max_examples=10)
 def test_scaling_the_data_shifts_the_log_density(law: Parameters, sigma: float, scale: float, seed: int) -> None:
-    """Assert ``log p_{cσ}(cx) = log p_σ(x) − d log c`` with the same noise, by every route, to rounding."""
+    """Assert `log p_{cσ}(cx) = log p_σ(x) − d log c` with the same noise, by every route, to rounding."""
     x = states(law, sigma, seed)
     shift = law.dimension * math.log(scale)
     for options in (

@@ -10,10 +10,10 @@ TOLERANCES = {"float64": (1e-10, 1e-12), "float32": (2e-5, 1e-6), "bfloat16": (2
 
 
 def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol: float | None = None) -> None:
-    """Fail unless ``|actual - expected| <= atol + rtol |expected|`` element by element, in equal shape and dtype.
+    """Fail unless `|actual - expected| <= atol + rtol |expected|` element by element, in equal shape and dtype.
 
-    The default tolerances belong to the coarser dtype of the two.  Python and NumPy numbers on the expected side take
-    the dtype of ``actual``; arrays must agree in dtype.  No broadcasting, and NaN never passes.
+    The default tolerances belong to the coarser dtype of the two. Python and NumPy numbers on the expected side take
+    the dtype of `actual`; arrays must agree in dtype. No broadcasting, and NaN never passes.
     """
     got, wanted = _array(actual), _array(expected)
     if got.shape != wanted.shape:
@@ -27,7 +27,7 @@ def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol:
 
 
 def relative_error(actual: Any, expected: Any, *, axis: int | None = -1) -> np.ndarray:
-    """``|actual - expected| / |expected|`` in the 2-norm over ``axis`` (NaN stays NaN)."""
+    """`|actual - expected| / |expected|` in the 2-norm over `axis` (NaN stays NaN)."""
     got, wanted = _array(actual).astype(float), _array(expected).astype(float)
     return np.linalg.norm(got - wanted, axis=axis) / np.linalg.norm(wanted, axis=axis)
 

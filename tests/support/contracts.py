@@ -32,17 +32,17 @@ class _Contract:
         raise NotImplementedError
 
     def states(self, sigma: float, count: int = 6) -> tuple[np.ndarray, Tensor]:
-        """The same states for the oracle, ``(count, d)``, and for the engine, ``(count, *shape)``."""
+        """The same states for the oracle, `(count, d)`, and for the engine, `(count, *shape)`."""
         flat = states(self.law(), sigma, count)
         return flat, torch.from_numpy(flat.copy()).reshape(count, *self.shape)
 
     def directions(self, x: Tensor, seed: int) -> Tensor:
-        """A random tangent like ``x``."""
+        """A random tangent like `x`."""
         return torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
 
 
 class ScoreContract(_Contract):
-    """``score(x, sigma)`` in variance-exploding coordinates; subclasses supply ``score()``, ``law()`` and ``shape``."""
+    """`score(x, sigma)` in variance-exploding coordinates; subclasses supply `score()`, `law()` and `shape`."""
 
     shape: tuple[int, ...] = (3,)
     levels: tuple[float, ...] = LEVELS
@@ -99,7 +99,7 @@ class ScoreContract(_Contract):
 
 
 class MeasureContract(ScoreContract):
-    """A measure; subclasses supply ``measure(dtype)``, ``law()`` and ``shape``."""
+    """A measure; subclasses supply `measure(dtype)`, `law()` and `shape`."""
 
     def measure(self, dtype: torch.dtype = torch.float64) -> Any:
         """The measure under test."""
@@ -134,7 +134,7 @@ class MeasureContract(ScoreContract):
             assert_close(product, torch.from_numpy(truth).reshape(x.shape), rtol=self.rtol, atol=self.rtol * scale)
 
     def test_score_product_is_symmetric(self) -> None:
-        """Assert that ``u·(∇s v) = v·(∇s u)``."""
+        """Assert that `u·(∇s v) = v·(∇s u)`."""
         measure, (_, x) = self.measure(), self.states(0.3)
         u, v = self.directions(x, 3), self.directions(x, 4)
         left = (u * measure.score_product(x, 0.3, v)).flatten(1).sum(1)

@@ -19,7 +19,8 @@ class ExactGroups:
     """Forty points of three unequal clusters in the plane, with a network that is trained exactly on them.
 
     Attributes:
-        count: of points. latents_count: of latents.
+        count: of points.
+        latents_count: of latents.
     """
 
     count: int = 40

@@ -1,9 +1,9 @@
-"""An accelerator that is not there: tensors report the device ``pretend:0``, compute on the CPU and refuse mixing.
+"""An accelerator that is not there: tensors report the device `pretend:0`, compute on the CPU and refuse mixing.
 
 What a GPU would refuse is refused here too: an operation on tensors of both devices (0-d CPU tensors pass, as they do
 on CUDA), a CPU generator for a draw on the device, a conversion to NumPy. Values are those of the CPU to the last bit.
 It stands on private parts of torch (a wrapper subclass and the PrivateUse1 backend), so that tests skip where they are
-absent; ``AVAILABLE`` says so.
+absent; `AVAILABLE` says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _register() -> torch.library.Library | None:
 
 
 class PretendTensor(torch.Tensor):
-    """A tensor on ``pretend:0`` around one on the CPU."""
+    """A tensor on `pretend:0` around one on the CPU."""
 
     inner: torch.Tensor
 
@@ -141,7 +141,7 @@ def _changed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 class _Mode(TorchDispatchMode):
-    """Lets factories such as ``torch.zeros(device="pretend")`` make pretend tensors."""
+    """Lets factories such as `torch.zeros(device="pretend")` make pretend tensors."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _call(func, args, kwargs or {})
@@ -153,6 +153,6 @@ AVAILABLE = _LIBRARY is not None
 
 @contextmanager
 def pretend_device() -> Iterator[Callable[[Any], Any]]:
-    """Inside, ``move(tree)`` puts every tensor of a tree on the pretend device."""
+    """Inside, `move(tree)` puts every tensor of a tree on the pretend device."""
     with _Mode():
         yield lambda tree: tree_map(lambda leaf: leaf.to(NAME) if isinstance(leaf, torch.Tensor) else leaf, tree)

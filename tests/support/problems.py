@@ -24,7 +24,7 @@ def _law(rng: np.random.Generator, d: int, k: int, spread: float) -> Parameters:
 
 
 def problem(d: int, k: int = 3, seed: int = 0) -> Problem:
-    """The problem of dimension ``d`` with ``k`` components in ρ and two in ν."""
+    """The problem of dimension `d` with `k` components in ρ and two in ν."""
     rng = np.random.default_rng([seed, d, k])
     return Problem(f"d{d}_k{k}_s{seed}", _law(rng, d, k, 1.5), _law(rng, d, 2, 1.2))
 

@@ -46,7 +46,7 @@ def covariance(rng: np.random.Generator, d: int, kind: str) -> np.ndarray:
 def mixtures(
     draw: st.DrawFn, dimensions: tuple[int, ...] = (1, 2, 3, 5), components: int = 4, kinds: tuple[str, ...] = KINDS
 ) -> Parameters:
-    """Mixtures with unequal weights, scattered means and covariances of any of ``kinds`` (mixed within one law)."""
+    """Mixtures with unequal weights, scattered means and covariances of any of `kinds` (mixed within one law)."""
     d = draw(st.sampled_from(dimensions))
     k = draw(st.integers(1, components))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -66,13 +66,13 @@ def mixture_pairs(
 
 
 def sigmas(low: float = 1e-2, high: float = 1e2) -> st.SearchStrategy[float]:
-    """Noise levels, log-uniform between ``low`` and ``high``."""
+    """Noise levels, log-uniform between `low` and `high`."""
     return st.floats(float(np.log(low)), float(np.log(high))).map(lambda u: float(np.exp(u)))
 
 
 @st.composite
 def points(draw: st.DrawFn, law: Parameters, sigma: float, n: int = 8, spread: float = 1.0) -> np.ndarray:
-    """States (n, d) drawn from ``law`` noised to ``sigma``, stretched by ``spread`` standard deviations."""
+    """States (n, d) drawn from `law` noised to `sigma`, stretched by `spread` standard deviations."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     which = rng.choice(len(law.weights), n, p=law.weights)
     noise = rng.standard_normal((n, law.dimension))

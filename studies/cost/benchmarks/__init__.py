@@ -34,7 +34,7 @@ SINGLE_PASS = ("fused", "equal_accuracy")
 class Setup:
     """Alternatives to be timed against each other.
 
-    Args:
+    Attributes:
         alternatives: two or more functions without arguments; the first is the baseline, unless there are references.
         counter: wraps the network that they all call, if there is one.
         bytes_per_call: parameters, inputs and outputs of one network call.
@@ -53,7 +53,7 @@ class Setup:
 class Bound:
     """`alternative` takes at most `ratio` times as long as `against`, or as the fastest of several.
 
-    Args:
+    Attributes:
         source: where the bound comes from.
         error: the median relative error that `alternative` may have for the claim to hold; None asks for none.
         kind: the `kind` of the sizes that it is meant for; None for all.

@@ -34,7 +34,7 @@ STAGES = 7  # evaluations of one step of zuko's solver
 class Path:
     """A denoiser's flow between two levels, as the packages see it.
 
-    Args:
+    Attributes:
         network: the denoiser D(x, σ).
         shape: of one sample.
         grid: noise levels; Heun's method takes two evaluations an interval.

@@ -42,7 +42,7 @@ BLOCK = 64  # halves at once
 class ExactSetting(ABC):
     """Digits, latents and halves; a subclass says what is trained on them.
 
-    Args:
+    Attributes:
         name: of the shipped file.
         seed: of latents and halves; 0 is the published one.
     """

@@ -4,8 +4,8 @@
 
 trains `halves` networks on halves of N images for every seed (each beside the others in one stack, see
 `studies.training.train_many`), asks all outputs of each, and writes `digits.npz` beside this file: outputs, masks,
-latents, the reference samples, the classifier and digests; no weights.  A killed run goes on where it was: networks are
-cached and checkpointed.  `remade` makes a part of it again, for the test that the shipped arrays are what it makes.
+latents, the reference samples, the classifier and digests; no weights. A killed run goes on where it was: networks are
+cached and checkpointed. `remade` makes a part of it again, for the test that the shipped arrays are what it makes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GROUP = 16  # networks whose outputs are asked at once
 class Setting:
     """One set of images and how networks are trained on halves of it.
 
-    Args:
+    Attributes:
         name: of the shipped file.
         images: as `studies.data.load` calls them.
         classes: those that are kept.

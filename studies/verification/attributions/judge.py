@@ -3,10 +3,10 @@
 Checks, by name:
 
 - `correlation`: the lower end of the score's (LDS) 95 % interval is above what the same numbers reach when the points
-  of every query are shuffled (one in a thousand).  In the tier `images` this is all that is asked: better than chance
+  of every query are shuffled (one in a thousand). In the tier `images` this is all that is asked: better than chance
   on networks that were retrained; the share of the ceiling is reported.
 - `derivative`, where the first-order truth is known: the attribution's score, less that of the derivative itself, is
-  not below −0.05 by its interval (paired over subsets).  What is as good as the derivative is right: no linear
+  not below −0.05 by its interval (paired over subsets). What is as good as the derivative is right: no linear
   attribution was shown to be better than it by more than a few hundredths.
 - `queries`: the numbers of different queries are not one ranking (mean rank correlation at most 0.99).
 - `fresh`, in the tier `exact`: the score on latents and halves that were never published is not below the published one

@@ -36,10 +36,11 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def heun(denoise: Denoise, latents: Tensor, levels: Tensor) -> Tensor:
     """Ends of the flow `dx/dσ = (x − D)/σ` from latents (..., n, 1, h, w), by Heun's method on descending levels.
 
-    >>> levels, start = torch.linspace(10.0, 0.1, 200), torch.full((1, 1, 1, 1), 10.0)
-    >>> x = heun(lambda x, sigma: x / (1 + sigma[..., None, None, None] ** 2), start, levels)
-    >>> bool((x - 10 * (1.01 / 101) ** 0.5).abs() < 0.05)  # N(0, 1) scales by its standard deviations
-    True
+    Example:
+        >>> levels, start = torch.linspace(10.0, 0.1, 200), torch.full((1, 1, 1, 1), 10.0)
+        >>> x = heun(lambda x, sigma: x / (1 + sigma[..., None, None, None] ** 2), start, levels)
+        >>> bool((x - 10 * (1.01 / 101) ** 0.5).abs() < 0.05)  # N(0, 1) scales by its standard deviations
+        True
     """
     x, rows = latents, latents.shape[:-3]
     for high, low in pairwise(levels.to(latents)):
@@ -54,7 +55,7 @@ def heun(denoise: Denoise, latents: Tensor, levels: Tensor) -> Tensor:
 class Outputs:
     """The outputs asked of networks on one set of images.
 
-    Args:
+    Attributes:
         latents: states at the first level (n, 1, h, w).
         levels: of the sampler, descending (L,).
         reference: `x*` (n, 1, h, w).

@@ -23,7 +23,7 @@ __all__ = ["Stored"]
 class Stored:
     """What networks on subsets of N data say.
 
-    Args:
+    Attributes:
         name: of the setting.
         digest: of data and latents, so that truths are not used with others.
         masks: which data each subset holds (subsets, N).

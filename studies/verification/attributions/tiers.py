@@ -30,7 +30,7 @@ Setting = Any
 class Truth:
     """What retraining says of one output.
 
-    Args:
+    Attributes:
         masks: which data each subset holds (subsets, N).
         values: outputs (seeds, subsets, queries).
         derivative: toward every datum (queries, N), where it is known.

@@ -2,7 +2,7 @@
 
 The network's readouts W solve a ridge regression a level, so that mass moved to point i moves them by
 `Ẇ_i = −g_i (G + λ)⁻¹`, `g_i = E (W φ − r) φᵀ` over the noise at point i, r what W φ should be; with the gradient Γ of
-an output in the readouts it is `Γ·Ẇ_i` (Koh & Liang 2017, arXiv 1703.04730).  Expectations are means over noises.
+an output in the readouts it is `Γ·Ẇ_i` (Koh & Liang 2017, arXiv 1703.04730). Expectations are means over noises.
 """
 
 from __future__ import annotations

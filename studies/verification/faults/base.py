@@ -30,7 +30,7 @@ def tagged(*tags: str) -> Where:
 class Fault:
     """A wrong estimator.
 
-    Args:
+    Attributes:
         name: unique.
         task: the task it fails.
         estimator: the wrong function.

@@ -1,6 +1,6 @@
 """Posterior scores, samples and evidences of linear observations: right routes, and the samplers of inverse problems.
 
-`y = A X + n`, `n ~ N(0, R)`.  The score of the noised posterior is `s_σ(x) + ∇ log p(y | X_σ = x)`; samplers of inverse
+`y = A X + n`, `n ~ N(0, R)`. The score of the noised posterior is `s_σ(x) + ∇ log p(y | X_σ = x)`; samplers of inverse
 problems take a prior's score and put an approximation for the second term, each exact where its assumption is:
 
 - DPS (Chung et al., arXiv 2209.14687): X given x is its mean `x̂ = x + σ² s_σ(x)`: exact nowhere;

@@ -1,9 +1,9 @@
 """Task `attribution`: how much each of N training points raises an output of a network, judged by retraining.
 
 Entry (q, i) is larger where output q rises when point i gets more weight in training; only the order of a query's
-points is judged, a derivative toward unit mass at i has slope 1.  Tiers (as suites): `exact` (`quick` is the same),
-`trained`, `images`, and `images-unet`, whose network takes a minute to rebuild; `full` is all of them.  Problems whose
-images are not on this machine are left out, and the report says so.  How the truths were made:
+points is judged, a derivative toward unit mass at i has slope 1. Tiers (as suites): `exact` (`quick` is the same),
+`trained`, `images`, and `images-unet`, whose network takes a minute to rebuild; `full` is all of them. Problems whose
+images are not on this machine are left out, and the report says so. How the truths were made:
 `studies.verification.attributions`.
 """
 
@@ -31,7 +31,7 @@ TRUTHS = Path(__file__).parent.with_name("attributions")
 class RetrainedCase(Case):
     """A problem whose truth is retraining: `law` is the setting's name.
 
-    Args:
+    Attributes:
         functional: the output, see `studies.verification.attributions.outputs`.
         seed: of an exact tier's latents and halves.
         size: d.

@@ -1,7 +1,7 @@
 """What a task is: a question with its inputs, its truth, the limits it is judged by and the suite of named cases.
 
 A case names laws, a noise level or a grid, and how many rows; `draw` turns it into arrays by a seed, `fields` into
-what the estimator sees, `truth` into the answer.  Seed 0 is the published suite; other seeds draw fresh rows of the
+what the estimator sees, `truth` into the answer. Seed 0 is the published suite; other seeds draw fresh rows of the
 same laws.
 """
 
@@ -29,7 +29,7 @@ Arrays = dict[str, np.ndarray]
 class Case:
     """A named problem.
 
-    Args:
+    Attributes:
         law: name of the data law ρ.
         sigma: the level asked about, or sigma_min of a path.
         toward: name of ν, if the task has one.
@@ -114,7 +114,7 @@ class Case:
 class Task:
     """A question that estimators answer.
 
-    Args:
+    Attributes:
         name: the task's name on the command line.
         question: what is asked, as a formula.
         inputs: the fields of the problem.

@@ -1,6 +1,6 @@
 """Task `divergence`: `div f = tr J` (n,) of a black-box field f, in `1/units²`, exactly or by random probes.
 
-The field is `f_σ(x) = s_σ(x) + B x/(1 + σ²)` with tr B ≠ 0.  A stochastic estimator uses `seed`, may use `probes`, and
+The field is `f_σ(x) = s_σ(x) + B x/(1 + σ²)` with tr B ≠ 0. A stochastic estimator uses `seed`, may use `probes`, and
 may return its standard error.
 """
 

@@ -1,6 +1,6 @@
 """Task `log-density`: `log p_σ(x)` (n,), nats, from a black-box score.
 
-Given are the score at every level, and the exact log density at `grid.sigma_max` and above (`anchor`).  One way is the
+Given are the score at every level, and the exact log density at `grid.sigma_max` and above (`anchor`). One way is the
 probability flow: with `dx/dσ = −σ s`, `d log p_σ(x(σ))/dσ = σ div s`, hence
 `log p_σ(x) = anchor(x(σ_max)) − ∫ σ div s dσ` (Song et al., arXiv 2011.13456, eq. 39).
 """

@@ -1,7 +1,7 @@
 """Task `posterior-score`: the score of the noised posterior (n, d) at the rows of `x`, for one linear observation.
 
 Seen is `y = A X + n`, `n ~ N(0, R)`, R = `noise` I; asked is `∇ log p_σ(x | y)`, the score of the law of `X + σε` given
-y.  The prior is given by its parameters (`law`) and by its score; samplers of inverse problems approximate the answer
+y. The prior is given by its parameters (`law`) and by its score; samplers of inverse problems approximate the answer
 from the score alone: `s_σ(x) + ∇ log p(y | X_σ = x)`.
 """
 

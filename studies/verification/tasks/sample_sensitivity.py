@@ -1,6 +1,6 @@
 """Task `sample-sensitivity`: `δ = dx/dη` (n, d) of the probability flow's end, latents fixed, for `(1 − η) ρ + η ν`.
 
-Given are the score of ρ, its exact law at sigma_max (`anchor`) and ν in full.  With `ṡ` the score's derivative,
+Given are the score of ρ, its exact law at sigma_max (`anchor`) and ν in full. With `ṡ` the score's derivative,
 `dδ/dσ = −σ (∇s δ + ṡ)`, `δ(σ_max) = 0` (Scarvelis & Solomon, arXiv 2509.23092).
 """
 

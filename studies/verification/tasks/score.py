@@ -1,6 +1,6 @@
 """Task `score`: the score of a known law at a noise level.
 
-`z = αX + σε`, `X ~ ρ`, `ε ~ N(0, I)`; asked is `∇ log p(z)` (n, d) at the rows of `x` (= z).  The law's parameters
+`z = αX + σε`, `X ~ ρ`, `ε ~ N(0, I)`; asked is `∇ log p(z)` (n, d) at the rows of `x` (= z). The law's parameters
 are given, `alpha` is 1 unless the case says otherwise; there is no score to call.
 """
 

@@ -1,6 +1,6 @@
 """Task `score-derivative`: `ṡ = d s_σ^η(x)/dη` (n, d) at η = 0 for `ρ_η = (1 − η) ρ + η ν`.
 
-Given are the score and the exact log density of ρ, and ν in full.  The answer is `r (s^ν − s)` with `r = ν_σ/p_σ`
+Given are the score and the exact log density of ρ, and ν in full. The answer is `r (s^ν − s)` with `r = ν_σ/p_σ`
 (Scarvelis & Solomon, arXiv 2509.23092).
 """
 

@@ -1,7 +1,7 @@
 """Public networks with random weights, offline: each adapter against that package's own sampler step.
 
-In the engine's coordinates DDIM, Euler and flow-match Euler steps are all ``x + (σ′ − σ)(−σ s)``, and the mean of a
-DDPM step is ``x + (σ² − σ′²) s``; what is compared is the package's result, carried over.
+In the engine's coordinates DDIM, Euler and flow-match Euler steps are all `x + (σ′ − σ)(−σ s)`, and the mean of a
+DDPM step is `x + (σ² − σ′²) s`; what is compared is the package's result, carried over.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_ddpm_step(unet: Any, prediction: str) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside diffusers, NumPy 2
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_euler_discrete_step(unet: Any, prediction: str) -> None:
-    """Assert that the Euler scheduler, which works at ``x`` itself, takes the engine's step."""
+    """Assert that the Euler scheduler, which works at `x` itself, takes the engine's step."""
     scheduler = diffusers.EulerDiscreteScheduler(prediction_type=prediction, timestep_spacing="leading")
     scheduler.set_timesteps(8)
     score, t = from_diffusers(unet, scheduler, class_labels=0), scheduler.timesteps[3]
@@ -243,7 +243,7 @@ class Tiny(nn.Module):
         self.double()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """``W₂ tanh(W₁ [x, t])``."""
+        """`W₂ tanh(W₁ [x, t])`."""
         return self.outer(self.inner(torch.cat([x, t.expand(x.shape[0])[:, None]], 1)).tanh())
 
 
@@ -503,7 +503,7 @@ class MLP(nn.Module):
         self.net = nn.Sequential(nn.Linear(4, 16), nn.SELU(), nn.Linear(16, 3)).double()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The velocity at ``[z, t]``."""
+        """The velocity at `[z, t]`."""
         return self.net(x)
 
 
@@ -515,7 +515,7 @@ class torch_wrapper(nn.Module):
         self.model = model
 
     def forward(self, t: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The model at ``[x, t]``."""
+        """The model at `[x, t]`."""
         return self.model(torch.cat([x, t.repeat(x.shape[0])[:, None]], 1))
 
 

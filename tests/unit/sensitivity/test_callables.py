@@ -84,7 +84,7 @@ def test_callables_that_work_in_place_change_nothing(run: str) -> None:
 
 
 def test_a_network_that_works_in_place_changes_nothing() -> None:
-    """Assert the same inside ``as_score``."""
+    """Assert the same inside `as_score`."""
 
     def network(x: Tensor, sigma: Tensor) -> Tensor:
         level = sigma.reshape(-1, 1, 1, 1).clone()
@@ -131,7 +131,7 @@ def test_a_density_that_is_not_a_number_has_no_standard_error_of_zero() -> None:
 
 
 def test_an_oracle_mixture_is_an_anchor() -> None:
-    """Assert that a law with ``noised(σ).log_density(x)`` is noised by the engine, of tensors and of NumPy arrays."""
+    """Assert that a law with `noised(σ).log_density(x)` is noised by the engine, of tensors and of NumPy arrays."""
     means, spread = DATA.flatten(1), torch.full((5,), 0.3, dtype=torch.float64)
     weights = torch.full((5,), 0.2, dtype=torch.float64)
     expected = RUNS["sensitivity"](LAW.score, LAW, LATENTS)

@@ -40,7 +40,7 @@ def logit(prior: float, base: str):
 
 @pytest.mark.parametrize(("prior", "base"), [(0.5, "old"), (0.1, "old"), (1e-4, "all")])
 def test_optimal_classifier_gives_the_oracles_sources(prior: float, base: str) -> None:
-    """Assert that ṡ, s̈ and ``∇ṡ t`` from an optimal classifier are the oracle's, with no density given."""
+    """Assert that ṡ, s̈ and `∇ṡ t` from an optimal classifier are the oracle's, with no density given."""
     toward = Toward(RatioClassifier(logit(prior, base), prior, base))
     assert not toward.needs_density
     law, x = ORACLE.base.noised(SIGMA), torch.from_numpy(X)

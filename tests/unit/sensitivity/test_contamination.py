@@ -47,7 +47,7 @@ X = BASE.noised(SIGMA).sample(20, 1)
 
 
 def local(perturbation: Perturbation, law: GaussianMixture = BASE, x: np.ndarray = X) -> tuple[Tensor, Tensor, Tensor]:
-    """ṡ, s̈ and ``∇ṡ t`` at the states, with the oracle's score and log density of the base law."""
+    """ṡ, s̈ and `∇ṡ t` at the states, with the oracle's score and log density of the base law."""
     noised = law.noised(SIGMA)
     score, log_density = torched(noised.score(x)), torched(noised.log_density(x))
     tangent = torched(np.cos(x))
@@ -61,7 +61,7 @@ def local(perturbation: Perturbation, law: GaussianMixture = BASE, x: np.ndarray
 
 
 def differences(law_at, x: np.ndarray = X, step: float = 1e-3) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by five-point differences of exact laws along ``η ↦ law_at(η)``."""
+    """The same by five-point differences of exact laws along `η ↦ law_at(η)`."""
     scores = [law_at(k * step).noised(SIGMA).score(x) for k in (-2, -1, 0, 1, 2)]
     first = np.array([1, -8, 0, 8, -1]) / (12 * step)
     second = np.array([-1, 16, -30, 16, -1]) / (12 * step**2)
@@ -72,7 +72,7 @@ def differences(law_at, x: np.ndarray = X, step: float = 1e-3) -> tuple[Tensor, 
 
 
 def mixed(eta: float, *parts: tuple[float, np.ndarray]) -> GaussianMixture:
-    """``ρ + η Σ_j c_j (ν_j − ρ)`` for points laws ν_j, as one mixture (weights may be negative for the difference)."""
+    """`ρ + η Σ_j c_j (ν_j − ρ)` for points laws ν_j, as one mixture (weights may be negative for the difference)."""
     total = sum(c for c, _ in parts)
     weights = [np.full(16, (1 - eta * total) / 16)] + [np.full(len(p), eta * c / len(p)) for c, p in parts]
     means = np.concatenate([DATA, NEW] + [p for _, p in parts])
@@ -87,14 +87,14 @@ def _signed(weights: np.ndarray, means: np.ndarray) -> GaussianMixture:
 
 
 def assert_local(perturbation: Perturbation, law_at) -> None:
-    """Compare ṡ, s̈ and ``∇ṡ t`` with differences of exact laws."""
+    """Compare ṡ, s̈ and `∇ṡ t` with differences of exact laws."""
     for got, wanted, rtol in zip(local(perturbation), differences(law_at), (1e-7, 1e-5, 1e-7), strict=True):
         assert_close(got, wanted, rtol=rtol, atol=rtol * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("name", list(PROBLEMS))
 def test_toward_a_mixture_is_the_oracles_derivative(name: str) -> None:
-    """Assert that ṡ, s̈ and ``∇ṡ t`` toward a mixture equal the oracle's to 1e-9."""
+    """Assert that ṡ, s̈ and `∇ṡ t` toward a mixture equal the oracle's to 1e-9."""
     problem = PROBLEMS[name]
     base, toward = GaussianMixture(*problem.base), GaussianMixture(*problem.toward)
     x = base.noised(SIGMA).sample(10, 4)
@@ -112,20 +112,20 @@ def test_toward_points_is_the_derivative_of_adding_them() -> None:
 
 
 def test_remove_is_the_same_direction_with_negative_mass() -> None:
-    """Assert that ``mass(N)`` times the removal is the derivative of taking the points away."""
+    """Assert that `mass(N)` times the removal is the derivative of taking the points away."""
     share = Remove(engine(NEW)).mass(16)
     assert share == pytest.approx(-4 / 12)
     assert_local(Remove(engine(NEW)) * share, lambda eta: mixed(share * eta, (1.0, NEW)))
 
 
 def test_removed_law_is_reached_at_its_mass() -> None:
-    """Assert that ``ρ + mass(N) (ν − ρ)`` is exactly the law of the points that are left."""
+    """Assert that `ρ + mass(N) (ν − ρ)` is exactly the law of the points that are left."""
     law = mixed(Remove(engine(NEW)).mass(16), (1.0, NEW))
     assert_close(law.noised(SIGMA).score(X), smoothed(DATA).noised(SIGMA).score(X), rtol=1e-9)
 
 
 def test_reweight_reaches_the_reweighted_law() -> None:
-    """Assert that masses and ``mass(N)`` of a reweighting give exactly the reweighted training set."""
+    """Assert that masses and `mass(N)` of a reweighting give exactly the reweighted training set."""
     perturbation = Reweight(engine(NEW), torched(LOG_WEIGHTS))
     eta = perturbation.mass(16)
     multipliers = np.concatenate([np.ones(12), np.exp(LOG_WEIGHTS)])
@@ -141,7 +141,7 @@ def test_reweight_reaches_the_reweighted_law() -> None:
 
 
 def test_reweight_is_the_derivative_of_its_path() -> None:
-    """Assert that ṡ, s̈ and ``∇ṡ t`` of a reweighting are derivatives of the straight path to the new law."""
+    """Assert that ṡ, s̈ and `∇ṡ t` of a reweighting are derivatives of the straight path to the new law."""
     perturbation = Reweight(engine(NEW), torched(LOG_WEIGHTS))
 
     def law_at(eta: float) -> GaussianMixture:
@@ -154,7 +154,7 @@ def test_reweight_is_the_derivative_of_its_path() -> None:
 
 
 def test_reweighting_one_point_is_moving_mass_toward_it() -> None:
-    """Assert that multiplying one of N weights by ``1 + ε`` has mass ``ε/(N + ε)`` toward that point."""
+    """Assert that multiplying one of N weights by `1 + ε` has mass `ε/(N + ε)` toward that point."""
     epsilon, one = 0.3, engine(NEW[:1])
     reweight = Reweight(one, torch.tensor([1 + epsilon], dtype=torch.float64).log())
     scaled = reweight * reweight.mass(16)
@@ -177,7 +177,7 @@ def test_reweighting_a_mixture_reweights_its_components() -> None:
 
 
 def test_move_is_the_derivative_of_moving_points() -> None:
-    """Assert that ṡ, s̈ and ``∇ṡ t`` of moved points are derivatives along the displacement."""
+    """Assert that ṡ, s̈ and `∇ṡ t` of moved points are derivatives along the displacement."""
     move = Move(engine(NEW), torched(SHIFT))
     assert move.mass(16) == 0.25
     assert move.masses is None
@@ -230,7 +230,7 @@ def test_masses_of_a_sum_carry_their_factors() -> None:
 
 
 def test_log_ratio_is_of_the_first_measure() -> None:
-    """Assert that the reported log ratio is ``log ν − log p``."""
+    """Assert that the reported log ratio is `log ν − log p`."""
     state, log_density = torched(X), torched(BASE.noised(SIGMA).log_density(X))
     expected = engine(NEW).log_density(state, SIGMA) - log_density
     for perturbation in (
@@ -242,7 +242,7 @@ def test_log_ratio_is_of_the_first_measure() -> None:
 
 
 def test_masses_of_training_set_edits() -> None:
-    """Assert the factors for N points: ``m/(N+m)``, ``−m/(N−m)``, ``m/N``."""
+    """Assert the factors for N points: `m/(N+m)`, `−m/(N−m)`, `m/N`."""
     points = engine(NEW)
     assert Toward(points).mass(96) == 4 / 100
     assert Toward(points).mass(96, moved=4) == 4 / 100

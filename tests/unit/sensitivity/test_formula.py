@@ -34,8 +34,8 @@ def truth(x: Tensor, law: GaussianMixture = LAW) -> Tensor:
 def published(x: Tensor, start: float, noise: Tensor) -> Tensor:
     """Li and Yan, arXiv 2408.16765, theorem 1 from start level s, in variance-preserving coordinates.
 
-    ``log p_s(x) = −(1 + log 2π) d/2 − ∫_s^1 {E|(X_t − m x)/w + s_t(X_t)|²/(2(1 − t)) − d/(2(t − s))} dt``,
-    ``w = (t − s)/(1 − s)``, ``m = √((1 − t)/(1 − s))``, ``X_t = m x + √w Z``; trapezoid in logit w.
+    `log p_s(x) = −(1 + log 2π) d/2 − ∫_s^1 {E|(X_t − m x)/w + s_t(X_t)|²/(2(1 − t)) − d/(2(t − s))} dt`,
+    `w = (t − s)/(1 − s)`, `m = √((1 − t)/(1 − s))`, `X_t = m x + √w Z`; trapezoid in logit w.
     """
     d, logit = x.shape[1], torch.linspace(-13, 13, 160, dtype=torch.float64)
     values = []

@@ -55,7 +55,7 @@ def test_points_are_uniform_in_every_coordinate(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "order"), [("lattice", 0.9), ("stratified", 1.2)])
 def test_quadrature_converges_faster_than_independent_points(kind: str, order: float) -> None:
-    """Assert the order of the root-mean-square error for a smooth bump in time: above 1/2 as stated by ``order``."""
+    """Assert the order of the root-mean-square error for a smooth bump in time: above 1/2 as stated by `order`."""
     noise = Noise.draw(400, seed=1)
     exact = math.sqrt(math.pi / 12) / 2 * (math.erf(0.6 * math.sqrt(12)) + math.erf(0.4 * math.sqrt(12)))
     errors = []

@@ -62,7 +62,7 @@ def test_parts_sum_to_the_whole() -> None:
 
 
 def test_translation_and_scaling() -> None:
-    """Assert that ``x → cx + b`` with ``σ → cσ`` divides the score by c, the density by ``c^d``."""
+    """Assert that `x → cx + b` with `σ → cσ` divides the score by c, the density by `c^d`."""
     c, b = 3.0, torch.full((7,), 100.0, dtype=torch.float64)
     moved = Points(c * DATA + b, WEIGHTS)
     log_density, score = moved.log_density_and_score(c * X + b, 0.4 * c)
@@ -132,7 +132,7 @@ def test_large_blocks_match_direct_distances() -> None:
 
 
 def test_pairing_is_the_source_of_each_point() -> None:
-    """Assert that entry i is ``λ·ṡ`` for ``Toward`` the single point i, at a number, and at a level for each state."""
+    """Assert that entry i is `λ·ṡ` for `Toward` the single point i, at a number, and at a level for each state."""
     base = Points(X.flip(0) + 0.3, bandwidth=1.0)
     points = Points(DATA, WEIGHTS, bandwidth=0.2, block=7)
     cotangent = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
@@ -145,7 +145,7 @@ def test_pairing_is_the_source_of_each_point() -> None:
 
 
 def test_pairing_adds_in_place() -> None:
-    """Assert that ``out`` accumulates, and is what is returned."""
+    """Assert that `out` accumulates, and is what is returned."""
     points, base = Points(DATA), Points(X, bandwidth=1.0)
     log_density, score = base.log_density_and_score(X, 0.5)
     once = points.pairing(X, 0.5, score, log_density, X)
@@ -155,7 +155,7 @@ def test_pairing_adds_in_place() -> None:
 
 
 def test_pairing_with_the_empirical_base_sums_to_zero() -> None:
-    """Assert that ``Σ_i λ·ṡ_i = 0`` where the base law is the empirical measure of the same points."""
+    """Assert that `Σ_i λ·ṡ_i = 0` where the base law is the empirical measure of the same points."""
     points = Points(DATA)
     log_density, score = points.log_density_and_score(X, 0.5)
     pairing = points.pairing(X, 0.5, score, log_density, X)

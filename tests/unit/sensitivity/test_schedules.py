@@ -100,20 +100,20 @@ def test_latents_are_states_over_alpha(name: str) -> None:
 
 @pytest.mark.parametrize("schedule", [VPLinear(), VPCosine(), DDPM], ids=["linear", "cosine", "ddpm"])
 def test_variance_is_preserved(schedule: Schedule) -> None:
-    """Assert that ``α² + σ′² = 1``."""
+    """Assert that `α² + σ′² = 1`."""
     alpha, noise = schedule.coefficients(schedule.time(levels(schedule)))
     assert_close(alpha**2 + noise**2, torch.ones_like(alpha), rtol=1e-12)
 
 
 def test_cosine_follows_its_definition() -> None:
-    """Assert that ``ᾱ = cos²((t + s)/(1 + s) π/2)/cos²(s/(1 + s) π/2)``."""
+    """Assert that `ᾱ = cos²((t + s)/(1 + s) π/2)/cos²(s/(1 + s) π/2)`."""
     t = torch.linspace(0.001, 0.99, 7, dtype=torch.float64)
     f = ((t + 0.008) / 1.008 * math.pi / 2).cos() ** 2
     assert_close(VPCosine().coefficients(t)[0] ** 2, f / math.cos(0.008 / 1.008 * math.pi / 2) ** 2, rtol=1e-12)
 
 
 def test_linear_is_the_integral_of_beta() -> None:
-    """Assert that ``−2 log α = ∫ β`` for a rate that is linear in time."""
+    """Assert that `−2 log α = ∫ β` for a rate that is linear in time."""
     t = torch.linspace(0, 1, 20001, dtype=torch.float64)
     area = torch.cumulative_trapezoid(0.1 + 19.9 * t, t)
     assert_close(-2 * VPLinear().coefficients(t[1:])[0].log(), area, rtol=1e-8)
@@ -147,7 +147,7 @@ def test_integer_times_are_rounded_only_for_the_network() -> None:
 
 
 def test_time_works_inside_transforms_and_leaves_nothing_behind() -> None:
-    """Assert that a first call under ``vmap`` and ``jvp`` does not poison later ones."""
+    """Assert that a first call under `vmap` and `jvp` does not poison later ones."""
     schedule = DiscreteDDPM((1 - BETA).cumprod(0))
     sigma = torch.tensor([0.5, 3.0], dtype=torch.float64)
     inside = torch.func.vmap(schedule.time)(sigma)

@@ -115,7 +115,7 @@ def test_influence_through_a_cut_derivative_is_an_error(fault: str, wrap: str) -
 
 @pytest.mark.parametrize("fault", ["no_grad", "detach", "below"])
 def test_a_differentiable_run_needs_a_graph(fault: str) -> None:
-    """Assert that ``differentiable=True`` through a cut derivative is an error too, although tangents could be had."""
+    """Assert that `differentiable=True` through a cut derivative is an error too, although tangents could be had."""
     with pytest.raises(ValueError, match="there is no graph from"):
         run_sensitivity(as_score(CUT[fault], "denoiser"), differentiable=True)
 
