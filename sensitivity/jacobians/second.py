@@ -17,12 +17,12 @@ def along(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s, J v_k and D²s[v_k, t] for directions (K, batch, *shape) and one tangent t.
 
-    Products are differentiated once more in forward mode, or by double-VJP where an operation (SiLU) has no second
-    forward derivative; where they are finite differences, so is this.
+    Products are differentiated once more in forward mode, or by double-VJP where they are double-VJPs themselves or an
+    operation (SiLU) has no second forward derivative; where they are finite differences, so is this.
     """
     if products.exact:
         known = getattr(products.score, "trials", {})
-        if known.get("second") != "double-vjp":
+        if products.method != "double-vjp" and known.get("second") != "double-vjp":
             try:
                 both = torch.func.jvp(lambda y: products.jvp(y, sigma, directions), (x,), (tangent,))
                 return *both[0], both[1][1]

@@ -48,7 +48,7 @@ def dropped_sigma(patch):
     patch.setattr(local_maps, "node", node)
 
 
-@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize("dimension", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_claim_holds_without_a_fault(dimension):
     """Assert that the small cell supports claim (a)."""
     assert all(claim.holds for claim in order_claims(dimension))
@@ -56,7 +56,12 @@ def test_the_claim_holds_without_a_fault(dimension):
 
 @pytest.mark.parametrize(
     ("plant", "dimension"),
-    [(doubled_divergence, 2), (wrong_sign, 2), (dropped_sigma, 2), (undivided_probes, 1)],
+    [
+        pytest.param(doubled_divergence, 2, marks=pytest.mark.slow),
+        pytest.param(wrong_sign, 2, marks=pytest.mark.slow),
+        (dropped_sigma, 2),
+        (undivided_probes, 1),
+    ],
 )
 def test_the_claim_fails_under_a_fault(plant, dimension, monkeypatch):
     """Assert that claim (a) does not hold for a wrong engine."""

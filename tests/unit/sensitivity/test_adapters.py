@@ -354,7 +354,13 @@ class Compiled(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "wrapped", [nn.DataParallel, Compiled, Wrapper, lambda model: torch.compile(model, backend="eager")]
+    "wrapped",
+    [
+        nn.DataParallel,
+        Compiled,
+        Wrapper,
+        pytest.param(lambda model: torch.compile(model, backend="eager"), marks=pytest.mark.slow),
+    ],
 )
 def test_wrapped_networks_are_called_as_the_network_itself(
     unet: Any, wrapped: Any, monkeypatch: pytest.MonkeyPatch

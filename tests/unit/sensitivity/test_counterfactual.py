@@ -114,6 +114,7 @@ def test_a_planted_sign_and_a_planted_mass_are_caught():
         assert bool((found.samples[0] - truth).abs().max() < 1e-3) is right
 
 
+@pytest.mark.slow
 def test_coverage_on_the_exactly_trained_network():
     """Assert that nine in ten groups unseen in calibration lie in intervals made of twelve, over many divisions."""
     members = EXACT.drawn(72, 3)

@@ -89,7 +89,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+SLOW = {"jackknife", "denoised", "rk4", "exponential", "reweight", "move"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in RUNS])
 def test_path_runs_on_the_device(name: str) -> None:
     """Assert that the whole run stays on the device and gives the CPU's values."""
     run = RUNS[name]

@@ -42,6 +42,7 @@ def _resample(change, eta):
     return resample(law.score, torch.from_numpy(LATENTS), change, eta, FINE, anchor=law, solver="dopri5").samples
 
 
+@pytest.mark.slow
 def test_moving_points_is_right_to_second_order():
     """Assert δ and ζ against differences of exact flows of the moved points."""
     found = _run(Move(_points(DATA), torch.from_numpy(SHIFT)), order=2)

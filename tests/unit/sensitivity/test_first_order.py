@@ -17,7 +17,11 @@ from studies.bridge import engine_measure
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 8)
 
 
-@pytest.mark.parametrize("options", [{}, {"trace": "hutchinson", "probes": 2, "seed": 0}], ids=["exact", "probes"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"trace": "hutchinson", "probes": 2, "seed": 0}, marks=pytest.mark.slow)],
+    ids=["exact", "probes"],
+)
 def test_one_dimension_equals_the_quantile_oracle(options):
     """Assert 1e-6 agreement with the solver-free truth; in one dimension probes by signs are exact too."""
     check_line(**options)

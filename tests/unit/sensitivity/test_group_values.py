@@ -39,7 +39,7 @@ def left(present, keep):
     return weights / weights.sum()
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.4])
+@pytest.mark.parametrize("keep", [0.0, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_shapley_of_the_population_is_that_of_the_laws_that_are_left(keep):
     """Assert enumerated coalitions of the engine against the flow of each law of what is left, over all orders."""
     law, grid = Points(EXACT.images, bandwidth=0.5), Grid(8.0, 0.4, 14)

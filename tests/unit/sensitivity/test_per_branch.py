@@ -213,6 +213,7 @@ def test_a_weight_that_leaves_one_branch_alone_is_no_special_case(weight):
     assert_close(found, forward.sensitivity[..., 0].T, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_under_guidance_follows_bayes_rule():
     """Assert ζ against five-point differences of the exact changed branches, whose class moves by η_c(η)."""
     classes, h = _Classes(), 5e-4

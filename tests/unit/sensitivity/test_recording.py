@@ -373,6 +373,7 @@ def test_progress_says_rate_and_remaining_time(wide, points, capsys):
     assert "500 of 500 points" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_points(wide, points, tmp_path):
     """Assert that what is kept beside the result is a shard: no larger tensor is alive between shards."""
     np.save(tmp_path / "many.npy", np.tile(points.numpy(), (6, 1)))

@@ -59,7 +59,7 @@ def test_a_gaussian_anchor_is_a_control_variate():
     assert _rms(_log_error(problem, 100, SDE(), anchor)) < 0.5 * _rms(_log_error(problem, 100, SDE()))
 
 
-@pytest.mark.parametrize("kappa", [0.5, 1.0])
+@pytest.mark.parametrize("kappa", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_the_correction_keeps_order_one_with_a_gaussian_anchor(kappa):
     """Assert order one, and errors no larger than those with the exact anchor, which has no control variate."""
     problem = case("d2_k3_s0", samples=100)

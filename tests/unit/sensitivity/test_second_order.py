@@ -50,7 +50,7 @@ def test_two_dimensions_equal_the_flow_oracle():
     """Assert 1e-5 agreement where the third derivatives of the log density do not commute into one number."""
     problem = case("d2_k3_s0", samples=3)
     _, second = problem.truth.sample_sensitivity(problem.latents.numpy(), SIGMA_MAX, SIGMA_MIN, 2)
-    grid = Grid(SIGMA_MAX, SIGMA_MIN, 96, spacing="log")
+    grid = Grid(SIGMA_MAX, SIGMA_MIN, 48, spacing="log")
     result = sample_sensitivity(
         problem.score,
         problem.latents,

@@ -302,7 +302,13 @@ def dice(tmp_path: Path) -> Path:
     return folder / "own_dice.py"
 
 
-@pytest.mark.parametrize("spelling", ["elsewhere/own_dice.py", "./elsewhere/own_dice", "elsewhere/own_dice"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "./elsewhere/own_dice",
+        *(pytest.param(f"elsewhere/own_dice{end}", marks=pytest.mark.slow) for end in (".py", "")),
+    ],
+)
 def test_a_study_may_be_a_file_anywhere(dice: Path, spelling: str) -> None:
     """Assert that a path with or without its ending runs, on workers too, with the file's own neighbours."""
     folder = dice.parent.parent

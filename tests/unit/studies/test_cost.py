@@ -227,8 +227,13 @@ def test_sampling_costs_two_network_calls_a_step_and_a_sensitivity_no_more() -> 
     assert calls[2] <= calls[0] + 6
 
 
-def test_the_study_reports_times_ratios_work_and_memory(tmp_path: Path) -> None:
-    """Assert a row for each alternative with everything in it, and a figure with its text alternative."""
+@pytest.mark.parametrize("only", [("sampling",), pytest.param((), marks=pytest.mark.slow)], ids=["one", "all"])
+def test_the_study_reports_times_ratios_work_and_memory(
+    only: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert a row for each alternative with everything in it, of one benchmark and among all."""
+    config = replace(cost.Config.smoke(), only=only)
+    monkeypatch.setattr(cost.Config, "smoke", lambda: config)
     result = run("cost", "smoke", out=tmp_path, workers=0)
     assert not result.failures
     table = result.rows[result.rows["benchmark"] == "sampling"]
