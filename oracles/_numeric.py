@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from oracles import _arrays
 
 
+@runtime_checkable
+class Convertible(Protocol):
+    """A law or perturbation of arrays in any library, which can be had in NumPy float64."""
+
+    def numpy(self) -> Any: ...
+
+
 def numpy_law(law: Any) -> Any:
     """A law that can be had in NumPy float64, in NumPy float64; other laws unchanged."""
-    return law.numpy() if hasattr(law, "numpy") else law
+    return law.numpy() if isinstance(law, Convertible) else law
 
 
 def numpy_states(latents: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +29,13 @@ class Here(Protocol):
     def score(self) -> np.ndarray: ...
     def product(self, v: np.ndarray) -> np.ndarray: ...
     def third_order(self, u: np.ndarray, v: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """A law that gives log density and score from one pass."""
+
+    def log_density_and_score(self, x: Any) -> tuple[Any, Any]: ...
 
 
 def local(law: Any) -> Callable[[float, np.ndarray], Here]:
@@ -55,7 +62,7 @@ class _Own:
 
     @cached_property
     def _both(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return self.law.log_density_and_score(self.x) if hasattr(self.law, "log_density_and_score") else None
+        return self.law.log_density_and_score(self.x) if isinstance(self.law, Joint) else None
 
     def product(self, v: np.ndarray) -> np.ndarray:
         return self.law.score_jacobian_product(self.x, v)

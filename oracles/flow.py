@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,37 @@ from oracles._numeric import check_levels, numpy_law, numpy_states, restored
 from oracles._pointwise import local
 
 Field = Callable[[float, Stack], Stack]
+
+
+@runtime_checkable
+class Law(Protocol):
+    """What flows as it stands; a perturbation has no noise of its own, and says by `at` which law is meant."""
+
+    def noised(self, sigma: Any) -> Any: ...
+
+
+@runtime_checkable
+class Contamination(Protocol):
+    """`ρ_η = (1 − η) base + η toward`, known at any η."""
+
+    base: Any
+    toward: Any
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A perturbation known by ṡ (and s̈) at η = 0."""
+
+    base: Any
+
+    def score_derivative(self, x: Any, sigma: Any, order: int = 1) -> Any: ...
+
+
+@runtime_checkable
+class TwiceDifferentiable(Differentiable, Protocol):
+    """One that knows ∇ṡ v too, as second order needs."""
+
+    def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -187,11 +218,11 @@ def _primal(law: Any) -> Field:
 def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, float]:
     """Field of (x, δ, ζ), and d(mass)/dη: at η, χ = ν − ρ = (ν − ρ_η)/(1 − η)."""
     if order == 0:
-        return _primal(perturbation if hasattr(perturbation, "score_divergence") else perturbation.at(eta)), 1.0
-    if hasattr(perturbation, "toward"):
-        base = perturbation.base if eta == 0.0 else perturbation.at(eta)
+        return _primal(perturbation if isinstance(perturbation, Law) else perturbation.at(eta)), 1.0
+    if isinstance(perturbation, Contamination):
+        base = perturbation.base if eta == 0.0 else perturbation.at(eta)  # type: ignore[attr-defined]  # asked only here
         return _contamination(base, perturbation.toward, order), 1.0 / (1.0 - eta)
-    if eta == 0.0 and hasattr(perturbation, "score_derivative" if order == 1 else "score_derivative_product"):
+    if eta == 0.0 and isinstance(perturbation, Differentiable if order == 1 else TwiceDifferentiable):
         return _general(perturbation, order), 1.0
     raise TypeError(
         f"perturbation of type {type(perturbation).__name__} has no attribute 'toward': order {order} at eta = {eta} "

@@ -26,7 +26,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -282,6 +282,16 @@ class LineMixture(Line):
         return np.take_along_axis(draws, k[:, None], -1)[:, 0]
 
 
+@runtime_checkable
+class Gaussians(Protocol):
+    """A Gaussian mixture of any library, by its parameters; this module stands below `oracles.mixture`."""
+
+    dimension: Any
+    weights: Any
+    means: Any
+    covariances: Any
+
+
 def as_line(law: Any) -> Line:
     """The law itself when it is one on the line, or the `NormalMixture` of a Gaussian mixture with d = 1.
 
@@ -290,7 +300,7 @@ def as_line(law: Any) -> Line:
     """
     if isinstance(law, Line):
         return law
-    if getattr(law, "dimension", None) == 1 and hasattr(law, "covariances"):
+    if isinstance(law, Gaussians) and law.dimension == 1:
         return NormalMixture(
             *(np.asarray(a, dtype=float).reshape(-1) for a in (law.weights, law.means, law.covariances))
         )

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,17 @@ class Posterior(NamedTuple):
 
     group: Group
     log_evidence: Array
+
+
+@runtime_checkable
+class Mixed(Protocol):
+    """A noise law of several components; `oracles.mixture` stands above this module."""
+
+    groups: tuple[Group, ...]
+    means: Array
+    covariances: Array
+    weights: Array
+    size: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def _weighted(share: Array, part: Posterior) -> tuple[Group, Array]:
 def _cases(like: Array, operator: Any, observation: Any, noise: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Per component of the noise: its weight, A, y less its mean, and its covariance."""
     matrix, y = _checked(like, operator, observation)
-    if not hasattr(noise, "groups"):
+    if not isinstance(noise, Mixed):
         yield namespace(like).ones_like(like[0, 0]), matrix, y, _checked_noise(noise, y)
         return
     means = _arrays.check_states(noise.means, like, int(y.shape[0]), "the noise law's means")

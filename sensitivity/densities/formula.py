@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,17 +30,23 @@ from sensitivity._callables import anchor_log_density
 from sensitivity._checks import check_count
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula_nodes import TIMES, Placement, coordinates, frames, uniforms, vectors
+from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-class Reference(Protocol):
+@runtime_checkable
+class Scored(Protocol):
+    """What has a score at every level."""
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+class Reference(Scored, Protocol):
     """A law with known densities and scores at every level."""
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor: ...
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,7 @@ def _problem(
     chunk_size: int,
 ) -> _Problem:
     reference = anchor if isinstance(options.reference, str) else options.reference
-    if reference is not None and not hasattr(reference, "score"):
+    if reference is not None and not isinstance(reference, Scored):
         raise ValueError(
             "the reference (the anchor, if none is given) has no score, so it cannot lower the variance: give one that "
             "has, or Formula(reference=None)."
@@ -285,7 +291,7 @@ def _problem(
 
 def _coarse_scale(anchor: Any, sigma_max: float) -> float:
     """The law's largest standard deviation where the anchor knows it, else the usual share of σ_max."""
-    if hasattr(anchor, "eigenvalues"):
+    if isinstance(anchor, GaussianAnchor):
         return float(torch.cat([anchor.eigenvalues, anchor.tail.reshape(1)]).max().sqrt())
     return sigma_max / 40
 

@@ -368,6 +368,7 @@ def _matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
 
 
 def _labels(groups: Any, count: int) -> list[Any]:
+    # Labels come as arrays, tensors or columns of any package, which share this method and no class.
     values = groups.tolist() if hasattr(groups, "tolist") else groups
     if not isinstance(values, Sequence) or any(isinstance(v, list | dict | set) for v in values[:1]):
         raise TypeError(f"groups is a {type(groups).__name__}: give one label a point, or the name of a field.")

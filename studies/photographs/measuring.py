@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sensitivity import Points, influence, log_density, sample_sensitivity
+from sensitivity import Estimate, Points, influence, log_density, sample_sensitivity
 from sensitivity.sampler.outcome import Outcomes
 from studies.photographs.models import SIGMA_MIN, Model
 from studies.running.memory import peak_since
@@ -123,7 +123,7 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
     """Outcomes, sizes, time and memory of one setting."""
     sizes = found.value.reshape(len(found.value), -1).double().norm(dim=1)
     finite = torch.isfinite(found.value.reshape(len(found.value), -1)).all(dim=1)
-    told = counted(found.result.outcome) if hasattr(found.result, "outcome") else {NONE: len(sizes)}
+    told = {NONE: len(sizes)} if isinstance(found.result, Estimate) else counted(found.result.outcome)
     return {
         "kind": "run",
         "model": model.name,

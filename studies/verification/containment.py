@@ -129,13 +129,9 @@ def _plain(state: Any) -> Any:
     """A random state as something that compares."""
     if isinstance(state, tuple):
         return tuple(_plain(part) for part in state)
-    return (
-        state.tobytes()
-        if isinstance(state, np.ndarray)
-        else state.numpy().tobytes()
-        if hasattr(state, "numpy")
-        else state
-    )
+    if isinstance(state, np.ndarray):
+        return state.tobytes()
+    return state.numpy().tobytes() if hasattr(state, "numpy") else state  # a tensor, where torch was imported at all
 
 
 def _printed(words: str) -> list[str]:
@@ -155,6 +151,7 @@ def _prints(problem: Problem) -> dict[str, int]:
 
 
 def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    # An array of whichever library the problem was posed in.
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         yield name, value
     elif is_dataclass(value) and not isinstance(value, type):

@@ -72,6 +72,7 @@ class Law:
         return dense if self.factors is None else dense + self.factors @ self.factors.swapaxes(-1, -2)
 
     def _eye(self) -> Any:
+        # Torch's tensors do not know their namespace of the array standard; other libraries' arrays do.
         xp = self.means.__array_namespace__() if hasattr(self.means, "__array_namespace__") else None
         if xp is not None:
             return xp.eye(self.dimension, dtype=self.means.dtype)

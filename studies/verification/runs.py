@@ -85,6 +85,7 @@ def call(
 
 def _of_estimate(answer: Any) -> tuple[Any, Any]:
     """Value and standard error of an object that has both, such as the engine's `Estimate`; else the value alone."""
+    # An estimator's own class, which may answer for its attributes by code: it is asked, not compared with a type.
     if hasattr(answer, "value") and hasattr(answer, "standard_error"):
         return answer.value, answer.standard_error
     return answer, None
