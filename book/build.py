@@ -1,4 +1,8 @@
-"""Build the book strictly, then check that no page needs anything from outside: `python book/build.py [--open]`."""
+"""Build the book strictly, then check that no page needs anything from outside: `python book/build.py [--open]`.
+
+Pages are run first, one process a core, into the cache where the build looks for their outputs; what fails or is
+missing there, the build runs again and reports.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,26 @@ import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+
 BOOK = Path(__file__).resolve().parent
 PAGES = BOOK / "_build" / "html"
 LOADED = re.compile(r"<(script|link|img|iframe|source|object)\b[^>]*?\b(?:src|href|data)=\"([^\"]+)\"")
 HOSTS = re.compile(r"https?://(?:cdn|unpkg|fonts|cdnjs)[^\"' )]+")
+
+
+TIMEOUT = 600  # seconds a cell may take, as in _config.yml
+
+
+def execute() -> None:
+    """Run the pages that have changed since they were last run."""
+    found = (page for page in BOOK.rglob("*.md") if PAGES.parent not in page.parents)
+    pages = [str(page) for page in found if "\nkernelspec:" in page.read_text(encoding="utf-8")[:1000]]
+    cache = get_cache(PAGES.parent / ".jupyter_cache")
+    for page in pages:
+        cache.add_nb_to_project(page, read_data={"name": "myst_nb_md", "type": "plugin"})
+    load_executor("local-parallel", cache).run_and_cache(filter_uris=pages, timeout=TIMEOUT)
 
 
 def outside(page: Path) -> Iterator[str]:
@@ -28,6 +48,7 @@ def outside(page: Path) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Build with warnings as errors; the exit status is 0 when the pages stand alone."""
+    execute()
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
     if code := subprocess.run(command, check=False).returncode:
         return code

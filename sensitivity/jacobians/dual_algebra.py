@@ -356,19 +356,48 @@ def _where(condition: Any, *branches: Any) -> Any:
     return Dual(torch.where(condition, joints[0], joints[1]))
 
 
+def _reduced(input: Dual, dim: Any) -> list[int]:
+    """Axes of the joint; no axes are all axes."""
+    dims = [dim] if isinstance(dim, int) else list(dim or range(input.ndim))
+    return [each % input.ndim + 1 for each in dims]
+
+
 def _reduction(name: str) -> None:
     method = getattr(Tensor, name)
 
     @rule(name)
-    def _(input: Dual, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
-        if kwargs or not input.ndim:
+    def _(input: Dual, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **kwargs: Any) -> Any:
+        keepdim, dim = kwargs.pop("keepdims", keepdim), kwargs.pop("axis", dim)  # NumPy's names, which torch takes too
+        if kwargs or dtype is not None or not input.ndim:
             return NotImplemented
-        dims = [dim] if isinstance(dim, int) else list(dim or range(input.ndim))  # no axes are all axes
-        return Dual(method(input.joint, [each % input.ndim + 1 for each in dims], keepdim=keepdim))
+        return Dual(method(input.joint, _reduced(input, dim), keepdim=keepdim))
 
 
 for _name in ("sum", "mean"):
     _reduction(_name)
+
+
+def _extreme(name: str) -> None:
+    method = getattr(Tensor, name)
+
+    @rule(name)
+    def _(input: Dual, dim: Any = (), keepdim: bool = False, **kwargs: Any) -> Any:
+        """Where several entries are the largest, the mean of their tangents."""
+        keepdim, dim = kwargs.pop("keepdims", keepdim), kwargs.pop("axis", dim)
+        if kwargs or not input.ndim:
+            return NotImplemented
+        dims, tangents = _reduced(input, dim), input.tangents
+        value = method(input.value, [each - 1 for each in dims], keepdim=True)
+        chosen = (input.value == value).to(value.dtype)
+        shares = chosen / chosen.sum([each - 1 for each in dims], keepdim=True)
+        # Not a product: zero times an infinite tangent is no number.
+        moved = torch.where(shares > 0, shares * tangents, 0.0).sum(dims, keepdim=True)
+        joint = torch.cat([value.unsqueeze(0), moved])
+        return Dual(joint if keepdim else joint.squeeze(tuple(dims)))
+
+
+for _name in ("amax", "amin"):
+    _extreme(_name)
 
 
 def _linear_map(name: str) -> None:

@@ -36,8 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ Array = NDArray[np.float64]
 Levels = tuple[float, ...]
 
 VARIABLES: tuple[Callable[[Array], Array], ...] = (np.log, lambda s: s, np.square)
-"""log σ, σ and σ², as functions of σ."""
+"""log σ, σ and σ², as functions of σ; where all are taken, they are the first axis."""
 
 # Polynomials of degree 3 in σ² against d(log σ) are resolved to rounding over steps that divide σ by up to about 100.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
@@ -60,7 +59,9 @@ class Reference(NamedTuple):
 
 
 class Form(NamedTuple):
-    """Coefficients of an increment in q_i, (n,); in g_i·c_l, (n, n−1); in g_i·(D_{m+1} − D_m), (n, n−1)."""
+    """Coefficients of an increment, for each of the V variables: in q_i, (V, n); in g_i·c_l and in
+    g_i·(D_{m+1} − D_m), (V, n, n−1).
+    """
 
     rates: Array
     defects: Array
@@ -68,72 +69,73 @@ class Form(NamedTuple):
 
 
 @lru_cache(maxsize=65536)
-def form(levels: Levels, interval: int, variable: int, first: int, last: int, known: int) -> Form:
+def form(levels: Levels, interval: int, first: int, last: int, known: int) -> Form:
     """The increment over one interval of a window.
 
     Args:
         levels: σ_0, …, σ_{n−1} of the window.
         interval: l, from σ_l to σ_{l+1}.
-        variable: which of `VARIABLES`.
         first, last: the nodes first, …, last take part; the others get weight 0.
         known: of these the first ones up to number `known` (exclusive) know their q; beyond them it is extrapolated.
     """
-    to = VARIABLES[variable]
-    values = np.array(levels)
-    chosen = np.arange(first, last + 1)
-    t = to(values[chosen])
-    rates = np.zeros(len(levels))
-    rates[first:known] = log_weights(levels[first:known], levels[interval], levels[interval + 1], variable)
-    defects, denoiser_steps = np.zeros((2, len(levels), len(levels) - 1))
-    products = _products(t, interval - first)
-    defects[first : last + 1, first:last] = products
-    denoiser_steps[first : last + 1, first:last] = -products @ _denoiser_shares(values[chosen], to, t)
+    count = len(VARIABLES)
+    values = np.array(levels[first : last + 1])
+    rates = np.zeros((count, len(levels)))
+    rates[:, first:known] = log_weights(levels[first:known], levels[interval], levels[interval + 1])
+    defects, denoiser_steps = np.zeros((2, count, len(levels), len(levels) - 1))
+    products = _products(_variables(values), interval - first)
+    defects[:, first : last + 1, first:last] = products
+    denoiser_steps[:, first : last + 1, first:last] = -products @ _denoiser_shares(values)
     return Form(rates, defects, denoiser_steps)
 
 
+def _variables(sigma: Array) -> Array:
+    """All variables at levels, (V, n)."""
+    return np.stack([to(sigma) for to in VARIABLES])
+
+
 def _factors(t: Array, at: Array) -> tuple[Array, Array]:
-    """(at − t_j)/(t_i − t_j), (n, n, points), with ones for i = j, and t_i − t_j likewise."""
-    gaps = t[:, None] - t[None, :] + np.eye(len(t))
-    factors = (at[None, None, :] - t[None, :, None]) / gaps[:, :, None]
-    factors[np.arange(len(t)), np.arange(len(t))] = 1.0
+    """(at − t_j)/(t_i − t_j), (…, n, n, points), with ones for i = j, and t_i − t_j likewise."""
+    own = np.arange(t.shape[-1])
+    gaps = t[..., :, None] - t[..., None, :]
+    gaps[..., own, own] = 1.0
+    factors = (at[..., None, None, :] - t[..., None, :, None]) / gaps[..., None]
+    factors[..., own, own, :] = 1.0
     return factors, gaps
 
 
 def _lagrange(t: Array, at: Array) -> Array:
-    """ℓ_i(at), (n, points)."""
-    return np.multiply.reduce(_factors(t, at)[0], axis=1)
+    """ℓ_i(at), (…, n, points)."""
+    return np.multiply.reduce(_factors(t, at)[0], axis=-2)
 
 
-def _slopes(t: Array, at: Array) -> Array:
-    """dℓ_i/dt, (n, points)."""
-    factors, gaps = _factors(t, at)
-    own = np.arange(len(t))
-    without = np.repeat(factors[:, None], len(t), axis=1)  # (i, k, j, points): the factor k is left out
-    without[:, own, own] = 1.0
-    terms = np.multiply.reduce(without, axis=2) / gaps[:, :, None]
-    terms[own, own] = 0.0
-    return np.add.reduce(terms, axis=1)
+def _slopes(factors: Array, gaps: Array) -> Array:
+    """dℓ_i/dt, (…, n, points)."""
+    own = np.arange(gaps.shape[-1])
+    without = np.repeat(factors[..., None, :, :], len(own), axis=-3)  # (…, i, k, j, points): the factor k is left out
+    without[..., own, own, :] = 1.0
+    terms = np.multiply.reduce(without, axis=-2) / gaps[..., None]
+    terms[..., own, own, :] = 0.0
+    return np.add.reduce(terms, axis=-2)
 
 
-def _points(start: float, end: float) -> tuple[Array, Array]:
-    """Nodes of the Gauss rule in log σ between two levels, and their weights."""
-    low, high = np.log(start), np.log(end)
+def _points(start: Any, end: Any) -> tuple[Array, Array]:
+    """Nodes of the Gauss rule in log σ between levels, (…, points), and their weights."""
+    low, high = np.log(start)[..., None], np.log(end)[..., None]
     return (high - low) / 2 * _NODES + (high + low) / 2, (high - low) / 2 * _WEIGHTS
 
 
 @lru_cache(maxsize=65536)
-def log_weights(levels: Levels, start: float, end: float, variable: int) -> Array:
-    """W_i = ∫ ℓ_i d(log σ) between two levels, for the nodes at `levels`."""
-    to = VARIABLES[variable]
+def log_weights(levels: Levels, start: float, end: float) -> Array:
+    """W_i = ∫ ℓ_i d(log σ) between two levels, for the nodes at `levels`, (V, n)."""
     u, weights = _points(start, end)
-    return _lagrange(to(np.array(levels)), to(np.exp(u))) @ weights
+    return _lagrange(_variables(np.array(levels)), _variables(np.exp(u))) @ weights
 
 
 @lru_cache(maxsize=65536)
-def inverse_weights(levels: Levels, start: float, end: float, variable: int) -> Array:
-    """∫ ℓ_i dω, ω = 1/σ, between two levels, for the nodes at `levels`."""
-    to = VARIABLES[variable]
-    return _shares(to(np.array(levels)), to, start, end)
+def inverse_weights(levels: Levels, start: float, end: float) -> Array:
+    """∫ ℓ_i dω, ω = 1/σ, between two levels, for the nodes at `levels`, (V, n)."""
+    return _shares(np.array(levels), np.array([start]), np.array([end]))[..., 0]
 
 
 @lru_cache(maxsize=65536)
@@ -164,25 +166,27 @@ def _reference(
     return Reference(_lagrange(w, at) @ weights, bound * divided)
 
 
-def _shares(t: Array, to: Callable[[Array], Array], start: float, end: float) -> Array:
-    u, weights = _points(start, end)
-    return _lagrange(t, to(np.exp(u))) @ (-weights * np.exp(-u))
+def _shares(values: Array, starts: Array, ends: Array) -> Array:
+    """∫ ℓ_i dω over intervals, (V, n, intervals)."""
+    u, weights = _points(starts, ends)
+    polynomials = _lagrange(_variables(values), _variables(np.exp(u).reshape(-1)))
+    return np.einsum("vilp,lp->vil", polynomials.reshape(*polynomials.shape[:-1], *u.shape), -weights * np.exp(-u))
 
 
 def _products(t: Array, interval: int) -> Array:
-    """N_il, (n, n−1); the Gauss rule is exact for polynomials."""
-    half = (t[interval + 1] - t[interval]) / 2
-    at = half * _NODES + (t[interval + 1] + t[interval]) / 2
+    """N_il, (V, n, n−1); the Gauss rule is exact for polynomials."""
+    low, high = t[:, interval, None], t[:, interval + 1, None]
+    half = (high - low) / 2
+    factors, gaps = _factors(t, half * _NODES + (high + low) / 2)
     # A path is known by its steps x_{m+1} − x_m, not by its places: Σ_i ℓ̇_i x_i = Σ_m (Σ_{i>m} ℓ̇_i)(x_{m+1} − x_m),
     # as Σ_i ℓ̇_i = 0; the suffix sums keep small steps from being formed out of large coordinates.
-    steps = np.cumsum(_slopes(t, at)[::-1], 0)[::-1][1:]
-    return (_lagrange(t, at) * _WEIGHTS * half) @ steps.T
+    steps = np.cumsum(_slopes(factors, gaps)[:, ::-1], 1)[:, ::-1][:, 1:]
+    return (np.multiply.reduce(factors, axis=-2) * (_WEIGHTS * half)[:, None]) @ steps.mT
 
 
-def _denoiser_shares(values: Array, to: Callable[[Array], Array], t: Array) -> Array:
-    """U_lm, (n−1, n−1)."""
-    count = len(values)
-    shares = np.stack([_shares(t, to, start, end) for start, end in pairwise(values)])
-    below = np.cumsum(shares, 1)[:, :-1]  # the shares of nodes 0 … m
-    above = np.cumsum(shares[:, ::-1], 1)[:, ::-1][:, 1:]
-    return np.where(np.triu(np.ones((count - 1, count - 1), bool), 1), above, -below)
+def _denoiser_shares(values: Array) -> Array:
+    """U_lm, (V, n−1, n−1)."""
+    shares = _shares(values, values[:-1], values[1:]).mT
+    below = np.cumsum(shares, 2)[..., :-1]  # the shares of nodes 0 … m
+    above = np.cumsum(shares[..., ::-1], 2)[..., ::-1][..., 1:]
+    return np.where(np.triu(np.ones(shares.shape[-2:-1] * 2, bool), 1), above, -below)

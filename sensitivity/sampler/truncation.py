@@ -22,11 +22,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.sampler.quadrature import VARIABLES, Array, Levels, inverse_weights
+from sensitivity.sampler.quadrature import Array, Levels, inverse_weights
 
 _SIZE = 4  # nodes of a cubic
 
@@ -121,7 +120,7 @@ class Truncation:
 @lru_cache(maxsize=4096)
 def _weights(levels: Levels, start: float, end: float) -> Array:
     """σ_b ∫ ℓ_i dω for each variable, (variables, nodes)."""
-    return np.stack([end * inverse_weights(levels, start, end, v) for v in range(len(VARIABLES))])
+    return end * inverse_weights(levels, start, end)
 
 
 def _growth(node: TangentNode, share: float) -> Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity.sampler.quadrature import VARIABLES, Array, Form, Levels, form, log_weights, references
+from sensitivity.sampler.quadrature import Array, Form, Levels, form, log_weights, references
 
 
 def size_of(order: int, random: bool) -> int:
@@ -117,8 +117,8 @@ def _at_node(nodes: Sequence[float], j: int, inner: Sequence[float], like: Tenso
         known, forms = _windows_of(levels, interval, len(judging) // 2)
         intervals.append(known)
         rows += forms
-        judges += judging
-    checks = [row for level in inner for row in _checks(levels, level)] if len(levels) == size else []
+        judges.append(judging)
+    checks = [_checks(levels, level) for level in inner] if len(levels) == size else []
     return _window(levels, size, True, final, tuple(intervals), rows, judges, checks, like)
 
 
@@ -128,25 +128,25 @@ def _windows_of(levels: Levels, interval: int, judged: int) -> tuple[Interval, l
     if count > 2:
         # The window without its last and without its first node, as far as the interval still lies inside.
         spans += [(a, a + count - 2) for a in (0, 1) if a <= interval and interval + 1 <= a + count - 2]
-    rows = [form(levels, interval, v, a, b, b + 1) for a, b in spans for v in range(len(VARIABLES))]
+    rows = [form(levels, interval, a, b, b + 1) for a, b in spans]
     noise = 0.0
     if len(spans) > 1:
         # The difference W − W′ of two windows sees the same q's as the increment: independent noise of variance v in
         # them gives it v Σ (W − W′)² and the increment v Σ W², so that what is seen of the one measures the other.
-        whole, part = rows[0].rates, rows[len(VARIABLES)].rates
+        whole, part = rows[0].rates[0], rows[1].rates[0]
         noise = float(np.square(whole).sum() / np.square(whole - part).sum())
     width = abs(float(np.log(levels[interval] / levels[interval + 1])))
     hidden = HIDDEN * width * min(1.0, width**5)
     return Interval(len(spans) - 1, judged, noise, hidden), rows
 
 
-def _judges_of(levels: Levels, interval: int) -> list[Array]:
-    """All references' rules and then all their bounds; none where the interval is not wide."""
+def _judges_of(levels: Levels, interval: int) -> Array:
+    """All references' rules and then all their bounds, (2 × references, n); none where the interval is not wide."""
     high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
     if high <= WIDE * low:
-        return []
+        return np.zeros((0, len(levels)))
     found = references(levels, levels[interval], levels[interval + 1])
-    return [reference.rates for reference in found] + [reference.bound for reference in found]
+    return np.stack([reference.rates for reference in found] + [reference.bound for reference in found])
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:
@@ -154,7 +154,7 @@ def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: in
     first, takes_divergence = max(0, k - size + 2), k < size - 2
     levels = (*nodes[first : k + 1], level)
     last = len(levels) - 1
-    rows = [form(levels, last - 1, v, 0, last, last + takes_divergence) for v in range(len(VARIABLES))]
+    rows = [form(levels, last - 1, 0, last, last + takes_divergence)]
     return _window(levels, size, takes_divergence, 0, (Interval(0, 0, 0.0),), rows, [], [], like)
 
 
@@ -169,21 +169,21 @@ def _window(
     checks: Sequence[Array],
     like: Tensor,
 ) -> Window:
-    def columns(tables: Sequence[Array]) -> Tensor:
-        return torch.from_numpy(np.stack(tables)).to(like) if tables else like.new_zeros(0, 0)
+    def table(parts: Sequence[Array]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(like) if parts else like.new_zeros(0, 0)
 
-    rates = columns([row.rates for row in rows])
-    path = columns([_along(row, np.array(levels)) for row in rows])
-    return Window(levels, size, takes_divergence, final, intervals, rates, path, columns(judges), columns(checks))
+    rates = table([row.rates for row in rows])
+    path = table([_along(row, np.array(levels)) for row in rows])
+    return Window(levels, size, takes_divergence, final, intervals, rates, path, table(judges), table(checks))
 
 
 def _along(row: Form, levels: Array) -> Array:
-    """The form's coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), with g_i = σ_i s_i."""
-    return (levels[:, None] * np.concatenate([row.defects / levels[:-1], row.denoiser_steps], 1)).reshape(-1)
+    """The form's coefficients of s_i·(σ_l c_l) and s_i·(D_{m+1} − D_m), with g_i = σ_i s_i, (V, …)."""
+    joined = levels[:, None] * np.concatenate([row.defects / levels[:-1], row.denoiser_steps], 2)
+    return joined.reshape(len(joined), -1)
 
 
-def _checks(levels: Levels, level: float) -> list[Array]:
-    """For each variable, ∫ q from the last node but one to a level, with the last node less without it."""
-    whole = [log_weights(levels, levels[-2], level, v) for v in range(len(VARIABLES))]
-    before = [log_weights(levels[:-1], levels[-2], level, v) for v in range(len(VARIABLES))]
-    return [a - np.append(b, 0.0) for a, b in zip(whole, before, strict=True)]
+def _checks(levels: Levels, level: float) -> Array:
+    """For each variable, ∫ q from the last node but one to a level, with the last node less without it, (V, n)."""
+    whole, before = log_weights(levels, levels[-2], level), log_weights(levels[:-1], levels[-2], level)
+    return np.concatenate([whole[:, :-1] - before, whole[:, -1:]], 1)

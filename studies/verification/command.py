@@ -11,6 +11,7 @@ from rich.console import Console
 from studies.errors import StudyError
 from studies.reports.display import screen as usual_screen
 from studies.running import text
+from studies.running.provenance import usable_cores
 from studies.running.waiting import waiting
 from studies.verification.loading import load_estimator
 from studies.verification.report import Report, check_folder
@@ -62,7 +63,7 @@ def run(
 
 
 def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, console: Console | None = None) -> int:
-    """Verify the engine's own estimators on every task and show one line each.
+    """Verify the engine's own estimators on every task, in a process for each core, and show one line each.
 
     Returns:
         0 if all hold, else the worst exit code.
@@ -77,7 +78,9 @@ def run_engine(*, suite: str = "quick", seed: int = 0, out: Path | None = None, 
     _writable(out)
     at = Place("engine")
     with screen.status("posing problems") as status, waiting(at.words):
-        reports = verify_engine(suite, seed=seed, progress=lambda name: status.update(at.move(name)))
+        reports = verify_engine(
+            suite, seed=seed, workers=usable_cores(), progress=lambda name: status.update(at.move(name))
+        )
     screen.print(overview(reports))
     for report in reports:
         if not report.holds:

@@ -6,6 +6,8 @@ Each is the shortest use of a public function of `sensitivity`; they double as e
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -179,23 +181,37 @@ STOCHASTIC: dict[str, tuple[Estimator, ...]] = {
 
 
 def verify_engine(
-    suite: str = "quick", *, seed: int = 0, progress: Callable[[str], None] | None = None
+    suite: str = "quick", *, seed: int = 0, workers: int = 1, progress: Callable[[str], None] | None = None
 ) -> list[Report]:
     """Hold every estimator of the engine against the truth: one report each.
 
     Args:
         suite: `"quick"`, or `"full"`, which adds cases and the stochastic paths.
         seed: 0 for the published suite.
-        progress: called with a line before each report.
+        workers: processes; 1 stays in this one. Verdicts do not depend on it.
+        progress: called with a line before each report, or with several processes after it.
 
     Raises:
         StudyError: unknown suite.
     """
-    extra = STOCHASTIC if suite == "full" else {}
-    reports = []
-    for task, estimators in ENGINE.items():
-        for estimator in (*estimators, *extra.get(task, ())):
+    jobs = [(task, place) for task in ENGINE for place in range(len(_estimators(task, suite)))]
+    if workers == 1:
+        return [_report(task, place, suite, seed, progress) for task, place in jobs]
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        # The dearest come last in the list and first to the processes.
+        futures = {job: pool.submit(_report, *job, suite, seed) for job in reversed(jobs)}
+        for future in as_completed(futures.values()):
             if progress is not None:
-                progress(f"{task}: {estimator.__name__}")
-            reports.append(verify(estimator, task, suite=suite, seed=seed, name=f"sensitivity: {estimator.__name__}"))
-    return reports
+                progress(f"{future.result().task.name}: {future.result().estimator}, done")
+    return [futures[job].result() for job in jobs]
+
+
+def _estimators(task: str, suite: str) -> tuple[Estimator, ...]:
+    return (*ENGINE[task], *(STOCHASTIC.get(task, ()) if suite == "full" else ()))
+
+
+def _report(task: str, place: int, suite: str, seed: int, progress: Callable[[str], None] | None = None) -> Report:
+    estimator = _estimators(task, suite)[place]
+    if progress is not None:
+        progress(f"{task}: {estimator.__name__}")
+    return verify(estimator, task, suite=suite, seed=seed, name=f"sensitivity: {estimator.__name__}")

@@ -89,6 +89,12 @@ LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
     "choice": lambda x: torch.where(x > 0, x, x * x) + x.double().contiguous().clone(),
     "without a rule": lambda x: functional.elu(x) + torch.einsum("bchw,hk->bckw", x, PLANE) + x.clamp(min=-0.3),
     "maxima": lambda x: x.max(1, keepdim=True)[0] + functional.pad(x, (1, 0), value=2.0)[..., 1:],
+    "extremes": lambda x: (
+        x.amax(1, keepdim=True) + torch.amin(x, (2, 3), True) + x.relu().amin() + x.amax(-1)[..., None]
+    ),
+    "NumPy's names": lambda x: (
+        torch.sum(x, axis=1, dtype=None, keepdims=True) + torch.mean(x, axis=0) + torch.amax(x, axis=0, keepdims=True)
+    ),
     "constant": lambda x: torch.ones_like(x) + x.detach(),
 }
 ATTENTION = {

@@ -90,7 +90,7 @@ def test_a_stochastic_path_states_none():
 def test_inverse_weights_integrate_cubics():
     """Assert ∫ σ³ d(1/σ) = (σ_a² − σ_b²)/2 in σ, exact for cubics."""
     levels = (4.0, 2.5, 1.5, 1.0)
-    found = inverse_weights(levels, 2.5, 1.5, 1) @ np.array(levels) ** 3
+    found = inverse_weights(levels, 2.5, 1.5)[1] @ np.array(levels) ** 3
     np.testing.assert_allclose(found, (2.5**2 - 1.5**2) / 2, rtol=1e-12)
 
 
