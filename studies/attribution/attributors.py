@@ -141,13 +141,13 @@ def tracin(problem: Problem) -> Any:
     """TracIn (arXiv 2002.08484): products at six checkpoints, weighted by the learning rates there."""
     if problem.recipe is None:
         return NotImplemented
-    from studies.training.loop import Run
+    from studies.training.loop import TrainingRun
 
     recipe = problem.recipe
     marks = [recipe.steps * (2 * part + 1) // 12 for part in range(6)]
 
     def way() -> list[Any]:
-        return list(Run(recipe, problem.data, (None,), (0,), None, "cpu").on_the_way(marks))
+        return list(TrainingRun(recipe, problem.data, (None,), (0,), None, "cpu").on_the_way(marks))
 
     states = _kept("way", _Gradients(problem, outputs=False), way)
     total: Any = 0.0

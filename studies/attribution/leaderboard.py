@@ -25,7 +25,7 @@ from studies.datamodelling import paired
 from studies.files import write
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.attributions.tiers import truth
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 from studies.verification.session import reproduce
 from studies.verification.tasks.attribution import TASK, RetrainedCase
 
@@ -54,11 +54,11 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
         answer = ATTRIBUTORS[name](problem)
         if answer is NotImplemented:
             continue
-        run = Run(value=np.asarray(answer, dtype=np.float64), seconds=time.perf_counter() - start)
-        verdict = judge_attribution(case, [run])
+        reply = Reply(value=np.asarray(answer, dtype=np.float64), seconds=time.perf_counter() - start)
+        verdict = judge_attribution(case, [reply])
         measured = {key: round(float(value), 4) for key, value in verdict.measures.items() if key in KEPT}
         rows.append({"problem": case.name, "method": name, "failed": list(verdict.failed), **measured})
-        values[name] = run.value
+        values[name] = reply.value
     known = truth(case.setting, case.functional)
     rows.sort(key=lambda row: -row.get("lds", -1.0))
     best = values[rows[0]["method"]]

@@ -55,7 +55,7 @@ def _worst_query(verdict: Verdict) -> Figure:
     """The sample of the worst query, the four points said to raise its output most, and the four to lower it most."""
     from studies.verification.attributions.tiers import setting_of, shipped
 
-    query, values = int(verdict.measures["worst_query"]), verdict.runs[0].value
+    query, values = int(verdict.measures["worst_query"]), verdict.replies[0].value
     order = np.argsort(-values[query]) if values is not None else np.arange(8)
     data = setting_of(verdict.case.law).data.numpy()
     named = [("sample", shipped(verdict.case.law).reference[query])]
