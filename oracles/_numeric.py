@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from oracles import _arrays
-
-
-@runtime_checkable
-class Convertible(Protocol):
-    """A law or perturbation of arrays in any library, which can be had in NumPy float64."""
-
-    def numpy(self) -> Any: ...
+from oracles._protocols import Convertible
 
 
 def numpy_law(law: Any) -> Any:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
 from oracles._numeric import numpy_law
+from oracles._protocols import Joint
 from oracles.mixture import GaussianMixture
 
 LARGEST = 4_000_000
@@ -29,13 +30,6 @@ class Here(Protocol):
     def score(self) -> np.ndarray: ...
     def product(self, v: np.ndarray) -> np.ndarray: ...
     def third_order(self, u: np.ndarray, v: np.ndarray) -> np.ndarray: ...
-
-
-@runtime_checkable
-class Joint(Protocol):
-    """A law that gives log density and score from one pass."""
-
-    def log_density_and_score(self, x: Any) -> tuple[Any, Any]: ...
 
 
 def local(law: Any) -> Callable[[float, np.ndarray], Here]:

@@ -32,46 +32,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from oracles._dop853 import SMALLEST_RTOL, Stack, solve
 from oracles._numeric import check_levels, numpy_law, numpy_states, restored
 from oracles._pointwise import local
+from oracles._protocols import Contamination, Differentiable, Law, TwiceDifferentiable
 
 Field = Callable[[float, Stack], Stack]
-
-
-@runtime_checkable
-class Law(Protocol):
-    """What flows as it stands; a perturbation has no noise of its own, and says by `at` which law is meant."""
-
-    def noised(self, sigma: Any) -> Any: ...
-
-
-@runtime_checkable
-class Contamination(Protocol):
-    """`ρ_η = (1 − η) base + η toward`, known at any η."""
-
-    base: Any
-    toward: Any
-
-
-@runtime_checkable
-class Differentiable(Protocol):
-    """A perturbation known by ṡ (and s̈) at η = 0."""
-
-    base: Any
-
-    def score_derivative(self, x: Any, sigma: Any, order: int = 1) -> Any: ...
-
-
-@runtime_checkable
-class TwiceDifferentiable(Differentiable, Protocol):
-    """One that knows ∇ṡ v too, as second order needs."""
-
-    def score_derivative_product(self, x: Any, sigma: Any, v: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +34,7 @@ from scipy.special import log_ndtr, logsumexp
 
 from oracles import _line_tails as tails
 from oracles._line_tails import LOG_ROOT_2PI, NODE_WEIGHTS, NODES
+from oracles._protocols import Gaussians
 
 
 @dataclass(frozen=True)
@@ -280,16 +281,6 @@ class LineMixture(Line):
         k = rng.choice(len(self.laws), n, p=self.weights)
         draws = np.stack([law.sample(n, int(rng.integers(2**63))) for law in self.laws], -1)
         return np.take_along_axis(draws, k[:, None], -1)[:, 0]
-
-
-@runtime_checkable
-class Gaussians(Protocol):
-    """A Gaussian mixture of any library, by its parameters; this module stands below `oracles.mixture`."""
-
-    dimension: Any
-    weights: Any
-    means: Any
-    covariances: Any
 
 
 def as_line(law: Any) -> Line:

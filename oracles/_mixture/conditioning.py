@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from oracles._arrays import Array, namespace
 from oracles._mixture import covariance
 from oracles._mixture.covariance import Covariances, Diagonal, Full, Isotropic, LowRank, TrackedFull
 from oracles._mixture.local import Group
+from oracles._protocols import Grouped
 
 # Singular values below this multiple of their number's rounding count as zero.
 ROUNDING = 8.0
@@ -45,17 +46,6 @@ class Posterior(NamedTuple):
 
     group: Group
     log_evidence: Array
-
-
-@runtime_checkable
-class Mixed(Protocol):
-    """A noise law of several components; `oracles.mixture` stands above this module."""
-
-    groups: tuple[Group, ...]
-    means: Array
-    covariances: Array
-    weights: Array
-    size: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def _weighted(share: Array, part: Posterior) -> tuple[Group, Array]:
 def _cases(like: Array, operator: Any, observation: Any, noise: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Per component of the noise: its weight, A, y less its mean, and its covariance."""
     matrix, y = _checked(like, operator, observation)
-    if not isinstance(noise, Mixed):
+    if not isinstance(noise, Grouped):
         yield namespace(like).ones_like(like[0, 0]), matrix, y, _checked_noise(noise, y)
         return
     means = _arrays.check_states(noise.means, like, int(y.shape[0]), "the noise law's means")

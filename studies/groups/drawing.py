@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip
+from studies.figures import colour, described, figure, image_strip, listed
 from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
@@ -68,8 +68,7 @@ def _ranks(rows: pd.DataFrame) -> Figure:
                 axes[1].plot(cost, place, "osD^v"[k % 5], color=colour(k), markersize=3.5)
             words.append(f"{regime} {row.method} {score.value:.2f}")
     for axis in axes:
-        axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names), fontsize=7)
-        axis.set_ylim(len(names) - 0.5, -0.5)
+        listed(axis, names, named=axis is axes[0])
     axes[0].axvline(0.0, color="black", linewidth=0.8)
     axes[0].set_xlabel("rank correlation over groups with retraining")
     axes[0].legend(frameon=False, fontsize=6.5)

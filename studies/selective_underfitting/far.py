@@ -44,13 +44,13 @@ from torch import Tensor
 
 from sensitivity import GaussianAnchor
 from studies.bounds import above, at_least, below
-from studies.figures import colour, described
+from studies.figures import colour, described, panels
 from studies.retraining.bench import LawDenoiser
 from studies.selective_underfitting import measures
 from studies.selective_underfitting.config import Ladder, Rung
 from studies.selective_underfitting.ladder import DRAWS, OBJECTIVE, Bench, excess, identity
 from studies.selective_underfitting.paths import noised
-from studies.selective_underfitting.pictures import panels
+from studies.selective_underfitting.pictures import PANEL
 from studies.selective_underfitting.signs import PAPER, few_and_many, pulled
 from studies.selective_underfitting.summaries import EMPTY, changes, over_trainings
 from studies.statistics import Interval, median_interval
@@ -310,7 +310,7 @@ def table(rows: Rows, config: Config) -> pd.DataFrame:
 
 def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """The pull against the steps, a line a training."""
-    drawing, places = panels(len(config.ladders))
+    drawing, places, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(places, config.ladders, strict=False):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung != "narrow")]
         means = own.groupby(["seed", "steps"])["heldout_pull"].mean().unstack()
