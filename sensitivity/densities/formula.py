@@ -279,6 +279,8 @@ def _problem(
             "has, or Formula(reference=None)."
         )
     level = sigma.to(torch.float64).expand(x.shape[0])
+    # The placement needs τ_max > 0 and fine < coarse: at σ = σ_max nothing is left to integrate, and a law narrower
+    # than the noise has one scale only.
     top = torch.maximum((sigma_max**2 - level.square()).clamp(min=0.0).sqrt(), 1e-9 * level)
     spread = torch.maximum((level.square() + _coarse_scale(anchor, sigma_max) ** 2).sqrt(), 2 * level)
     fine, coarse = options.scales or (level, spread)

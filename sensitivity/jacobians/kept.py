@@ -49,9 +49,8 @@ class Graph:
         for tensor in _saved(self.value):
             if not isinstance(tensor, torch.nn.Parameter):
                 storage = tensor.untyped_storage()
-                held[storage._cdata] = (
-                    storage.nbytes()
-                )  # an address; data pointers need data, which subclasses may not have
+                # By address, since views share storage; a data pointer would need data, which subclasses may not have.
+                held[storage._cdata] = storage.nbytes()
         return sum(held.values())
 
 

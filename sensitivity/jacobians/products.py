@@ -279,6 +279,7 @@ def _pulled(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ca
 
 def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """`function(x)` and its forward derivative, taken as the derivative of the reverse one."""
+    # u ↦ Jᵀu is linear, so that its transposed derivative is J wherever it is taken, at u = 0 as well.
     value, pullback = _pulled(function, x)
     return value, _pulled(pullback, torch.zeros_like(value))[1]
 

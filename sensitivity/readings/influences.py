@@ -247,6 +247,7 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
     graphs = Graphs()
     forward = [record_path(c, w, graphs) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
+    # A functional may be one number of all samples together: no chunk goes back before the last has come down.
     values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
     for chunk, watch, (x, records, logs), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True

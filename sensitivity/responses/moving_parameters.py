@@ -122,6 +122,8 @@ class Along:
         The rules were tried for the state alone; a layer may use its parameters in ways that have none.
         """
         if not self._verdicts:
+            # With δ = 0 the answer is the parameters' part alone. A missing rule loses all of some layer's; two right
+            # ways differ by rounding, hence half the digits.
             zeros = x.new_zeros(len(self.rates), *x.shape)
             try:
                 found = self._by_rules(x, sigma, zeros)[1]

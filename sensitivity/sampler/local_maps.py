@@ -130,6 +130,7 @@ class LocalMaps:
         self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
         if trace is None:
             return _with_tangents(products, x, sigma, tangents)
+        # Hutch++ asks for its products twice, and a chunk bounds the directions held at once: tangents then go alone.
         if tangents is None or trace.name == "hutch++" or trace.chunk_size is not None:
             score, divergence = trace.divergence(products, x, sigma, self.noise, step=step, stage=stage)
             return score, divergence, None if tangents is None else products.jvp(x, sigma, tangents)[1]

@@ -144,6 +144,8 @@ class Stochastic:
         """What Itô's formula adds to −½(1−κ)Δv q_b, (groups or 1, batch)."""
         kappa, width = self.solver.kappa, step.start**2 - step.end**2
         score = rate.scores[b]
+        # s·(x⁺ − x) − ½Δv|s|² with x⁺ − x = ((1+κ)/2) Δv d + jump, d the drift, less what −½(1−κ)Δv q has of it
+        # already, q = div s + s·(s − d): the terms in s·d and |s|² are left with the factor κ.
         extra = dot(score, jump) + kappa * width * (dot(score, rate.x) - 0.5 * dot(score, score))
         extra = extra[None]
         if self.solver.correction:
