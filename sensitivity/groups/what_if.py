@@ -157,6 +157,8 @@ def counterfactual(
         share: the departure of the finite change from first order, relative to it and median over latents, that ends
             the radius of trust. Beyond it intervals are wider in proportion; more than twice as far as any calibration
             group there is none.
+
+    Other args:
         anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
 

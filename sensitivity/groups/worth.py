@@ -92,6 +92,8 @@ def group_values(
             data cannot all be removed: leave a part in no group, or keep some.
         permutations: random orders for "shapley", at least 2; None asks all 2^G coalitions of up to 16 groups.
         seed: of the orders, and of random probes.
+
+    Other args:
         anchor, trace, probes, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
 
     Raises:

@@ -122,8 +122,10 @@ def influence(
         rates: how fast each point moves mass, (N,) or a list of N numbers, 1 where not given. Under guidance
             `PerBranch`: for the conditional branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
-        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
-            `sample_sensitivity`.
+        grid, anchor: as for `sample_sensitivity`.
+
+    Other args:
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
         response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:

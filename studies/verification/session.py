@@ -57,6 +57,8 @@ def verify(
         task: one of `studies.verification.TASKS`.
         suite: `"quick"` or `"full"`.
         backend: `"torch"`, `"numpy"` or `"jax"`; float64, CPU.
+
+    Other args:
         seed: 0 is the published suite; others draw fresh rows of the same laws, and other estimator seeds.
         repeats: runs with different seeds where the estimate turns out to be stochastic, at least 4; estimators of few
             score calls are run 64 times.
