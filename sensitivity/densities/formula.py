@@ -288,7 +288,18 @@ def _problem(
     placement = Placement(ends[0], ends[1], ends[2], options.raw)
     sigma = sigma.expand(x.shape[0])
     start = _log_density(reference, x, sigma)
-    return _Problem(score, x, sigma, anchor, reference, placement, noise, chunk_size, options, start)
+    return _Problem(
+        score=score,
+        x=x,
+        sigma=sigma,
+        anchor=anchor,
+        reference=reference,
+        placement=placement,
+        noise=noise,
+        chunk_size=chunk_size,
+        options=options,
+        start=start,
+    )
 
 
 def _coarse_scale(anchor: Any, sigma_max: float) -> float:

@@ -278,7 +278,18 @@ def _part(
     passage.watch.mark((values == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, prepared.grid.sigma_min)
     outcome = passage.watch.read()
     relative = relative_of(x, passage.logs.error, passage.logs.grid, prepared.maps.samplers)
-    return Influence(values, indices, x, passage.functional, *passage.logs, outcome, prepared.maps.cost, relative)
+    return Influence(
+        values=values,
+        indices=indices,
+        samples=x,
+        functional=passage.functional,
+        log_density=passage.logs.value,
+        log_density_error=passage.logs.error,
+        grid_error=passage.logs.grid,
+        outcome=outcome,
+        cost=prepared.maps.cost,
+        relative_error=relative,
+    )
 
 
 def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: int) -> Tensor:

@@ -147,7 +147,19 @@ class RowGroup:
         sigma = stages.sigma[chosen].repeat_interleave(stages.batch)
         single, shape = tau2.to(x), stages.x.shape[1:]
         fixed = ((score + x / single) * cotangents).sum(2, keepdim=True)
-        return cls(x, sigma, single, offset, score, logs, cotangents, fixed, expanded, shape, tuple(chosen))
+        return cls(
+            x=x,
+            sigma=sigma,
+            variance=single,
+            offset=offset,
+            score=score,
+            logs=logs,
+            cotangents=cotangents,
+            fixed=fixed,
+            expanded=expanded,
+            shape=shape,
+            stages=tuple(chosen),
+        )
 
     @full_precision
     def against(self, block: Block) -> Tensor:

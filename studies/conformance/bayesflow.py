@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful, relative
+from studies.conformance.common import Measured, exact, flat_of_package, lawful, relative
 
 __all__ = ["CHECKS"]
 
@@ -128,10 +128,7 @@ def scored(prediction: str, schedule: str) -> Measured:
     return Measured(worst, 1e-4)  # levels are float32, and (α D − z)/σ² cancels at the lowest
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[
         _check(f"score-{p}-{s}", "conversion", lambda seed, size, p=p, s=s: scored(p, s))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Check, Measured, converging, exact, flat_of_package, lawful, relative
 from studies.verification.problem import karras
 
 __all__ = ["CHECKS"]
@@ -115,10 +115,7 @@ def likelihood(seed: int, size: int) -> Measured:
     return Measured(float(gap.max()), 5.0, "standard errors")
 
 
-def _check(name: str, quantity: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run, note)
-
-
+_check = flat_of_package(PACKAGE)
 NAN = float("nan")
 WALKS: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
     ("euler", "sample_euler", 1.0, {}),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful
+from studies.conformance.common import Measured, exact, flat_of_package, lawful
 
 __all__ = ["CHECKS"]
 
@@ -43,10 +43,7 @@ def drawing(seed: int, size: int) -> Measured:
     return lawful(draws, "plane", 1e-3)
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     _check("likelihood-exact", "density", lambda seed, size: density()),
     _check("law-flow", "law", drawing),

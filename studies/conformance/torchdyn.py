@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, relative
+from studies.conformance.common import Measured, converging, exact, flat_of_package, relative
 from studies.conformance.torchdiffeq import SIGMA_MAX, SIGMA_MIN, ends, field
 
 __all__ = ["CHECKS"]
@@ -79,10 +79,7 @@ def trace(kind: str, seed: int, size: int) -> Measured:
     return Measured(float(gap.max()), 5.0, "standard errors")
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[_check(m, "solver", lambda seed, size, m=m, o=o: fixed(m, size, o)) for m, o in FIXED.items()],
     *[_check(m, "solver", lambda seed, size, m=m: adaptive(m)) for m in ADAPTIVE],

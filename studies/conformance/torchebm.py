@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Measured, converging, exact, flat_of_package, lawful, relative
 
 __all__ = ["CHECKS"]
 
@@ -111,10 +111,7 @@ def drawing(path: str, form: str, seed: int, size: int) -> Measured:
     return lawful(draws / a1, "plane", float(s1 / a1), note="400 steps.")
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[_check(f"derivatives-{p}", "schedule", lambda seed, size, p=p: schedule(p)) for p in INTERPOLANTS],
     *[

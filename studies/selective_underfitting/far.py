@@ -86,7 +86,9 @@ class Config:
     @classmethod
     def smoke(cls) -> Config:
         """Seconds: that everything runs; nothing is learned."""
-        few, many = (Ladder("lowrank256", "mlp", 16, 2, 16, n, 2, 8, n > 32) for n in (32, 64))
+        few, many = (
+            Ladder("lowrank256", "mlp", 16, 2, 16, size=n, seeds=2, batch=8, capacity=n > 32) for n in (32, 64)
+        )
         return cls((few, many), LEVELS[:1])
 
     @classmethod
@@ -98,18 +100,20 @@ class Config:
     def full(cls) -> Config:
         """All of the protocol, some twenty minutes of one core."""
         known, images = _mlps("lowrank256", (128, 2048), 256, 3200), _mlps("mnist14", (64, 1024), 256, 3200)
-        return cls((*known, *images, Ladder("mnist14", "unet", 16, 2, 960, 1024, 8, 16)))
+        return cls((*known, *images, Ladder("mnist14", "unet", 16, 2, 960, size=1024, seeds=8, batch=16)))
 
     @classmethod
     def paper(cls) -> Config:
         """For a GPU: MNIST at 28×28 too, wider networks and ten times the steps, U-Nets on few images."""
         known, images = _mlps("lowrank256", (128, 2048), 512, 32_000), _mlps("mnist", (64, 1024), 1024, 32_000)
-        unets = (Ladder("mnist", "unet", 32, 3, 16_000, n, 8, 64, n > 64) for n in (64, 1024))
+        unets = (Ladder("mnist", "unet", 32, 3, 16_000, size=n, seeds=8, batch=64, capacity=n > 64) for n in (64, 1024))
         return cls((*known, *images, *unets))
 
 
 def _mlps(problem: str, sizes: tuple[int, ...], width: int, steps: int, seeds: int = 8) -> tuple[Ladder, ...]:
-    return tuple(Ladder(problem, "mlp", width, 3, steps, n, seeds, 32, n == max(sizes)) for n in sizes)
+    return tuple(
+        Ladder(problem, "mlp", width, 3, steps, size=n, seeds=seeds, batch=32, capacity=n == max(sizes)) for n in sizes
+    )
 
 
 def rungs(ladder: Ladder) -> list[Rung]:

@@ -91,15 +91,15 @@ class Kit:
         """The perturbation toward a law, known in full."""
         mixture, given = self.mixture(law), self.parameters(law)
         measure = Measure(
-            given.weights,
-            given.means,
-            given.form,
-            given.full,
-            given.variances,
-            given.factors,
-            BlackBox(lambda: given.covariances),
-            BlackBox(levelled(mixture, "log_density")),
-            BlackBox(levelled(mixture, "score")),
+            weights=given.weights,
+            means=given.means,
+            form=given.form,
+            full=given.full,
+            variances=given.variances,
+            factors=given.factors,
+            dense=BlackBox(lambda: given.covariances),
+            log_density=BlackBox(levelled(mixture, "log_density")),
+            score=BlackBox(levelled(mixture, "score")),
         )
         return Perturbation("toward", measure)
 
