@@ -264,10 +264,10 @@ def _bounded(interval: Interval, rates: Tensor, path: Tensor, weights: Tensor, r
     """The stated error of an increment of which a part ∫ q d(log σ) is judged by references, (maps, batch)."""
     rules, bounds = references.chunk(2)
     trust = _preferring(bounds.mean(-2).square())
-    apart = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
+    distance = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
     departure = _judged(interval._replace(references=0), path, weights)[0]
     whole = _blended(path[:_COUNT], weights)[:, 0].abs()
-    return (trust * apart).sum(0) + torch.maximum(departure, UNSURE * whole)
+    return (trust * distance).sum(0) + torch.maximum(departure, UNSURE * whole)
 
 
 def _like_gaussian(nodes: Sequence[Node]) -> Tensor:

@@ -178,8 +178,8 @@ def _sensitivities(model: Model, ratio: str) -> list[Row]:
 
 def _moved(model: Model, ratio: str, first: Tensor, second: Tensor) -> Row:
     """How far the samples themselves move with the grid, in root mean squares of a sample."""
-    apart = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
-    return {"kind": "samples", "model": model.name, "quantity": ratio, "differences": apart.tolist()}
+    distance = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
+    return {"kind": "samples", "model": model.name, "quantity": ratio, "differences": distance.tolist()}
 
 
 def _change(model: Model, ratio: str, found: Any) -> Row:

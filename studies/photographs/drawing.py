@@ -33,10 +33,10 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     for axis, quantity in zip(axes, quantities, strict=True):
         group = shown[shown.quantity == quantity]
         for place, (_, row) in enumerate(group.iterrows()):
-            apart, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
+            distance, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
             axis.loglog(
                 stated,
-                apart,
+                distance,
                 "osD^vP*X"[place % 8],
                 color=colour(place),
                 markersize=4,

@@ -115,8 +115,8 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float, fl
 
 def compared(first: Measured, second: Measured) -> tuple[Tensor, Tensor]:
     """How far two settings lie apart, and the error that they state together, both (batch,)."""
-    apart = (first.value - second.value).reshape(len(first.value), -1).double().norm(dim=1)
-    return apart, torch.hypot(first.random, second.random) + first.stated + second.stated
+    distance = (first.value - second.value).reshape(len(first.value), -1).double().norm(dim=1)
+    return distance, torch.hypot(first.random, second.random) + first.stated + second.stated
 
 
 def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> Row:
@@ -143,13 +143,13 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
 
 def agreement_row(model: Model, quantity: str, other: str, first: Measured, second: Measured) -> Row:
     """Two settings side by side."""
-    apart, stated = compared(first, second)
+    distance, stated = compared(first, second)
     return {
         "kind": "agreement",
         "model": model.name,
         "quantity": quantity,
         "setting": other,
-        "differences": apart.tolist(),
+        "differences": distance.tolist(),
         "errors": stated.tolist(),
     }
 

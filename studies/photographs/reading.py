@@ -15,8 +15,8 @@ def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 
 def agreement(row: pd.Series, factor: float) -> tuple[int, int]:
     """How many samples of how many differ by at most so many stated errors; what overflowed does not agree."""
-    apart, stated = (np.asarray(row[name], dtype=float) for name in ("differences", "errors"))
-    return int((np.isfinite(apart) & (apart <= factor * stated)).sum()), len(apart)
+    distance, stated = (np.asarray(row[name], dtype=float) for name in ("differences", "errors"))
+    return int((np.isfinite(distance) & (distance <= factor * stated)).sum()), len(distance)
 
 
 def network_table(rows: pd.DataFrame) -> pd.DataFrame:

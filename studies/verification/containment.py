@@ -1,4 +1,4 @@
-"""What an estimator does beside its answer is undone, and said: settings, random state, folder, inputs, printing.
+"""What an estimator does beside its answer is undone and reported: settings, random state, folder, inputs, printing.
 
 A call must not depend on the one before it, nor the next estimator on what this one left behind. Global
 random numbers are seeded with the problem's own seed, so that an estimator that draws from them can be repeated.
@@ -73,13 +73,13 @@ def undone(problem: Problem) -> Iterator[list[str]]:
     """Undo what a call does beside its answer; the list that is yielded says afterwards what that was.
 
     Example:
-        >>> with undone(Problem("plane", "score", {"seed": 1})) as said:
+        >>> with undone(Problem("plane", "score", {"seed": 1})) as beside:
         ...     print("so far")
         ...     _ = np.random.standard_normal()
-        >>> said
+        >>> beside
         ["drew from NumPy's global random numbers", "printed 'so far'"]
     """
-    said: list[str] = []
+    beside: list[str] = []
     inputs, settings, generators = _prints(problem), _settings(), _generators()
     before = [setting.read() for setting in settings]
     states = [generator.read() for generator, _ in generators]
@@ -91,22 +91,22 @@ def undone(problem: Problem) -> Iterator[list[str]]:
         with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
             filters = list(warnings.filters)
             try:
-                yield said
+                yield beside
             finally:
-                said += ["changed the filters of warnings"] if list(warnings.filters) != filters else []
+                beside += ["changed the filters of warnings"] if list(warnings.filters) != filters else []
     finally:
-        said[:0] = [*_changed(settings, before), *_drawn(generators, states, fresh)]
-        said += [f"wrote into its input {name}" for name, value in _prints(problem).items() if inputs[name] != value]
-        said += _printed(printed.getvalue())
+        beside[:0] = [*_changed(settings, before), *_drawn(generators, states, fresh)]
+        beside += [f"wrote into its input {name}" for name, value in _prints(problem).items() if inputs[name] != value]
+        beside += _printed(printed.getvalue())
 
 
 def _changed(settings: list[Setting], before: list[Any]) -> list[str]:
-    said = []
+    beside = []
     for setting, value in zip(settings, before, strict=True):
         if _now(setting) != value:
-            said.append(f"changed {setting.name}")
+            beside.append(f"changed {setting.name}")
             setting.restore(value)
-    return said
+    return beside
 
 
 def _now(setting: Setting) -> Any:
@@ -117,12 +117,12 @@ def _now(setting: Setting) -> Any:
 
 
 def _drawn(generators: list[tuple[Setting, Callable[[int], Any]]], states: list[Any], fresh: list[Any]) -> list[str]:
-    said = []
+    beside = []
     for (generator, _), state, seeded in zip(generators, states, fresh, strict=True):
         if _plain(generator.read()) != seeded:
-            said.append(f"drew from {generator.name}")
+            beside.append(f"drew from {generator.name}")
         generator.restore(state)
-    return said
+    return beside
 
 
 def _plain(state: Any) -> Any:
