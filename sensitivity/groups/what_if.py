@@ -204,8 +204,8 @@ def counterfactual(
     else:
         finite = _finite(score, latents, changes, linear.grid, options)
         samples, ended = torch.stack([each.samples for each in finite]), [each.outcome for each in finite]
-    found = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
-    return found if calibration is None else found.calibrated(calibration)
+    result = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
+    return result if calibration is None else result.calibrated(calibration)
 
 
 def _shared(generator: torch.Generator | None, seed: int | None) -> int:

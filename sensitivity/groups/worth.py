@@ -188,17 +188,17 @@ def _additive(
     functional: Callable[[Tensor], Tensor],
     options: dict[str, Any],
 ) -> GroupValues:
-    found = influence(score, latents, functional, groups.points, grid, **options)
-    weights = groups.masks.to(found.values) * groups.points.weights.to(found.values)
-    values = weights @ found.values.T
+    influences = influence(score, latents, functional, groups.points, grid, **options)
+    weights = groups.masks.to(influences.values) * groups.points.weights.to(influences.values)
+    values = weights @ influences.values.T
     return GroupValues(
         groups.names,
         values,
         torch.zeros_like(values),
-        found.functional,
-        torch.full_like(found.functional, math.nan),
+        influences.functional,
+        torch.full_like(influences.functional, math.nan),
         1,
-        int(not bool(found.outcome.finished.all())),
+        int(not bool(influences.outcome.finished.all())),
     )
 
 

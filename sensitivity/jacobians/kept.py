@@ -94,10 +94,10 @@ class Graphs:
             return values(), ()
         self.stage = []
         try:
-            found, graphs = values(), tuple(self.stage)
+            local, graphs = values(), tuple(self.stage)
         finally:
             self.stage = None
         if self.size is None:
             self.size = sum(graph.size for graph in graphs) / max(batch, 1)
         self.used += self.size * batch
-        return found, graphs if self.used <= self.limit else ()
+        return local, graphs if self.used <= self.limit else ()

@@ -223,8 +223,8 @@ def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> 
         unit, powers = _units(tangents)
         value, moved = push(score, x, unit)
         return value, moved * powers
-    own = alone(x)
-    value, product = products._map(lambda tangent: _pushed(score, own, tangent), tangents)
+    states = alone(x)
+    value, product = products._map(lambda tangent: _pushed(score, states, tangent), tangents)
     return value[0], product
 
 

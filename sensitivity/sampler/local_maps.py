@@ -245,10 +245,10 @@ class LocalMaps:
         parts = []
         for local_map in self.each:
             products = local_map.products
-            own = [graph for graph in graphs if graph.score is products.score]
-            if len(own) == 1:
-                images = own[0].pull(cotangents, serial="serial" in products.cures)
-                parts.append((own[0].value.detach(), images))
+            kept = [graph for graph in graphs if graph.score is products.score]
+            if len(kept) == 1:
+                images = kept[0].pull(cotangents, serial="serial" in products.cures)
+                parts.append((kept[0].value.detach(), images))
             else:
                 parts.append(products.vjp(x, sigma, cotangents))
                 self.cost.evaluations += 1
