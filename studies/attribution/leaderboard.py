@@ -40,8 +40,8 @@ KEPT = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "remo
 
 def entries(path: Path = TABLE) -> list[dict[str, Any]]:
     """The published rows."""
-    found: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-    return found
+    published: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return published
 
 
 def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> list[dict[str, Any]]:
@@ -63,9 +63,9 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
     rows.sort(key=lambda row: -row.get("lds", -1.0))
     best = values[rows[0]["method"]]
     for row in rows:
-        found = values[row["method"]]
-        if found is not None and best is not None and np.isfinite(found).all():
-            gap = paired(known.masks, known.values, found, best)
+        rival = values[row["method"]]
+        if rival is not None and best is not None and np.isfinite(rival).all():
+            gap = paired(known.masks, known.values, rival, best)
             row["behind"] = [round(float(each), 4) for each in (gap.estimate, *gap.bounds)]
     return rows
 

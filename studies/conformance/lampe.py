@@ -31,8 +31,8 @@ def density() -> Measured:
     """`log_prob`, exact divergence, in nats."""
     states = exact("five").states(8, 0.0, 3)
     with torch.no_grad():
-        found = flow("five").log_prob(states)
-    return Measured(float((found - exact("five").log_density(states)).abs().max()), 1e-3, "nats")
+        values = flow("five").log_prob(states)
+    return Measured(float((values - exact("five").log_density(states)).abs().max()), 1e-3, "nats")
 
 
 def drawing(seed: int, size: int) -> Measured:

@@ -71,11 +71,11 @@ def trace(kind: str, seed: int, size: int) -> Measured:
     flow = cnf.CNF(lambda y: exact().score(y, one, sigma), getattr(cnf, kind), noise_dist=object())
     rows = x if kind == "autograd_trace" else x.repeat_interleave(repeats, 0)
     flow.noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = -flow(torch.cat([torch.zeros_like(rows[:, :1]), rows], 1))[:, 0].detach()
+    divergences = -flow(torch.cat([torch.zeros_like(rows[:, :1]), rows], 1))[:, 0].detach()
     if kind == "autograd_trace":
-        return Measured(relative(found[:, None], true[:, None]), 1e-9)
-    found = found.reshape(4, repeats)
-    gap = (found.mean(1) - true).abs() / (found.std(1) / repeats**0.5)
+        return Measured(relative(divergences[:, None], true[:, None]), 1e-9)
+    divergences = divergences.reshape(4, repeats)
+    gap = (divergences.mean(1) - true).abs() / (divergences.std(1) / repeats**0.5)
     return Measured(float(gap.max()), 5.0, "standard errors")
 
 

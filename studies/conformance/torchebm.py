@@ -67,8 +67,8 @@ def conversion(path: str, target: str) -> Measured:
         alpha, sigma = made.compute_alpha_t(t)[0][0], made.compute_sigma_t(t)[0][0]
         x = alpha * exact().states(8, float(sigma / alpha), 3)
         source = "score" if target == "velocity" else "velocity"
-        found = getattr(made, f"{source}_to_{target}")(Known("five", path, source)(x, t), x, t)
-        worst = max(worst, relative(found, Known("five", path, target)(x, t)))
+        converted = getattr(made, f"{source}_to_{target}")(Known("five", path, source)(x, t), x, t)
+        worst = max(worst, relative(converted, Known("five", path, target)(x, t)))
     return Measured(worst, 1e-6)
 
 

@@ -53,13 +53,13 @@ def run_regime(bench: GroupBench) -> Rows:
     """Predictions, retrainings and what they cost."""
     name, members, shares = bench.regime.name, bench.members, Shares(bench.images, bench.labels)
     base = bench.samples(bench.base.module)
-    found, seconds = predictors.unrolled(bench, members)
+    unrolled, seconds = predictors.unrolled(bench, members)
     others, _ = predictors.unrolled(bench, bench.random_groups)
     truths, costs = _truths(bench)
     base_shares = shares(base).double().cpu().numpy()
     predicted = {
-        "unrolled": of_samples(shares, found.samples, seconds),
-        "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
+        "unrolled": of_samples(shares, unrolled.samples, seconds),
+        "unrolled, first order": of_samples(shares, unrolled.base + unrolled.first, seconds),
         "retraining, other seed": of_samples(shares, truths["second"], costs["second"]),
     }
     for method, call in predictors.SAMPLERS.items():
@@ -70,11 +70,11 @@ def run_regime(bench: GroupBench) -> Rows:
     sums = predictors.projected(bench, members, shares, base_shares)
     predicted["projected gradients"] = Predicted(sums, None, time.process_time() - start)
     predicted["counting"] = Predicted(predictors.counting(bench, members, base_shares), None, 0.0)
-    rows = _asked(name, "real", found, truths["fresh"], shares, members)
+    rows = _asked(name, "real", unrolled, truths["fresh"], shares, members)
     rows += _asked(name, "random", others, truths["random"], shares, bench.random_groups)
     rows += [_floor(name, base, truths["floor"], shares)]
     rows += [_method(name, method, each, shares, truths) for method, each in predicted.items()]
-    rows += _pictures(name, found, truths["fresh"])
+    rows += _pictures(name, unrolled, truths["fresh"])
     return [*rows, _model(bench, costs["fresh"])]
 
 
@@ -86,12 +86,12 @@ def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
         "random": ([*bench.without(bench.random_groups)], RANDOM),
         "floor": ([None] * bench.config.floor, FLOOR),
     }
-    found, costs = {}, {}
+    truths, costs = {}, {}
     for name, (each, first) in asked.items():
         start = time.process_time()
-        found[name] = bench.retrained(each, first)
+        truths[name] = bench.retrained(each, first)
         costs[name] = time.process_time() - start
-    return found, costs
+    return truths, costs
 
 
 def _asked(
@@ -216,11 +216,11 @@ def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:
 
 def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Every other image of each class."""
-    found: dict[str, np.ndarray] = {}
+    halves: dict[str, np.ndarray] = {}
     for c in np.unique(labels):
         rows = np.flatnonzero(labels == c)
-        found |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}
-    return found
+        halves |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}
+    return halves
 
 
 def run_planted(kind: str, context: Context) -> Rows:

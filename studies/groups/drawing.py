@@ -17,12 +17,12 @@ WIDTH = "half of the interval"
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`coverage`, `ranks`, `planted` and a picture of each data set."""
-    found = {"coverage": _coverage(rows, config), "ranks": _ranks(rows)}
+    drawings = {"coverage": _coverage(rows, config), "ranks": _ranks(rows)}
     for regime in dict.fromkeys(of(rows, kind="picture").regime):
-        found[f"without-{regime}"] = _pictures(rows, regime)
+        drawings[f"without-{regime}"] = _pictures(rows, regime)
     if len(of(rows, kind="planted")):
-        found["planted"] = _planted(rows)
-    return found
+        drawings["planted"] = _planted(rows)
+    return drawings
 
 
 def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
@@ -101,9 +101,9 @@ def _planted(rows: pd.DataFrame) -> Figure:
     kinds = list(dict.fromkeys(of(rows, kind="planted").plant))
     drawing, axes = figure(1, 2, panel=(3.6, 2.6))
     for k, how in enumerate(("harm", "training loss")):
-        found = [precision_at_top(rows, kind, how) for kind in kinds]
+        precisions = [precision_at_top(rows, kind, how) for kind in kinds]
         place = np.arange(len(kinds)) + 0.2 * (k - 0.5)
-        axes[0].plot(place, [each.estimate for each in found], "os"[k], color=colour(k), label=how)
+        axes[0].plot(place, [each.estimate for each in precisions], "os"[k], color=colour(k), label=how)
     axes[0].axhline(3 / 20, color="0.45", linewidth=0.8, linestyle=":", label="chance")
     axes[0].set_xticks(range(len(kinds)), kinds, fontsize=7)
     axes[0].set_ylabel("precision among the first three")

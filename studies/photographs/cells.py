@@ -33,8 +33,8 @@ RARE = 2  # states that get them
 
 def cells(config: Config) -> list[Cell]:
     """One for each model and quantity, one for the networks; what several need is kept in the cache."""
-    found = [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
-    return [*found, Cell("networks", {"part": "networks"})]
+    listed = [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
+    return [*listed, Cell("networks", {"part": "networks"})]
 
 
 def run_cell(cell: Cell, context: Context) -> list[Row]:
@@ -75,7 +75,7 @@ def network_row(bench: Bench, name: str) -> Row:
         "kernel": Points(train, bandwidth=model.bandwidth),
     }
     shown, other = spread(train, count), spread(held, count)
-    found = {f"{law}_loss": loss(LawDenoiser(value, spreading), other) for law, value in laws.items()}
+    losses = {f"{law}_loss": loss(LawDenoiser(value, spreading), other) for law, value in laws.items()}
     return {
         "kind": "network",
         "model": name,
@@ -88,7 +88,7 @@ def network_row(bench: Bench, name: str) -> Row:
         "bandwidth": model.bandwidth,
         "train_loss": loss(own, shown),
         "held_out_loss": loss(own, other),
-        **found,
+        **losses,
         "seconds": time.perf_counter() - start,
     }
 

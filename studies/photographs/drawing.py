@@ -16,12 +16,12 @@ from studies.photographs.reading import agreement, of
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`agreement`, and for each model `change-…` and `influence-…`."""
     del config
-    found = {"agreement": _agreement(rows)} if len(of(rows, kind="agreement")) else {}
+    drawings = {"agreement": _agreement(rows)} if len(of(rows, kind="agreement")) else {}
     for name in dict.fromkeys(of(rows, kind="picture").model) if len(of(rows, kind="picture")) else []:
-        found[f"change-{name}"] = _change(of(rows, kind="picture", model=name))
+        drawings[f"change-{name}"] = _change(of(rows, kind="picture", model=name))
     for _, row in of(rows, kind="largest").iterrows():
-        found[f"influence-{row.model}"] = _influence(row)
-    return found
+        drawings[f"influence-{row.model}"] = _influence(row)
+    return drawings
 
 
 def _agreement(rows: pd.DataFrame) -> Figure:

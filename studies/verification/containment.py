@@ -38,34 +38,34 @@ class Setting:
 
 
 def _settings() -> list[Setting]:
-    found = [
+    settings = [
         Setting("the current folder", os.getcwd, os.chdir),
         Setting("NumPy's handling of errors", np.geterr, lambda value: np.seterr(**value)),
     ]
     torch = sys.modules.get("torch")
     if torch is not None:
-        found += [
+        settings += [
             Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
             Setting("torch's default device", torch.get_default_device, torch.set_default_device),
             Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
             Setting("whether torch records gradients", torch.is_grad_enabled, torch.set_grad_enabled),
         ]
-    return found
+    return settings
 
 
 def _generators() -> list[tuple[Setting, Callable[[int], Any]]]:
     """Global random states, and how they are seeded."""
     python = Setting("Python's global random numbers", random.getstate, random.setstate)
     numpy = Setting("NumPy's global random numbers", np.random.get_state, np.random.set_state)
-    found: list[tuple[Setting, Callable[[int], Any]]] = [
+    generators: list[tuple[Setting, Callable[[int], Any]]] = [
         (python, random.seed),
         (numpy, lambda seed: np.random.seed(seed % 2**32)),  # noqa: NPY002  # what estimators use
     ]
     torch = sys.modules.get("torch")
     if torch is not None:
         here = Setting("torch's global random numbers", torch.get_rng_state, torch.set_rng_state)
-        found.append((here, torch.default_generator.manual_seed))
-    return found
+        generators.append((here, torch.default_generator.manual_seed))
+    return generators
 
 
 @contextmanager
@@ -144,10 +144,10 @@ def _printed(words: str) -> list[str]:
 
 def _prints(problem: Problem) -> dict[str, int]:
     """A checksum of every array of the problem, by its name."""
-    found: dict[str, int] = {}
+    prints: dict[str, int] = {}
     for name in dir(problem):
-        found |= {at: _checksum(value) for at, value in _arrays(name, getattr(problem, name))}
-    return found
+        prints |= {at: _checksum(value) for at, value in _arrays(name, getattr(problem, name))}
+    return prints
 
 
 def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -35,10 +35,10 @@ def _attributed(report: Findings) -> dict[str, Figure]:
     verdicts = [verdict for verdict in report.judged if "lds" in verdict.measures]
     drawing, (axis, *_) = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
     for place, verdict in enumerate(verdicts):
-        found, (mark, shade) = verdict.measures, MARKS[verdict.holds]
-        axis.plot([found["lds_low"], found["lds_high"]], [place, place], color=shade, linewidth=1.5)
-        axis.plot(found["lds"], place, mark, color=shade)
-        axis.plot(found["ceiling"], place, "|", color="black", markersize=12)
+        numbers, (mark, shade) = verdict.measures, MARKS[verdict.holds]
+        axis.plot([numbers["lds_low"], numbers["lds_high"]], [place, place], color=shade, linewidth=1.5)
+        axis.plot(numbers["lds"], place, mark, color=shade)
+        axis.plot(numbers["ceiling"], place, "|", color="black", markersize=12)
     axis.axvline(0.0, color="black", linewidth=0.8)
     listed(axis, [verdict.case.name for verdict in verdicts])
     axis.set_xlabel("score (LDS) with its 95 % interval; the stroke is the ceiling")

@@ -239,14 +239,14 @@ class Findings:
 
 def _attributed(verdict: Verdict) -> str:
     """The score of an attribution, its ceiling, and what else was measured, in words."""
-    found = verdict.measures
-    words = [f"{found['share']:.0%} of the ceiling {found['ceiling']:.2f}", f"slope {found['slope']:.2g}"]
-    words += [f"rank correlation with the derivative {found['rank']:.2f}"] if "rank" in found else []
-    if "removal" in found:
-        words += [f"removing the ten points it names does {found['removal']:.0%} of what is possible"]
-    words += [f"worst query {found['worst_query']:.0f} ({found['worst']:.2f})"]
-    interval = f"[{found['lds_low']:.2f}, {found['lds_high']:.2f}]"
-    return f"{verdict.case.name}: score {found['lds']:.2f} {interval}, {', '.join(words)}."
+    numbers = verdict.measures
+    words = [f"{numbers['share']:.0%} of the ceiling {numbers['ceiling']:.2f}", f"slope {numbers['slope']:.2g}"]
+    words += [f"rank correlation with the derivative {numbers['rank']:.2f}"] if "rank" in numbers else []
+    if "removal" in numbers:
+        words += [f"removing the ten points it names does {numbers['removal']:.0%} of what is possible"]
+    words += [f"worst query {numbers['worst_query']:.0f} ({numbers['worst']:.2f})"]
+    interval = f"[{numbers['lds_low']:.2f}, {numbers['lds_high']:.2f}]"
+    return f"{verdict.case.name}: score {numbers['lds']:.2f} {interval}, {', '.join(words)}."
 
 
 def _row_frame(verdict: Verdict) -> pd.DataFrame | None:

@@ -92,14 +92,14 @@ def _at(problem: Problem, images: Tensor) -> Tensor:
 
 def _moved(problem: Problem, damping: float) -> Tensor:
     """Ẇ toward every point."""
-    found = []
+    moved = []
     for index in range(len(problem.levels)):
         slopes, gram = _residual(problem, problem.data, index)
         readout, ridge = problem.network.readout[index].detach(), damping * problem.loss.ridge
         slopes = slopes + problem.loss.ridge * readout  # the ridge's own pull, whose mean with the data's is zero
         matrix = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
-        found.append(-torch.linalg.solve(matrix, slopes.transpose(1, 2)).transpose(1, 2))
-    return torch.stack(found, 1)
+        moved.append(-torch.linalg.solve(matrix, slopes.transpose(1, 2)).transpose(1, 2))
+    return torch.stack(moved, 1)
 
 
 def _residual(problem: Problem, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
