@@ -108,7 +108,7 @@ def slopes(
         error: (n,), medians, say.
         upper: (n,), a higher quantile, drawn thin.
         label: in the legend.
-        order: a grey line of this slope is drawn through the first point.
+        order: a dotted line of this slope is drawn above the points and named.
         index: of the colour.
     """
     x, y = np.asarray(h, dtype=float), np.asarray(error, dtype=float)
@@ -119,7 +119,8 @@ def slopes(
     if upper is not None:
         axes.loglog(x, np.asarray(upper, dtype=float), linewidth=0.7, linestyle="--", color=colour(index))
     if order is not None:
-        axes.loglog(x, 1.6 * y[0] * (x / x[0]) ** order, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        style = {"color": GREY, "linewidth": 0.8, "linestyle": ":", "zorder": 0, "label": f"slope {order:g}"}
+        axes.loglog(x, 1.6 * y[0] * (x / x[0]) ** order, **style)
 
 
 def score_field(

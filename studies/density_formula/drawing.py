@@ -179,7 +179,7 @@ def _tokens(axis: Axes, row: Any) -> None:
         row.exact, row.weighted, ".", color=colour(0), markersize=4, label=f"weighted, Spearman {row['rank']:.3f}"
     )
     ends = [min(row.exact), max(row.exact)]
-    axis.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=":")
+    axis.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=":", label="equal")
     axis.set(title="(c) sequences of 16 tokens", xlabel="−log p (nats)", ylabel="diffusion loss (nats)")
     axis.legend(fontsize=FONT - 2)
 

@@ -248,7 +248,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     for k, name in enumerate(("held-out", "data")):
         shares = [over_draws(rows, "network", f"copies, {name}", steps) for steps in config.lengths]
         axes[0].plot(config.lengths, [f.estimate for f in shares], "o-", color=colour(k), label=f"reference: {name}")
-    axes[0].axhline(LEVEL, color="0.45", linestyle=":", linewidth=0.8)
+    axes[0].axhline(LEVEL, color="0.45", linestyle=":", linewidth=0.8, label="false alarms allowed")
     axes[0].set(xscale="log", ylim=(-0.03, 1.03), xlabel="steps of training", ylabel="share of samples flagged")
     axes[0].set_xticks(config.lengths, [str(steps) for steps in config.lengths])
     axes[0].minorticks_off()
@@ -259,7 +259,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
         label = f"{row.images} images, {steps} steps"
         curve = [np.asarray(row[name], dtype=float) for name in ("false", "true")]
         axes[1].plot(*curve, color=colour(k), label=label)
-    axes[1].plot([0, 1], [0, 1], color="0.45", linestyle=":", linewidth=0.8)
+    axes[1].plot([0, 1], [0, 1], color="0.45", linestyle=":", linewidth=0.8, label="chance")
     axes[1].set(xlabel="non-members called members", ylabel="members called so")
     axes[1].legend(frameon=False, fontsize=6.5)
     areas = ", ".join(f"{m} {s} {over_draws(rows, m, 'area', s).estimate:.2f}" for m, s in shown)
