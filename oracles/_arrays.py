@@ -71,6 +71,7 @@ def values(array: Array) -> np.ndarray | None:
             return np.asarray(array.detach().cpu().resolve_conj().numpy())
         if isinstance(array, np.ndarray):
             return array
+        # Libraries of the array standard are known by this method alone; strict ones refuse `np.asarray`.
         return np.from_dlpack(array) if hasattr(array, "__dlpack__") and not _traced(array) else np.asarray(array)
     except (RuntimeError, TypeError):
         return None

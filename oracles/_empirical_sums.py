@@ -98,6 +98,7 @@ def _chunk(data: Data, x: Array, sigma: Array, start: int) -> Iterator[tuple[sli
     if doubt <= TOLERANCE or x.shape[0] == 0:
         yield slice(start, start + x.shape[0]), streamed
         return
+    # A term and the largest may each be wrong by `doubt`: the reach is widened by both.
     candidates = streamed.within(math.log(data.points.shape[0]) + NEGLIGIBLE + 2 * doubt)
     for chosen in candidates.groups(data.points.shape[1]):
         rows = slice(start + chosen.start, start + chosen.stop)
@@ -120,6 +121,8 @@ class Streamed(Evaluation):
     def __init__(self, data: Data, x: Array, sigma: Array):
         self.data, self.x, self.sigma = data, x, sigma
         self.xp = namespace(x)
+        # |x − y|²/2 = |x − c|²/2 + (x − c)·c − (x − c)·y + |y − c|²/2: the product is with the points as they are, of
+        # which no centred copy is made.
         centred = x - data.centre[None, :]
         self._scaled = centred / (sigma * sigma)
         inner = self.xp.sum(centred * (0.5 * centred + data.centre[None, :]), axis=-1)
@@ -138,6 +141,8 @@ class Streamed(Evaluation):
     def _sums(self) -> tuple[Array, Array, Array]:
         """The largest ℓ (n,), Σ exp(ℓ − largest) (n,), and the same weighted sum of points (n, d)."""
         xp = self.xp
+        # Online: what was summed so far fades as the running maximum rises. It begins at a finite number, for −∞ − (−∞)
+        # is no number, and it is a constant for derivatives, from which it cancels.
         top = xp.full_like(self._offset, -float(xp.finfo(self.x.dtype).max) / 2)
         total, points_total = xp.zeros_like(self._offset), xp.zeros_like(self.x)
         for _, points, terms in self.blocks():
@@ -171,6 +176,8 @@ class Streamed(Evaluation):
     def second_moment(self) -> Array:
         xp, half_squares = self.xp, self.data.half_squares
         raw = 2.0 * sum(xp.matmul(shares, half_squares[chosen]) for chosen, _, shares in self._weighted())
+        # The difference loses about ε|y − c|², which this way of summing keeps below TOLERANCE σ²: nothing beside the
+        # d σ² that stands next to it in a divergence.
         centred = self.mean - self.data.centre[None, :]
         return raw - xp.sum(centred * centred, axis=-1)
 
@@ -197,6 +204,7 @@ class Streamed(Evaluation):
             terms = _arrays.detached(terms)
             highest = _arrays.concrete(self.xp.max(terms, axis=1), "an empirical law").astype(np.float64)
             top = np.maximum(top, highest)
+            # The maximum so far only rises: a block may leave too many, which are sorted out at the end, never too few.
             floor = _arrays.from_numpy(top - depth, terms)
             rows, columns = self.xp.nonzero(terms >= floor[:, None])
             near = [_arrays.concrete(array, "an empirical law") for array in (rows, columns, terms[rows, columns])]

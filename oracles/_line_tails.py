@@ -19,6 +19,7 @@ def log_difference(larger: np.ndarray, smaller: np.ndarray) -> np.ndarray:
 
 def log_hinge(z: np.ndarray) -> np.ndarray:
     """log(zΦ(z) + φ(z)) = log E(z + ε)₊; for z < −4 by the continued fraction of the repeated integrals of erfc."""
+    # At −4 the two terms cancel to a twentieth of themselves; from there on the fraction has converged to rounding.
     t = np.maximum(-z, 4.0)
     near = np.maximum(z, -4.0)
     direct = np.log(near * ndtr(near) + np.exp(-0.5 * near**2 - LOG_ROOT_2PI))

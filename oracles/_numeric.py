@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from oracles import _arrays
+from oracles._protocols import Convertible
 
 
 def numpy_law(law: Any) -> Any:
     """A law that can be had in NumPy float64, in NumPy float64; other laws unchanged."""
-    return law.numpy() if hasattr(law, "numpy") else law
+    return law.numpy() if isinstance(law, Convertible) else law
 
 
 def numpy_states(latents: Any) -> np.ndarray:

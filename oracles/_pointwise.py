@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from oracles._numeric import numpy_law
+from oracles._protocols import Joint
 from oracles.mixture import GaussianMixture
 
 LARGEST = 4_000_000
@@ -55,7 +56,7 @@ class _Own:
 
     @cached_property
     def _both(self) -> tuple[np.ndarray, np.ndarray] | None:
-        return self.law.log_density_and_score(self.x) if hasattr(self.law, "log_density_and_score") else None
+        return self.law.log_density_and_score(self.x) if isinstance(self.law, Joint) else None
 
     def product(self, v: np.ndarray) -> np.ndarray:
         return self.law.score_jacobian_product(self.x, v)

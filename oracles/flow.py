@@ -39,6 +39,7 @@ import numpy as np
 from oracles._dop853 import SMALLEST_RTOL, Stack, solve
 from oracles._numeric import check_levels, numpy_law, numpy_states, restored
 from oracles._pointwise import local
+from oracles._protocols import Contamination, Differentiable, Law, TwiceDifferentiable
 
 Field = Callable[[float, Stack], Stack]
 
@@ -187,11 +188,11 @@ def _primal(law: Any) -> Field:
 def _variational(perturbation: Any, order: int, eta: float) -> tuple[Field, float]:
     """Field of (x, δ, ζ), and d(mass)/dη: at η, χ = ν − ρ = (ν − ρ_η)/(1 − η)."""
     if order == 0:
-        return _primal(perturbation if hasattr(perturbation, "score_divergence") else perturbation.at(eta)), 1.0
-    if hasattr(perturbation, "toward"):
-        base = perturbation.base if eta == 0.0 else perturbation.at(eta)
+        return _primal(perturbation if isinstance(perturbation, Law) else perturbation.at(eta)), 1.0
+    if isinstance(perturbation, Contamination):
+        base = perturbation.base if eta == 0.0 else perturbation.at(eta)  # type: ignore[attr-defined]  # asked only here
         return _contamination(base, perturbation.toward, order), 1.0 / (1.0 - eta)
-    if eta == 0.0 and hasattr(perturbation, "score_derivative" if order == 1 else "score_derivative_product"):
+    if eta == 0.0 and isinstance(perturbation, Differentiable if order == 1 else TwiceDifferentiable):
         return _general(perturbation, order), 1.0
     raise TypeError(
         f"perturbation of type {type(perturbation).__name__} has no attribute 'toward': order {order} at eta = {eta} "

@@ -128,7 +128,7 @@ class _Frame:
         turned = np.linalg.solve(parts.roots, np.broadcast_to(self.root, parts.roots.shape))
         shift = np.linalg.solve(parts.roots, (self.mean - parts.means)[..., None])[..., 0]
         same = np.all(parts.means == self.mean, -1) & np.all(parts.roots == self.root, (-1, -2))
-        turned[same] = np.eye(len(self.mean))
+        turned[same] = np.eye(len(self.mean))  # no rounding of a solve where a component meets itself
         return turned, shift
 
     def log_density(self, parts: _Parts, z: np.ndarray) -> np.ndarray:

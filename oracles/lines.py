@@ -34,6 +34,7 @@ from scipy.special import log_ndtr, logsumexp
 
 from oracles import _line_tails as tails
 from oracles._line_tails import LOG_ROOT_2PI, NODE_WEIGHTS, NODES
+from oracles._protocols import Gaussians
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def as_line(law: Any) -> Line:
     """
     if isinstance(law, Line):
         return law
-    if getattr(law, "dimension", None) == 1 and hasattr(law, "covariances"):
+    if isinstance(law, Gaussians) and law.dimension == 1:
         return NormalMixture(
             *(np.asarray(a, dtype=float).reshape(-1) for a in (law.weights, law.means, law.covariances))
         )

@@ -128,6 +128,7 @@ def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -
         + weighted(t.share, t.acceleration)
         for t in terms
     )
+    # γ is a quotient, w_k N_k over their sum, whose second derivative has −2 (Σ A) ṡ beside the numerators' own.
     mass = total(namespace(x).sum(t.rate, axis=0) for t in terms)
     return second - 2.0 * mass[:, None] * first
 

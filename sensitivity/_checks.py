@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
@@ -157,7 +157,7 @@ def check_seed(generator: Any, seed: Any) -> None:
         raise TypeError(
             f"generator is a {type(generator).__name__}: give torch.Generator().manual_seed(...), or seed=."
         )
-    if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, SupportsIndex)):
         raise TypeError(f"seed={seed!r} is a {type(seed).__name__}: give an integer.")
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sensitivity import Mixture
+from sensitivity._checks import per_sample
 
 __all__ = ["ExactLaw", "engine_measure", "exact_anchor", "exact_denoiser", "exact_score", "on_torch"]
 
@@ -43,8 +44,7 @@ class ExactLaw:
     def denoiser(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`E[X | X_σ = x] = x + σ² s_σ(x)`, like x."""
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        spread = level.reshape(-1, *[1] * (x.ndim - 1)) if level.ndim else level
-        return x + spread**2 * self.score(x, level)
+        return x + per_sample(level, x) ** 2 * self.score(x, level)
 
     def _evaluate(self, method: Callable[[Any, Tensor], Tensor], x: Tensor, sigma: Tensor | float) -> Tensor:
         law, level = self._like(x), torch.as_tensor(sigma, dtype=x.dtype, device=x.device)

@@ -14,7 +14,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,10 @@ __all__ = [
     "described",
     "figure",
     "image_strip",
+    "listed",
     "log_ratio",
+    "panels",
+    "picture",
     "score_field",
     "sensitivity_arrows",
     "slopes",
@@ -54,6 +57,21 @@ def figure(rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = PANE
     for each in axes:
         _style(each)
     return drawing, axes
+
+
+def panels(count: int, most: int = 4, *, panel: tuple[float, float] = PANEL) -> tuple[Figure, np.ndarray, list[Axes]]:
+    """A figure of `count` panels, at most `most` in a row: its panels, and what is left empty of the last row."""
+    columns = min(count, most)
+    drawing, axes = figure(-(-count // columns), columns, panel=panel)
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return drawing, axes[:count], list(axes[count:])
+
+
+def listed(axes: Axes, names: Sequence[str], *, named: bool = True, size: float = FONT - 2) -> None:
+    """One line of the panel for each name, the first on top; `named=False` leaves the names to a neighbour."""
+    axes.set_yticks(range(len(names)), list(names) if named else [""] * len(names), fontsize=size)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
 def _style(axes: Axes) -> None:
@@ -178,29 +196,40 @@ def log_ratio(
             each.invert_xaxis()
 
 
-def image_strip(columns: dict[str, ArrayLike], *, signed: Sequence[str] = (), size: float = 0.75) -> Figure:
-    """Images side by side: one row for each named set (n, height, width), one column for each item.
+def image_strip(columns: Mapping[str, ArrayLike], *, signed: Sequence[str] = (), size: float = 0.75) -> Figure:
+    """Images side by side: one row for each named set (n, height, width) or (n, height, width, 3), a column an item.
 
     Args:
         columns: name → images; names label the rows.
         signed: names of sets that are differences: drawn blue to red about zero, each image on its own scale.
         size: of an image, in inches.
     """
-    sets = {name: np.asarray(each, dtype=float) for name, each in columns.items()}
+    sets = {name: np.asarray(each) for name, each in columns.items()}
     count = len(next(iter(sets.values())))
     drawing = Figure(figsize=(size * count + 0.9, size * 1.12 * len(sets)), layout="constrained")
     axes = drawing.subplots(len(sets), count, squeeze=False)
     for row, (name, images) in zip(axes, sets.items(), strict=True):
         for each, image in zip(row, images, strict=True):
-            _show(each, image, signed=name in signed)
+            picture(each, image, signed=name in signed)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=FONT)
     return drawing
 
 
-def _show(axes: Axes, image: np.ndarray, *, signed: bool) -> None:
-    limit = max(float(np.abs(image).max()), 1e-12)
+def picture(axes: Axes, image: ArrayLike, title: str = "", *, signed: bool = False, size: float = FONT - 2) -> None:
+    """An image (height, width) with values in [−1, 1], or in colour, without ticks.
+
+    Args:
+        axes: where.
+        image: grey or colour.
+        title: above it.
+        signed: a difference: blue to red about zero, on its own scale.
+        size: of the title, in points.
+    """
+    limit = max(float(np.abs(np.asarray(image, dtype=float)).max()), 1e-12)
     scale: dict[str, Any] = (
         {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": -1, "vmax": 1}
     )
-    axes.imshow(image, interpolation="nearest", **scale)
+    axes.imshow(np.asarray(image), interpolation="nearest", **scale)
     axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.set_title(title, fontsize=size)

@@ -82,6 +82,8 @@ def run(
         workers: processes on this machine (default: one per core); 0 runs in this process. They do not import the
             script that calls this, which needs no main guard.
         scheduler: address of an existing Dask scheduler instead.
+
+    Other args:
         seed: shifts the seeds of all cells.
         changed: what becomes of stored cells that other code, or other versions of packages, computed: `redo`,
             `refuse` to run, or `keep` them, which a note tells.

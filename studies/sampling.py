@@ -7,6 +7,7 @@ from torch import Tensor
 
 import sensitivity
 from sensitivity import Grid, Outcome, Score
+from sensitivity._checks import per_sample
 
 _HALTED = [outcome.value for outcome in Outcome if outcome.halts]
 
@@ -27,4 +28,4 @@ def sample(score: Score, latents: Tensor, grid: Grid, *, solver: str = "heun") -
     """
     result = sensitivity.sample(score, latents, grid, solver=solver)
     halted = torch.isin(result.outcome.codes, torch.tensor(_HALTED)).to(latents.device)
-    return result.samples.masked_fill(halted.reshape(-1, *[1] * (latents.ndim - 1)), float("nan"))
+    return result.samples.masked_fill(per_sample(halted, latents), float("nan"))

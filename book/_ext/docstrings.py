@@ -20,10 +20,13 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note)\b([^:]*):+\s*(.*)$")
+SECTION = re.compile(
+    r"^(Args|Other args|Attributes|Returns|Raises|Yields|Example|Examples|Source|Note)\b([^:]*):+\s*(.*)$"
+)
+ITEMIZED = ("Args", "Other args", "Attributes", "Raises")
 RULE = re.compile(r"^\s*=+( +=+)+\s*$")
 WIDTH = 88
-ITEM = re.compile(r"^([\w*.,/ ’'()-]{1,60}?):\s+(.*)$")
+ITEM = re.compile(r"^((?! )[\w*.,/ ’'()-]{1,120}?):\s+(.*)$")
 
 
 def markdown(docstring: str) -> list[str]:
@@ -58,9 +61,10 @@ def _text(line: str, inside: str) -> list[str]:
         return [line]
     body = line[4:]
     item = ITEM.match(body)
-    if item and inside in ("Args", "Attributes", "Raises"):
-        return [f"- `{item[1]}`: {item[2]}"]
-    return ["  " + body.strip()] if inside in ("Args", "Attributes", "Raises") else [body]
+    if item and inside in ITEMIZED:
+        names = ", ".join(f"`{name}`" for name in item[1].split(", "))  # one by one, so that a long list wraps
+        return [f"- {names}: {item[2]}"]
+    return ["  " + body.strip()] if inside in ITEMIZED else [body]
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:

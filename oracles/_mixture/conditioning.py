@@ -35,6 +35,7 @@ from oracles._arrays import Array, namespace
 from oracles._mixture import covariance
 from oracles._mixture.covariance import Covariances, Diagonal, Full, Isotropic, LowRank, TrackedFull
 from oracles._mixture.local import Group
+from oracles._protocols import Grouped
 
 # Singular values below this multiple of their number's rounding count as zero.
 ROUNDING = 8.0
@@ -87,7 +88,7 @@ def _weighted(share: Array, part: Posterior) -> tuple[Group, Array]:
 def _cases(like: Array, operator: Any, observation: Any, noise: Any) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Per component of the noise: its weight, A, y less its mean, and its covariance."""
     matrix, y = _checked(like, operator, observation)
-    if not hasattr(noise, "groups"):
+    if not isinstance(noise, Grouped):
         yield namespace(like).ones_like(like[0, 0]), matrix, y, _checked_noise(noise, y)
         return
     means = _arrays.check_states(noise.means, like, int(y.shape[0]), "the noise law's means")
@@ -274,6 +275,7 @@ def _shrunk(
     kept = np.arange(columns) >= (sizes.shape[1] if exact else 0)
     shrink = np.where(kept, 1.0, 0.0) if exact else 1 / np.sqrt(1 + square)
     factor = roots[:, :, None] * np.swapaxes(right, 1, 2) * shrink[..., None, :]
+    # Singular values of Φ, not eigenvalues of Φ Φᵀ: a small variance keeps its own digits beside a large one.
     turned, values, _ = np.linalg.svd(factor)
     values = np.where(kept[::-1], values, 0.0) if exact else values
     return _covariances(prior, basis @ turned, values**2, rest)
@@ -282,6 +284,7 @@ def _shrunk(
 def _covariances(prior: Covariances, basis: np.ndarray, values: np.ndarray, rest: np.ndarray | None) -> Covariances:
     """The representation for a basis (K, d, k), in the library of the prior's."""
     like = prior.spectrum[0]
+    # A basis that all components share was broadcast: it is converted once, and stays one.
     shared = basis.strides[0] == 0 and len(basis) > 1
     columns = _arrays.from_numpy(basis[0] if shared else basis, like)
     columns = namespace(like).broadcast_to(columns[None, :, :], basis.shape) if shared else columns

@@ -173,6 +173,7 @@ class Full(Covariances):
         xp, eigenvalues = namespace(self.basis), self.spectrum[0]
         matrix = self.basis / xp.sqrt(eigenvalues)[:, None, :]
         log_root_determinant = 0.5 * xp.sum(xp.log(eigenvalues), axis=-1)
+        # Forming P costs d³, which d states earn back; beyond `CONDITION` its rounding, ε cond(C), would show.
         if rows < self.dimension or not _well_conditioned(eigenvalues):
             return Rotation(matrix, log_root_determinant)
         return Precision(xp.matmul(matrix, transposed(matrix)), log_root_determinant)
@@ -213,6 +214,7 @@ class TrackedFull(Full):
         return xp.matmul(xp.matmul(xp.matmul(vectors, self.basis), self._core()), self._inverse())
 
     def whitening(self, rows: int) -> Whitening:
+        # The core is diagonal in value; Cholesky's derivative is right at repeated eigenvalues, that of eigh is not.
         xp = namespace(self.basis)
         lower = xp.linalg.cholesky(self._core())
         matrix = xp.matmul(self.basis, transposed(xp.linalg.inv(lower)))
@@ -264,6 +266,7 @@ def full(covariances: Array) -> Full:
     eigenvalues = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
     if not tracked(covariances):
         return Full(basis, eigenvalues)
+    # C = U (Uᵀ C U) Uᵀ for any fixed orthogonal U: the eigenvectors are constants, and Uᵀ C U carries all derivatives.
     symmetric = 0.5 * (covariances + transposed(covariances))
     inside = xp.matmul(xp.matmul(transposed(basis), symmetric), basis)
     return TrackedFull(basis, eigenvalues, inside - detached(inside))

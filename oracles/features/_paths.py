@@ -100,6 +100,7 @@ class FeaturePath:
         return _arrays.from_numpy(pair[0], latents), _arrays.from_numpy(pair[1], latents)
 
     def _level(self, sigma: Any, eta: float) -> FittedLevel:
+        # A flow asks for ṡ and for ∇ṡ v at one level after the other: the least squares of the last level are kept.
         if eta == 0.0 and self._latest is not None and isinstance(sigma, float) and self._latest[0] == sigma:
             return self._latest[1]
         base = self.base if eta == 0.0 else self.at(eta)

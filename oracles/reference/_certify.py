@@ -45,7 +45,7 @@ def certified(evaluate: Callable[[], Array], digits: int, scale: Callable[[], Nu
                 return fine
         coarse = fine
     raise ArithmeticError(
-        f"a value does not settle to {digits} digits with {LARGEST} working digits: is it exactly zero?"
+        f"a value does not converge to {digits} digits with {LARGEST} working digits: is it exactly zero?"
     )
 
 

@@ -77,6 +77,7 @@ def _series(parts: list[tuple[Any, list, list, list]], x: list, v: Any, length: 
             c.extend(j, [s[j] for s in state], top)
         mass.append(mpmath.fsum(c.n[j] for c in components))
         for i, p in enumerate(pull):
+            # The quotient of two series, coefficient by coefficient; x's next one is its integral over v, halved.
             forces = mpmath.fsum(c.force(i, j) for c in components)
             p.append((forces - mpmath.fdot(mass[1 : j + 1], p[::-1])) / mass[0])
             state[i].append(p[j] / (2 * (j + 1)))
@@ -107,6 +108,7 @@ class _Component:
     def extend(self, j: int, x: list, top: Any) -> None:
         """Coefficient j of everything, from coefficient j of x."""
         for i, b in enumerate(self._rotated(x if j else [c - m for c, m in zip(x, self.mean, strict=True)])):
+            # (λ + v) a = y gives (λ + v_0) a_j + a_{j−1} = y_j.
             self.y[i].append(b)
             self.a[i].append(((self.a[i][-1] if j else 0) - b) * self.rates[i])
         self.n.append(self._density(j, top))
@@ -120,6 +122,7 @@ class _Component:
     def _density(self, j: int, top: Any) -> Any:
         if j == 0:
             return self.sign * mpmath.exp(self.exponent - top)
+        # n = e^E has j n_j = Σ_m (m E_m) n_{j−m}, and m times the coefficient of −½ log(λ + v) is ½ (−1/(λ + v_0))^m.
         self.powers = [p * r for p, r in zip(self.powers, self.rates, strict=True)]
         square = mpmath.fsum(mpmath.fdot(y, a[::-1]) for y, a in zip(self.y, self.a, strict=True))
         self.slopes.append((mpmath.fsum(self.powers) - j * square) / 2)

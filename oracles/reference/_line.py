@@ -119,7 +119,7 @@ def _root(function: Callable[[Any], tuple[Any, Any]], start: Any, digits: int) -
         if abs(following - x) <= tolerance * (1 + abs(x)):
             return following
         x = following
-    raise ArithmeticError("a quantile did not settle: the distribution function is not increasing")
+    raise ArithmeticError("a quantile did not converge: the distribution function is not increasing")
 
 
 def _tail(z: Any) -> Any:

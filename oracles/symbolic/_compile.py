@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import array_api_compat as compat
 import numpy as np
 import sympy as sp
 
@@ -50,7 +51,7 @@ def _check_names(values: Mapping[str, Any], arguments: Mapping[str, sp.Array]) -
 
 def _reference(values: Mapping[str, Any]) -> Any:
     """The first tensor among the values, which fixes dtype and device for the torch backend."""
-    return next((v for v in values.values() if hasattr(v, "detach")), None)
+    return next((v for v in values.values() if compat.is_torch_array(v)), None)
 
 
 def _prepared(value: Any, backend: str, reference: Any) -> Any:

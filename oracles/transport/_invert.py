@@ -68,5 +68,5 @@ def _close(task: _Tail, low: np.ndarray, high: np.ndarray, max_steps: int) -> np
         if np.all(done | (high - low <= 2 * _EPS * np.abs(x))):
             return x
     raise FloatingPointError(
-        f"a quantile did not settle in {max_steps} steps: the distribution function is not monotone"
+        f"a quantile did not converge in {max_steps} steps: the distribution function is not monotone"
     )

@@ -91,6 +91,7 @@ def _process(package: Any, scheduler: Any, integer_times: bool, time_scale: floa
             raise ValueError("scheduler has invert_sigmas=True, which turns time round: pass one without it.")
         scale = config.num_train_timesteps if time_scale is None else time_scale
         return _flow_prediction(config, matching), ScaledTime(check_positive_number(scale, "time_scale"))
+    # Schedulers of diffusers share no class that says which process they have.
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
             f"scheduler is a {type(scheduler).__name__} without alphas_cumprod: pass DDPM, DDIM, Euler or a "

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,17 +30,23 @@ from sensitivity._callables import anchor_log_density
 from sensitivity._checks import check_count
 from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula_nodes import TIMES, Placement, coordinates, frames, uniforms, vectors
+from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-class Reference(Protocol):
+@runtime_checkable
+class Scored(Protocol):
+    """What has a score at every level."""
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+class Reference(Scored, Protocol):
     """A law with known densities and scores at every level."""
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor: ...
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -267,12 +273,14 @@ def _problem(
     chunk_size: int,
 ) -> _Problem:
     reference = anchor if isinstance(options.reference, str) else options.reference
-    if reference is not None and not hasattr(reference, "score"):
+    if reference is not None and not isinstance(reference, Scored):
         raise ValueError(
             "the reference (the anchor, if none is given) has no score, so it cannot lower the variance: give one that "
             "has, or Formula(reference=None)."
         )
     level = sigma.to(torch.float64).expand(x.shape[0])
+    # The placement needs τ_max > 0 and fine < coarse: at σ = σ_max nothing is left to integrate, and a law narrower
+    # than the noise has one scale only.
     top = torch.maximum((sigma_max**2 - level.square()).clamp(min=0.0).sqrt(), 1e-9 * level)
     spread = torch.maximum((level.square() + _coarse_scale(anchor, sigma_max) ** 2).sqrt(), 2 * level)
     fine, coarse = options.scales or (level, spread)
@@ -280,12 +288,23 @@ def _problem(
     placement = Placement(ends[0], ends[1], ends[2], options.raw)
     sigma = sigma.expand(x.shape[0])
     start = _log_density(reference, x, sigma)
-    return _Problem(score, x, sigma, anchor, reference, placement, noise, chunk_size, options, start)
+    return _Problem(
+        score=score,
+        x=x,
+        sigma=sigma,
+        anchor=anchor,
+        reference=reference,
+        placement=placement,
+        noise=noise,
+        chunk_size=chunk_size,
+        options=options,
+        start=start,
+    )
 
 
 def _coarse_scale(anchor: Any, sigma_max: float) -> float:
     """The law's largest standard deviation where the anchor knows it, else the usual share of σ_max."""
-    if hasattr(anchor, "eigenvalues"):
+    if isinstance(anchor, GaussianAnchor):
         return float(torch.cat([anchor.eigenvalues, anchor.tail.reshape(1)]).max().sqrt())
     return sigma_max / 40
 

@@ -56,6 +56,7 @@ def uniforms(noise: Noise, kind: str, count: int, dimensions: int, replicate: in
     """Points `(count, batch, dimensions)` in (0, 1), each marginally uniform; the first coordinate is time."""
     if kind == "lattice":
         shift = noise.uniform((dimensions,), step=replicate, stream=_SHIFT)
+        # 0 and 1 have no node: τ would be 0, where 2Z/τ has no value, or a radius infinite.
         index = torch.arange(count, dtype=torch.float64, device=shift.device)[:, None, None]
         return ((index * _golden(dimensions, count).to(shift.device) + shift).remainder(1.0)).clamp(1e-12, 1 - 1e-12)
     points = noise.uniform((dimensions,), step=replicate, stream=_JITTER, probes=count)
@@ -68,7 +69,7 @@ def uniforms(noise: Noise, kind: str, count: int, dimensions: int, replicate: in
 def _golden(dimensions: int, count: int) -> Tensor:
     """Generator of the lattice: `1/count` for time, the others from the root `φ` of `φ^{m+1} = φ + 1`."""
     root = 1.5
-    for _ in range(60):
+    for _ in range(60):  # a contraction, which sixty rounds bring to rounding from any start
         root = (1 + root) ** (1 / dimensions)
     steps = [1 / count, *(root**-power for power in range(1, dimensions))]
     return torch.tensor(steps, dtype=torch.float64)

@@ -86,6 +86,8 @@ def log_density(
         anchor: `log p_{σ_max}`, anything with `log_density(x, sigma)`: `GaussianAnchor`, `Mixture`, an exact law;
             unused by "kernel".
         method: "flow", "formula" or "kernel".
+
+    Other args:
         grid: levels of the flow; the formula takes its `σ_max` only. By default 80 steps from the lowest σ asked for
             up to `σ_max = 80` (Karras et al., arXiv 2206.00364, for data of scale ½).
         trace: "exact", "hutchinson", "hutchinson-gaussian", "hutch++", or "auto": exact up to dimension 16.

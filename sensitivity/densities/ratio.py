@@ -88,6 +88,8 @@ def log_density_ratio(
         sigma: noise level, one number.
         new_anchor, anchor: their log densities at `σ_max`.
         method: "flow" or "formula".
+
+    Other args:
         grid, trace, probes, generator, seed, solver, products, evaluations, differentiable: as in `log_density`;
             `evaluations` counts calls of each of the two networks.
 

@@ -67,12 +67,12 @@ class Groups:
 
     def __init__(self, points: Points | Tensor, members: Any, edits: Any = "removed"):
         self.points = points if isinstance(points, Points) else Points(points)
-        found = _masks(members, self.points)
-        self.names = tuple(found)
-        self.masks = torch.stack(list(found.values()))
+        masks = _masks(members, self.points)
+        self.names = tuple(masks)
+        self.masks = torch.stack(list(masks.values()))
         self.masses = self.masks.to(self.points.weights) @ self.points.weights
         given = edits if isinstance(edits, Mapping) else dict.fromkeys(self.names, edits)
-        missing = [name for name in self.names if name not in given] + [name for name in given if name not in found]
+        missing = [name for name in self.names if name not in given] + [name for name in given if name not in masks]
         if missing:
             raise ValueError(
                 f"edits and members differ in the groups {missing}; say for each group what is done to it."

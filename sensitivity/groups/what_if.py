@@ -157,6 +157,8 @@ def counterfactual(
         share: the departure of the finite change from first order, relative to it and median over latents, that ends
             the radius of trust. Beyond it intervals are wider in proportion; more than twice as far as any calibration
             group there is none.
+
+    Other args:
         anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
 
@@ -202,8 +204,8 @@ def counterfactual(
     else:
         finite = _finite(score, latents, changes, linear.grid, options)
         samples, ended = torch.stack([each.samples for each in finite]), [each.outcome for each in finite]
-    found = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
-    return found if calibration is None else found.calibrated(calibration)
+    result = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
+    return result if calibration is None else result.calibrated(calibration)
 
 
 def _shared(generator: torch.Generator | None, seed: int | None) -> int:

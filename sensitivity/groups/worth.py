@@ -92,6 +92,8 @@ def group_values(
             data cannot all be removed: leave a part in no group, or keep some.
         permutations: random orders for "shapley", at least 2; None asks all 2^G coalitions of up to 16 groups.
         seed: of the orders, and of random probes.
+
+    Other args:
         anchor, trace, probes, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
 
     Raises:
@@ -186,17 +188,17 @@ def _additive(
     functional: Callable[[Tensor], Tensor],
     options: dict[str, Any],
 ) -> GroupValues:
-    found = influence(score, latents, functional, groups.points, grid, **options)
-    weights = groups.masks.to(found.values) * groups.points.weights.to(found.values)
-    values = weights @ found.values.T
+    influences = influence(score, latents, functional, groups.points, grid, **options)
+    weights = groups.masks.to(influences.values) * groups.points.weights.to(influences.values)
+    values = weights @ influences.values.T
     return GroupValues(
         groups.names,
         values,
         torch.zeros_like(values),
-        found.functional,
-        torch.full_like(found.functional, math.nan),
+        influences.functional,
+        torch.full_like(influences.functional, math.nan),
         1,
-        int(not bool(found.outcome.finished.all())),
+        int(not bool(influences.outcome.finished.all())),
     )
 
 

@@ -49,9 +49,8 @@ class Graph:
         for tensor in _saved(self.value):
             if not isinstance(tensor, torch.nn.Parameter):
                 storage = tensor.untyped_storage()
-                held[storage._cdata] = (
-                    storage.nbytes()
-                )  # an address; data pointers need data, which subclasses may not have
+                # By address, since views share storage; a data pointer would need data, which subclasses may not have.
+                held[storage._cdata] = storage.nbytes()
         return sum(held.values())
 
 
@@ -95,10 +94,10 @@ class Graphs:
             return values(), ()
         self.stage = []
         try:
-            found, graphs = values(), tuple(self.stage)
+            local, graphs = values(), tuple(self.stage)
         finally:
             self.stage = None
         if self.size is None:
             self.size = sum(graph.size for graph in graphs) / max(batch, 1)
         self.used += self.size * batch
-        return found, graphs if self.used <= self.limit else ()
+        return local, graphs if self.used <= self.limit else ()

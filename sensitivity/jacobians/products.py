@@ -54,7 +54,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from sensitivity._callables import evaluate
-from sensitivity._checks import check_count, transformed
+from sensitivity._checks import check_count, per_sample, transformed
 from sensitivity.jacobians.differences import Score, differences, norms, step_length
 from sensitivity.jacobians.dual_layers import push
 from sensitivity.jacobians.duals import alone
@@ -223,8 +223,8 @@ def _forward(products: Products, x: Tensor, sigma: Tensor, tangents: Tensor) -> 
         unit, powers = _units(tangents)
         value, moved = push(score, x, unit)
         return value, moved * powers
-    own = alone(x)
-    value, product = products._map(lambda tangent: _pushed(score, own, tangent), tangents)
+    states = alone(x)
+    value, product = products._map(lambda tangent: _pushed(score, states, tangent), tangents)
     return value[0], product
 
 
@@ -279,6 +279,7 @@ def _pulled(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ca
 
 def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """`function(x)` and its forward derivative, taken as the derivative of the reverse one."""
+    # u ↦ Jᵀu is linear, so that its transposed derivative is J wherever it is taken, at u = 0 as well.
     value, pullback = _pulled(function, x)
     return value, _pulled(pullback, torch.zeros_like(value))[1]
 
@@ -319,7 +320,7 @@ def _second_double(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor
 
 def _second_finite(products: Products, x: Tensor, sigma: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value, product = _finite(products, x, sigma, tangent[None])
-    scale = (step_length(x, sigma, order=2) / norms(tangent[None])[0]).reshape(-1, *[1] * (x.dim() - 1))
+    scale = per_sample(step_length(x, sigma, order=2) / norms(tangent[None])[0], x)
     states = torch.cat([x + scale * tangent, x - scale * tangent])
     ahead, behind = products._at(sigma if sigma.dim() == 0 else sigma.repeat(2))(states).chunk(2)
     return value, product[0], (ahead - 2 * value + behind) / scale**2

@@ -164,6 +164,8 @@ class Trace:
         residual = probes - _projected(basis, probes)
         value, images = products.quadratic(x, sigma, torch.cat([basis, residual]))
         captured = (basis * images[: len(basis)]).flatten(2).sum((0, 2))
+        # The residual probe w estimates tr G outside Q by w·Gw, not tr J by w·Jw: G = I + σ²J is small there where J is
+        # near −I/σ², so that |w|² − (d − r), the noise of w's length, has to be added back to w·Jw.
         excess = residual.square().flatten(2).sum(2) - (prod(x.shape[1:]) - len(basis))
         return value, captured + (residual * images[len(basis) :]).flatten(2).sum(2) + excess / sigma.square()
 

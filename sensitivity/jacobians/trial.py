@@ -193,6 +193,7 @@ def _fastest(products: Products, x: Tensor, sigma: Tensor, uses: Uses, route: Se
         images.sum().item()  # waits for a device
         return time.perf_counter() - start
 
+    # In turns, so that whatever else the machine does meets all alike; the first, which allocates, does not count.
     turns = [[seconds(candidate) for candidate in working] for _ in range(_TURNS + 1)][1:]
     medians = [sorted(column)[_TURNS // 2] for column in zip(*turns, strict=True)]
     chosen = working[medians.index(min(medians))]

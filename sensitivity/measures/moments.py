@@ -33,6 +33,7 @@ def moments_of_score(
 
 def _variance(gain: Tensor, level: Tensor) -> Tensor:
     """`λ = σ² g/(1 − g)` for an eigenvalue `g` of `∇D`, zero where the model says less than none."""
+    # For a law g = λ/(λ + σ²) < 1; a network's may reach one, which would give an infinite or a negative variance.
     gain = gain.clamp(min=0.0, max=1 - 1e-6)
     return level.square() * gain / (1 - gain)
 

@@ -143,6 +143,8 @@ class Points:
         check_like(tangent, x, "tangent")
         state, tau2 = self._enter(x, sigma)
         t = tangent.flatten(1)
+        # One pass: the mean is known at its end only, so that moments are taken about the state, which at low noise is
+        # as near to the points that count as they are to their mean: E[(y − x)(y − x)·t] − (m − x)(m − x)·t.
         origin = state - self._centre
         running = _Running.start(state, values=2, columns=(1,))
         for log_terms, rows in self._log_terms(state, tau2):

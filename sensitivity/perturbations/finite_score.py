@@ -65,9 +65,8 @@ def gate(
     ratios = torch.stack(logs)
     top = _log_sum(signed, ratios)
     excess = _log_sum(-signed, ratios) - top
-    largest = (
-        math.log(torch.finfo(ratios.dtype).max) - 1
-    )  # a ratio may overflow where no mass moves; there the gate is 0
+    # A ratio may overflow where no mass moves; the gate there is 0 times a number that must be finite.
+    largest = math.log(torch.finfo(ratios.dtype).max) - 1
     gates = signed * (ratios - top).clamp(max=largest).exp() / -torch.expm1(excess)
     total = score
     for g, direction in zip(gates[1:], directions, strict=True):

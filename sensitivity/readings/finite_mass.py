@@ -88,10 +88,13 @@ def resample(
             `PerBranch` gives each branch a mass of its own. A law exists for 0 ≤ η ≤ 1, and for η < 0 down to
             −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only the
             densities can tell.
-        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as
-            for `sample_sensitivity`.
+        grid, anchor: as for `sample_sensitivity`.
         response: as for `sample_sensitivity`; the finite form of `ParameterResponse` and `UnrolledResponse` has the
             parameters θ + ηθ̇, that of `LocalResponse` is exact in η.
+
+    Other args:
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as for
+            `sample_sensitivity`.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.

@@ -71,6 +71,11 @@ def sample_sensitivity(
         grid: noise levels.
         anchor: log density at σ_max, such as `GaussianAnchor.from_data(data)`;
             needed if the perturbation needs a density.
+        response: how the score answers the change: as the optimum, `PopulationResponse()`; through its parameters,
+            `ParameterResponse(...)`; by the training run that made them, `UnrolledResponse(...)`; by local patches,
+            `LocalResponse(...)`. The last three take no anchor, trace, probes or control, and give no log ratio (NaN).
+
+    Other args:
         trace: how div s is taken, "exact", "hutchinson", "hutch++" or "auto" (exact in small dimension).
         probes: number of random probes per stage.
         generator, seed: source of the probes' noise.
@@ -86,9 +91,6 @@ def sample_sensitivity(
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
-        response: how the score answers the change: as the optimum, `PopulationResponse()`; through its parameters,
-            `ParameterResponse(...)`; by the training run that made them, `UnrolledResponse(...)`; by local patches,
-            `LocalResponse(...)`. The last three take no anchor, trace, probes or control, and give no log ratio (NaN).
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.

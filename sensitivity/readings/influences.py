@@ -122,8 +122,10 @@ def influence(
         rates: how fast each point moves mass, (N,) or a list of N numbers, 1 where not given. Under guidance
             `PerBranch`: for the conditional branch of class c the rate of point i is [label_i = c]/π_c.
         top_k: keep only the k points of largest |value| per sample, without forming the full matrix.
-        grid, anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
-            `sample_sensitivity`.
+        grid, anchor: as for `sample_sensitivity`.
+
+    Other args:
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
         response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:
@@ -247,6 +249,7 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
     graphs = Graphs()
     forward = [record_path(c, w, graphs) for c, w in zip(chunks, watches, strict=True)]
     sizes = [len(c.latents) for c in chunks]
+    # A functional may be one number of all samples together: no chunk goes back before the last has come down.
     values, gradients = _gradients(functionals, torch.cat([x for x, _, _ in forward]))
     for chunk, watch, (x, records, logs), cotangents, rows in zip(
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
@@ -275,7 +278,18 @@ def _part(
     passage.watch.mark((values == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, prepared.grid.sigma_min)
     outcome = passage.watch.read()
     relative = relative_of(x, passage.logs.error, passage.logs.grid, prepared.maps.samplers)
-    return Influence(values, indices, x, passage.functional, *passage.logs, outcome, prepared.maps.cost, relative)
+    return Influence(
+        values=values,
+        indices=indices,
+        samples=x,
+        functional=passage.functional,
+        log_density=passage.logs.value,
+        log_density_error=passage.logs.error,
+        grid_error=passage.logs.grid,
+        outcome=outcome,
+        cost=prepared.maps.cost,
+        relative_error=relative,
+    )
 
 
 def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: int) -> Tensor:

@@ -169,7 +169,18 @@ def prepare(
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()
         one_step = Stochastic(solver, maps, anchors, shared.noise, levels)
-    return Prepared(x, shared, path[:-1], path[-1], options.denoise, logs, len(changes), single, grid, one_step)
+    return Prepared(
+        latents=x,
+        maps=shared,
+        path=path[:-1],
+        last=path[-1],
+        denoise=options.denoise,
+        logs=logs,
+        directions=len(changes),
+        single=single,
+        grid=grid,
+        advance=one_step,
+    )
 
 
 def solver_of(solver: Any, score: Score, x: Tensor, grid: Grid) -> tuple[Tableau, Grid]:

@@ -77,6 +77,8 @@ def sample(
         solver: as for `sample_sensitivity`.
         log_density: whether log densities are carried along; needs an `anchor`.
         anchor: log density at σ_max, such as `GaussianAnchor.from_data(data)`; under guidance `PerBranch`.
+
+    Other args:
         trace, probes, generator, seed, control, denoise, chunk_size, products: as for `sample_sensitivity`.
         differentiable: keep the graph to the latents and the network's parameters.
 

@@ -34,25 +34,27 @@ def curvature_slope(maps: LocalMaps, watch: Watch) -> Slope:
 
     def slope(step: Step, stage: int, state: State) -> Rate:
         probes = maps.probes(state.x, step, stage)
-        bent = [_bent(maps, step.sigmas[stage], state, k, probes) for k in range(len(required(state.tangent)))]
-        local = _local(maps, step.sigmas[stage], bent[0], probes)
-        carried, log_tangents = _carried(maps, step, stage, state, local, bent, probes)
+        derivatives = [
+            _derivatives(maps, step.sigmas[stage], state, k, probes) for k in range(len(required(state.tangent)))
+        ]
+        local = _local(maps, step.sigmas[stage], derivatives[0], probes)
+        carried, log_tangents = _carried(maps, step, stage, state, local, derivatives, probes)
         mark_log_error(watch, maps, carried, step.table.levels[stage])
         mean = maps.means(carried.logs)
         lines = [
             _line(maps, step.sigmas[stage], state, mean, k, each, None if log_tangents is None else log_tangents[k])
-            for k, each in enumerate(bent)
+            for k, each in enumerate(derivatives)
         ]
         return _rate(maps, local, lines, probes, carried)
 
     return slope
 
 
-_Bent = list[tuple[Tensor, Tensor, Tensor]]
+_Derivatives = list[tuple[Tensor, Tensor, Tensor]]
 """s, J v and D²s[v, δ] of each local map for the directions v = δ, ζ and the probes."""
 
 
-def _bent(maps: LocalMaps, sigma: Tensor, state: State, k: int, probes: Tensor) -> _Bent:
+def _derivatives(maps: LocalMaps, sigma: Tensor, state: State, k: int, probes: Tensor) -> _Derivatives:
     tangent, curvature = required(state.tangent)[k], required(state.curvature)[k]
     directions = torch.cat([torch.stack([tangent, curvature]), probes])
     maps.cost.evaluations += 2 * len(maps.each)
@@ -60,14 +62,20 @@ def _bent(maps: LocalMaps, sigma: Tensor, state: State, k: int, probes: Tensor) 
     return [along(local_map.products, state.x, sigma, directions, tangent) for local_map in maps.each]
 
 
-def _local(maps: LocalMaps, sigma: Tensor, bent: _Bent, probes: Tensor) -> Local:
-    scores = [score for score, _, _ in bent]
-    divergences = maps.divergences(probes, [products[2:] for _, products, _ in bent], sigma)
+def _local(maps: LocalMaps, sigma: Tensor, derivatives: _Derivatives, probes: Tensor) -> Local:
+    scores = [score for score, _, _ in derivatives]
+    divergences = maps.divergences(probes, [products[2:] for _, products, _ in derivatives], sigma)
     return Local(tuple(scores), divergences, maps.shared(scores), None)
 
 
 def _carried(
-    maps: LocalMaps, step: Step, stage: int, state: State, local: Local, bent: Sequence[_Bent], probes: Tensor
+    maps: LocalMaps,
+    step: Step,
+    stage: int,
+    state: State,
+    local: Local,
+    derivatives: Sequence[_Derivatives],
+    probes: Tensor,
 ) -> tuple[Carriage, Tensor | None]:
     """Log densities and their derivatives (K, maps, groups, batch) at a stage input."""
     if state.memory is None:
@@ -75,7 +83,7 @@ def _carried(
     here = node(step, stage, state.x, local.scores, local.divergences)
     moved = [
         node(step, stage, tangent, [b[1][0] for b in each], maps.divergence_slopes(probes, [b[2][2:] for b in each]))
-        for tangent, each in zip(required(state.tangent), bent, strict=True)
+        for tangent, each in zip(required(state.tangent), derivatives, strict=True)
     ]
     window = step.windows[stage]
     if stage:
@@ -97,7 +105,13 @@ class _Branch:
 
 
 def _line(
-    maps: LocalMaps, sigma: Tensor, state: State, mean: Tensor | None, k: int, local: _Bent, log_tangent: Tensor | None
+    maps: LocalMaps,
+    sigma: Tensor,
+    state: State,
+    mean: Tensor | None,
+    k: int,
+    local: _Derivatives,
+    log_tangent: Tensor | None,
 ) -> list[_Branch]:
     x, tangent = state.x, required(state.tangent)[k]
     scores, moved = [part[0] for part in local], [part[1][0] for part in local]

@@ -113,7 +113,7 @@ def unpacked(body: bytes) -> Answer:
 
 def _plain(name: Any) -> Any:
     """A group's name as JSON knows it."""
-    return name.item() if hasattr(name, "item") else name
+    return name.item() if isinstance(name, np.generic | torch.Tensor) else name
 
 
 def replace(path: Path, content: bytes) -> None:

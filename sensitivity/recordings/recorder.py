@@ -56,6 +56,8 @@ def record(
 
     Args:
         score, latents, functionals, grid: as for `influence`; at least one latent.
+
+    Other args:
         anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`. The response is that of the population, which needs nothing but the stages.
 

@@ -271,9 +271,19 @@ class Recording:
         new = silent & (part.codes == Outcome.FINISHED.value)
         codes = part.codes.masked_fill(new, Outcome.NO_POINT_NEAR.value)
         outcome = Outcomes(codes, part.levels.masked_fill(new, self.grid.sigma_min))
-        logs = part.log_density, part.log_density_error, part.grid_error
-        relative = relative_of(part.samples, *logs[1:], len(part.stages.shares))
-        return Influence(values, indices, part.samples, part.functional, *logs, outcome, self.cost, relative)
+        relative = relative_of(part.samples, part.log_density_error, part.grid_error, len(part.stages.shares))
+        return Influence(
+            values=values,
+            indices=indices,
+            samples=part.samples,
+            functional=part.functional,
+            log_density=part.log_density,
+            log_density_error=part.log_density_error,
+            grid_error=part.grid_error,
+            outcome=outcome,
+            cost=self.cost,
+            relative_error=relative,
+        )
 
     def _labelled(self, result: Influence) -> Influence:
         return replace(result, outcome=replace(result.outcome, note=str(self.made_from["note"])))
@@ -368,6 +378,7 @@ def _matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
 
 
 def _labels(groups: Any, count: int) -> list[Any]:
+    # Labels come as arrays, tensors or columns of any package, which share this method and no class.
     values = groups.tolist() if hasattr(groups, "tolist") else groups
     if not isinstance(values, Sequence) or any(isinstance(v, list | dict | set) for v in values[:1]):
         raise TypeError(f"groups is a {type(groups).__name__}: give one label a point, or the name of a field.")

@@ -114,6 +114,7 @@ def run(
     Raises:
         TypeError, ImportError: for a client that is none.
     """
+    # Dask is optional: its client is known by what it can do, so that nothing is imported to refuse another.
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
         raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
     source, begun = data.source, time.perf_counter()

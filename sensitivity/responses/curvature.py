@@ -75,6 +75,8 @@ class GaussNewton:
             x0, sigma, noise = self.data.rows(clean, pairs)
             self.data.evaluations += len(pairs)
 
+            # Arguments are bound as defaults: closures would all see the last block's.
+
             def network(w: Tensor, x0: Tensor = x0, sigma: Tensor = sigma, noise: Tensor = noise) -> Tensor:
                 return _output(self.data, w, x0, sigma, noise)
 
@@ -184,6 +186,7 @@ class Conjugate(Curvature):
 
     def solve(self, vectors: Tensor) -> Tensor:
         """The solutions, with `residual` their worst."""
+        # Inner products are summed in double: in single precision their rounding would cost directions their conjugacy.
         solution, rest = torch.zeros_like(vectors), vectors.clone()
         direction, size = rest.clone(), _squares(rest)
         aim = self._tolerance**2 * size

@@ -142,6 +142,7 @@ class LocalResponse(SourceResponse):
             return Sizes(shape, calibration.levels, calibration.chosen, like)
         if isinstance(self.patch, Mapping):
             return Sizes(shape, list(self.patch), list(self.patch.values()), like)
+        # So wide a patch holds the whole image wherever its centre is.
         side = 2 * max(shape[1:]) - 1 if self.patch == "whole" else int(self.patch)
         return Sizes(shape, [1.0], [side], like)
 

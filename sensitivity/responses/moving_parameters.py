@@ -122,14 +122,16 @@ class Along:
         The rules were tried for the state alone; a layer may use its parameters in ways that have none.
         """
         if not self._verdicts:
+            # With δ = 0 the answer is the parameters' part alone. A missing rule loses all of some layer's; two right
+            # ways differ by rounding, hence half the digits.
             zeros = x.new_zeros(len(self.rates), *x.shape)
             try:
-                found = self._by_rules(x, sigma, zeros)[1]
-                gap = (found - self._map(self._forward(x, sigma), zeros)[1]).abs().max()
-                own = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * found.abs().max())
+                moved = self._by_rules(x, sigma, zeros)[1]
+                gap = (moved - self._map(self._forward(x, sigma), zeros)[1]).abs().max()
+                agree = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * moved.abs().max())
             except (NotImplementedError, RuntimeError):
-                own = False
-            self._verdicts.append(own)
+                agree = False
+            self._verdicts.append(agree)
         return self._verdicts[0]
 
     def _at(self, sigma: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -204,9 +204,9 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
         judges = _contracted(window.references, [rate.detach() for rate in _rates(nodes)])
     first = judged = 0
     for number, interval in enumerate(window.intervals):
-        own = slice(first, first + _COUNT * (interval.parts + 1))
-        rows = increments[own]
-        first = own.stop
+        span = slice(first, first + _COUNT * (interval.parts + 1))
+        rows = increments[span]
+        first = span.stop
         choice = _weights(
             rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT)) if interval.parts else None
         )
@@ -214,7 +214,7 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
         if interval.references:
             references = judges[judged : judged + 2 * interval.references]
             judged += len(references)
-            bounded = _bounded(interval, rates[own].detach(), path[own].detach(), choice.detach(), references)
+            bounded = _bounded(interval, rates[span].detach(), path[span].detach(), choice.detach(), references)
             shown = torch.where(_like_gaussian(nodes), bounded, torch.maximum(bounded, shown))
         now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + shown + interval.hidden, now.noise + noise)
         # Later intervals are summed anew once the next node is known, from where the final ones end.
@@ -264,10 +264,10 @@ def _bounded(interval: Interval, rates: Tensor, path: Tensor, weights: Tensor, r
     """The stated error of an increment of which a part ∫ q d(log σ) is judged by references, (maps, batch)."""
     rules, bounds = references.chunk(2)
     trust = _preferring(bounds.mean(-2).square())
-    apart = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
+    distance = _size(rules - _blended(rates[:_COUNT], weights)) + _size(bounds)
     departure = _judged(interval._replace(references=0), path, weights)[0]
     whole = _blended(path[:_COUNT], weights)[:, 0].abs()
-    return (trust * apart).sum(0) + torch.maximum(departure, UNSURE * whole)
+    return (trust * distance).sum(0) + torch.maximum(departure, UNSURE * whole)
 
 
 def _like_gaussian(nodes: Sequence[Node]) -> Tensor:

@@ -130,6 +130,7 @@ class LocalMaps:
         self.cost.products += (0 if tangents is None else len(tangents)) + (0 if trace is None else trace.probes)
         if trace is None:
             return _with_tangents(products, x, sigma, tangents)
+        # Hutch++ asks for its products twice, and a chunk bounds the directions held at once: tangents then go alone.
         if tangents is None or trace.name == "hutch++" or trace.chunk_size is not None:
             score, divergence = trace.divergence(products, x, sigma, self.noise, step=step, stage=stage)
             return score, divergence, None if tangents is None else products.jvp(x, sigma, tangents)[1]
@@ -244,10 +245,10 @@ class LocalMaps:
         parts = []
         for local_map in self.each:
             products = local_map.products
-            own = [graph for graph in graphs if graph.score is products.score]
-            if len(own) == 1:
-                images = own[0].pull(cotangents, serial="serial" in products.cures)
-                parts.append((own[0].value.detach(), images))
+            kept = [graph for graph in graphs if graph.score is products.score]
+            if len(kept) == 1:
+                images = kept[0].pull(cotangents, serial="serial" in products.cures)
+                parts.append((kept[0].value.detach(), images))
             else:
                 parts.append(products.vjp(x, sigma, cotangents))
                 self.cost.evaluations += 1

@@ -144,6 +144,8 @@ class Stochastic:
         """What Itô's formula adds to −½(1−κ)Δv q_b, (groups or 1, batch)."""
         kappa, width = self.solver.kappa, step.start**2 - step.end**2
         score = rate.scores[b]
+        # s·(x⁺ − x) − ½Δv|s|² with x⁺ − x = ((1+κ)/2) Δv d + jump, d the drift, less what −½(1−κ)Δv q has of it
+        # already, q = div s + s·(s − d): the terms in s·d and |s|² are left with the factor κ.
         extra = dot(score, jump) + kappa * width * (dot(score, rate.x) - 0.5 * dot(score, score))
         extra = extra[None]
         if self.solver.correction:
@@ -162,8 +164,8 @@ class Stochastic:
         predicted = predicted - 0.5 * (1 - self.solver.kappa) * width * q.divergence(start)
         if self.solver.correction:
             # As for p: left at order ½, q's own noise would come back with the exact change of log q.
-            bent = dot(q.score_product(x, start, jump), jump)
-            predicted = predicted + 0.5 * (bent - self.solver.kappa * width * q.divergence(start))
+            quadratic = dot(q.score_product(x, start, jump), jump)
+            predicted = predicted + 0.5 * (quadratic - self.solver.kappa * width * q.divergence(start))
         return q.log_density(after, end) - q.log_density(x, start) - predicted
 
     def _log_tangent(self, b: int, step: Step, state: State, rate: Rate, after: State, jump: Tensor) -> Tensor:
@@ -180,6 +182,6 @@ class Stochastic:
         start, end, width = step.sigmas[0], state.x.new_full((), step.end), step.start**2 - step.end**2
         before, later = required(state.tangent), required(after.tangent)
         score, step_x = q.score(state.x, start), after.x - state.x
-        bent = torch.stack([q.score_product(state.x, start, tangent) for tangent in before])
-        predicted = dot(bent, step_x) + dot(later - before, score) - width * dot(bent, score)
+        products = torch.stack([q.score_product(state.x, start, tangent) for tangent in before])
+        predicted = dot(products, step_x) + dot(later - before, score) - width * dot(products, score)
         return dot(later, q.score(after.x, end)) - dot(before, score) - predicted

@@ -88,7 +88,7 @@ class NetworkScore:
     parametrization: str
     schedule: Schedule | None = None
     verified: bool = field(default=False, repr=False)
-    trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `Products.choose`
+    trials: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # see `jacobians.trial.choose`
     answers: torch.dtype | None = field(default=None, init=False, repr=False, compare=False)  # the network's own dtype
     moody: tuple[nn.Module, ...] = field(default=(), init=False, repr=False, compare=False)  # layers with two modes
 

@@ -56,6 +56,7 @@ def _source(points: Any, rows: int, column: Any) -> PointSource:
         points = [points]
     if isinstance(points, DataLoader):
         return DatasetSource.of_loader(points, rows, column)
+    # The package `datasets` is optional: its tables are known by their columns, so that nothing is imported to see.
     if hasattr(points, "column_names") and hasattr(points, "features"):
         return TableSource(points, rows, column)
     if isinstance(points, Dataset | IterableDataset):

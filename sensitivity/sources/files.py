@@ -176,6 +176,7 @@ def _parquet_rows(piece: Piece, column: str | None) -> Tensor:
         raise SourceError(
             f"shard {piece.words} has points of several lengths in {column!r}: give all points one length."
         )
+    # Only lists of free length have offsets; those of fixed length are another class of pyarrow, which is optional.
     lengths = np.unique(np.diff(chunk.offsets.to_numpy())) if hasattr(chunk, "offsets") else np.ones(1)
     if len(lengths) != 1:
         raise SourceError(

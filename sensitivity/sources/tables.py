@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -26,11 +26,12 @@ class DatasetSource(PointSource):
     def __init__(
         self, data: Any, rows: int, column: Any, collate: Callable[[list[Any]], Any] = default_collate
     ) -> None:
-        if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        if isinstance(data, IterableDataset) or not isinstance(data, Sized):
             raise TypeError(
                 f"points is a {type(data).__name__} without a length, so that points have no index: write it to shards."
             )
-        self._data, self._column, self._collate = data, column, collate
+        self._data: Any = data
+        self._column, self._collate = column, collate
         self._bounds = list(cut(len(data), rows))
         self.sizes = [last - first for first, last in self._bounds]
 

@@ -63,8 +63,8 @@ def local(problem: Problem) -> Any:
 def _influence(problem: Problem, score: Any, **options: Any) -> np.ndarray:
     levels = problem.levels
     grid = Grid(float(levels[0]), float(levels[-1]), len(levels) - 1)
-    found = influence(score, problem.latents, problem.functional, problem.data, grid, **options)
-    return np.asarray(found.values.detach().double())
+    influences = influence(score, problem.latents, problem.functional, problem.data, grid, **options)
+    return np.asarray(influences.values.detach().double())
 
 
 def parameters(problem: Problem) -> Any:
@@ -86,8 +86,8 @@ def ekfac(problem: Problem) -> Any:
     """Influence functions with the factored curvature, its eigenvalues corrected: see `studies.attribution.ekfac`."""
 
     def scored(g: Tensor, of: _Gradients) -> Any:
-        found = _kept("curvature", of, lambda: solved(of, g))
-        return found if found is NotImplemented else -of.gradients @ found.T
+        influences = _kept("curvature", of, lambda: solved(of, g))
+        return influences if influences is NotImplemented else -of.gradients @ influences.T
 
     return _with_gradients(problem, scored)
 
@@ -141,13 +141,13 @@ def tracin(problem: Problem) -> Any:
     """TracIn (arXiv 2002.08484): products at six checkpoints, weighted by the learning rates there."""
     if problem.recipe is None:
         return NotImplemented
-    from studies.training.loop import Run
+    from studies.training.loop import TrainingRun
 
     recipe = problem.recipe
     marks = [recipe.steps * (2 * part + 1) // 12 for part in range(6)]
 
     def way() -> list[Any]:
-        return list(Run(recipe, problem.data, (None,), (0,), None, "cpu").on_the_way(marks))
+        return list(TrainingRun(recipe, problem.data, (None,), (0,), None, "cpu").on_the_way(marks))
 
     states = _kept("way", _Gradients(problem, outputs=False), way)
     total: Any = 0.0
@@ -220,8 +220,8 @@ def _square(denoise: Any, clean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor
     """The mean square over pixels of the predicted noise, row by row."""
     level = sigma[:, None, None, None]
     state = clean + level * noise
-    found: Tensor = ((state - denoise(state, sigma)) / level).flatten(1).square().mean(1)
-    return found
+    squares: Tensor = ((state - denoise(state, sigma)) / level).flatten(1).square().mean(1)
+    return squares
 
 
 _KEEP: dict[str, dict[str, Any]] = {}
@@ -270,8 +270,8 @@ class _Gradients:
         sigma, noise = self.draws()
 
         def mean(theta: Tensor, image: Tensor) -> Tensor:
-            found: Tensor = loss(self.at(theta), image.expand(len(sigma), *image.shape), sigma, noise)
-            return found.mean()
+            losses: Tensor = loss(self.at(theta), image.expand(len(sigma), *image.shape), sigma, noise)
+            return losses.mean()
 
         rows = [grad(mean)(self.theta, image) for image in (self.problem.data if images is None else images)]
         return torch.stack(rows).detach()
@@ -321,8 +321,8 @@ def _damped(g: Tensor, of: _Gradients) -> Tensor:
     gram = rows @ rows.T
     damping = SHARE * gram.diagonal().sum() / min(rows.shape)
     centred = g - g.mean(0)
-    found = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
-    return (centred.T - rows.T @ found) / damping
+    solution = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
+    return (centred.T - rows.T @ solution) / damping
 
 
 def _kernel(of_outputs: Tensor, features: Tensor, share: float = SHARE) -> Tensor:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, listed
 from studies.statistics import median_interval
 
 __all__ = ["draw"]
@@ -24,8 +24,7 @@ def draw(rows: pd.DataFrame) -> dict[str, Figure]:
         for index, law in enumerate(laws):
             _column(axis, rows[rows["law"] == law], methods, judge, index, law)
         axis.axvline(0.0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(methods)), methods if axis is axes[0] else [])
-        axis.set_ylim(len(methods) - 0.5, -0.5)
+        listed(axis, methods, named=axis is axes[0])
         axis.set_title(title, fontsize=8)
     if len(laws) > 1:
         axes[1].legend(frameon=False, fontsize=7)

@@ -59,19 +59,19 @@ def layers(network: torch.nn.Module, residual: Any, batches: Any, probes: int = 
     Raises:
         ValueError: it has a parameter outside of such layers.
     """
-    found = {name: part for name, part in network.named_modules() if isinstance(part, Dense)}
-    names = {f"{name}.{own}" for name, layer in found.items() for own, _ in layer.named_parameters()}
+    dense = {name: part for name, part in network.named_modules() if isinstance(part, Dense)}
+    names = {f"{name}.{own}" for name, layer in dense.items() for own, _ in layer.named_parameters()}
     if names != {name for name, _ in network.named_parameters()}:
         raise ValueError("network has parameters outside of dense layers; the factored curvature knows perceptrons.")
     generator = torch.Generator().manual_seed(6)
-    inputs: dict[str, list[Tensor]] = {name: [] for name in found}
-    slopes: dict[str, list[Tensor]] = {name: [] for name in found}
+    inputs: dict[str, list[Tensor]] = {name: [] for name in dense}
+    slopes: dict[str, list[Tensor]] = {name: [] for name in dense}
     for batch in batches:
-        for a, g in _pass(found, residual, batch, probes, generator):
-            for name in found:
+        for a, g in _pass(dense, residual, batch, probes, generator):
+            for name in dense:
                 inputs[name].append(a[name])
                 slopes[name].append(g[name])
-    return [_layer(name, found[name], torch.cat(inputs[name]), torch.cat(slopes[name])) for name in found]
+    return [_layer(name, dense[name], torch.cat(inputs[name]), torch.cat(slopes[name])) for name in dense]
 
 
 def _pass(found: dict[str, Dense], residual: Any, batch: Any, probes: int, generator: torch.Generator) -> Any:
@@ -128,12 +128,12 @@ def solved(of: Any, g: Tensor) -> Any:
         return weight * of.network(clean + sigma[:, None, None, None] * noise, sigma)
 
     try:
-        found = layers(of.network, residual, [(image,) for image in of.problem.data])
+        curvatures = layers(of.network, residual, [(image,) for image in of.problem.data])
     except ValueError:
         return NotImplemented
     parts = dict(zip(of.names, g.split([size.numel() for size in of.sizes], dim=1), strict=True))
     shapes = dict(zip(of.names, of.sizes, strict=True))
-    for layer in found:
+    for layer in curvatures:
         block = torch.cat([parts[name].unflatten(1, shapes[name]) for name in layer.names], 1)
         turned = layer.solve(block).split(layer.rows, dim=1)
         parts |= {name: part.flatten(1) for name, part in zip(layer.names, turned, strict=True)}

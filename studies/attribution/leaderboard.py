@@ -25,7 +25,7 @@ from studies.datamodelling import paired
 from studies.files import write
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.attributions.tiers import truth
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 from studies.verification.session import reproduce
 from studies.verification.tasks.attribution import TASK, RetrainedCase
 
@@ -40,8 +40,8 @@ KEPT = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "remo
 
 def entries(path: Path = TABLE) -> list[dict[str, Any]]:
     """The published rows."""
-    found: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
-    return found
+    published: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return published
 
 
 def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> list[dict[str, Any]]:
@@ -54,18 +54,18 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
         answer = ATTRIBUTORS[name](problem)
         if answer is NotImplemented:
             continue
-        run = Run(value=np.asarray(answer, dtype=np.float64), seconds=time.perf_counter() - start)
-        verdict = judge_attribution(case, [run])
+        reply = Reply(value=np.asarray(answer, dtype=np.float64), seconds=time.perf_counter() - start)
+        verdict = judge_attribution(case, [reply])
         measured = {key: round(float(value), 4) for key, value in verdict.measures.items() if key in KEPT}
         rows.append({"problem": case.name, "method": name, "failed": list(verdict.failed), **measured})
-        values[name] = run.value
+        values[name] = reply.value
     known = truth(case.setting, case.functional)
     rows.sort(key=lambda row: -row.get("lds", -1.0))
     best = values[rows[0]["method"]]
     for row in rows:
-        found = values[row["method"]]
-        if found is not None and best is not None and np.isfinite(found).all():
-            gap = paired(known.masks, known.values, found, best)
+        rival = values[row["method"]]
+        if rival is not None and best is not None and np.isfinite(rival).all():
+            gap = paired(known.masks, known.values, rival, best)
             row["behind"] = [round(float(each), 4) for each in (gap.estimate, *gap.bounds)]
     return rows
 

@@ -19,7 +19,7 @@ from studies.cache import Cache
 from studies.networks import Architecture, Denoiser
 from studies.sampling import sample
 from studies.training import Objective, Recipe, train_many
-from studies.training.loop import Run
+from studies.training.loop import TrainingRun
 
 __all__ = ["Halves", "checkpoints", "halves", "recipe"]
 
@@ -53,7 +53,7 @@ def checkpoints(setup: Setup, width: int, steps: int) -> list[Checkpoint]:
 
     The run is the base network's own, up to rounding: it is alone here, and beside the halves' networks there.
     """
-    run = Run(recipe(width, steps), setup.data.float(), (None,), (0,), None, "cpu")
+    run = TrainingRun(recipe(width, steps), setup.data.float(), (None,), (0,), None, "cpu")
     length = steps // PARTS
     states = run.on_the_way([length * part + length // 2 for part in range(PARTS)])
     rates = [run.recipe.rate_at(step) for step in range(PARTS * length)]

@@ -49,14 +49,14 @@ class _Problem:
 def scores(methods: Sequence[str] = tuple(CANDIDATES)) -> dict[str, dict[str, float]]:
     """Mean score over outputs and queries by method and candidate."""
     stored = shipped(SETTING)
-    found: dict[str, dict[str, list[float]]] = {}
+    means: dict[str, dict[str, list[float]]] = {}
     for functional in OUTPUTS:
         for method in methods:
             for title, attribute in CANDIDATES[method]:
                 values = np.asarray(attribute(_Problem(SETTING, functional)))
                 score = float(by_query(stored.masks, stored.of(functional), values).mean())
-                found.setdefault(method, {}).setdefault(title, []).append(score)
-    return {method: {title: float(np.mean(each)) for title, each in of.items()} for method, of in found.items()}
+                means.setdefault(method, {}).setdefault(title, []).append(score)
+    return {method: {title: float(np.mean(each)) for title, each in of.items()} for method, of in means.items()}
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def row(check: Check, seed: int, size: int) -> dict[str, Any]:
     from studies.conformance.common import installed
 
     version = installed(check.package)
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "package": check.package,
         "version": version,
         "check": check.name,
@@ -117,8 +117,8 @@ def row(check: Check, seed: int, size: int) -> dict[str, Any]:
         "seconds": 0.0,
     }
     if version:
-        found |= _measured(check, seed, size)
-    return found
+        answer |= _measured(check, seed, size)
+    return answer
 
 
 def _measured(check: Check, seed: int, size: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful, relative
+from studies.conformance.common import Measured, exact, flat_of_package, lawful, relative
 
 __all__ = ["CHECKS"]
 
@@ -74,8 +74,8 @@ def density(seed: int) -> Measured:
     """`log_prob` with the exact trace, in nats."""
     states = exact("five").states(8, 0.0, 3)
     with torch.no_grad():
-        found = torch.as_tensor(matching("five").log_prob(states))
-    return Measured(float((found - exact("five").log_density(states)).abs().max()), 1e-2, "nats")
+        values = torch.as_tensor(matching("five").log_prob(states))
+    return Measured(float((values - exact("five").log_density(states)).abs().max()), 1e-2, "nats")
 
 
 def probed(probes: int, seed: int, size: int) -> Measured:
@@ -83,9 +83,9 @@ def probed(probes: int, seed: int, size: int) -> Measured:
     states, repeats = exact("five").states(4, 0.0, 3), 32 * size
     with torch.no_grad():
         rows = states.repeat_interleave(repeats, 0)
-        found = torch.as_tensor(matching("five").log_prob(rows, max_steps=probes)).reshape(4, repeats)
-    gap = (found.mean(1) - exact("five").log_density(states)).abs()
-    return Measured(float((gap / (found.std(1) / repeats**0.5 + 1e-3)).max()), 5.0, "standard errors")
+        values = torch.as_tensor(matching("five").log_prob(rows, max_steps=probes)).reshape(4, repeats)
+    gap = (values.mean(1) - exact("five").log_density(states)).abs()
+    return Measured(float((gap / (values.std(1) / repeats**0.5 + 1e-3)).max()), 5.0, "standard errors")
 
 
 def drawing(seed: int, size: int) -> Measured:
@@ -123,15 +123,12 @@ def scored(prediction: str, schedule: str) -> Measured:
         holder["level"] = (alpha, sigma)
         z = alpha * network.states(8, float(sigma / alpha), 3)
         with torch.no_grad():
-            found = torch.as_tensor(made.score(z, log_snr_t=log_snr.expand(8, 1), time=time))
-        worst = max(worst, relative(found, network.score(z, alpha, sigma)))
+            scores = torch.as_tensor(made.score(z, log_snr_t=log_snr.expand(8, 1), time=time))
+        worst = max(worst, relative(scores, network.score(z, alpha, sigma)))
     return Measured(worst, 1e-4)  # levels are float32, and (α D − z)/σ² cancels at the lowest
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[
         _check(f"score-{p}-{s}", "conversion", lambda seed, size, p=p, s=s: scored(p, s))

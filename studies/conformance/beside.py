@@ -74,9 +74,9 @@ def main(folder: Path, table: Path = TABLE) -> None:
     """Install what is missing, check every package in a process of its own, and keep the rows."""
     if not folder.exists():
         install(folder)
-    found = [row for package in MODULES for row in json.loads(_there(folder, MODULE, "--package", package)[-1])]
+    answers = [row for package in MODULES for row in json.loads(_there(folder, MODULE, "--package", package)[-1])]
     examples = {finding.package: _there(folder, "-c", finding.example) for finding in BESIDE}
-    written = {"date": datetime.now(UTC).date().isoformat(), "rows": found, "examples": examples}
+    written = {"date": datetime.now(UTC).date().isoformat(), "rows": answers, "examples": examples}
     table.write_text(json.dumps(written, indent=1) + "\n")
 
 

@@ -79,6 +79,15 @@ def of_package(package: str) -> Callable[..., Check]:
     return partial(Check, package)
 
 
+def flat_of_package(package: str) -> Callable[..., Check]:
+    """The same for a package whose checks are all on flat states: name, quantity, run and note."""
+
+    def check(name: str, quantity: str, run: Callable[[int, int], Measured] | None, note: str = "") -> Check:
+        return Check(package, name, quantity, "flat", run, note)
+
+    return check
+
+
 def installed(package: str) -> str:
     """The installed version, or an empty string."""
     try:

@@ -93,7 +93,7 @@ def sampling(kind: str, size: int, allowed: float, stated: float, shape: Any = N
         top = _first(scheduler)
         x = network.states(8, SIGMA_TOP, 5) * 1.0
         x = network.end(x, SIGMA_TOP, top) if top < SIGMA_TOP * (1 - 1e-9) else x
-        z = x if hasattr(scheduler, "sigmas") and _exploding(scheduler) else x / (1 + top**2) ** 0.5
+        z = x if _exploding(scheduler) else x / (1 + top**2) ** 0.5
         for t in scheduler.timesteps:
             scaled = scheduler.scale_model_input(z, t)
             z = scheduler.step(network_at(scheduler, scaled, t, prediction, shape), t, z).prev_sample
@@ -108,17 +108,24 @@ SIGMA_TOP = 157.5  # above the level of the last trained time
 
 def _exploding(scheduler: Any) -> bool:
     """Whether states are in variance-exploding coordinates (k-diffusion style schedulers scale the network's input)."""
+    if not _levelled(scheduler):
+        return False
     probe = torch.ones(1, dtype=torch.float64)
     scaled = float(scheduler.scale_model_input(probe, scheduler.timesteps[0]))
     scheduler._step_index = None
-    if hasattr(scheduler, "is_scale_input_called"):
+    if hasattr(scheduler, "is_scale_input_called"):  # kept by some schedulers only
         scheduler.is_scale_input_called = False
     return abs(scaled - 1.0) > 1e-6
 
 
+def _levelled(scheduler: Any) -> bool:
+    """Whether a scheduler keeps its levels; the package's schedulers share no class that says so."""
+    return hasattr(scheduler, "sigmas")
+
+
 def _first(scheduler: Any) -> float:
     """The first level, σ/α."""
-    if hasattr(scheduler, "sigmas"):
+    if _levelled(scheduler):
         return float(scheduler.sigmas[0])
     return float(levels(scheduler)[int(scheduler.timesteps[0])].exp())
 
@@ -131,7 +138,7 @@ def drawing(kind: str, size: int, seed: int, **options: Any) -> Measured:
     scheduler.set_timesteps(250)
     top = _first(scheduler)
     z = network.states(500 * size, top, seed)
-    z = z if hasattr(scheduler, "sigmas") and _exploding(scheduler) else z / (1 + top**2) ** 0.5
+    z = z if _exploding(scheduler) else z / (1 + top**2) ** 0.5
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(z, t)
         alpha_tau = levels(scheduler).numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, listed
 
 __all__ = ["draw"]
 
@@ -39,8 +39,7 @@ def agreement(rows: pd.DataFrame) -> Figure:
             axes[0].plot(_excess(part), spread, MARKS[status], **style)
     axes[0].axvline(1.0, color="black", linewidth=1.0)
     axes[0].set_xscale("log")
-    axes[0].set_yticks(range(len(packages)), packages)
-    axes[0].invert_yaxis()
+    listed(axes[0], packages)
     axes[0].set_xlabel("error / tolerance (1 is just allowed; raising checks at the right edge)")
     axes[0].legend(frameon=False, fontsize=7, loc="lower right")
     counts = rows["status"].value_counts()
@@ -63,8 +62,7 @@ def orders(rows: pd.DataFrame) -> Figure:
     good = part["status"] == "agrees"
     axes[0].plot(part["order"][good].clip(-1), place[good], "o", color=colour(0), label="observed")
     axes[0].plot(part["order"][~good].clip(-1), place[~good], "X", color=colour(1), label="observed, differs")
-    axes[0].set_yticks(place, part["package"] + " " + part["check"])
-    axes[0].invert_yaxis()
+    listed(axes[0], list(part["package"] + " " + part["check"]))
     axes[0].set_xlabel("order of convergence (diverging ones at −1)")
     axes[0].legend(frameon=False, fontsize=7)
     low = ", ".join(part["check"][~good]) or "none"

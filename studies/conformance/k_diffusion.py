@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Check, Measured, converging, exact, flat_of_package, lawful, relative
 from studies.verification.problem import karras
 
 __all__ = ["CHECKS"]
@@ -59,8 +59,8 @@ def levels(steps: int) -> Tensor:
 
 def schedule() -> Measured:
     """`get_sigmas_karras` without its zero (float32)."""
-    found = samplers().get_sigmas_karras(20, SIGMA_MIN, SIGMA_MAX)
-    return Measured(relative(found[:-1, None], levels(19)[:, None]), 1e-5)
+    sigmas = samplers().get_sigmas_karras(20, SIGMA_MIN, SIGMA_MAX)
+    return Measured(relative(sigmas[:-1, None], levels(19)[:, None]), 1e-5)
 
 
 def walked(kind: str, size: int, stated: float, **options: Any) -> Measured:
@@ -70,8 +70,8 @@ def walked(kind: str, size: int, stated: float, **options: Any) -> Measured:
     quiet = {"noise_sampler": lambda *ends: torch.zeros_like(x)} if "eta" in options else {}
 
     def run(steps: int) -> Tensor:
-        found = getattr(samplers(), kind)(model(), x, levels(steps), disable=True, **options, **quiet)
-        return torch.as_tensor(found)
+        samples = getattr(samplers(), kind)(model(), x, levels(steps), disable=True, **options, **quiet)
+        return torch.as_tensor(samples)
 
     return converging(run, exact().end(x, SIGMA_MAX, SIGMA_MIN), [24 * size, 48 * size, 96 * size], 2e-2, stated)
 
@@ -89,8 +89,8 @@ def fast(size: int) -> Measured:
 def adaptive() -> Measured:
     """`sample_dpm_adaptive` at rtol 1e-4."""
     x = exact().states(8, SIGMA_MAX, 5)
-    found = samplers().sample_dpm_adaptive(model(), x, SIGMA_MIN, SIGMA_MAX, rtol=1e-4, atol=1e-5, disable=True)
-    return Measured(relative(found, exact().end(x, SIGMA_MAX, SIGMA_MIN)), 1e-2)
+    samples = samplers().sample_dpm_adaptive(model(), x, SIGMA_MIN, SIGMA_MAX, rtol=1e-4, atol=1e-5, disable=True)
+    return Measured(relative(samples, exact().end(x, SIGMA_MAX, SIGMA_MIN)), 1e-2)
 
 
 def drawing(kind: str, seed: int, size: int, **options: Any) -> Measured:
@@ -108,17 +108,14 @@ def likelihood(seed: int, size: int) -> Measured:
     torch.manual_seed(seed)
     states, repeats = exact("plane").states(4, SIGMA_MIN, 3), 32 * size
     rows = states.repeat_interleave(repeats, 0)
-    found, _ = samplers().log_likelihood(model("plane"), rows, SIGMA_MIN, FAR, atol=1e-6, rtol=1e-6)
-    found = found.reshape(4, repeats)
+    values, _ = samplers().log_likelihood(model("plane"), rows, SIGMA_MIN, FAR, atol=1e-6, rtol=1e-6)
+    values = values.reshape(4, repeats)
     truth = exact("plane").torch.noised(SIGMA_MIN).log_density(states)
-    gap = (found.mean(1) - truth).abs() / (found.std(1) / repeats**0.5 + 1e-3)
+    gap = (values.mean(1) - truth).abs() / (values.std(1) / repeats**0.5 + 1e-3)
     return Measured(float(gap.max()), 5.0, "standard errors")
 
 
-def _check(name: str, quantity: str, run: Any, note: str = "") -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run, note)
-
-
+_check = flat_of_package(PACKAGE)
 NAN = float("nan")
 WALKS: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
     ("euler", "sample_euler", 1.0, {}),

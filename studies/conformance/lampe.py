@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, exact, lawful
+from studies.conformance.common import Measured, exact, flat_of_package, lawful
 
 __all__ = ["CHECKS"]
 
@@ -31,8 +31,8 @@ def density() -> Measured:
     """`log_prob`, exact divergence, in nats."""
     states = exact("five").states(8, 0.0, 3)
     with torch.no_grad():
-        found = flow("five").log_prob(states)
-    return Measured(float((found - exact("five").log_density(states)).abs().max()), 1e-3, "nats")
+        values = flow("five").log_prob(states)
+    return Measured(float((values - exact("five").log_density(states)).abs().max()), 1e-3, "nats")
 
 
 def drawing(seed: int, size: int) -> Measured:
@@ -43,10 +43,7 @@ def drawing(seed: int, size: int) -> Measured:
     return lawful(draws, "plane", 1e-3)
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     _check("likelihood-exact", "density", lambda seed, size: density()),
     _check("law-flow", "law", drawing),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, relative
+from studies.conformance.common import Measured, converging, exact, flat_of_package, relative
 from studies.conformance.torchdiffeq import SIGMA_MAX, SIGMA_MIN, ends, field
 
 __all__ = ["CHECKS"]
@@ -71,18 +71,15 @@ def trace(kind: str, seed: int, size: int) -> Measured:
     flow = cnf.CNF(lambda y: exact().score(y, one, sigma), getattr(cnf, kind), noise_dist=object())
     rows = x if kind == "autograd_trace" else x.repeat_interleave(repeats, 0)
     flow.noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = -flow(torch.cat([torch.zeros_like(rows[:, :1]), rows], 1))[:, 0].detach()
+    divergences = -flow(torch.cat([torch.zeros_like(rows[:, :1]), rows], 1))[:, 0].detach()
     if kind == "autograd_trace":
-        return Measured(relative(found[:, None], true[:, None]), 1e-9)
-    found = found.reshape(4, repeats)
-    gap = (found.mean(1) - true).abs() / (found.std(1) / repeats**0.5)
+        return Measured(relative(divergences[:, None], true[:, None]), 1e-9)
+    divergences = divergences.reshape(4, repeats)
+    gap = (divergences.mean(1) - true).abs() / (divergences.std(1) / repeats**0.5)
     return Measured(float(gap.max()), 5.0, "standard errors")
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[_check(m, "solver", lambda seed, size, m=m, o=o: fixed(m, size, o)) for m, o in FIXED.items()],
     *[_check(m, "solver", lambda seed, size, m=m: adaptive(m)) for m in ADAPTIVE],

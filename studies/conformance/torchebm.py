@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.conformance.common import Check, Measured, converging, exact, lawful, relative
+from studies.conformance.common import Measured, converging, exact, flat_of_package, lawful, relative
 
 __all__ = ["CHECKS"]
 
@@ -67,8 +67,8 @@ def conversion(path: str, target: str) -> Measured:
         alpha, sigma = made.compute_alpha_t(t)[0][0], made.compute_sigma_t(t)[0][0]
         x = alpha * exact().states(8, float(sigma / alpha), 3)
         source = "score" if target == "velocity" else "velocity"
-        found = getattr(made, f"{source}_to_{target}")(Known("five", path, source)(x, t), x, t)
-        worst = max(worst, relative(found, Known("five", path, target)(x, t)))
+        converted = getattr(made, f"{source}_to_{target}")(Known("five", path, source)(x, t), x, t)
+        worst = max(worst, relative(converted, Known("five", path, target)(x, t)))
     return Measured(worst, 1e-6)
 
 
@@ -111,10 +111,7 @@ def drawing(path: str, form: str, seed: int, size: int) -> Measured:
     return lawful(draws / a1, "plane", float(s1 / a1), note="400 steps.")
 
 
-def _check(name: str, quantity: str, run: Any) -> Check:
-    return Check(PACKAGE, name, quantity, "flat", run)
-
-
+_check = flat_of_package(PACKAGE)
 CHECKS = (
     *[_check(f"derivatives-{p}", "schedule", lambda seed, size, p=p: schedule(p)) for p in INTERPOLANTS],
     *[

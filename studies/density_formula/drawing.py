@@ -13,7 +13,7 @@ from studies.density_formula.choice import regimes
 from studies.density_formula.claims_implications import band_variances
 from studies.density_formula.config import Config
 from studies.density_formula.estimators import ESTIMATORS
-from studies.figures import FONT, GREY, MARKERS, colour, described, figure, slopes
+from studies.figures import FONT, GREY, MARKERS, colour, described, figure, listed, panels, slopes
 
 # the kernel estimate is off the scale beyond d = 2
 SHOWN = (
@@ -40,15 +40,12 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
     """One panel for each law, network and set of images."""
     every: Any = regimes(rows)
     keys = list(every.groupby(["regime", "dimension"], sort=True).groups)
-    columns = min(4, len(keys))
-    drawing, axes = figure(-(-len(keys) // columns), columns, panel=(3.0, 2.7))
-    for axis in axes[len(keys) :]:
-        axis.set_visible(False)
-    for axis, (regime, dimension) in zip(axes, keys, strict=False):
+    drawing, axes, _ = panels(len(keys), panel=(3.0, 2.7))
+    for axis, (regime, dimension) in zip(axes, keys, strict=True):
         selected = every[(every.regime == regime) & (every.dimension == dimension)]
         _cost_panel(axis, selected)
         axis.set_title(f"{regime}, d = {int(dimension)}", fontsize=FONT)
-    for axis in axes[::columns]:
+    for axis in axes[::4]:
         axis.set_ylabel("rms error (nats)", fontsize=FONT)
     handles = {text: line for axis in axes for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     names = [name for name in SHOWN if name in handles]
@@ -113,8 +110,7 @@ def network(rows: pd.DataFrame) -> Figure:
             values = table[column].clip(lower=1e-4)
             axis.plot(values, np.arange(len(names)), MARKERS[index], color=colour(index), markersize=5)
         axis.set(xscale="log", title=f"d = {int(dimension)}", xlabel="rms difference (nats)")
-        axis.set_yticks(np.arange(len(names)), names)
-        axis.invert_yaxis()
+        listed(axis, names)
     marks = [axes[0].lines[index] for index in range(len(kinds))]
     drawing.legend(marks, list(kinds.values()), loc="outside lower center", ncols=3, fontsize=FONT)
     return described(

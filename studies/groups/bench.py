@@ -40,8 +40,8 @@ class GroupBench:
     @property
     def config(self) -> Config:
         """The study's configuration."""
-        found: Config = self.context.config
-        return found
+        known: Config = self.context.config
+        return known
 
     @cached_property
     def split(self) -> tuple[Images, Images]:
@@ -71,12 +71,12 @@ class GroupBench:
         from sklearn.cluster import KMeans
 
         parts, flat = self.regime.parts, self.images.flatten(1).cpu().numpy().astype(float)
-        found = np.zeros(len(flat), dtype=int)
+        numbers = np.zeros(len(flat), dtype=int)
         for c in np.unique(self.labels):
             rows = np.flatnonzero(self.labels == c)
             clusters = KMeans(parts, n_init=4, random_state=0).fit_predict(flat[rows]) if parts > 1 else 0
-            found[rows] = parts * c + clusters
-        return found
+            numbers[rows] = parts * c + clusters
+        return numbers
 
     @cached_property
     def random_groups(self) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ class GroupBench:
         return self._trained(weights, [BASE_SEED] * len(weights), None)
 
     def _trained(self, weights: list[Tensor | None], seeds: list[int], start: Denoiser | None) -> Tensor:
-        found = []
+        samples = []
         for first in range(0, len(weights), STACK):
             rows = slice(first, first + STACK)
             begun = None if start is None else [start] * len(weights[rows])
@@ -154,8 +154,8 @@ class GroupBench:
                 self.recipe(start is not None), self.images, weights=weights[rows], seeds=seeds[rows], start=begun,
                 cache=self.context.cache, device=self.context.device,
             )  # fmt: skip
-            found += [self.samples(each.network) for each in networks]
-        return torch.stack(found)
+            samples += [self.samples(each.network) for each in networks]
+        return torch.stack(samples)
 
     def losses(self) -> tuple[float, float]:
         """The denoising loss on held-out images, of the base network and of a Gaussian with the data's moments."""

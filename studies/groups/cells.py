@@ -53,28 +53,28 @@ def run_regime(bench: GroupBench) -> Rows:
     """Predictions, retrainings and what they cost."""
     name, members, shares = bench.regime.name, bench.members, Shares(bench.images, bench.labels)
     base = bench.samples(bench.base.module)
-    found, seconds = predictors.unrolled(bench, members)
+    unrolled, seconds = predictors.unrolled(bench, members)
     others, _ = predictors.unrolled(bench, bench.random_groups)
     truths, costs = _truths(bench)
     base_shares = shares(base).double().cpu().numpy()
-    said = {
-        "unrolled": of_samples(shares, found.samples, seconds),
-        "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
+    predicted = {
+        "unrolled": of_samples(shares, unrolled.samples, seconds),
+        "unrolled, first order": of_samples(shares, unrolled.base + unrolled.first, seconds),
         "retraining, other seed": of_samples(shares, truths["second"], costs["second"]),
     }
     for method, call in predictors.SAMPLERS.items():
         start = time.process_time()
         samples = call(bench, members)
-        said[method] = of_samples(shares, samples, time.process_time() - start)
+        predicted[method] = of_samples(shares, samples, time.process_time() - start)
     start = time.process_time()
     sums = predictors.projected(bench, members, shares, base_shares)
-    said["projected gradients"] = Predicted(sums, None, time.process_time() - start)
-    said["counting"] = Predicted(predictors.counting(bench, members, base_shares), None, 0.0)
-    rows = _asked(name, "real", found, truths["fresh"], shares, members)
+    predicted["projected gradients"] = Predicted(sums, None, time.process_time() - start)
+    predicted["counting"] = Predicted(predictors.counting(bench, members, base_shares), None, 0.0)
+    rows = _asked(name, "real", unrolled, truths["fresh"], shares, members)
     rows += _asked(name, "random", others, truths["random"], shares, bench.random_groups)
     rows += [_floor(name, base, truths["floor"], shares)]
-    rows += [_method(name, method, each, shares, truths) for method, each in said.items()]
-    rows += _pictures(name, found, truths["fresh"])
+    rows += [_method(name, method, each, shares, truths) for method, each in predicted.items()]
+    rows += _pictures(name, unrolled, truths["fresh"])
     return [*rows, _model(bench, costs["fresh"])]
 
 
@@ -86,12 +86,12 @@ def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
         "random": ([*bench.without(bench.random_groups)], RANDOM),
         "floor": ([None] * bench.config.floor, FLOOR),
     }
-    found, costs = {}, {}
+    truths, costs = {}, {}
     for name, (each, first) in asked.items():
         start = time.process_time()
-        found[name] = bench.retrained(each, first)
+        truths[name] = bench.retrained(each, first)
         costs[name] = time.process_time() - start
-    return found, costs
+    return truths, costs
 
 
 def _asked(
@@ -133,7 +133,9 @@ def _floor(regime: str, base: Tensor, floor: Tensor, shares: Shares) -> dict[str
     }
 
 
-def _method(regime: str, method: str, said: Predicted, shares: Shares, truths: dict[str, Tensor]) -> dict[str, Any]:
+def _method(
+    regime: str, method: str, predicted: Predicted, shares: Shares, truths: dict[str, Tensor]
+) -> dict[str, Any]:
     """Predicted class shares beside those of the two fresh seeds."""
     names = ("fresh", "second") if "second" in truths else ("fresh",)
     actual = np.stack([np.stack([shares(x).double().cpu().numpy() for x in truths[t]]) for t in names])
@@ -141,11 +143,11 @@ def _method(regime: str, method: str, said: Predicted, shares: Shares, truths: d
         "kind": "method",
         "regime": regime,
         "method": method,
-        "groups": len(said.shares),
-        "classes": said.shares.shape[1],
+        "groups": len(predicted.shares),
+        "classes": predicted.shares.shape[1],
         "seeds": len(actual),
-        "seconds": said.seconds,
-        "predicted_shares": short(said.shares.ravel(), 6),
+        "seconds": predicted.seconds,
+        "predicted_shares": short(predicted.shares.ravel(), 6),
         "retrained_shares": short(actual.ravel(), 6),
     }
 
@@ -194,11 +196,11 @@ def run_exact(config: Config) -> Rows:
     seconds, start = time.process_time() - start, time.process_time()
     retrained = torch.stack([_solved(bench, rows) for rows in members.values()])
     rows = _asked("exact", "real", found, retrained, shares, members)
-    said = {
+    predicted = {
         "unrolled": of_samples(shares, found.samples, seconds),
         "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
     }
-    rows += [_method("exact", name, each, shares, {"fresh": retrained}) for name, each in said.items()]
+    rows += [_method("exact", name, each, shares, {"fresh": retrained}) for name, each in predicted.items()]
     model = {"kind": "model", "regime": "exact", "images": len(labels), "parameters": network.readout.numel()}
     rows.append(model | {"retraining_seconds": time.process_time() - start})
     return rows + _pictures("exact", found, retrained)
@@ -214,11 +216,11 @@ def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:
 
 def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Every other image of each class."""
-    found: dict[str, np.ndarray] = {}
+    halves: dict[str, np.ndarray] = {}
     for c in np.unique(labels):
         rows = np.flatnonzero(labels == c)
-        found |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}
-    return found
+        halves |= {f"{c}{part}": rows[k::2] for k, part in enumerate("ab")}
+    return halves
 
 
 def run_planted(kind: str, context: Context) -> Rows:

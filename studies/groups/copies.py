@@ -195,27 +195,27 @@ def _share(detector: Detector, values: Tensor) -> float:
 
 def over_draws(rows: pd.DataFrame, model: str, column: str, steps: int | None = None) -> Interval:
     """Mean of a column over the draws."""
-    found = rows[rows.model == model]
-    found = found if steps is None else found[found.steps == steps]
-    return mean_of_units(found.sort_values("draw")[column].to_numpy(dtype=float))
+    part = rows[rows.model == model]
+    part = part if steps is None else part[part.steps == steps]
+    return mean_of_units(part.sort_values("draw")[column].to_numpy(dtype=float))
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Laws, false alarms, the ladder, the control."""
     exact, trained = "laws that need no training", "networks that memorise to a known degree"
     longest, shortest = config.lengths[-1], config.lengths[0]
-    found = []
+    listed = []
     for name in ("held-out", "data"):
         words = f"samples of the empirical law are flagged as copies (reference: {name})"
-        found.append(Claim.of(words, over_draws(rows, EMPIRICAL, f"copies, {name}"), at_least(1.0), exact))
+        listed.append(Claim.of(words, over_draws(rows, EMPIRICAL, f"copies, {name}"), at_least(1.0), exact))
         words = f"samples of the smoothed law are not (reference: {name})"
-        found.append(Claim.of(words, over_draws(rows, SMOOTH, f"copies, {name}"), at_most(0.1), exact))
+        listed.append(Claim.of(words, over_draws(rows, SMOOTH, f"copies, {name}"), at_most(0.1), exact))
         words = f"held-out images are flagged as copies no more often than asked for (reference: {name})"
-        found.append(Claim.of(words, over_draws(rows, "network", f"alarms, {name}", longest), at_most(0.08), exact))
+        listed.append(Claim.of(words, over_draws(rows, "network", f"alarms, {name}", longest), at_most(0.08), exact))
         gap = _rise(rows, f"copies, {name}", longest, shortest)
         words = f"the share of copies rises along the ladder (reference: {name})"
-        found.append(Claim.of(words, gap, above(0, interval=True), trained))
-    found += [
+        listed.append(Claim.of(words, gap, above(0, interval=True), trained))
+    listed += [
         Claim.of("members are told after the longest training (area under the curve)",
                  over_draws(rows, "network", "area", longest), at_least(0.9, interval=True), trained),
         Claim.of("they are told better than after the shortest (difference of areas)",
@@ -225,12 +225,12 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
         Claim.of("others are called members no more often than asked for",
                  over_draws(rows, "network", "member alarms", longest), at_most(0.08), trained),
     ]  # fmt: skip
-    return found
+    return listed
 
 
 def _rise(rows: pd.DataFrame, column: str, longest: int, shortest: int) -> Interval:
-    found = rows[rows.model == "network"].sort_values("draw")
-    ends = [found[found.steps == steps][column].to_numpy(dtype=float) for steps in (longest, shortest)]
+    networks = rows[rows.model == "network"].sort_values("draw")
+    ends = [networks[networks.steps == steps][column].to_numpy(dtype=float) for steps in (longest, shortest)]
     return mean_of_units(ends[0] - ends[1])
 
 
@@ -246,8 +246,8 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`copies`: shares of copies along the ladder, and curves of membership."""
     drawing, axes = figure(1, 2)
     for k, name in enumerate(("held-out", "data")):
-        found = [over_draws(rows, "network", f"copies, {name}", steps) for steps in config.lengths]
-        axes[0].plot(config.lengths, [f.estimate for f in found], "o-", color=colour(k), label=f"reference: {name}")
+        shares = [over_draws(rows, "network", f"copies, {name}", steps) for steps in config.lengths]
+        axes[0].plot(config.lengths, [f.estimate for f in shares], "o-", color=colour(k), label=f"reference: {name}")
     axes[0].axhline(LEVEL, color="0.45", linestyle=":", linewidth=0.8, label="false alarms allowed")
     axes[0].set(xscale="log", ylim=(-0.03, 1.03), xlabel="steps of training", ylabel="share of samples flagged")
     axes[0].set_xticks(config.lengths, [str(steps) for steps in config.lengths])

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip
+from studies.figures import colour, described, figure, image_strip, listed
 from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
@@ -17,12 +17,12 @@ WIDTH = "half of the interval"
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`coverage`, `ranks`, `planted` and a picture of each data set."""
-    found = {"coverage": _coverage(rows, config), "ranks": _ranks(rows)}
+    drawings = {"coverage": _coverage(rows, config), "ranks": _ranks(rows)}
     for regime in dict.fromkeys(of(rows, kind="picture").regime):
-        found[f"without-{regime}"] = _pictures(rows, regime)
+        drawings[f"without-{regime}"] = _pictures(rows, regime)
     if len(of(rows, kind="planted")):
-        found["planted"] = _planted(rows)
-    return found
+        drawings["planted"] = _planted(rows)
+    return drawings
 
 
 def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
@@ -68,8 +68,7 @@ def _ranks(rows: pd.DataFrame) -> Figure:
                 axes[1].plot(cost, place, "osD^v"[k % 5], color=colour(k), markersize=3.5)
             words.append(f"{regime} {row.method} {score.value:.2f}")
     for axis in axes:
-        axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names), fontsize=7)
-        axis.set_ylim(len(names) - 0.5, -0.5)
+        listed(axis, names, named=axis is axes[0])
     axes[0].axvline(0.0, color="black", linewidth=0.8)
     axes[0].set_xlabel("rank correlation over groups with retraining")
     axes[0].legend(frameon=False, fontsize=6.5)
@@ -102,9 +101,9 @@ def _planted(rows: pd.DataFrame) -> Figure:
     kinds = list(dict.fromkeys(of(rows, kind="planted").plant))
     drawing, axes = figure(1, 2, panel=(3.6, 2.6))
     for k, how in enumerate(("harm", "training loss")):
-        found = [precision_at_top(rows, kind, how) for kind in kinds]
+        precisions = [precision_at_top(rows, kind, how) for kind in kinds]
         place = np.arange(len(kinds)) + 0.2 * (k - 0.5)
-        axes[0].plot(place, [each.estimate for each in found], "os"[k], color=colour(k), label=how)
+        axes[0].plot(place, [each.estimate for each in precisions], "os"[k], color=colour(k), label=how)
     axes[0].axhline(3 / 20, color="0.45", linewidth=0.8, linestyle=":", label="chance")
     axes[0].set_xticks(range(len(kinds)), kinds, fontsize=7)
     axes[0].set_ylabel("precision among the first three")

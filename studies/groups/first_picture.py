@@ -41,8 +41,12 @@ class Setting:
     """What is trained and shown.
 
     Attributes:
-        images: of `studies.data`. each: images of a class. dropped: the class that is removed.
-        width, depth, steps: of the perceptron and its training. latents: samples. grid: steps of the sampler.
+        images: of `studies.data`.
+        each: images of a class.
+        dropped: the class that is removed.
+        width, depth, steps: of the perceptron and its training.
+        latents: samples.
+        grid: steps of the sampler.
         shown: rows of the picture: the samples whose predicted change is largest, retraining unseen.
     """
 
@@ -62,9 +66,12 @@ class Shown:
     """What a setting gives.
 
     Attributes:
-        samples, predicted, retrained: from the same latents: of the network, without the class as predicted and as
-            retrained from the same seed, (n, 1, h, w). reseeded: of another seed, nothing removed.
-        order: of the samples, by predicted change, largest first. winners: (shown, WINNERS) training images.
+        setting: what was trained.
+        samples: of the network, (n, 1, h, w).
+        predicted, retrained: from the same latents without the class, as predicted and as retrained from the same seed.
+        reseeded: from the same latents by a network of another seed, nothing removed.
+        order: of the samples, by predicted change, largest first, (n,).
+        winners: training images, (shown, WINNERS, 1, h, w).
     """
 
     setting: Setting

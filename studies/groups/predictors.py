@@ -60,10 +60,10 @@ def unrolled(bench: GroupBench, members: dict[str, np.ndarray]) -> tuple[Counter
     """The derivative of the base's run, at finite mass, with first order and radius of trust."""
     start = time.process_time()
     score = as_score(bench.base.module, "denoiser")
-    found = counterfactual(
+    predicted = counterfactual(
         score, bench.latents, bench.groups(members), bench.grid, response=UnrolledResponse(bench.base)
     )
-    return found, time.process_time() - start
+    return predicted, time.process_time() - start
 
 
 def parameters(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
@@ -79,21 +79,21 @@ def parameters(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
 
 def kernel(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
     """The population's removal, its ratio that of two kernel densities."""
-    score, width, found = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
+    score, width, samples = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
     for change, rows in zip(bench.groups(members).changes(), members.values(), strict=True):
         ratio = Toward(KernelRatio(bench.images[rows.tolist()], bench.images, width))
-        found.append(resample(score, bench.latents, ratio, change.eta, bench.grid).samples)
-    return torch.stack(found)
+        samples.append(resample(score, bench.latents, ratio, change.eta, bench.grid).samples)
+    return torch.stack(samples)
 
 
 def guidance(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
     """Away from the group: s + γ (s − s_group), γ = W/(1 − W), as a removal would be if its ratio were 1."""
-    score, width, found = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
+    score, width, samples = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
     for rows in members.values():
         share = len(rows) / len(bench.images)
         away = _away(score, Points(bench.images[rows.tolist()], bandwidth=width), share / (1 - share))
-        found.append(sample(away, bench.latents, bench.grid))
-    return torch.stack(found)
+        samples.append(sample(away, bench.latents, bench.grid))
+    return torch.stack(samples)
 
 
 def _away(score: Score, group: Points, weight: float) -> Score:
@@ -120,11 +120,11 @@ SAMPLERS: dict[str, Callable[[GroupBench, dict[str, np.ndarray]], Tensor]] = {
 
 def counting(bench: GroupBench, members: dict[str, np.ndarray], base: np.ndarray) -> np.ndarray:
     """Class shares of the base's samples, each multiplied by what is left of its class."""
-    sizes, found = np.bincount(bench.labels).astype(float), []
+    sizes, shares = np.bincount(bench.labels).astype(float), []
     for rows in members.values():
         left = base * (1 - np.bincount(bench.labels[rows], minlength=len(sizes)) / sizes)
-        found.append(left / left.sum())
-    return np.stack(found)
+        shares.append(left / left.sum())
+    return np.stack(shares)
 
 
 def projected(bench: GroupBench, members: dict[str, np.ndarray], shares: Shares, base: np.ndarray) -> np.ndarray:

@@ -153,14 +153,14 @@ def rank_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a data set and predictor."""
     lines = []
     for _, row in of(rows, kind="method").iterrows():
-        found = rank(row)
+        score = rank(row)
         model = of(rows, kind="model", regime=row.regime).iloc[0]
         lines.append(
             {
                 "data": row.regime,
                 "predictor": row.method,
-                "rank correlation": f"{found.value:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]",
-                "ceiling": "" if np.isnan(found.ceiling) else f"{found.ceiling:.2f}",
+                "rank correlation": f"{score.value:.2f} [{score.interval[0]:.2f}, {score.interval[1]:.2f}]",
+                "ceiling": "" if np.isnan(score.ceiling) else f"{score.ceiling:.2f}",
                 "seconds a group": round(row.seconds / row.groups, 3),
                 "of retraining": round(row.seconds / model.retraining_seconds, 3),
             }

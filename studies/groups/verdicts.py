@@ -35,47 +35,47 @@ def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
 
 
 def _coverage(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    found = []
+    claims = []
     for regime in regimes(rows):
         pool = Pool.of(rows, regime, "real")
         if len(pool) <= config.calibration:
             continue
         share = over_divisions(pool, config)
         words = f"{regime}: 90 % intervals hold retrained outcomes of {len(pool)} groups outside the calibration"
-        found.append(Claim(words, share.estimate, share.bounds, within(LOW, HIGH), CONFORMAL))
+        claims.append(Claim(words, share.estimate, share.bounds, within(LOW, HIGH), CONFORMAL))
         if not len(of(rows, kind="group", regime=regime, pool="random")):
             continue
         moved = transfer(Pool.of(rows, regime, "random"), pool, config)
         words = f"{regime}: so do intervals that were calibrated on nine random groups (exchangeability is assumed)"
-        found.append(Claim.of(words, moved, within(LOW, HIGH, interval=True), RETRAINED))
+        claims.append(Claim.of(words, moved, within(LOW, HIGH, interval=True), RETRAINED))
         words = f"{regime}: the intervals' width over that of retraining with nothing changed"
-        found.append(Claim(words, width(pool, rows, regime, config), None, at_most(1.5), RETRAINED))
-    return found
+        claims.append(Claim(words, width(pool, rows, regime, config), None, at_most(1.5), RETRAINED))
+    return claims
 
 
 def _ranks(rows: pd.DataFrame) -> list[Claim]:
-    found = []
+    claims = []
     for regime, group in of(rows, kind="method").groupby("regime", sort=False):
         by_name = {row.method: row for _, row in group.iterrows()}
         ours = rank(by_name[OURS])
         words = f"{regime}: '{OURS}' ranks groups by what their removal does to class shares"
-        found.append(Claim(words, ours.value, ours.interval, above(0, interval=True), RETRAINED))
+        claims.append(Claim(words, ours.value, ours.interval, above(0, interval=True), RETRAINED))
         for name, row in by_name.items():
             if name == OURS or name in TRUTHS:
                 continue
             words = f"{regime}: '{OURS}' ranks groups better than '{name}' (difference of rank correlations)"
-            found.append(Claim.of(words, advantage(by_name[OURS], row), above(0, interval=True), RETRAINED))
-    return found
+            claims.append(Claim.of(words, advantage(by_name[OURS], row), above(0, interval=True), RETRAINED))
+    return claims
 
 
 def _planted(rows: pd.DataFrame) -> list[Claim]:
-    found = []
+    claims = []
     for plant in [p for p in PLANTS if len(of(rows, kind="planted", plant=p))]:
         words = f"planted groups, {plant}: precision among the first three by what removal does to the held-out loss"
-        found.append(Claim.of(words, precision_at_top(rows, plant, "harm"), at_least(0.8), PLANTED))
+        claims.append(Claim.of(words, precision_at_top(rows, plant, "harm"), at_least(0.8), PLANTED))
         words = f"planted groups, {plant}: so found better than by their training loss (difference of precisions)"
-        found.append(Claim.of(words, _gap(rows, plant), above(0, interval=True), PLANTED))
-    return found
+        claims.append(Claim.of(words, _gap(rows, plant), above(0, interval=True), PLANTED))
+    return claims
 
 
 def _gap(rows: pd.DataFrame, plant: str) -> Interval:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from studies.figures import MARKERS, colour, described, figure
+from studies.figures import MARKERS, colour, described, figure, panels
 from studies.low_noise.config import GEOMETRIES, IMAGES, OBJECTIVES, Config
 from studies.low_noise.onset import DELTA, Onset, table, usual
 from studies.low_noise.verdicts import EFFECT, verdicts
@@ -65,18 +65,16 @@ def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: s
     there = [(g, o) for g, o in pairs if len(_of(rows, g, o))]
     if not there:
         return None
-    columns = min(len(there), 3 if len(there) != 4 else 2)
-    drawing, axes = figure(-(-len(there) // columns), columns, panel=(2.9, 2.3))
-    for each in axes[len(there) :]:
-        each.set_visible(False)
-    for index, (each, (g, o)) in enumerate(zip(axes, there, strict=False)):
+    columns = 3 if len(there) != 4 else 2
+    drawing, axes, _ = panels(len(there), columns, panel=(2.9, 2.3))
+    for index, (each, (g, o)) in enumerate(zip(axes, there, strict=True)):
         draw(each, _of(rows, g, o))
         each.set(xscale="log", xlabel="σ/τ")
         each.set_title(f"{g}, {o}", fontsize=TITLE)
         if index % columns:
             each.set_ylabel("")
-    for each in axes[: 1 if shared else len(there)]:
-        _legend(each, axes[: len(there)] if shared else [each])
+    for each in axes[:1] if shared else axes:
+        _legend(each, axes if shared else [each])
     return described(drawing, alt)
 
 
@@ -153,21 +151,17 @@ def _prediction(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
     there = [g for g in (*GEOMETRIES, *IMAGES) if any(h == g for h, _, _ in onsets)]
-    columns = min(len(there), 4)
-    drawing, axes = figure(-(-len(there) // columns), columns, panel=(2.4, 2.3))
-    for each in axes[len(there) :]:
-        each.set_axis_off()
-    for place, (each, g) in enumerate(zip(axes, there, strict=False)):
+    drawing, axes, free = panels(len(there), panel=(2.4, 2.3))
+    for place, (each, g) in enumerate(zip(axes, there, strict=True)):
         for index, o in enumerate(OBJECTIVES):
             crossings = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
             _crossings(each, {n: x.crossings for n, x in crossings.items()}, index, o)
             if o == "edm":
                 _crossings(each, {n: x.empirical for n, x in crossings.items()}, None, "exact, empirical")
-        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % columns else "onset σ/τ")
+        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % 4 else "onset σ/τ")
         each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
         each.set_title(g, fontsize=TITLE)
-    free = axes[len(there) :]
-    _legend(free[0] if len(free) else axes[0], axes[: len(there)], loc="upper left" if len(free) else "best")
+    _legend(free[0] if free else axes[0], axes, loc="upper left" if free else "best")
     return described(
         drawing,
         "Noise level at which the data's part of the disagreement reaches a tenth of the residual against N: geometric "

@@ -96,13 +96,13 @@ class Config(parent.Config):
 
 def cells(config: Config) -> list[Cell]:
     """One a setting and length; short ones first."""
-    found = []
+    listed = []
     for length in config.lengths:
         for text in config.grid:
             part = dataclasses.replace(Part.of(text), length=length)
             own = dataclasses.asdict(part) | {"counts": list(part.counts)}
-            found.append(Cell(f"{part.geometry}-{part.objective}-{part.counts[0]}-x{length}", own))
-    return found
+            listed.append(Cell(f"{part.geometry}-{part.objective}-{part.counts[0]}-x{length}", own))
+    return listed
 
 
 def bench_of(cell: Cell, context: Context) -> Bench:
@@ -123,8 +123,8 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
             sigma, clean = level * bench.scale, bench.problem.fresh(replicate, bench.config.states)
             x = clean + sigma * bench.gaussian(replicate, index, clean)
             f = bench.values(networks, x, sigma)
-            found = shares(f, measures.rms(f[0] - x))
-            rows.append(given | {"kind": "level", "states": "on", "level": level} | found)
+            distances = shares(f, measures.rms(f[0] - x))
+            rows.append(given | {"kind": "level", "states": "on", "level": level} | distances)
     return rows
 
 
@@ -143,12 +143,12 @@ def by_setting(rows: Rows) -> Found:
 def claims(rows: Rows, config: Config) -> list[Claim]:
     """Every claim of the protocol, setting by setting."""
     settings = by_setting(rows)
-    bounds, found = _family(settings), list[Claim]()
+    bounds, judged = _family(settings), list[Claim]()
     for key, values in settings.items():
         name, (first, *_, late, last) = f"{key[0]}/{key[1]}, N = {key[2]}", sorted(values)
         share = data_share(np.exp(values[last]), np.ones(len(values[last])))
         rise, end = values[last] - values[first], values[last] - values[late]
-        found += [
+        judged += [
             Claim.of(
                 f"{name}, {last} times the steps: data and not seeds part the networks at low noise, mean "
                 f"log(|f_A−f_B|/|f_A−f_A′|) above log {EFFECT} (one-sided 95 % bounds, Holm over settings and lengths; "
@@ -172,8 +172,8 @@ def claims(rows: Rows, config: Config) -> list[Claim]:
                 "ours: training is long enough",
             ),
         ]
-        found += _trained(rows, key, name, last)
-    return found
+        judged += _trained(rows, key, name, last)
+    return judged
 
 
 def _family(settings: Found) -> dict[tuple[Key, int], Interval]:
@@ -190,16 +190,16 @@ def _trained(rows: Rows, key: Key, name: str, length: int) -> list[Claim]:
     own = own[(own["geometry"] == key[0]) & (own["objective"] == key[1]) & (own["N"] == key[2])]
     if not len(own):
         return []
-    found = mean_of_units((own["excess"] / own["optimum"]).to_numpy(dtype=float))
+    excess = mean_of_units((own["excess"] / own["optimum"]).to_numpy(dtype=float))
     statement = (
         f"{name}, {length} times the steps: excess loss over the least possible on fresh data (unit: a replicate)"
     )
-    return [Claim.of(statement, found, below(TRAINED, interval=True), "control: trained, and not over-trained")]
+    return [Claim.of(statement, excess, below(TRAINED, interval=True), "control: trained, and not over-trained")]
 
 
 def table(rows: Rows) -> pd.DataFrame:
     """A line a setting: the log ratio and the data's share at every length, the slope and where it leads."""
-    found = []
+    lines = []
     for key, values in by_setting(rows).items():
         lengths = sorted(values)
         line: dict[str, str] = {"setting": f"{key[0]}/{key[1]}, N = {key[2]}"}
@@ -207,8 +207,8 @@ def table(rows: Rows) -> pd.DataFrame:
             share = data_share(np.exp(values[length]), np.ones(len(values[length])))
             line[f"×{length}"] = f"{mean_of_units(values[length])}; share {share.estimate:.2f}"
         line["slope a factor of 4"] = str(mean_of_units(slopes(values)))
-        found.append(line | {"reaches log 1.1 at": _reached(values)})
-    return pd.DataFrame(found)
+        lines.append(line | {"reaches log 1.1 at": _reached(values)})
+    return pd.DataFrame(lines)
 
 
 def slopes(values: dict[int, Floats]) -> Floats:

@@ -51,13 +51,13 @@ class Autoencoder(nn.Module):
 
     def encode(self, patches: Tensor) -> Tensor:
         """Codes (N, 4, 8, 8) of patches (N, 3, 32, 32)."""
-        found: Tensor = (self.encoder(patches) - self.offset) / self.spread
-        return found
+        codes: Tensor = (self.encoder(patches) - self.offset) / self.spread
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Patches of codes."""
-        found: Tensor = self.decoder(codes * self.spread + self.offset)
-        return found
+        patches: Tensor = self.decoder(codes * self.spread + self.offset)
+        return patches
 
     @torch.no_grad()
     def fit_scale(self, patches: Tensor) -> Autoencoder:

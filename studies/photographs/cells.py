@@ -33,8 +33,8 @@ RARE = 2  # states that get them
 
 def cells(config: Config) -> list[Cell]:
     """One for each model and quantity, one for the networks; what several need is kept in the cache."""
-    found = [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
-    return [*found, Cell("networks", {"part": "networks"})]
+    listed = [Cell(f"{m}-{q}", {"part": q, "model": m}) for m in MODELS for q in QUANTITIES]
+    return [*listed, Cell("networks", {"part": "networks"})]
 
 
 def run_cell(cell: Cell, context: Context) -> list[Row]:
@@ -75,7 +75,7 @@ def network_row(bench: Bench, name: str) -> Row:
         "kernel": Points(train, bandwidth=model.bandwidth),
     }
     shown, other = spread(train, count), spread(held, count)
-    found = {f"{law}_loss": loss(LawDenoiser(value, spreading), other) for law, value in laws.items()}
+    losses = {f"{law}_loss": loss(LawDenoiser(value, spreading), other) for law, value in laws.items()}
     return {
         "kind": "network",
         "model": name,
@@ -88,7 +88,7 @@ def network_row(bench: Bench, name: str) -> Row:
         "bandwidth": model.bandwidth,
         "train_loss": loss(own, shown),
         "held_out_loss": loss(own, other),
-        **found,
+        **losses,
         "seconds": time.perf_counter() - start,
     }
 
@@ -178,8 +178,8 @@ def _sensitivities(model: Model, ratio: str) -> list[Row]:
 
 def _moved(model: Model, ratio: str, first: Tensor, second: Tensor) -> Row:
     """How far the samples themselves move with the grid, in root mean squares of a sample."""
-    apart = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
-    return {"kind": "samples", "model": model.name, "quantity": ratio, "differences": apart.tolist()}
+    distance = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
+    return {"kind": "samples", "model": model.name, "quantity": ratio, "differences": distance.tolist()}
 
 
 def _change(model: Model, ratio: str, found: Any) -> Row:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, image_strip, picture
 from studies.photographs.cells import NEAREST, unpacked
 from studies.photographs.config import Config
 from studies.photographs.models import CLASS, REMOVED
@@ -17,12 +16,12 @@ from studies.photographs.reading import agreement, of
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     """`agreement`, and for each model `change-…` and `influence-…`."""
     del config
-    found = {"agreement": _agreement(rows)} if len(of(rows, kind="agreement")) else {}
+    drawings = {"agreement": _agreement(rows)} if len(of(rows, kind="agreement")) else {}
     for name in dict.fromkeys(of(rows, kind="picture").model) if len(of(rows, kind="picture")) else []:
-        found[f"change-{name}"] = _change(of(rows, kind="picture", model=name))
+        drawings[f"change-{name}"] = _change(of(rows, kind="picture", model=name))
     for _, row in of(rows, kind="largest").iterrows():
-        found[f"influence-{row.model}"] = _influence(row)
-    return found
+        drawings[f"influence-{row.model}"] = _influence(row)
+    return drawings
 
 
 def _agreement(rows: pd.DataFrame) -> Figure:
@@ -34,10 +33,10 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     for axis, quantity in zip(axes, quantities, strict=True):
         group = shown[shown.quantity == quantity]
         for place, (_, row) in enumerate(group.iterrows()):
-            apart, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
+            distance, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
             axis.loglog(
                 stated,
-                apart,
+                distance,
                 "osD^vP*X"[place % 8],
                 color=colour(place),
                 markersize=4,
@@ -68,7 +67,7 @@ def _change(shown: pd.DataFrame) -> Figure:
         f"{first.model}{guided}: samples, what removing '{REMOVED}' is predicted to make of them, and the change, each "
         f"stretched to its own largest. Median |change|/|sample|: {moved}."
     )
-    return described(_strip(strips), text)
+    return described(image_strip(strips, size=0.95), text)
 
 
 def _influence(row: pd.Series) -> Figure:
@@ -76,35 +75,18 @@ def _influence(row: pd.Series) -> Figure:
     count = int(row.shown)
     samples, patches = unpacked(row.before), unpacked(row.nearest).reshape(count, NEAREST, 32, 32, 3)
     signs = np.asarray(row.signs).reshape(count, NEAREST)
-    drawing = Figure(figsize=(0.95 * (NEAREST + 1), 1.1 * count), layout="constrained")
-    axes = drawing.subplots(count, NEAREST + 1, squeeze=False)
+    drawing, axes = figure(count, NEAREST + 1, panel=(0.95, 1.1))
+    axes = axes.reshape(count, NEAREST + 1)
     for k in range(count):
-        _picture(axes[k, 0], samples[k], "sample" if k == 0 else "")
+        picture(axes[k, 0], samples[k], "sample" if k == 0 else "", size=6)
         for j in range(NEAREST):
-            _picture(axes[k, j + 1], patches[k, j], "brighter" if signs[k, j] > 0 else "darker")
+            picture(axes[k, j + 1], patches[k, j], "brighter" if signs[k, j] > 0 else "darker", size=6)
     names = ", ".join(dict.fromkeys(row.photographs))
     text = (
         f"{row.model}: samples and the {NEAREST} of {int(row.points)} training patches with the largest influence on "
         f"their brightness, which are from {names}; more of a patch makes the sample brighter or darker as it says."
     )
     return described(drawing, text)
-
-
-def _strip(strips: dict[str, np.ndarray]) -> Figure:
-    count = len(next(iter(strips.values())))
-    drawing = Figure(figsize=(0.95 * count + 1.2, 1.0 * len(strips)), layout="constrained")
-    axes = drawing.subplots(len(strips), count, squeeze=False)
-    for line, (name, pictures) in zip(axes, strips.items(), strict=True):
-        for axis, picture in zip(line, pictures, strict=True):
-            _picture(axis, picture, "")
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    return drawing
-
-
-def _picture(axes: Axes, picture: np.ndarray, title: str) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=6)
 
 
 def _median(values: object) -> str:

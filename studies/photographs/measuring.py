@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sensitivity import Points, influence, log_density, sample_sensitivity
+from sensitivity import Estimate, Points, influence, log_density, sample_sensitivity
 from sensitivity.sampler.outcome import Outcomes
 from studies.photographs.models import SIGMA_MIN, Model
 from studies.running.memory import peak_since
@@ -59,38 +59,40 @@ def settings(steps: int) -> tuple[Setting, Setting, Setting]:
 def sensitivities(model: Model, ratio: str, setting: Setting) -> Measured:
     """δ of every latent, by the ratio "flow" or "kernel"."""
     needs = {"anchor": model.anchor} | randomness(model, setting) if ratio == "flow" else {}
-    found, *cost = timed(
+    result, *cost = timed(
         lambda: sample_sensitivity(model.score, model.latents, model.change(ratio), model.grid(setting.steps), **needs),
         model.latents.device,
     )
-    stated = model.latents.new_zeros(len(model.latents)) if found.sensitivity_error is None else found.sensitivity_error
-    return Measured(found.sensitivity, torch.zeros_like(stated), stated, found, *cost)
+    stated = (
+        model.latents.new_zeros(len(model.latents)) if result.sensitivity_error is None else result.sensitivity_error
+    )
+    return Measured(result.sensitivity, torch.zeros_like(stated), stated, result, *cost)
 
 
 def influences(model: Model, setting: Setting) -> Measured:
     """dφ/dη toward every training patch, φ the mean brightness; stated by `relative_error` of the vector's length."""
     points = Points(model.data[0], bandwidth=model.bandwidth)
-    found, *cost = timed(
+    result, *cost = timed(
         lambda: influence(
             model.score, model.latents, model.functional, points, model.grid(setting.steps),
             anchor=model.anchor, rates=model.rates, **randomness(model, setting),
         ),
         model.latents.device,
     )  # fmt: skip
-    stated = found.relative_error * found.values.norm(dim=-1)
-    return Measured(found.values, torch.zeros_like(stated), stated, found, *cost)
+    stated = result.relative_error * result.values.norm(dim=-1)
+    return Measured(result.values, torch.zeros_like(stated), stated, result, *cost)
 
 
 def densities(model: Model, states: Tensor, setting: Setting, **other: Any) -> Measured:
     """log p at σ_min of fixed states; guided, of the branch with the label."""
     score, anchor = model.branch
     options = randomness(model, setting) | {"control": anchor} | other
-    found, *cost = timed(
+    result, *cost = timed(
         lambda: log_density(score, states, SIGMA_MIN, anchor=anchor, grid=model.grid(setting.steps), **options),
         states.device,
     )
-    grid = torch.as_tensor(found.grid_error).expand(len(states))
-    return Measured(found.value, found.standard_error, grid, found, *cost)
+    grid = torch.as_tensor(result.grid_error).expand(len(states))
+    return Measured(result.value, result.standard_error, grid, result, *cost)
 
 
 def randomness(model: Model, setting: Setting) -> Row:
@@ -106,24 +108,24 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float, fl
         torch.cuda.reset_peak_memory_stats(device)
     with peak_since() as peak:
         start = time.perf_counter()
-        found = work()
+        result = work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-            return found, time.perf_counter() - start, torch.cuda.max_memory_allocated(device) / 2**20
-        return found, time.perf_counter() - start, peak() / 2**20
+            return result, time.perf_counter() - start, torch.cuda.max_memory_allocated(device) / 2**20
+        return result, time.perf_counter() - start, peak() / 2**20
 
 
 def compared(first: Measured, second: Measured) -> tuple[Tensor, Tensor]:
     """How far two settings lie apart, and the error that they state together, both (batch,)."""
-    apart = (first.value - second.value).reshape(len(first.value), -1).double().norm(dim=1)
-    return apart, torch.hypot(first.random, second.random) + first.stated + second.stated
+    distance = (first.value - second.value).reshape(len(first.value), -1).double().norm(dim=1)
+    return distance, torch.hypot(first.random, second.random) + first.stated + second.stated
 
 
 def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> Row:
     """Outcomes, sizes, time and memory of one setting."""
     sizes = found.value.reshape(len(found.value), -1).double().norm(dim=1)
     finite = torch.isfinite(found.value.reshape(len(found.value), -1)).all(dim=1)
-    told = counted(found.result.outcome) if hasattr(found.result, "outcome") else {NONE: len(sizes)}
+    told = {NONE: len(sizes)} if isinstance(found.result, Estimate) else counted(found.result.outcome)
     return {
         "kind": "run",
         "model": model.name,
@@ -143,13 +145,13 @@ def run_row(model: Model, quantity: str, setting: Setting, found: Measured) -> R
 
 def agreement_row(model: Model, quantity: str, other: str, first: Measured, second: Measured) -> Row:
     """Two settings side by side."""
-    apart, stated = compared(first, second)
+    distance, stated = compared(first, second)
     return {
         "kind": "agreement",
         "model": model.name,
         "quantity": quantity,
         "setting": other,
-        "differences": apart.tolist(),
+        "differences": distance.tolist(),
         "errors": stated.tolist(),
     }
 

@@ -39,8 +39,8 @@ class Bench:
     @property
     def config(self) -> Config:
         """The configuration."""
-        found: Config = self.context.config
-        return found
+        known: Config = self.context.config
+        return known
 
     @cached_property
     def split(self) -> tuple[patches.Patches, patches.Patches]:
@@ -166,8 +166,8 @@ class Model:
         train, held = self.data
 
         def build() -> dict[str, Tensor]:
-            found = [Points(train, bandwidth=b).log_density(held[::6], 1e-4).mean() for b in BANDWIDTHS]
-            return {"place": torch.stack(found).argmax()}
+            likelihoods = [Points(train, bandwidth=b).log_density(held[::6], 1e-4).mean() for b in BANDWIDTHS]
+            return {"place": torch.stack(likelihoods).argmax()}
 
         key = {"data": digest(train, held), "bandwidths": list(BANDWIDTHS)}
         return BANDWIDTHS[int(self.bench.context.cache.tensors("bandwidth", key, build)["place"])]

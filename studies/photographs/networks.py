@@ -92,8 +92,8 @@ class Denoiser:
         time = self.schedule.time(sigma)
         alpha = torch.rsqrt(1 + sigma**2).reshape(-1, 1, 1, 1)
         state = alpha * x
-        found = self.network(state, time.to(x.dtype), class_labels=self.labels, return_dict=False)[0]
-        return alpha * state - sigma.reshape(-1, 1, 1, 1) * alpha * found
+        noise = self.network(state, time.to(x.dtype), class_labels=self.labels, return_dict=False)[0]
+        return alpha * state - sigma.reshape(-1, 1, 1, 1) * alpha * noise
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """`(D(x, σ) − x)/σ²`."""

@@ -87,8 +87,8 @@ def photograph(name: str) -> Tensor:
         else:
             import skimage.data
 
-            found = "stereo_motorcycle" if name == "motorcycle_left" else name
-            pixels = getattr(skimage.data, found)()
+            title = "stereo_motorcycle" if name == "motorcycle_left" else name
+            pixels = getattr(skimage.data, title)()
             pixels = pixels[0] if isinstance(pixels, tuple) else pixels
     except ImportError as error:
         raise ImportError(

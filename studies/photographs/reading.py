@@ -15,29 +15,29 @@ def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 
 def agreement(row: pd.Series, factor: float) -> tuple[int, int]:
     """How many samples of how many differ by at most so many stated errors; what overflowed does not agree."""
-    apart, stated = (np.asarray(row[name], dtype=float) for name in ("differences", "errors"))
-    return int((np.isfinite(apart) & (apart <= factor * stated)).sum()), len(apart)
+    distance, stated = (np.asarray(row[name], dtype=float) for name in ("differences", "errors"))
+    return int((np.isfinite(distance) & (distance <= factor * stated)).sum()), len(distance)
 
 
 def network_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Size, training and losses of the networks."""
     columns = ["model", "parameters", "dimension", "patches", "steps", "batch"]
     losses = ["train_loss", "held_out_loss", "gaussian_loss", "kernel_loss", "bandwidth"]
-    found = of(rows, kind="network")[columns + losses].copy()
+    table = of(rows, kind="network")[columns + losses].copy()
     for name in ("parameters", "dimension", "patches", "steps", "batch"):
-        found[name] = found[name].astype(int)
+        table[name] = table[name].astype(int)
     for name in losses:
-        found[name] = found[name].map("{:.3f}".format)
-    return found.rename(columns=lambda name: name.replace("_", " "))
+        table[name] = table[name].map("{:.3f}".format)
+    return table.rename(columns=lambda name: name.replace("_", " "))
 
 
 def agreement_table(rows: pd.DataFrame, factor: float = 3.0) -> pd.DataFrame:
     """Each pair of settings: how many samples agree, the median difference, stated error and size."""
-    found = []
+    lines = []
     for _, row in of(rows, kind="agreement").iterrows():
         base = of(of(rows, kind="run"), model=row.model, quantity=row.quantity, setting="base").iloc[0]
         inside, count = agreement(row, factor)
-        found.append(
+        lines.append(
             {
                 "model": row.model,
                 "quantity": row.quantity,
@@ -49,15 +49,15 @@ def agreement_table(rows: pd.DataFrame, factor: float = 3.0) -> pd.DataFrame:
                 "size": _median(base.sizes),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(lines)
 
 
 def run_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Each setting: outcomes, stated error, time and memory."""
-    found = []
+    lines = []
     for _, row in of(rows, kind="run").iterrows():
         total = np.hypot(np.asarray(row.random, dtype=float), np.asarray(row.stated, dtype=float))
-        found.append(
+        lines.append(
             {
                 "model": row.model,
                 "quantity": row.quantity,
@@ -70,9 +70,9 @@ def run_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "peak MB": f"{row.megabytes:.0f}",
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(lines)
 
 
 def _median(values: object) -> str:
-    found = np.asarray(values, dtype=float)
-    return f"{np.median(found):.3g}"
+    numbers = np.asarray(values, dtype=float)
+    return f"{np.median(numbers):.3g}"

@@ -19,28 +19,28 @@ NAMES = {"probes": "other probes", "grid": "twice the levels"}
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Losses, then finite values, then agreement, model by model."""
     del config
-    found = [*_losses(rows), *_finite(rows)]
+    judged = [*_losses(rows), *_finite(rows)]
     for _, row in of(rows, kind="agreement").iterrows():
         inside, count = agreement(row, FACTOR)
         words = (
             f"{row.model}, {row.quantity}: {NAMES.get(row.setting, row.setting)} within {FACTOR:g} stated errors "
             f"(share of {count} samples)"
         )
-        found.append(Claim(words, inside / count, _interval(inside, count), at_least(LEAST), "two settings"))
-    return found
+        judged.append(Claim(words, inside / count, _interval(inside, count), at_least(LEAST), "two settings"))
+    return judged
 
 
 def _losses(rows: pd.DataFrame) -> list[Claim]:
-    found = []
+    claims = []
     for _, row in of(rows, kind="network").iterrows():
         for law in ("gaussian", "kernel"):
             words = f"{row.model}: held-out denoising loss as a share of the {law} denoiser's"
             ratio = row.held_out_loss / row[f"{law}_loss"]
-            found.append(Claim(words, float(ratio), None, below(1.0), "held-out patches, same noise"))
+            claims.append(Claim(words, float(ratio), None, below(1.0), "held-out patches, same noise"))
         if row.model == "pixels":
             words = "pixels: parameters of the network"
-            found.append(Claim(words, float(row.parameters), None, above(1e6), "diffusers UNet2DModel"))
-    return found
+            claims.append(Claim(words, float(row.parameters), None, above(1e6), "diffusers UNet2DModel"))
+    return claims
 
 
 def _finite(rows: pd.DataFrame) -> list[Claim]:
@@ -56,5 +56,5 @@ def _finite(rows: pd.DataFrame) -> list[Claim]:
 
 def _interval(inside: int, count: int) -> tuple[float, float]:
     """Clopper and Pearson's 95 % interval of a share."""
-    found = stats.binomtest(inside, count).proportion_ci(0.95, "exact")
-    return float(np.clip(found.low, 0, 1)), float(np.clip(found.high, 0, 1))
+    interval = stats.binomtest(inside, count).proportion_ci(0.95, "exact")
+    return float(np.clip(interval.low, 0, 1)), float(np.clip(interval.high, 0, 1))

@@ -81,10 +81,10 @@ def table(folder: Path = FOLDER) -> str:
 
 
 def _claim(line: Line, folder: Path) -> Claim:
-    found = [claim for claim in load(line.study, folder).claims if claim.statement.startswith(line.claim)]
-    if not found:
+    matching = [claim for claim in load(line.study, folder).claims if claim.statement.startswith(line.claim)]
+    if not matching:
         raise KeyError(f"no published claim of {line.study!r} begins with {line.claim!r}.")
-    return found[0]
+    return matching[0]
 
 
 def _measured(claim: Claim) -> str:
@@ -94,8 +94,8 @@ def _measured(claim: Claim) -> str:
 
 def _power() -> str:
     known = json.loads(POWER.read_text(encoding="utf-8"))["power"]
-    found = next(one for one in known if one["task"] == "sample-sensitivity" and one["factor"] is not None)
-    return f"{1 + found['factor']:.4g}, quick suite, {found['seeds']} seeds"
+    smallest = next(one for one in known if one["task"] == "sample-sensitivity" and one["factor"] is not None)
+    return f"{1 + smallest['factor']:.4g}, quick suite, {smallest['seeds']} seeds"
 
 
 if __name__ == "__main__":

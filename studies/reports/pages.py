@@ -44,22 +44,22 @@ def claims(name: str) -> Shown:
         >>> all("measured" in repr(claims(name)) for name in names())
         True
     """
-    head = ("claim", "measured", "interval", "expected", "smallest effect seen", "source", "")
+    head = ("claim", "verdict", "measured", "interval", "expected", "smallest effect seen", "source")
     rows = [
         (
             claim.statement,
+            _verdict(claim),
             _number(claim.measured),
             "" if claim.interval is None else f"[{_number(claim.interval[0])}, {_number(claim.interval[1])}]",
             claim.expected,
             "" if math.isnan(claim.smallest) else f"{claim.smallest:.2g}",
             claim.source,
-            _verdict(claim),
         )
         for claim in load(name).claims
     ]
     cells = "".join(f"<tr>{_row(row, 'td')}</tr>" for row in rows)
     text = "\n".join(" | ".join(row) for row in (head, *rows))
-    return Shown(f'<table class="dataframe"><tr>{_row(head, "th")}</tr>{cells}</table>', text)
+    return Shown(f'<table class="dataframe claims"><tr>{_row(head, "th")}</tr>{cells}</table>', text)
 
 
 def _verdict(claim: Claim) -> str:

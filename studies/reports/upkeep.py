@@ -145,13 +145,13 @@ def newest(place: Path | str) -> Path:
     if (place / "manifest.json").exists():
         return place
     try:
-        found = [path.parent for pattern in ("*/manifest.json", "*/*/manifest.json") for path in place.glob(pattern)]
+        folders = [path.parent for pattern in ("*/manifest.json", "*/*/manifest.json") for path in place.glob(pattern)]
     except OSError as error:
         raise StudyError(explain(error, place)) from error
-    if not found:
+    if not folders:
         raise StudyError(f"{place} is no result folder and holds none; give OUT, OUT/STUDY or OUT/STUDY/LEVEL-DIGEST.")
     return max(
-        found, key=lambda folder: max(_changed(folder / name) for name in ("manifest.json", "summary.json", "cells"))
+        folders, key=lambda folder: max(_changed(folder / name) for name in ("manifest.json", "summary.json", "cells"))
     )
 
 

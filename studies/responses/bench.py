@@ -19,7 +19,7 @@ RULE = Adam(inner=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedRun(Bench):
+class RecordedBench(Bench):
     """`Bench` with recorded runs in the place of plain ones; a change multiplies the losses of drawn data."""
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import Tensor
 from sensitivity import Points, UnrolledResponse, as_score, influence
 from studies import data
 from studies.responses.answers import Answer, answers, baselines, clean, mean_of, unfinished
-from studies.responses.bench import RecordedRun, as_trained
+from studies.responses.bench import RecordedBench, as_trained
 from studies.responses.config import Config
 from studies.responses.exact import ExactBench
 from studies.responses.reading import RETRAINED
@@ -53,7 +53,7 @@ def run_cell(cell: Cell, context: Context) -> Rows:
     regime: Regime = context.config.regimes[cell.parameters["regime"]]
     if not data.available(regime.images):
         return [{"kind": "skipped", "regime": regime.name, "reason": f"the images {regime.images!r} are not here"}]
-    bench = RecordedRun(regime, context)
+    bench = RecordedBench(regime, context)
     if cell.parameters["part"] == "removals":
         return run_removals(bench)
     run = run_scratch if cell.parameters["part"] == "scratch" else run_tuned
@@ -73,7 +73,7 @@ def run_exact(config: Config) -> Rows:
     return rows + _pictures("exact", "class:3", "exact", {n: a.change for n, a in answered.items()}, truth)
 
 
-def run_scratch(bench: RecordedRun, name: str) -> Rows:
+def run_scratch(bench: RecordedBench, name: str) -> Rows:
     """Truths (b) and, from scratch, (c) of one change."""
     change = bench.change(name)
     per_run = [answers(bench, made, change) for made in bench.runs]
@@ -84,7 +84,7 @@ def run_scratch(bench: RecordedRun, name: str) -> Rows:
     return rows + _pictures(bench.regime.name, name, "scratch", shown, scratch.mean(0))
 
 
-def run_tuned(bench: RecordedRun, name: str) -> Rows:
+def run_tuned(bench: RecordedBench, name: str) -> Rows:
     """Truth (c) of one change after fine-tuning."""
     change = bench.change(name)
     tuned = [answers(bench, made, change) for made in bench.controls]
@@ -92,7 +92,7 @@ def run_tuned(bench: RecordedRun, name: str) -> Rows:
     return _against(bench, name, "finetune", mean_of(tuned), bench.samples(bench.retuned(change)) - control)
 
 
-def _of_runs(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]]) -> Rows:
+def _of_runs(bench: RecordedBench, name: str, per_run: list[dict[str, Answer]]) -> Rows:
     """Truth (b): each network's answers against the derivative of its own run; the training is the unit."""
     rows = []
     for other in per_run[0]:
@@ -110,7 +110,7 @@ def _of_runs(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]]) ->
     return rows
 
 
-def _of_others(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
+def _of_others(bench: RecordedBench, name: str, per_run: list[dict[str, Answer]], changes: np.ndarray) -> Rows:
     """Each pair's change against the mean answer, or change (`retraining`), of all other pairs."""
     predictions = {other: np.stack([clean(each[other].change) for each in per_run]) for other in per_run[0]} | {
         RETRAINED: changes
@@ -118,7 +118,7 @@ def _of_others(bench: RecordedRun, name: str, per_run: list[dict[str, Answer]], 
     return [_apart(bench, name, other, values, changes) for other, values in predictions.items()]
 
 
-def _apart(bench: RecordedRun, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
+def _apart(bench: RecordedBench, name: str, other: str, values: np.ndarray, changes: np.ndarray) -> dict[str, Any]:
     pairs = [(np.delete(values, k, 0).mean(0), changes[k]) for k in range(len(changes))]
     return {
         "kind": "answer", "regime": bench.regime.name, "change": name, "truth": "others", "response": other,
@@ -136,7 +136,7 @@ def _by_units(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[floa
     }
 
 
-def _against(bench: RecordedRun, name: str, truth: str, answered: dict[str, Answer], changes: np.ndarray) -> Rows:
+def _against(bench: RecordedBench, name: str, truth: str, answered: dict[str, Answer], changes: np.ndarray) -> Rows:
     shared = {"regime": bench.regime.name, "change": name, "truth": truth, "pairs": len(changes)}
     predicted = _with_baselines(answered, "unrolled")
     return [shared | _row(response, each, changes) for response, each in predicted.items()]
@@ -177,7 +177,7 @@ def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float((predicted * actual).sum()) / size if size > 0 else 0.0
 
 
-def _model(bench: RecordedRun) -> dict[str, Any]:
+def _model(bench: RecordedBench) -> dict[str, Any]:
     """Denoising losses of the base networks, of a Gaussian and of a kernel density on the same held-out draws."""
     _, held_out = bench.split
     losses = [bench.loss(t.network, held_out.images) for t in bench.base]
@@ -203,7 +203,7 @@ def _pictures(regime: str, change: str, truth: str, answered: dict[str, np.ndarr
     return [shared | {"response": n, "pixels": short(v[:SHOWN].ravel())} for n, v in every.items()]
 
 
-def run_removals(bench: RecordedRun) -> Rows:
+def run_removals(bench: RecordedBench) -> Rows:
     """1 % of the data removed at random: trained again at the same seed, and predicted by one pass back."""
     made, config = bench.runs[0], bench.context.config
     start = time.perf_counter()
@@ -227,7 +227,7 @@ def run_removals(bench: RecordedRun) -> Rows:
     return rows
 
 
-def _values(bench: RecordedRun, made: TrainingRecord) -> Tensor:
+def _values(bench: RecordedBench, made: TrainingRecord) -> Tensor:
     """Influence of every image on the held-out loss and on the ink of samples, (1 + QUERIES, N)."""
     draw = _held_out(bench)
     gradient = torch.func.grad(lambda theta: made.descent.losses(theta, draw).mean())(made.theta)
@@ -242,7 +242,7 @@ def _values(bench: RecordedRun, made: TrainingRecord) -> Tensor:
     return torch.cat([made.pull(gradient[None]), result.values]).double().cpu()
 
 
-def _outputs(bench: RecordedRun, made: TrainingRecord, theta: Tensor) -> Tensor:
+def _outputs(bench: RecordedBench, made: TrainingRecord, theta: Tensor) -> Tensor:
     """The same outputs of the network with parameters θ, (1 + QUERIES,)."""
     score = as_score(made.network_at(theta), "denoiser")
     ink = sample(score, bench.latents[:QUERIES], bench.grid).flatten(1).mean(1)
@@ -250,7 +250,7 @@ def _outputs(bench: RecordedRun, made: TrainingRecord, theta: Tensor) -> Tensor:
     return torch.cat([loss.reshape(1), ink]).detach().double().cpu()
 
 
-def _held_out(bench: RecordedRun) -> Draw:
+def _held_out(bench: RecordedBench) -> Draw:
     """Four noises for every held-out image."""
     many = bench.split[1].images.repeat(4, 1, 1, 1)
     return Draw(*(part[0] for part in Batches(many, [None], [5], len(many)).draw(0)))

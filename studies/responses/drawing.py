@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip
+from studies.figures import colour, described, figure, image_strip, listed
 from studies.responses.config import Config
 from studies.responses.reading import PAIRED, RESPONSES, of, rank_correlations, removals, shares
 
@@ -34,8 +34,7 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     for place, (regime, change, truth) in enumerate(heads):
         group = of(answers, regime=regime, change=change, truth=truth).set_index("response")
         words.append(_line(axes[0], group, names, place))
-    axes[0].set_yticks(range(len(heads)), [" ".join(head) for head in heads], fontsize=7)
-    axes[0].set_ylim(len(heads) - 0.5, -0.5)
+    listed(axes[0], [" ".join(head) for head in heads])
     axes[0].axvline(0.0, color="black", linewidth=0.8)
     axes[0].set_xlabel("median correlation of predicted with actual change")
     marks, labels = axes[0].get_legend_handles_labels()
@@ -43,8 +42,8 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     axes[0].legend(
         known.values(), known.keys(), frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
-    listed = "; ".join(f"{' '.join(head)}: {text}" for head, text in zip(heads, words, strict=True))
-    return described(drawing, f"Median correlations of predicted with actual changes. {listed}.")
+    medians = "; ".join(f"{' '.join(head)}: {text}" for head, text in zip(heads, words, strict=True))
+    return described(drawing, f"Median correlations of predicted with actual changes. {medians}.")
 
 
 def _line(axes: Axes, group: pd.DataFrame, names: list[str], place: int) -> str:

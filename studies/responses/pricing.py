@@ -69,8 +69,8 @@ def forward(name: str, rounds: int = 9, steps: int = 10) -> dict[str, str]:
 
 
 def _written(times: Floats, plain: Floats) -> str:
-    found = ratio(times, plain)
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    estimate = ratio(times, plain)
+    return f"{estimate.estimate:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def back(count: int = 4500, steps: int = 20) -> dict[str, float]:

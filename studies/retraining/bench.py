@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sensitivity import GaussianAnchor, Grid, Points, Score, as_score
+from sensitivity._checks import per_sample
 from studies import data
 from studies.data import Images
 from studies.networks import Architecture, Denoiser
@@ -191,7 +192,7 @@ class LawDenoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, σ)."""
-        return x + sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2 * self.score(x, sigma)
+        return x + per_sample(sigma, x) ** 2 * self.score(x, sigma)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""

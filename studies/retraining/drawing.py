@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, listed
 from studies.retraining.causes import CAUSES
 from studies.retraining.claims import SWAPS, TRUTHS
 from studies.retraining.config import MAIN, Config, Regime
@@ -276,8 +276,7 @@ def halves(rows: pd.DataFrame, regime: Regime) -> Figure:
         )  # fmt: skip
         medians.append(f"{row.predictor} {value.estimate:.2f}")
     axes[0].axvline(0.0, color="0.6", linewidth=0.6)
-    axes[0].set_yticks(range(len(selected)), list(selected.predictor))
-    axes[0].set_ylim(len(selected) - 0.5, -0.5)
+    listed(axes[0], list(selected.predictor))
     axes[0].set(xlabel=f"LDS over {int(selected.halves.max())} random halves, median over latents")
     return described(
         drawing,

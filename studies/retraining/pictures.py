@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import described, figure
+from studies.figures import described, figure, picture
 from studies.retraining.config import Regime
 from studies.retraining.reading import of
 
@@ -30,8 +29,8 @@ def models(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
         row = of(rows, kind="model", regime=regime.name).iloc[0]
         for line, column, label in zip(lines, ("data", "samples"), (f"{regime.name}\ndata", "samples"), strict=True):
             pictures = _stack(row[column], len(row[column]) // int(row["pixels"]))
-            for axis, picture in zip(line, pictures, strict=False):
-                _show(axis, picture)
+            for axis, image in zip(line, pictures, strict=False):
+                picture(axis, image)
             for axis in line[len(pictures) :]:
                 axis.set_axis_off()
             line[0].set_ylabel(label, fontsize=6, rotation=0, ha="right", va="center")
@@ -49,7 +48,7 @@ def images(rows: pd.DataFrame, regime: Regime, change: str) -> Figure:
     grid = axes.reshape(len(PARTS), len(shown))
     for column, (_, row) in enumerate(shown.iterrows()):
         for axis, name in zip(grid[:, column], PARTS, strict=True):
-            _show(axis, _square(row[name]), signed=name in ("predicted", "actual"))
+            picture(axis, _square(row[name]), signed=name in ("predicted", "actual"))
             if column == 0:
                 axis.set_ylabel(PARTS[name], fontsize=8)
     return described(
@@ -68,11 +67,9 @@ def influential(rows: pd.DataFrame, regime: Regime) -> Figure:
     grid = axes.reshape(len(shown), count + 1)
     for line, (_, row) in enumerate(shown.iterrows()):
         titles = ["sample", *[f"{v:+.2f}" for v in row.influence]]
-        for axis, picture, title in zip(
-            grid[line], [_square(row["sample"]), *_stack(row["images"], count)], titles, strict=True
-        ):
-            _show(axis, picture)
-            axis.set_title(title, fontsize=7)
+        shown_images = [_square(row["sample"]), *_stack(row["images"], count)]
+        for axis, image, title in zip(grid[line], shown_images, titles, strict=True):
+            picture(axis, image, title)
     return described(
         drawing,
         f"{regime.name}: each row a sample and the training images that raise (left four) and lower (right four) its "
@@ -88,10 +85,3 @@ def _square(pixels: Any) -> np.ndarray:
 
 def _stack(pixels: Any, count: int) -> list[np.ndarray]:
     return [_square(part) for part in np.asarray(pixels, dtype=float).reshape(count, -1)]
-
-
-def _show(axis: Axes, picture: np.ndarray, *, signed: bool = False) -> None:
-    limit = float(np.abs(picture).max()) or 1.0 if signed else 1.0
-    axis.imshow(picture, cmap="RdBu_r" if signed else "gray", vmin=-limit, vmax=limit)
-    axis.set(xticks=[], yticks=[])
-    axis.grid(False)

@@ -55,7 +55,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def usable_cores() -> int:
     """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # Linux; containers and schedulers allow fewer cores than there are
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -32,7 +32,7 @@ def supervised(command: Callable[[], int], say: Callable[[str], int]) -> int:
         command: returns the exit code; called in the child.
         say: prints a sentence and returns 2.
     """
-    if not hasattr(os, "fork"):
+    if not hasattr(os, "fork"):  # Windows
         return command()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, panels
 from studies.selective_underfitting.config import RUNGS, Config
 from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
-from studies.selective_underfitting.pictures import MARKS, features, guidance, images, panels, perception, pictured
+from studies.selective_underfitting.pictures import MARKS, PANEL, features, guidance, images, perception, pictured
 from studies.selective_underfitting.summaries import AT, memorised_counts, networks
 from studies.statistics import share_of_units
 
@@ -48,7 +48,7 @@ def deviation(rows: Rows) -> Figure:
     """r⋆ against σ for every problem and kind of state."""
     selected = rows[rows.kind == "deviation"].drop_duplicates(["data", "states", "sigma"])
     names = list(selected.data.unique())
-    drawing, axes = panels(len(names))
+    drawing, axes, _ = panels(len(names), panel=PANEL)
     for axis, name in zip(axes, names, strict=False):
         for index, (states, label) in enumerate(SETS.items()):
             part = selected[(selected.data == name) & (selected.states == states)].sort_values("sigma")
@@ -71,7 +71,7 @@ def deviation(rows: Rows) -> Figure:
 
 def errors(rows: Rows, config: Config) -> Figure:
     """Change of the log errors from each smaller rung to the base, by kind of state."""
-    drawing, axes = panels(len(config.ladders))
+    drawing, axes, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(axes, config.ladders, strict=False):
         selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
         selected = selected[selected.rung.isin(RUNGS)]
@@ -98,7 +98,7 @@ def errors(rows: Rows, config: Config) -> Figure:
 
 def by_level(rows: Rows, config: Config) -> Figure:
     """Errors of the base networks at every level."""
-    drawing, axes = panels(len(config.ladders))
+    drawing, axes, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(axes, config.ladders, strict=False):
         selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level")]
         for index, (column, label) in enumerate(COLUMNS.items()):

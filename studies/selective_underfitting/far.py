@@ -44,13 +44,13 @@ from torch import Tensor
 
 from sensitivity import GaussianAnchor
 from studies.bounds import above, at_least, below
-from studies.figures import colour, described
+from studies.figures import colour, described, panels
 from studies.retraining.bench import LawDenoiser
 from studies.selective_underfitting import measures
 from studies.selective_underfitting.config import Ladder, Rung
 from studies.selective_underfitting.ladder import DRAWS, OBJECTIVE, Bench, excess, identity
 from studies.selective_underfitting.paths import noised
-from studies.selective_underfitting.pictures import panels
+from studies.selective_underfitting.pictures import PANEL
 from studies.selective_underfitting.signs import PAPER, few_and_many, pulled
 from studies.selective_underfitting.summaries import EMPTY, changes, over_trainings
 from studies.statistics import Interval, median_interval
@@ -86,7 +86,9 @@ class Config:
     @classmethod
     def smoke(cls) -> Config:
         """Seconds: that everything runs; nothing is learned."""
-        few, many = (Ladder("lowrank256", "mlp", 16, 2, 16, n, 2, 8, n > 32) for n in (32, 64))
+        few, many = (
+            Ladder("lowrank256", "mlp", 16, 2, 16, size=n, seeds=2, batch=8, capacity=n > 32) for n in (32, 64)
+        )
         return cls((few, many), LEVELS[:1])
 
     @classmethod
@@ -98,18 +100,20 @@ class Config:
     def full(cls) -> Config:
         """All of the protocol, some twenty minutes of one core."""
         known, images = _mlps("lowrank256", (128, 2048), 256, 3200), _mlps("mnist14", (64, 1024), 256, 3200)
-        return cls((*known, *images, Ladder("mnist14", "unet", 16, 2, 960, 1024, 8, 16)))
+        return cls((*known, *images, Ladder("mnist14", "unet", 16, 2, 960, size=1024, seeds=8, batch=16)))
 
     @classmethod
     def paper(cls) -> Config:
         """For a GPU: MNIST at 28×28 too, wider networks and ten times the steps, U-Nets on few images."""
         known, images = _mlps("lowrank256", (128, 2048), 512, 32_000), _mlps("mnist", (64, 1024), 1024, 32_000)
-        unets = (Ladder("mnist", "unet", 32, 3, 16_000, n, 8, 64, n > 64) for n in (64, 1024))
+        unets = (Ladder("mnist", "unet", 32, 3, 16_000, size=n, seeds=8, batch=64, capacity=n > 64) for n in (64, 1024))
         return cls((*known, *images, *unets))
 
 
 def _mlps(problem: str, sizes: tuple[int, ...], width: int, steps: int, seeds: int = 8) -> tuple[Ladder, ...]:
-    return tuple(Ladder(problem, "mlp", width, 3, steps, n, seeds, 32, n == max(sizes)) for n in sizes)
+    return tuple(
+        Ladder(problem, "mlp", width, 3, steps, size=n, seeds=seeds, batch=32, capacity=n == max(sizes)) for n in sizes
+    )
 
 
 def rungs(ladder: Ladder) -> list[Rung]:
@@ -119,11 +123,11 @@ def rungs(ladder: Ladder) -> list[Rung]:
 
 def cells(config: Config) -> list[Cell]:
     """One a set of data, one a rung of a ladder."""
-    found = []
+    listed = []
     for index, ladder in enumerate(config.ladders):
-        found.append(Cell(f"{ladder.name}-radius", {"ladder": index, "rung": ""}))
-        found += [Cell(f"{ladder.name}-{rung.name}", {"ladder": index, "rung": rung.name}) for rung in rungs(ladder)]
-    return found
+        listed.append(Cell(f"{ladder.name}-radius", {"ladder": index, "rung": ""}))
+        listed += [Cell(f"{ladder.name}-{rung.name}", {"ladder": index, "rung": rung.name}) for rung in rungs(ladder)]
+    return listed
 
 
 def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
@@ -186,8 +190,8 @@ def run_rung(bench: Bench, rung: Rung) -> list[dict[str, Any]]:
         shared |= {"width": rung.width, "seed": seed}
         rows.append(shared | {"kind": "network"} | excess(bench, trained))
         for sigma, own in states.items():
-            found = measures.parts(trained.network, bench.memoriser, own.centre, own.outside, sigma)
-            row = dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), found, strict=True))
+            parts = measures.parts(trained.network, bench.memoriser, own.centre, own.outside, sigma)
+            row = dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), parts, strict=True))
             for name, x in (("inside", own.inside), ("heldout", own.outside)):
                 row[f"{name}_empirical"] = measures.mean_error(trained.network, bench.memoriser, x, sigma, None)
             rows.append(shared | {"kind": "level", "sigma": sigma} | row)
@@ -196,14 +200,14 @@ def run_rung(bench: Bench, rung: Rung) -> list[dict[str, Any]]:
 
 def claims(rows: Rows, config: Config) -> list[Claim]:
     """Every claim of the protocol."""
-    found = [_radius(rows, ladder) for ladder in {each.data: each for each in config.ladders}.values()]
+    judged = [_radius(rows, ladder) for ladder in {each.data: each for each in config.ladders}.values()]
     for ladder in config.ladders:
         own = rows[rows.ladder == ladder.name]
         for axis in axes(ladder):
-            found += [_inside(own, ladder, config, axis), _pull(own, ladder, config, axis)]
-            found.append(_outside(own, ladder, config, axis))
-        found += [_selective(own, ladder, config), _unconfounded(own, ladder, config), *_trained(own, ladder)]
-    return found + [pulled(rows, few, many, config) for few, many in few_and_many(config)]
+            judged += [_inside(own, ladder, config, axis), _pull(own, ladder, config, axis)]
+            judged.append(_outside(own, ladder, config, axis))
+        judged += [_selective(own, ladder, config), _unconfounded(own, ladder, config), *_trained(own, ladder)]
+    return judged + [pulled(rows, few, many, config) for few, many in few_and_many(config)]
 
 
 def axes(ladder: Ladder) -> list[str]:
@@ -226,29 +230,29 @@ def _radius(rows: Rows, ladder: Ladder) -> Claim:
 
 
 def _inside(rows: Rows, ladder: Ladder, config: Config, axis: str) -> Claim:
-    found = over_trainings(change(rows, config, axis, "inside_empirical"))
+    mean = over_trainings(change(rows, config, axis, "inside_empirical"))
     statement = (
         f"{ladder.name}: with more {axis} the inside error falls (mean change of its logarithm, unit: a training)"
     )
-    return Claim.of(statement, found, below(0, interval=True), f"{PAPER}: SiT S to XL .1884→.1834")
+    return Claim.of(statement, mean, below(0, interval=True), f"{PAPER}: SiT S to XL .1884→.1834")
 
 
 def _pull(rows: Rows, ladder: Ladder, config: Config, axis: str) -> Claim:
-    found = over_trainings(change(rows, config, axis, "heldout_pull"))
+    mean = over_trainings(change(rows, config, axis, "heldout_pull"))
     statement = (
         f"{ladder.name}: with more {axis} external states are pulled less toward the empirical score (mean change of "
         "the pull, unit: a training; the outcome named beforehand)"
     )
-    return Claim.of(statement, found, below(0, interval=True), f"{PAPER}: outside errors rise")
+    return Claim.of(statement, mean, below(0, interval=True), f"{PAPER}: outside errors rise")
 
 
 def _outside(rows: Rows, ladder: Ladder, config: Config, axis: str) -> Claim:
-    found = over_trainings(change(rows, config, axis, "heldout_empirical"))
+    mean = over_trainings(change(rows, config, axis, "heldout_empirical"))
     statement = (
         f"{ladder.name}: with more {axis} the error at external states rises (mean change of its logarithm, unit: a "
         "training)"
     )
-    return Claim.of(statement, found, above(0, interval=True), f"{PAPER}: SiT S to XL .5334→.5359")
+    return Claim.of(statement, mean, above(0, interval=True), f"{PAPER}: SiT S to XL .5334→.5359")
 
 
 def _selective(rows: Rows, ladder: Ladder, config: Config) -> Claim:
@@ -287,8 +291,8 @@ def _trained(rows: Rows, ladder: Ladder) -> list[Claim]:
         f"{ladder.name}: the base networks are trained, their held-out loss is below that of the moment-matched "
         f"Gaussian (difference of logarithms, unit: a training; the Gaussian's is {gaussian:.3f})"
     )
-    found = over_trainings((base.astype(float) / gaussian).apply(np.log))
-    return [Claim.of(statement, found, below(0, interval=True), "control: underfitting is no lack of training")]
+    mean = over_trainings((base.astype(float) / gaussian).apply(np.log))
+    return [Claim.of(statement, mean, below(0, interval=True), "control: underfitting is no lack of training")]
 
 
 COLUMNS = {"inside_empirical": "inside error, log", "heldout_empirical": "external error, log", "heldout_pull": "pull"}
@@ -296,7 +300,7 @@ COLUMNS = {"inside_empirical": "inside error, log", "heldout_empirical": "extern
 
 def table(rows: Rows, config: Config) -> pd.DataFrame:
     """Mean changes with intervals over trainings: a line a ladder and axis."""
-    found = []
+    lines = []
     for ladder in config.ladders:
         own = rows[rows.ladder == ladder.name]
         base = own[(own.kind == "level") & (own.rung == "base")]
@@ -304,13 +308,13 @@ def table(rows: Rows, config: Config) -> pd.DataFrame:
             each = {c: over_trainings(change(own, config, axis, c)) for c in COLUMNS}
             texts = {COLUMNS[c]: f"{v.estimate:+.4f} [{v.low:+.4f}, {v.high:+.4f}]" for c, v in each.items()}
             line = {"ladder": ladder.name, "more": axis} | texts
-            found.append(line | {"pull of base": f"{base.heldout_pull.mean():.4f}"})
-    return pd.DataFrame(found)
+            lines.append(line | {"pull of base": f"{base.heldout_pull.mean():.4f}"})
+    return pd.DataFrame(lines)
 
 
 def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """The pull against the steps, a line a training."""
-    drawing, places = panels(len(config.ladders))
+    drawing, places, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(places, config.ladders, strict=False):
         own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung != "narrow")]
         means = own.groupby(["seed", "steps"])["heldout_pull"].mean().unstack()

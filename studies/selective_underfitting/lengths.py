@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described
+from studies.figures import colour, described, panels
 from studies.selective_underfitting.config import SHORT, Config
-from studies.selective_underfitting.pictures import MARKS, panels
+from studies.selective_underfitting.pictures import MARKS, PANEL
 
 Rows = pd.DataFrame
 RATIOS = (0.1, 0.2, 0.5, 1, 2)
@@ -29,7 +29,7 @@ def excesses(rows: Rows, config: Config) -> pd.DataFrame:
 
 def lengths(rows: Rows, config: Config) -> Figure:
     """Errors and excess loss against the steps, relative to those of the shortest training."""
-    drawing, axes = panels(len(config.ladders))
+    drawing, axes, _ = panels(len(config.ladders), panel=PANEL)
     table = excesses(rows, config)
     for axis, ladder in zip(axes, config.ladders, strict=False):
         levels = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.sigma <= config.low)]
@@ -67,7 +67,7 @@ def curve(levels: Rows, column: str) -> tuple[list[float], list[float]]:
 
 def held_out_parts(rows: Rows, config: Config) -> Figure:
     """What the held-out error's change is made of, by level: the network's own error, and its pull."""
-    drawing, axes = panels(len(config.ladders))
+    drawing, axes, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(axes, config.ladders, strict=False):
         split = parts_of(rows[rows.ladder == ladder.name], config)
         places = np.arange(len(split))

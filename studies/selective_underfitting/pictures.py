@@ -13,15 +13,7 @@ from studies.selective_underfitting.exact import TOY
 
 MARKS = "osD^vPX"
 Rows = pd.DataFrame
-
-
-def panels(count: int) -> tuple[Figure, Any]:
-    """A figure of `count` panels, at most four in a row; what is left of the last row stays empty."""
-    columns = min(count, 4)
-    drawing, axes = figure(-(-count // columns), columns, panel=(2.7, 2.5))
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return drawing, axes
+PANEL = (2.7, 2.5)  # inches, of one ladder
 
 
 def guidance(rows: Rows) -> Figure:

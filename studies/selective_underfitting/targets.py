@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sensitivity import Points
+from sensitivity._checks import per_sample
 from studies.training import Objective
 from studies.training.batches import Draw
 from studies.training.loop import digest
@@ -41,8 +42,7 @@ class Empirical:
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """D⋆, like x (batch, *shape); σ a number, 0-d or (batch,)."""
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        spread = level.reshape(-1, *[1] * (x.ndim - 1)) if level.ndim else level
-        return x + spread**2 * self.score(x, level)
+        return x + per_sample(level, x) ** 2 * self.score(x, level)
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """s⋆, like x."""

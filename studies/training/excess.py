@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from studies.bridge import ExactLaw
 from studies.training.batches import Batches, Draw
 from studies.training.objectives import Objective, Predictor, standard_levels
@@ -50,7 +51,7 @@ class Optimum:
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """`(D⋆(x, σ) − x)/σ²`."""
-        return (self(x, sigma) - x) / sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2
+        return (self(x, sigma) - x) / per_sample(sigma, x) ** 2
 
 
 def excess_loss(network: Predictor, objective: Objective, clean: Tensor, optimum: Function, *, seed: int = 0) -> Excess:
@@ -76,7 +77,7 @@ def excess_loss(network: Predictor, objective: Objective, clean: Tensor, optimum
 
 def _gaps(network: Predictor, best: Optimum, objective: Objective, draw: Draw) -> Tensor:
     sigma = objective.quantile(draw.level, network.scale)
-    state = draw.clean + sigma.reshape(-1, *[1] * (draw.clean.ndim - 1)) * draw.noise
+    state = draw.clean + per_sample(sigma, draw.clean) * draw.noise
     squares = (network(state, sigma) - best(state, sigma)).flatten(1).square().mean(dim=1)
     return objective.weight(sigma, network.scale) * squares / (2 if objective.kind == "sliced" else 1)
 

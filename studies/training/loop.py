@@ -149,7 +149,7 @@ def train_many(
             train(recipe, data, weights=w, seed=s, start=n, cache=cache, device=device, progress=progress)
             for w, s, n in parts
         ]
-    run = Run(recipe, data, tuple(weights), tuple(seeds), None if start is None else tuple(start), device)
+    run = TrainingRun(recipe, data, tuple(weights), tuple(seeds), None if start is None else tuple(start), device)
     if cache is None:
         tensors = run.result(None, progress)
     else:
@@ -161,7 +161,7 @@ def train_many(
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One unit of training: the networks of a stack, or a single network."""
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""RecordedRun training runs: what the derivative of a run needs, kept in one file.
+"""Recorded training runs: what the derivative of a run needs, kept in one file.
 
 A record holds the recipe, the rule of descent, the seed (of which batches and noise are pure functions), the data's
 digest and weights, and the states of the run at checkpoints. `TrainingRecord` is what
@@ -34,7 +34,7 @@ from studies.errors import StudyError
 from studies.files import make_folder, write
 from studies.networks import Architecture, Denoiser, build
 from studies.training.descent import RULES, Adam, Rule, State
-from studies.training.loop import Recipe, Run, digest
+from studies.training.loop import Recipe, TrainingRun, digest
 from studies.training.objectives import Objective
 from studies.training.unrolled import Descent, Report
 
@@ -211,7 +211,7 @@ def _descent(
 ) -> tuple[Descent, Tensor]:
     if recipe.precision == "bfloat16":
         raise ValueError("precision='bfloat16' rounds too coarsely for a derivative; use 'float32' or 'float64'.")
-    single = Run(recipe, data, (None,), (seed,), None if start is None else (start,), device)
+    single = TrainingRun(recipe, data, (None,), (seed,), None if start is None else (start,), device)
     network = single.single()
     pool = data.to(network.centre)
     theta = torch.nn.utils.parameters_to_vector(network.parameters()).detach()

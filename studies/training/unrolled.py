@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp, vmap
 
+from sensitivity._checks import per_sample
 from studies.networks import Denoiser
 from studies.training.batches import Batches, Draw
 from studies.training.descent import Rule, State
@@ -52,7 +53,7 @@ class At:
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """s(x, σ)."""
-        return (self(x, sigma) - x) / sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2
+        return (self(x, sigma) - x) / per_sample(sigma, x) ** 2
 
 
 @dataclass(frozen=True)

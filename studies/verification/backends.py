@@ -65,7 +65,7 @@ def to_numpy(value: Any) -> np.ndarray:
     Raises:
         TypeError: `value` is not an array of real numbers; what its own conversion raises goes through.
     """
-    if hasattr(value, "detach"):
+    if hasattr(value, "detach"):  # a tensor, known without importing torch
         value = value.detach().cpu().numpy()
     elif isinstance(value, list | tuple) and any(isinstance(item, list) or hasattr(item, "detach") for item in value):
         value = [to_numpy(item) for item in value]  # tensors that require grad hide from NumPy

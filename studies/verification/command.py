@@ -159,7 +159,7 @@ def show(report: Report, screen: Console, out: Path | None = None) -> None:
     for line in report.findings():
         screen.print(text.line(line, 5000), markup=False, highlight=False, soft_wrap=True)
     if report.status == "could not run":
-        trace = next((run.trace for v in report.judged for run in v.runs if run.trace), "")
+        trace = next((reply.trace for v in report.judged for reply in v.replies if reply.trace), "")
         screen.print(text.block(trace).rstrip(), markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         folder = report.save(out)

@@ -1,4 +1,4 @@
-"""What an estimator does beside its answer is undone, and said: settings, random state, folder, inputs, printing.
+"""What an estimator does beside its answer is undone and reported: settings, random state, folder, inputs, printing.
 
 A call must not depend on the one before it, nor the next estimator on what this one left behind. Global
 random numbers are seeded with the problem's own seed, so that an estimator that draws from them can be repeated.
@@ -38,34 +38,34 @@ class Setting:
 
 
 def _settings() -> list[Setting]:
-    found = [
+    settings = [
         Setting("the current folder", os.getcwd, os.chdir),
         Setting("NumPy's handling of errors", np.geterr, lambda value: np.seterr(**value)),
     ]
     torch = sys.modules.get("torch")
     if torch is not None:
-        found += [
+        settings += [
             Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
             Setting("torch's default device", torch.get_default_device, torch.set_default_device),
             Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
             Setting("whether torch records gradients", torch.is_grad_enabled, torch.set_grad_enabled),
         ]
-    return found
+    return settings
 
 
 def _generators() -> list[tuple[Setting, Callable[[int], Any]]]:
     """Global random states, and how they are seeded."""
     python = Setting("Python's global random numbers", random.getstate, random.setstate)
     numpy = Setting("NumPy's global random numbers", np.random.get_state, np.random.set_state)
-    found: list[tuple[Setting, Callable[[int], Any]]] = [
+    generators: list[tuple[Setting, Callable[[int], Any]]] = [
         (python, random.seed),
         (numpy, lambda seed: np.random.seed(seed % 2**32)),  # noqa: NPY002  # what estimators use
     ]
     torch = sys.modules.get("torch")
     if torch is not None:
         here = Setting("torch's global random numbers", torch.get_rng_state, torch.set_rng_state)
-        found.append((here, torch.default_generator.manual_seed))
-    return found
+        generators.append((here, torch.default_generator.manual_seed))
+    return generators
 
 
 @contextmanager
@@ -73,13 +73,13 @@ def undone(problem: Problem) -> Iterator[list[str]]:
     """Undo what a call does beside its answer; the list that is yielded says afterwards what that was.
 
     Example:
-        >>> with undone(Problem("plane", "score", {"seed": 1})) as said:
+        >>> with undone(Problem("plane", "score", {"seed": 1})) as beside:
         ...     print("so far")
         ...     _ = np.random.standard_normal()
-        >>> said
+        >>> beside
         ["drew from NumPy's global random numbers", "printed 'so far'"]
     """
-    said: list[str] = []
+    beside: list[str] = []
     inputs, settings, generators = _prints(problem), _settings(), _generators()
     before = [setting.read() for setting in settings]
     states = [generator.read() for generator, _ in generators]
@@ -91,22 +91,22 @@ def undone(problem: Problem) -> Iterator[list[str]]:
         with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
             filters = list(warnings.filters)
             try:
-                yield said
+                yield beside
             finally:
-                said += ["changed the filters of warnings"] if list(warnings.filters) != filters else []
+                beside += ["changed the filters of warnings"] if list(warnings.filters) != filters else []
     finally:
-        said[:0] = [*_changed(settings, before), *_drawn(generators, states, fresh)]
-        said += [f"wrote into its input {name}" for name, value in _prints(problem).items() if inputs[name] != value]
-        said += _printed(printed.getvalue())
+        beside[:0] = [*_changed(settings, before), *_drawn(generators, states, fresh)]
+        beside += [f"wrote into its input {name}" for name, value in _prints(problem).items() if inputs[name] != value]
+        beside += _printed(printed.getvalue())
 
 
 def _changed(settings: list[Setting], before: list[Any]) -> list[str]:
-    said = []
+    beside = []
     for setting, value in zip(settings, before, strict=True):
         if _now(setting) != value:
-            said.append(f"changed {setting.name}")
+            beside.append(f"changed {setting.name}")
             setting.restore(value)
-    return said
+    return beside
 
 
 def _now(setting: Setting) -> Any:
@@ -117,25 +117,21 @@ def _now(setting: Setting) -> Any:
 
 
 def _drawn(generators: list[tuple[Setting, Callable[[int], Any]]], states: list[Any], fresh: list[Any]) -> list[str]:
-    said = []
+    beside = []
     for (generator, _), state, seeded in zip(generators, states, fresh, strict=True):
         if _plain(generator.read()) != seeded:
-            said.append(f"drew from {generator.name}")
+            beside.append(f"drew from {generator.name}")
         generator.restore(state)
-    return said
+    return beside
 
 
 def _plain(state: Any) -> Any:
     """A random state as something that compares."""
     if isinstance(state, tuple):
         return tuple(_plain(part) for part in state)
-    return (
-        state.tobytes()
-        if isinstance(state, np.ndarray)
-        else state.numpy().tobytes()
-        if hasattr(state, "numpy")
-        else state
-    )
+    if isinstance(state, np.ndarray):
+        return state.tobytes()
+    return state.numpy().tobytes() if hasattr(state, "numpy") else state  # a tensor, where torch was imported at all
 
 
 def _printed(words: str) -> list[str]:
@@ -148,13 +144,14 @@ def _printed(words: str) -> list[str]:
 
 def _prints(problem: Problem) -> dict[str, int]:
     """A checksum of every array of the problem, by its name."""
-    found: dict[str, int] = {}
+    prints: dict[str, int] = {}
     for name in dir(problem):
-        found |= {at: _checksum(value) for at, value in _arrays(name, getattr(problem, name))}
-    return found
+        prints |= {at: _checksum(value) for at, value in _arrays(name, getattr(problem, name))}
+    return prints
 
 
 def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    # An array of whichever library the problem was posed in.
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         yield name, value
     elif is_dataclass(value) and not isinstance(value, type):

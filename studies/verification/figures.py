@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, figure, listed, picture
 from studies.verification.bars import ALLOWED
 from studies.verification.findings import Findings
 from studies.verification.judge import Verdict
@@ -35,13 +35,12 @@ def _attributed(report: Findings) -> dict[str, Figure]:
     verdicts = [verdict for verdict in report.judged if "lds" in verdict.measures]
     drawing, (axis, *_) = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
     for place, verdict in enumerate(verdicts):
-        found, (mark, shade) = verdict.measures, MARKS[verdict.holds]
-        axis.plot([found["lds_low"], found["lds_high"]], [place, place], color=shade, linewidth=1.5)
-        axis.plot(found["lds"], place, mark, color=shade)
-        axis.plot(found["ceiling"], place, "|", color="black", markersize=12)
+        numbers, (mark, shade) = verdict.measures, MARKS[verdict.holds]
+        axis.plot([numbers["lds_low"], numbers["lds_high"]], [place, place], color=shade, linewidth=1.5)
+        axis.plot(numbers["lds"], place, mark, color=shade)
+        axis.plot(numbers["ceiling"], place, "|", color="black", markersize=12)
     axis.axvline(0.0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
-    axis.set_ylim(max(len(verdicts), 1) - 0.5, -0.5)
+    listed(axis, [verdict.case.name for verdict in verdicts])
     axis.set_xlabel("score (LDS) with its 95 % interval; the stroke is the ceiling")
     words = ", ".join(f"{v.case.name} {v.measures['lds']:.2f}" for v in verdicts)
     drawn = {"scores": described(drawing, f"Scores by problem: {words}. {report.summary}")}
@@ -55,7 +54,7 @@ def _worst_query(verdict: Verdict) -> Figure:
     """The sample of the worst query, the four points said to raise its output most, and the four to lower it most."""
     from studies.verification.attributions.tiers import setting_of, shipped
 
-    query, values = int(verdict.measures["worst_query"]), verdict.runs[0].value
+    query, values = int(verdict.measures["worst_query"]), verdict.replies[0].value
     order = np.argsort(-values[query]) if values is not None else np.arange(8)
     data = setting_of(verdict.case.law).data.numpy()
     named = [("sample", shipped(verdict.case.law).reference[query])]
@@ -63,9 +62,7 @@ def _worst_query(verdict: Verdict) -> Figure:
     named += [(f"−{rank + 1}", data[point]) for rank, point in enumerate(order[::-1][:4])]
     drawing, axes = figure(1, len(named), panel=(0.9, 1.2))
     for axis, (title, image) in zip(axes, named, strict=True):
-        axis.imshow(image[0], cmap="gray", vmin=-1, vmax=1)
-        axis.set_title(title, fontsize=8)
-        axis.set_axis_off()
+        picture(axis, image[0], title)
     return described(
         drawing,
         f"{verdict.case.name}, worst query {query} (score {verdict.measures['worst']:.2f}): sample, the four points "
@@ -77,8 +74,7 @@ def _by_problem(verdicts: list[Verdict], label: str) -> tuple[Figure, Any]:
     """Axes with one line per problem and a logarithmic scale; 1 is marked."""
     drawing, axes = figure(panel=(6.5, 0.9 + 0.3 * max(len(verdicts), 1)))
     axes[0].axvline(1.0, color="black", linewidth=1.0)
-    axes[0].set_yticks(range(len(verdicts)), [verdict.case.name for verdict in verdicts])
-    axes[0].set_ylim(max(len(verdicts), 1) - 0.5, -0.5)
+    listed(axes[0], [verdict.case.name for verdict in verdicts])
     axes[0].set_xscale("log")
     axes[0].set_xlabel(label)
     return drawing, axes[0]

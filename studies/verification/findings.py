@@ -139,7 +139,7 @@ class Findings:
         """What the estimator did beside its answers, each with the problems where it did; all of it was undone."""
         places: dict[str, list[str]] = {}
         for verdict in self.verdicts:
-            for habit in dict.fromkeys(habit for run in verdict.runs for habit in run.beside):
+            for habit in dict.fromkeys(habit for reply in verdict.replies for habit in reply.beside):
                 places.setdefault(habit, []).append(verdict.case.name)
         return [
             f"Beside its answer it {habit} (undone; {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''})."
@@ -158,7 +158,7 @@ class Findings:
         if verdict is None or not verdict.scaled.size:
             return []
         row, name = verdict.worst, verdict.case.name
-        values = np.stack([run.value for run in verdict.runs if run.value is not None])
+        values = np.stack([reply.value for reply in verdict.replies if reply.value is not None])
         error = float(np.median(errors(values, verdict.truth)[:, row]))
         size, allowed = float(rownorm(verdict.truth)[row]), error / float(verdict.scaled[row])
         return [
@@ -166,10 +166,10 @@ class Findings:
         ]
 
     def _cost(self) -> list[str]:
-        run = [verdict for verdict in self.judged if "seconds" in verdict.measures]
-        if not run:
+        timed = [verdict for verdict in self.judged if "seconds" in verdict.measures]
+        if not timed:
             return []
-        most = max(run, key=lambda verdict: verdict.measures["seconds"])
+        most = max(timed, key=lambda verdict: verdict.measures["seconds"])
         calls, seconds, memory = (most.measures[key] for key in ("calls", "seconds", "megabytes"))
         return [f"Cost, at most: {calls:,.0f} score calls, {seconds:.2g} s and {memory:.0f} MB ({most.case.name})."]
 
@@ -239,25 +239,25 @@ class Findings:
 
 def _attributed(verdict: Verdict) -> str:
     """The score of an attribution, its ceiling, and what else was measured, in words."""
-    found = verdict.measures
-    words = [f"{found['share']:.0%} of the ceiling {found['ceiling']:.2f}", f"slope {found['slope']:.2g}"]
-    words += [f"rank correlation with the derivative {found['rank']:.2f}"] if "rank" in found else []
-    if "removal" in found:
-        words += [f"removing the ten points it names does {found['removal']:.0%} of what is possible"]
-    words += [f"worst query {found['worst_query']:.0f} ({found['worst']:.2f})"]
-    interval = f"[{found['lds_low']:.2f}, {found['lds_high']:.2f}]"
-    return f"{verdict.case.name}: score {found['lds']:.2f} {interval}, {', '.join(words)}."
+    numbers = verdict.measures
+    words = [f"{numbers['share']:.0%} of the ceiling {numbers['ceiling']:.2f}", f"slope {numbers['slope']:.2g}"]
+    words += [f"rank correlation with the derivative {numbers['rank']:.2f}"] if "rank" in numbers else []
+    if "removal" in numbers:
+        words += [f"removing the ten points it names does {numbers['removal']:.0%} of what is possible"]
+    words += [f"worst query {numbers['worst_query']:.0f} ({numbers['worst']:.2f})"]
+    interval = f"[{numbers['lds_low']:.2f}, {numbers['lds_high']:.2f}]"
+    return f"{verdict.case.name}: score {numbers['lds']:.2f} {interval}, {', '.join(words)}."
 
 
 def _row_frame(verdict: Verdict) -> pd.DataFrame | None:
     import pandas as pd
 
-    values = [run.value for run in verdict.runs]
+    values = [reply.value for reply in verdict.replies]
     if verdict.case.judge != "rows" or any(value is None for value in values):
         return None
     stacked = np.stack([value for value in values if value is not None])
     repeats, n = stacked.shape[:2]
-    bars = np.concatenate([_row_bar(run.standard_error, n) for run in verdict.runs])
+    bars = np.concatenate([_row_bar(reply.standard_error, n) for reply in verdict.replies])
     return pd.DataFrame(
         {
             "problem": verdict.case.name,

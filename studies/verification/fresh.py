@@ -28,7 +28,7 @@ import numpy as np
 
 from studies.verification.backends import backend as load_backend
 from studies.verification.judge import Verdict, judge
-from studies.verification.runs import Estimator, Run
+from studies.verification.runs import Estimator, Reply
 from studies.verification.session import REPEATS, ROWWISE, coupled, repeated, with_coupling
 from studies.verification.tasks import TASKS
 from studies.verification.tasks import task as find_task
@@ -102,18 +102,18 @@ def _alone(
 ) -> Iterator[tuple[int, Verdict]]:
     for seed in seeds:
         inputs, truth = computed(task, case, seed)
-        runs = repeated(estimator, task, case, inputs, truth, load_backend(backend), seed, REPEATS)
-        yield seed, judge(task, case, truth, runs, 1.0)
+        replies = repeated(estimator, task, case, inputs, truth, load_backend(backend), seed, REPEATS)
+        yield seed, judge(task, case, truth, replies, 1.0)
 
 
 def _together(
     estimator: Estimator, task: Task, case: Case, seeds: list[int], backend: str
 ) -> Iterator[tuple[int, Verdict]]:
     inputs, truth = posed(task.name, case.name, tuple(seeds))
-    runs = repeated(estimator, task, case, inputs, truth, load_backend(backend), seeds[0], REPEATS)
-    mixed = coupled(runs)
+    replies = repeated(estimator, task, case, inputs, truth, load_backend(backend), seeds[0], REPEATS)
+    mixed = coupled(replies)
     for index, (seed, part) in enumerate(zip(seeds, np.split(truth, len(seeds)), strict=True)):
-        rows = [cut(run, slice(index * len(part), (index + 1) * len(part))) for run in runs]
+        rows = [cut(reply, slice(index * len(part), (index + 1) * len(part))) for reply in replies]
         verdict = judge(task, case, part, rows, 1.0)
         yield seed, with_coupling(verdict) if mixed else verdict
 
@@ -129,11 +129,11 @@ def posed(name: str, problem: str, seeds: tuple[int, ...]) -> tuple[Arrays, np.n
     return inputs, task.truth(case, inputs)
 
 
-def cut(run: Run, rows: slice) -> Run:
+def cut(reply: Reply, rows: slice) -> Reply:
     """The rows that belong to one seed."""
-    value, bar = run.value, run.standard_error
+    value, bar = reply.value, reply.standard_error
     bar = bar if bar is None or bar.ndim == 0 else bar[rows]
-    return replace(run, value=None if value is None else value[rows], standard_error=bar)
+    return replace(reply, value=None if value is None else value[rows], standard_error=bar)
 
 
 def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[int] = SEEDS) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[
         >>> count_alarms(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))["rejected"]
         []
     """
-    start, rejected, checks, largest, runs, total = time.perf_counter(), [], set(), 0.0, 1, 0
+    start, rejected, checks, largest, repeats, total = time.perf_counter(), [], set(), 0.0, 1, 0
     for seed, verdict in verdicts(estimator, task, problem, seeds):
-        total, runs = total + 1, max(runs, len(verdict.runs))
+        total, repeats = total + 1, max(repeats, len(verdict.replies))
         errors = [check.measured for check in verdict.checks if check.name in ("accuracy", "bias")]
         largest = max([largest, *errors])
         if not verdict.holds:
@@ -157,7 +157,7 @@ def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[
         "estimator": estimator.__name__,
         "problem": problem,
         "seeds": total,
-        "runs": runs,
+        "runs": repeats,
         "rejected": rejected,
         "checks": sorted(checks),
         "largest": largest,

@@ -14,7 +14,7 @@ import numpy as np
 from studies.verification import metrics
 from studies.verification.bars import ALLOWED, Honesty, honesty
 from studies.verification.laws import oracle
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 from studies.verification.tasks.base import Case, Task, rownorm
 
 __all__ = ["Check", "Verdict", "judge", "reported", "two_digits"]
@@ -38,7 +38,7 @@ class Verdict:
     Attributes:
         case: the case.
         checks: all that were made; the case holds if each does.
-        runs: what the estimator returned, in order of the repeats.
+        replies: what the estimator returned, in order of the repeats.
         truth: the answer.
         scaled: error over limit of each row (n,), means over repeats where there are several.
         measures: numbers for the table and the stored rows.
@@ -47,7 +47,7 @@ class Verdict:
 
     case: Case
     checks: tuple[Check, ...]
-    runs: tuple[Run, ...]
+    replies: tuple[Reply, ...]
     truth: np.ndarray
     scaled: np.ndarray = field(default_factory=lambda: np.empty(0))
     measures: dict[str, float] = field(default_factory=dict)
@@ -68,26 +68,26 @@ class Verdict:
         return int(np.argmax(np.nan_to_num(self.scaled, nan=np.inf))) if self.scaled.size else 0
 
 
-def judge(task: Task, case: Case, truth: np.ndarray, runs: list[Run], slack: float) -> Verdict:
+def judge(task: Task, case: Case, truth: np.ndarray, replies: list[Reply], slack: float) -> Verdict:
     """Hold the runs of one case against its truth; `slack` widens every limit."""
-    kept = tuple(runs)
-    if not all(run.applicable for run in runs):
+    kept = tuple(replies)
+    if not all(reply.applicable for reply in replies):
         return Verdict(case, (), kept, truth, applicable=False)
-    broken = next((run for run in runs if run.error), None)
+    broken = next((reply for reply in replies if reply.error), None)
     if broken is not None:
         return Verdict(case, (Check(broken.check, np.nan, np.nan, False, broken.error),), kept, truth)
-    values = np.stack([run.value for run in runs if run.value is not None])
+    values = np.stack([reply.value for reply in replies if reply.value is not None])
     finite = _finite(values)
     if not finite.holds:
-        return Verdict(case, (finite,), kept, truth, measures=_cost(runs))
+        return Verdict(case, (finite,), kept, truth, measures=_cost(replies))
     if case.judge == "law":
         return _judge_law(case, values[0], kept, slack)
     if case.judge == "posterior":
         return _judge_posterior(case, values[0], truth, kept, slack)
     limit = slack * task.limit(truth)
     scaled = np.median(metrics.errors(values, truth), axis=0) / limit
-    checks = [finite, *(_single if len(values) == 1 else _repeated)(task, values, truth, limit, runs, slack)]
-    return Verdict(case, tuple(checks), kept, truth, scaled, _measures(task, values, truth, limit, runs))
+    checks = [finite, *(_single if len(values) == 1 else _repeated)(task, values, truth, limit, replies, slack)]
+    return Verdict(case, tuple(checks), kept, truth, scaled, _measures(task, values, truth, limit, replies))
 
 
 def two_digits(value: float) -> str:
@@ -106,11 +106,11 @@ def _finite(values: np.ndarray) -> Check:
 
 
 def _single(
-    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, runs: list[Run], slack: float
+    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, replies: list[Reply], slack: float
 ) -> list[Check]:
     error = float(np.quantile(metrics.errors(values, truth)[0] / limit, task.quantile, method="higher"))
     checks = [Check("accuracy", error, 1.0, error <= 1.0, _sentence(error, values, truth, task))]
-    bars = reported(runs)
+    bars = reported(replies)
     if bars is not None and np.any(bars > 0):
         inside = metrics.coverage(values, bars, truth, limit)
         checks.append(Check("error bars", inside, 0.5, inside >= 0.5, f"{inside:.0%} within 1.96 standard errors."))
@@ -118,7 +118,7 @@ def _single(
 
 
 def _repeated(
-    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, runs: list[Run], slack: float
+    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, replies: list[Reply], slack: float
 ) -> list[Check]:
     row = float(np.quantile(metrics.scaled_bias(values, truth, limit), task.quantile, method="higher"))
     shift = metrics.mean_shift(values, truth, limit)
@@ -128,7 +128,7 @@ def _repeated(
         Check("bias", worst, 1.0, worst <= 1.0, _sentence(worst, values, truth, task)),
         Check("noise", spread, task.noise * slack, spread <= task.noise * slack, _noise(spread, task)),
     ]
-    bars = reported(runs)
+    bars = reported(replies)
     honest = None if bars is None else honesty(values, bars)
     return checks if honest is None else [*checks, _honest(honest, len(values))]
 
@@ -141,12 +141,12 @@ def _honest(honest: Honesty, repeats: int) -> Check:
     return Check("error bars", honest.ratio, 1 / ALLOWED if honest.ratio < 1 else ALLOWED, honest.holds, sentence)
 
 
-def reported(runs: Sequence[Run]) -> np.ndarray | None:
+def reported(replies: Sequence[Reply]) -> np.ndarray | None:
     """Reported standard errors of all repeats (R, ...), or None; NaN says that the estimator does not know."""
-    bars = [run.standard_error for run in runs]
+    bars = [reply.standard_error for reply in replies]
     if any(bar is None for bar in bars):
         return None
-    shape = runs[0].value.shape[:1] if runs[0].value is not None else ()
+    shape = replies[0].value.shape[:1] if replies[0].value is not None else ()
     stacked = np.stack([np.broadcast_to(bar, shape) if np.ndim(bar) == 0 else bar for bar in bars if bar is not None])
     return stacked if np.all(np.isfinite(stacked)) else None
 
@@ -182,7 +182,7 @@ def _noise(spread: float, task: Task) -> str:
 
 
 def _measures(
-    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, runs: list[Run]
+    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, replies: list[Reply]
 ) -> dict[str, float]:
     error = metrics.errors(values, truth)
     relative = error / np.maximum(rownorm(truth)[None], np.finfo(float).tiny)
@@ -192,26 +192,26 @@ def _measures(
     out["repeats"] = float(len(values))
     out["bias"] = float(np.median(metrics.bias(values, truth)))
     out["deviation"] = float(np.median(metrics.deviation(values))) if len(values) > 1 else 0.0
-    bars = reported(runs)
+    bars = reported(replies)
     if bars is not None:
         out["coverage"] = metrics.coverage(values, bars, truth, limit)
         out["coverage_alone"] = metrics.coverage(values, bars, truth, 0.0 * limit)
         honest = honesty(values, bars) if len(values) > 1 else None
         out["calibration"] = honest.ratio if honest else float("nan")
         out |= {"calibration_low": honest.low, "calibration_high": honest.high} if honest else {}
-    return out | _cost(runs)
+    return out | _cost(replies)
 
 
-def _cost(runs: list[Run]) -> dict[str, float]:
+def _cost(replies: list[Reply]) -> dict[str, float]:
     return {
-        "calls": float(np.median([run.calls for run in runs])),
-        "rows": float(np.median([run.rows for run in runs])),
-        "seconds": float(np.median([run.seconds for run in runs])),
-        "megabytes": float(max(run.megabytes for run in runs)),
+        "calls": float(np.median([reply.calls for reply in replies])),
+        "rows": float(np.median([reply.rows for reply in replies])),
+        "seconds": float(np.median([reply.seconds for reply in replies])),
+        "megabytes": float(max(reply.megabytes for reply in replies)),
     }
 
 
-def _judge_law(case: Case, draws: np.ndarray, runs: tuple[Run, ...], slack: float) -> Verdict:
+def _judge_law(case: Case, draws: np.ndarray, replies: tuple[Reply, ...], slack: float) -> Verdict:
     """Kolmogorov's test of the draws along the axes and fixed random directions, Bonferroni over all of them."""
     from studies.verification.draws import smallest_p
 
@@ -222,10 +222,12 @@ def _judge_law(case: Case, draws: np.ndarray, runs: tuple[Run, ...], slack: floa
         Check("finite", 1.0, 1.0, True, "100.0% of the values are finite."),
         Check("law", p, limit, p >= limit, sentence),
     )
-    return Verdict(case, checks, runs, draws[:0], measures={"p": p, "repeats": 1.0} | _cost(list(runs)))
+    return Verdict(case, checks, replies, draws[:0], measures={"p": p, "repeats": 1.0} | _cost(list(replies)))
 
 
-def _judge_posterior(case: Case, draws: np.ndarray, truth: np.ndarray, runs: tuple[Run, ...], slack: float) -> Verdict:
+def _judge_posterior(
+    case: Case, draws: np.ndarray, truth: np.ndarray, replies: tuple[Reply, ...], slack: float
+) -> Verdict:
     """Calibration of ranks and energy distance to exact draws, each at one in a million."""
     from studies.verification.posteriors import calibration_p, energy_p, exact_draws
 
@@ -244,4 +246,6 @@ def _judge_posterior(case: Case, draws: np.ndarray, truth: np.ndarray, runs: tup
         for name, p in p_values.items()
     ]
     finite = Check("finite", 1.0, 1.0, True, "100.0% of the values are finite.")
-    return Verdict(case, (finite, *checks), runs, truth[:0], measures={**p_values, "repeats": 1.0} | _cost(list(runs)))
+    return Verdict(
+        case, (finite, *checks), replies, truth[:0], measures={**p_values, "repeats": 1.0} | _cost(list(replies))
+    )

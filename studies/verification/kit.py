@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.verification.backends import Backend
+from studies.verification.backends import Backend, to_numpy
 from studies.verification.laws import Law, oracle
 from studies.verification.problem import Anchor, BlackBox, Functional, Levels, Measure, Meter, Perturbation, karras
 
@@ -32,7 +32,7 @@ def levelled(mixture: Any, method: str) -> Callable[[Any, Any], Any]:
 def _by_rows(mixture: Any, method: str, x: Any, sigma: Any) -> Any:
     if tuple(sigma.shape) != tuple(x.shape[:1]):
         raise ValueError(f"sigma has shape {tuple(sigma.shape)}, x {tuple(x.shape)}; give a scalar or one level a row.")
-    values, first = np.unique(np.asarray(sigma.detach() if hasattr(sigma, "detach") else sigma), return_index=True)
+    values, first = np.unique(to_numpy(sigma), return_index=True)
     total: Any = 0.0
     for start in first[np.argsort(values)]:
         value = getattr(mixture.noised(sigma[int(start)]), method)(x)
@@ -91,15 +91,15 @@ class Kit:
         """The perturbation toward a law, known in full."""
         mixture, given = self.mixture(law), self.parameters(law)
         measure = Measure(
-            given.weights,
-            given.means,
-            given.form,
-            given.full,
-            given.variances,
-            given.factors,
-            BlackBox(lambda: given.covariances),
-            BlackBox(levelled(mixture, "log_density")),
-            BlackBox(levelled(mixture, "score")),
+            weights=given.weights,
+            means=given.means,
+            form=given.form,
+            full=given.full,
+            variances=given.variances,
+            factors=given.factors,
+            dense=BlackBox(lambda: given.covariances),
+            log_density=BlackBox(levelled(mixture, "log_density")),
+            score=BlackBox(levelled(mixture, "score")),
         )
         return Perturbation("toward", measure)
 

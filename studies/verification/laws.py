@@ -72,6 +72,7 @@ class Law:
         return dense if self.factors is None else dense + self.factors @ self.factors.swapaxes(-1, -2)
 
     def _eye(self) -> Any:
+        # Torch's tensors do not know their namespace of the array standard; other libraries' arrays do.
         xp = self.means.__array_namespace__() if hasattr(self.means, "__array_namespace__") else None
         if xp is not None:
             return xp.eye(self.dimension, dtype=self.means.dtype)
@@ -153,8 +154,8 @@ def _points(seed: int, d: int, n: int, offset: float = 0.0, spread: float = 1.0)
 
 def _even_points(seed: int, d: int, n: int) -> Arrays:
     rng = np.random.default_rng(seed)
-    bent = rng.standard_normal((n, d))
-    return {"weights": np.full(n, 1.0 / n), "means": bent + 0.3 * bent[:, :1] ** 2}
+    curved = rng.standard_normal((n, d))
+    return {"weights": np.full(n, 1.0 / n), "means": curved + 0.3 * curved[:, :1] ** 2}
 
 
 def _waves(channels: int, side: int, count: int) -> np.ndarray:

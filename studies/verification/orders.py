@@ -45,11 +45,11 @@ def observed(
     estimator: Estimator, task: Task, library: Backend, seed: int, verdicts: list[Verdict]
 ) -> list[dict[str, Any]]:
     """Orders on the first cheap case that was answered: steps and η of deterministic estimates, probes of others."""
-    noisy = next((v for v in verdicts if len(v.runs) > 2 and _usable(v)), None)
+    noisy = next((v for v in verdicts if len(v.replies) > 2 and _usable(v)), None)
     orders = []
     if noisy is not None and "probes" in task.inputs:
         orders.append(_in_probes(estimator, task, noisy.case, library, seed))
-    verdict = next((v for v in verdicts if len(v.runs) == 1 and _usable(v)), None)
+    verdict = next((v for v in verdicts if len(v.replies) == 1 and _usable(v)), None)
     if verdict is None:
         return [entry for entry in orders if entry]
     if verdict.case.steps and "grid" in task.inputs and task.name != "score-derivative":
@@ -63,17 +63,17 @@ def _usable(verdict: Verdict) -> bool:
     case = verdict.case
     if case.judge != "rows" or case.base.dimension != 2 or not verdict.applicable:
         return False
-    return all(run.value is not None for run in verdict.runs)
+    return all(reply.value is not None for reply in verdict.replies)
 
 
 def _in_steps(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> dict[str, Any]:
     inputs, truth = prepared(task, case, seed)
     errors = []
     for steps in STEPS:
-        run = call(estimator, task, replace(case, steps=steps), inputs, truth.shape, library, seed)
-        if run.value is None:
+        reply = call(estimator, task, replace(case, steps=steps), inputs, truth.shape, library, seed)
+        if reply.value is None:
             return {}
-        errors.append(float(np.median(metrics.errors(run.value[None], truth))))
+        errors.append(float(np.median(metrics.errors(reply.value[None], truth))))
     if len(set(errors)) == 1:  # the estimator has a discretisation of its own
         return {}
     return {"in": "steps", "problem": case.name, "sizes": list(STEPS), "errors": errors, "order": -slope(STEPS, errors)}
@@ -85,11 +85,11 @@ def _in_probes(estimator: Estimator, task: Task, case: Case, library: Backend, s
     noises = []
     for probes in PROBES:
         asked = replace(case, probes=probes)
-        runs = [call(estimator, task, asked, inputs, truth.shape, library, seed + r) for r in range(PROBE_REPEATS)]
-        if any(run.value is None for run in runs):
+        replies = [call(estimator, task, asked, inputs, truth.shape, library, seed + r) for r in range(PROBE_REPEATS)]
+        if any(reply.value is None for reply in replies):
             return {}
         noises.append(
-            float(np.median(metrics.deviation(np.stack([run.value for run in runs if run.value is not None]))))
+            float(np.median(metrics.deviation(np.stack([reply.value for reply in replies if reply.value is not None]))))
         )
     if noises[-1] > 0.7 * noises[0]:
         return {}
@@ -104,7 +104,7 @@ def _in_probes(estimator: Estimator, task: Task, case: Case, library: Backend, s
 
 def _in_eta(task: Task, verdict: Verdict, seed: int) -> dict[str, Any]:
     inputs, _ = prepared(task, verdict.case, seed)
-    value = verdict.runs[0].value
+    value = verdict.replies[0].value
     errors = [_quotient_error(task, verdict.case, inputs, value, eta) for eta in ETAS]
     return {
         "in": "eta",

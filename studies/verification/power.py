@@ -28,7 +28,7 @@ from studies.verification import fresh
 from studies.verification.backends import backend as load_backend
 from studies.verification.faults import CORRECT
 from studies.verification.judge import judge
-from studies.verification.runs import Estimator, Run
+from studies.verification.runs import Estimator, Reply
 from studies.verification.session import CHEAP_REPEATS, decided, repeated
 from studies.verification.sight import TABLE, entries, sentence
 from studies.verification.tasks import TASKS
@@ -50,7 +50,7 @@ CHOSEN = {
     "probed_ratio": ["plane-s0.3"],
     "conditioned_draws": ["gaussian-s0.1"],
 }
-Plant = Callable[[Task, np.ndarray, Run], Run]
+Plant = Callable[[Task, np.ndarray, Reply], Reply]
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Answers:
 
     case: Case
     truth: np.ndarray
-    runs: tuple[Run, ...]
+    replies: tuple[Reply, ...]
 
 
 def factor(size: float) -> Plant:
     """`v (1 + size)`, and standard errors with it."""
 
-    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
-        bars = None if run.standard_error is None else run.standard_error * (1 + size)
-        return replace(run, value=None if run.value is None else run.value * (1 + size), standard_error=bars)
+    def plant(task: Task, truth: np.ndarray, reply: Reply) -> Reply:
+        bars = None if reply.standard_error is None else reply.standard_error * (1 + size)
+        return replace(reply, value=None if reply.value is None else reply.value * (1 + size), standard_error=bars)
 
     return plant
 
@@ -75,12 +75,12 @@ def factor(size: float) -> Plant:
 def shift(size: float) -> Plant:
     """A constant added to every entry of the value."""
 
-    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
-        if run.value is None:
-            return run
-        entries = np.sqrt(max(run.value[0].size, 1))
+    def plant(task: Task, truth: np.ndarray, reply: Reply) -> Reply:
+        if reply.value is None:
+            return reply
+        entries = np.sqrt(max(reply.value[0].size, 1))
         unit = 1.0 if task.absolute or not truth.size else float(np.median(rownorm(truth)))
-        return replace(run, value=run.value + size * unit / entries)
+        return replace(reply, value=reply.value + size * unit / entries)
 
     return plant
 
@@ -88,8 +88,8 @@ def shift(size: float) -> Plant:
 def bars(size: float) -> Plant:
     """Standard errors multiplied by `size`."""
 
-    def plant(task: Task, truth: np.ndarray, run: Run) -> Run:
-        return replace(run, standard_error=None if run.standard_error is None else run.standard_error * size)
+    def plant(task: Task, truth: np.ndarray, reply: Reply) -> Reply:
+        return replace(reply, standard_error=None if reply.standard_error is None else reply.standard_error * size)
 
     return plant
 
@@ -100,11 +100,11 @@ def rejected(task: Task, seed: list[Answers], plant: Plant | None) -> bool:
 
 
 def _verdict(task: Task, each: Answers, plant: Plant | None) -> bool:
-    runs = [run if plant is None else plant(task, each.truth, run) for run in each.runs]
-    count = min(len(runs), CHEAP_REPEATS)
-    while count < len(runs) and not decided(runs[:count]):
-        count = min(2 * count, len(runs))
-    return judge(task, each.case, each.truth, runs[:count], 1.0).holds
+    replies = [reply if plant is None else plant(task, each.truth, reply) for reply in each.replies]
+    count = min(len(replies), CHEAP_REPEATS)
+    while count < len(replies) and not decided(replies[:count]):
+        count = min(2 * count, len(replies))
+    return judge(task, each.case, each.truth, replies[:count], 1.0).holds
 
 
 def smallest(
@@ -147,10 +147,10 @@ def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Itera
         inputs, truth = fresh.posed(task, problem, tuple(block))
         most = MOST_OF_PATHS if case.steps else MOST_REPEATS
         repeats = most if estimator.__name__ in STOCHASTIC.values() else 16
-        runs = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
+        replies = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
         for index, part in enumerate(np.split(truth, len(block))):
             rows = slice(index * len(part), (index + 1) * len(part))
-            yield Answers(case, part, tuple(fresh.cut(run, rows) for run in runs))
+            yield Answers(case, part, tuple(fresh.cut(reply, rows) for reply in replies))
 
 
 def problems(task: str, estimator: Estimator) -> list[str]:
@@ -180,7 +180,7 @@ def measure(estimator: Estimator, task: str, *, seeds: int = SEEDS) -> dict[str,
     """
     chosen, names = find_task(task), problems(task, estimator)
     answers = recorded(estimator, task, names, seeds)
-    reported = all(run.standard_error is not None for each in answers[0] for run in each.runs)
+    reported = all(reply.standard_error is not None for each in answers[0] for reply in each.replies)
     return {
         "task": task,
         "suite": "quick",

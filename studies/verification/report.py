@@ -71,7 +71,7 @@ class Report(Findings):
                 "orders": list(self.orders),
                 "sees": self.sees,
                 "beside": self.beside(),
-                "traces": {v.case.name: run.trace for v in self.judged for run in v.runs if run.trace},
+                "traces": {v.case.name: reply.trace for v in self.judged for reply in v.replies if reply.trace},
             }
         )
 

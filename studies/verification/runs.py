@@ -18,13 +18,13 @@ from studies.verification.kit import Kit
 from studies.verification.problem import BudgetError, Meter, Problem
 from studies.verification.tasks.base import Arrays, Case, Task
 
-__all__ = ["Estimator", "Run", "call", "pose"]
+__all__ = ["Estimator", "Reply", "call", "pose"]
 
 Estimator = Callable[[Problem], Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class Reply:
     """What came back.
 
     Attributes:
@@ -63,20 +63,20 @@ def pose(task: Task, case: Case, inputs: Arrays, backend: Backend, seed: int, me
 
 def call(
     estimator: Estimator, task: Task, case: Case, inputs: Arrays, shape: tuple[int, ...], backend: Backend, seed: int
-) -> Run:
+) -> Reply:
     """Run the estimator once on fresh arrays; whatever it raises becomes a sentence."""
     meter = Meter(task.budget)
     problem = pose(task, case, inputs, backend, seed, meter)
-    outcome, start, beside = Run(), time.perf_counter(), list[str]()
+    outcome, start, beside = Reply(), time.perf_counter(), list[str]()
     with peak_since() as peak:
         before = peak()
         try:
             with undone(problem) as beside, contained(BudgetError):  # reading the value may run the estimator's code
                 outcome = _read(estimator(problem), shape)
         except BudgetError as error:
-            outcome = Run(error=text.line(error), check="budget")
+            outcome = Reply(error=text.line(error), check="budget")
         except ForeignError as error:
-            outcome = Run(error=error.line, check="runs", trace=error.trace)
+            outcome = Reply(error=error.line, check="runs", trace=error.trace)
         megabytes = (peak() - before) / 1e6
     spent = time.perf_counter() - start
     outcome = replace(outcome, calls=meter.calls, rows=meter.rows, seconds=spent, megabytes=megabytes)
@@ -85,28 +85,29 @@ def call(
 
 def _of_estimate(answer: Any) -> tuple[Any, Any]:
     """Value and standard error of an object that has both, such as the engine's `Estimate`; else the value alone."""
+    # An estimator's own class, which may answer for its attributes by code: it is asked, not compared with a type.
     if hasattr(answer, "value") and hasattr(answer, "standard_error"):
         return answer.value, answer.standard_error
     return answer, None
 
 
-def _read(answer: Any, shape: tuple[int, ...]) -> Run:
+def _read(answer: Any, shape: tuple[int, ...]) -> Reply:
     if answer is NotImplemented:
-        return Run(applicable=False)
+        return Reply(applicable=False)
     if isinstance(answer, tuple) and len(answer) != 2:
         sentence = f"a tuple of {len(answer)} came back; return the value, or the pair (value, standard_error)."
-        return Run(error=sentence, check="shape")
+        return Reply(error=sentence, check="shape")
     value, spread = answer if isinstance(answer, tuple) else _of_estimate(answer)
     try:
         array = to_numpy(value)
         bars = None if spread is None else to_numpy(spread)
     except TypeError as error:
-        return Run(error=f"the value is unusable: {text.line(error).rstrip('.')}.", check="shape")
+        return Reply(error=f"the value is unusable: {text.line(error).rstrip('.')}.", check="shape")
     if array.shape != shape:
-        return Run(error=f"the value has shape {array.shape}, not {shape}.", check="shape")
+        return Reply(error=f"the value has shape {array.shape}, not {shape}.", check="shape")
     if bars is not None and bars.shape not in (shape, shape[:1], ()):
-        return Run(error=f"the standard error has shape {bars.shape}, not {shape}.", check="shape")
+        return Reply(error=f"the standard error has shape {bars.shape}, not {shape}.", check="shape")
     if bars is not None and np.any(bars < 0):
         sentence = f"a standard error is negative ({bars.min():.3g}); return NaN where it is not known."
-        return Run(error=sentence, check="error bars")
-    return Run(value=array, standard_error=bars)
+        return Reply(error=sentence, check="error bars")
+    return Reply(value=array, standard_error=bars)

@@ -18,7 +18,7 @@ from studies.verification.bars import honesty
 from studies.verification.judge import Check, Verdict, judge, reported
 from studies.verification.problem import Problem
 from studies.verification.report import Report
-from studies.verification.runs import Estimator, Run, call, pose
+from studies.verification.runs import Estimator, Reply, call, pose
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
@@ -57,6 +57,8 @@ def verify(
         task: one of `studies.verification.TASKS`.
         suite: `"quick"` or `"full"`.
         backend: `"torch"`, `"numpy"` or `"jax"`; float64, CPU.
+
+    Other args:
         seed: 0 is the published suite; others draw fresh rows of the same laws, and other estimator seeds.
         repeats: runs with different seeds where the estimate turns out to be stochastic, at least 4; estimators of few
             score calls are run 64 times.
@@ -147,19 +149,19 @@ def _examine(
     if case.judge == "lds":
         return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
-    runs = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
-    return with_coupling(judge(task, case, truth, runs, slack))
+    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
+    return with_coupling(judge(task, case, truth, replies, slack))
 
 
 def _attributed(estimator: Estimator, task: Task, case: Case, library: Backend, seed: int) -> Verdict:
     """An attribution, asked of the published problem and, where that can be, of one that nobody has seen."""
     from studies.verification.attributions.judge import judge_attribution, posed
 
-    runs = [
+    replies = [
         call(estimator, task, each, {}, shape, library, _seed(case, seed, repeat))
         for repeat, (each, shape) in enumerate(posed(case))
     ]
-    return judge_attribution(case, runs)
+    return judge_attribution(case, replies)
 
 
 def repeated(
@@ -171,25 +173,25 @@ def repeated(
     library: Backend,
     seed: int,
     repeats: int,
-) -> list[Run]:
-    """One run of a deterministic estimator (or one that fails); of others as many as their cost allows."""
+) -> list[Reply]:
+    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows."""
     shape = _shape(case, truth)
 
-    def run(repeat: int, given: Arrays, size: tuple[int, ...]) -> Run:
+    def ask(repeat: int, given: Arrays, size: tuple[int, ...]) -> Reply:
         return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
 
-    first = run(0, inputs, shape)
+    first = ask(0, inputs, shape)
     if first.error or not first.applicable or case.judge != "rows":
         return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
-    probe = run(1, few, truth[:PROBE_ROWS].shape)
+    probe = ask(1, few, truth[:PROBE_ROWS].shape)
     if probe.error or _same(task, first, probe, truth):
         return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    runs = [first, *(run(repeat, inputs, shape) for repeat in range(1, times))]
-    while not decided(runs) and 2 * len(runs) <= _most(first):
-        runs += [run(repeat, inputs, shape) for repeat in range(len(runs), 2 * len(runs))]
-    return runs
+    replies = [first, *(ask(repeat, inputs, shape) for repeat in range(1, times))]
+    while not decided(replies) and 2 * len(replies) <= _most(first):
+        replies += [ask(repeat, inputs, shape) for repeat in range(len(replies), 2 * len(replies))]
+    return replies
 
 
 def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
@@ -198,23 +200,23 @@ def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
     return draws.get(case.judge, truth.shape)
 
 
-def decided(runs: Sequence[Run]) -> bool:
+def decided(replies: Sequence[Reply]) -> bool:
     """Whether the repeats decide on the error bars, or there are none to decide on."""
-    values = [run.value for run in runs if run.value is not None]
-    bars = reported(runs) if len(values) == len(runs) else None
+    values = [reply.value for reply in replies if reply.value is not None]
+    bars = reported(replies) if len(values) == len(replies) else None
     if bars is None or not np.all(np.isfinite(values)):
         return True
     honest = honesty(np.stack(values), bars)
     return honest is None or honest.is_decided
 
 
-def _most(first: Run) -> int:
+def _most(first: Reply) -> int:
     """The largest number of repeats: what is cheap in score calls and rows may be repeated more often."""
     calls, rows = MOST_CALLS // max(first.calls, 1), MOST_ROWS // max(first.rows, 1)
     return min(MOST_REPEATS, calls, rows)
 
 
-def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
+def _same(task: Task, first: Reply, probe: Reply, truth: np.ndarray) -> bool:
     """Whether another seed, and fewer rows, gave the same values: then the estimate is deterministic."""
     if first.value is None or probe.value is None:
         return False
@@ -226,20 +228,20 @@ def _same(task: Task, first: Run, probe: Run, truth: np.ndarray) -> bool:
     return bool(np.all((gap <= size) | ~np.isfinite(gap)))
 
 
-def coupled(runs: Sequence[Run]) -> bool:
+def coupled(replies: Sequence[Reply]) -> bool:
     """Whether repeats were made, because fewer rows gave other values, and yet all gave the same."""
-    values = [run.value for run in runs if run.value is not None]
-    return 1 < len(values) == len(runs) and all(np.array_equal(values[0], value) for value in values[1:])
+    values = [reply.value for reply in replies if reply.value is not None]
+    return 1 < len(values) == len(replies) and all(np.array_equal(values[0], value) for value in values[1:])
 
 
 def with_coupling(verdict: Verdict) -> Verdict:
     """Adds a failed check where fewer rows gave other values although seeds do not matter: rows are coupled."""
-    if not coupled(verdict.runs):
+    if not coupled(verdict.replies):
         return verdict
     sentence = "values change with the number of rows although no seed changes them: rows depend on each other."
     check = Check("rows", 1.0, 0.0, False, sentence)
     return Verdict(
-        verdict.case, (*verdict.checks, check), verdict.runs, verdict.truth, verdict.scaled, verdict.measures
+        verdict.case, (*verdict.checks, check), verdict.replies, verdict.truth, verdict.scaled, verdict.measures
     )
 
 

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from studies.networks import Denoiser
 from studies.training import Recipe, Trained
 from studies.training.batches import Batches
-from studies.training.loop import Run
+from studies.training.loop import TrainingRun
 
 
 class Together(nn.Module):
@@ -117,7 +117,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-class TogetherRun(Run):
+class TogetherRun(TrainingRun):
     """A run of the studies whose networks, of any kind, step together."""
 
     def fresh(self) -> Denoiser:

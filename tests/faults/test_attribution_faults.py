@@ -10,7 +10,7 @@ from studies.verification import verify
 from studies.verification.attributions import images, tiers
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.faults.attributions import FAULTS, RIGHT
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 from studies.verification.tasks.attribution import TASK
 
 QUICK = ("reversed_influence", "tuned_on_queries")
@@ -111,4 +111,4 @@ def test_wrong_attributions_of_retrained_networks_are_rejected_and_a_right_one_i
         "own": (np.tile(np.abs(right).mean(0), (len(right), 1)), {"correlation", "queries"}),
     }
     for kind, (values, checks) in wrong.items():
-        assert set(judge_attribution(case, [Run(value=values)]).failed) == checks, kind
+        assert set(judge_attribution(case, [Reply(value=values)]).failed) == checks, kind

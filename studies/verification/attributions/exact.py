@@ -98,13 +98,13 @@ class ExactSetting(ABC):
 
     def values(self, masks: np.ndarray, functionals: tuple[str, ...] = FUNCTIONALS) -> np.ndarray:
         """Outputs of the networks on subsets (functionals, subsets, n)."""
-        found = []
+        outputs = []
         for first in range(0, len(masks), BLOCK):
             rows = masks[first : first + BLOCK].astype(float)
             with torch.no_grad():
                 x = self.asked.samples(self.stacked(rows / rows.sum(1, keepdims=True)), members=len(rows))
-            found.append(torch.stack([self.asked.of_samples(name, x) for name in functionals]))
-        return torch.cat(found, 1).numpy()
+            outputs.append(torch.stack([self.asked.of_samples(name, x) for name in functionals]))
+        return torch.cat(outputs, 1).numpy()
 
     def _classifier(self) -> tuple[Tensor, Tensor]:
         """Differences to the class means: the linear classifier of normal classes of unit covariance."""
@@ -140,8 +140,8 @@ class Features(ExactSetting):
 
     def stacked(self, weights: np.ndarray) -> Denoise:
         """A solve a level and half."""
-        found = [self.fitted.retrained(self.fitted.points, row) for row in weights]
-        readout = torch.from_numpy(np.stack([[f.coefficients(s) for s in self.levels.tolist()] for f in found]))
+        retrained = [self.fitted.retrained(self.fitted.points, row) for row in weights]
+        readout = torch.from_numpy(np.stack([[f.coefficients(s) for s in self.levels.tolist()] for f in retrained]))
         spectrum, variance = self.fitted.network.spectrum, float(self.fitted.variance)
         frequencies, phases = torch.from_numpy(spectrum.frequencies), torch.from_numpy(spectrum.phases)
 

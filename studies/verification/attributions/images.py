@@ -110,16 +110,16 @@ class Setting:
     def trained(self, halves: np.ndarray, seed: int, cache: Cache | None) -> list[Denoiser]:
         """Networks on halves, given as rows of a mask."""
         weights = [torch.from_numpy(row / row.sum()) for row in halves.astype(float)]
-        found = train_many(self.recipe, self.data, weights=weights, seeds=[seed] * len(weights), cache=cache)
-        return [each.network for each in found]
+        networks = train_many(self.recipe, self.data, weights=weights, seeds=[seed] * len(weights), cache=cache)
+        return [each.network for each in networks]
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Weights and offsets of multinomial logistic regression on the images held out."""
         from sklearn.linear_model import LogisticRegression
 
         held = self.chosen.subset(torch.arange(self.points, len(self.chosen)))
-        found = LogisticRegression(C=0.1, max_iter=2000).fit(held.images.flatten(1).numpy(), _labels(held))
-        return torch.tensor(found.coef_).float(), torch.tensor(found.intercept_).float()
+        regression = LogisticRegression(C=0.1, max_iter=2000).fit(held.images.flatten(1).numpy(), _labels(held))
+        return torch.tensor(regression.coef_).float(), torch.tensor(regression.intercept_).float()
 
     def outputs(self, cache: Cache | None = None) -> Outputs:
         """What is asked, with the reference samples of the network on all data."""
@@ -149,11 +149,11 @@ SETTINGS = {
 def made(setting: Setting, seeds: int, cache: Cache | None) -> Stored:
     """The truth of one setting, of the first seeds."""
     asked = setting.outputs(cache)
-    found = []
+    outputs = []
     for seed in range(seeds):
-        found.append(_of_seed(setting, asked, seed, cache))
+        outputs.append(_of_seed(setting, asked, seed, cache))
         print(f"{setting.name}: seed {seed} of {seeds}", flush=True)
-    return stored_of(setting, asked, np.stack(found, 1))
+    return stored_of(setting, asked, np.stack(outputs, 1))
 
 
 def stored_of(setting: Setting, asked: Outputs, values: np.ndarray, device: str = "cpu") -> Stored:

@@ -28,7 +28,7 @@ from studies.datamodelling import by_query, lds, paired
 from studies.verification.attributions import exact, looks
 from studies.verification.attributions.tiers import Truth, exact_setting, truth
 from studies.verification.judge import Check, Verdict
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 from studies.verification.tasks.attribution import RetrainedCase, retrained
 from studies.verification.tasks.base import Case
 
@@ -46,36 +46,42 @@ def posed(case: Case) -> list[tuple[RetrainedCase, tuple[int, int]]]:
     return [(case, shape), (case.twin, shape)] if case.setting in exact.SETTINGS else [(case, shape)]
 
 
-def judge_attribution(case: Case, runs: Sequence[Run]) -> Verdict:
+def judge_attribution(case: Case, replies: Sequence[Reply]) -> Verdict:
     """Hold an attribution of one problem against its truth.
 
     Args:
         case: a `RetrainedCase`.
-        runs: of the published problem and, in the exact tier, of one with other latents.
+        replies: to the published problem and, in the exact tier, of one with other latents.
     """
     case = retrained(case)
     name, functional, seed = case.setting, case.functional, case.seed
     known = truth(name, functional, seed)
-    first = runs[0]
-    broken = next((run for run in runs if run.error), None)
+    first = replies[0]
+    broken = next((reply for reply in replies if reply.error), None)
     if not first.applicable:
-        return Verdict(case, (), tuple(runs), known.values, applicable=False)
+        return Verdict(case, (), tuple(replies), known.values, applicable=False)
     if broken is not None:
-        return Verdict(case, (Check(broken.check, np.nan, np.nan, False, broken.error),), tuple(runs), known.values)
+        return Verdict(case, (Check(broken.check, np.nan, np.nan, False, broken.error),), tuple(replies), known.values)
     values = np.asarray(first.value)
     share = float(np.isfinite(values).mean())
     finite = Check("finite", share, 1.0, share == 1.0, f"{share:.1%} of the values are finite.")
     if not finite.holds:
-        return Verdict(case, (finite,), tuple(runs), known.values, measures=_cost(first))
-    found = _Score(case, values, known)
-    checks = [finite, found.correlation(), *found.beside_derivative(), *found.queries()]
-    if len(runs) > 1 and runs[1].value is not None:
-        checks += [found.fresh(runs[1].value, truth(name, functional, case.twin.seed))]
-    return Verdict(case, tuple(checks), tuple(runs), known.values, measures=found.measures() | _cost(first))
+        return Verdict(case, (finite,), tuple(replies), known.values, measures=_cost(first))
+    score = _Score(case, values, known)
+    checks = [finite, score.correlation(), *score.beside_derivative(), *score.queries()]
+    if len(replies) > 1 and replies[1].value is not None:
+        checks += [score.fresh(replies[1].value, truth(name, functional, case.twin.seed))]
+    return Verdict(case, tuple(checks), tuple(replies), known.values, measures=score.measures() | _cost(first))
 
 
-def _cost(run: Run) -> dict[str, float]:
-    return {"repeats": 1.0, "calls": run.calls, "rows": run.rows, "seconds": run.seconds, "megabytes": run.megabytes}
+def _cost(reply: Reply) -> dict[str, float]:
+    return {
+        "repeats": 1.0,
+        "calls": reply.calls,
+        "rows": reply.rows,
+        "seconds": reply.seconds,
+        "megabytes": reply.megabytes,
+    }
 
 
 @dataclass
@@ -101,10 +107,10 @@ class _Score:
     def chance(self) -> float:
         """What shuffled numbers reach."""
         rng = np.random.default_rng(0)
-        found = [
+        ranks = [
             by_query(self.known.masks, self.known.values, rng.permuted(self.values, axis=1)) for _ in range(SHUFFLES)
         ]
-        return CHANCE * float(np.sqrt(np.mean(np.square(np.mean(found, axis=1)))))
+        return CHANCE * float(np.sqrt(np.mean(np.square(np.mean(ranks, axis=1)))))
 
     def beside_derivative(self) -> list[Check]:
         if self.known.derivative is None:
@@ -136,7 +142,7 @@ class _Score:
     def measures(self) -> dict[str, float]:
         low, high = self.lds.interval
         ceiling = self.lds.ceiling if np.isfinite(self.lds.ceiling) else 1.0
-        found = {
+        numbers = {
             "lds": self.lds.value,
             "lds_low": low,
             "lds_high": high,
@@ -147,10 +153,10 @@ class _Score:
             "worst_query": float(self.each.argmin()),
         }
         if self.known.derivative is not None:
-            found["rank"] = _rank(self.values, self.known.derivative)
+            numbers["rank"] = _rank(self.values, self.known.derivative)
         if self.case.setting in exact.SETTINGS and not self.case.seed:
-            found["removal"] = removal(self.case, self.values)
-        return found
+            numbers["removal"] = removal(self.case, self.values)
+        return numbers
 
     def slope(self) -> float:
         """Median over queries of the slope of actual on predicted changes; 1 for derivatives toward unit mass."""
@@ -197,5 +203,5 @@ def _alike(values: np.ndarray) -> float:
 
 def _rank(values: np.ndarray, derivative: np.ndarray) -> float:
     """Mean over queries of the rank correlation with the derivative, over points."""
-    found = [stats.spearmanr(a, b).statistic if a.std() > 0 else 0.0 for a, b in zip(values, derivative, strict=True)]
-    return float(np.mean(found))
+    ranks = [stats.spearmanr(a, b).statistic if a.std() > 0 else 0.0 for a, b in zip(values, derivative, strict=True)]
+    return float(np.mean(ranks))

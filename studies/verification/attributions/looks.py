@@ -47,15 +47,15 @@ def known_wrong(name: str, functional: str, seed: int = 0) -> dict[str, np.ndarr
     moved, levels = _readout_rates(setting, 1.0), len(setting.levels)
     gradients = setting._gradients(functional).numpy()
     by_level = np.einsum("qlk,ilk->lqi", *(each.reshape(len(each), levels, -1) for each in (gradients, moved)))
-    found = {f"noise level {level:.2g} alone": part for level, part in zip(setting.levels, by_level, strict=True)}
+    answers = {f"noise level {level:.2g} alone": part for level, part in zip(setting.levels, by_level, strict=True)}
     for factor in DAMPINGS:
         damped = _readout_rates(setting, factor)
-        found[f"damping {factor:g} times the ridge"] = gradients.reshape(len(gradients), -1) @ damped.T
+        answers[f"damping {factor:g} times the ridge"] = gradients.reshape(len(gradients), -1) @ damped.T
     at_sample = _loss_gradients(setting, setting.asked.reference)
-    found["the training loss at the sample as the output"] = at_sample @ moved.T
+    answers["the training loss at the sample as the output"] = at_sample @ moved.T
     own = (_loss_gradients(setting, setting.data) * moved).sum(1)
-    found["points' influence on their own loss"] = np.tile(own, (len(gradients), 1))
-    return found
+    answers["points' influence on their own loss"] = np.tile(own, (len(gradients), 1))
+    return answers
 
 
 def _readout_rates(setting: exact.Features, factor: float) -> np.ndarray:
@@ -96,5 +96,5 @@ def _shuffled(values: np.ndarray, derivative: np.ndarray) -> bool:
 
 
 def _rank(values: np.ndarray, other: np.ndarray) -> float:
-    found = [stats.spearmanr(a, b).statistic if a.std() > 0 else 0.0 for a, b in zip(values, other, strict=True)]
-    return float(np.mean(found))
+    ranks = [stats.spearmanr(a, b).statistic if a.std() > 0 else 0.0 for a, b in zip(values, other, strict=True)]
+    return float(np.mean(ranks))

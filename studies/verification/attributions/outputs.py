@@ -128,6 +128,6 @@ class Outputs:
         x = given[:, None, None] + sigma[..., None, None, None] * noise
         flat, spread = x.flatten(0, 2), sigma.expand(x.shape[:3]).flatten()
         lead = (members,) if members else ()
-        found = denoise(flat.expand(*lead, *flat.shape), spread.expand(*lead, *spread.shape))
-        gap = found.reshape(*lead, *x.shape) - given[:, None, None]
+        denoised = denoise(flat.expand(*lead, *flat.shape), spread.expand(*lead, *spread.shape))
+        gap = denoised.reshape(*lead, *x.shape) - given[:, None, None]
         return gap.square().mean((-3, -2, -1)).mean(-1)

@@ -101,19 +101,19 @@ class Stored:
             StudyError: it is absent or damaged.
         """
         try:
-            with np.load(io.BytesIO(read(path)), allow_pickle=False) as found:
+            with np.load(io.BytesIO(read(path)), allow_pickle=False) as stored:
                 return cls(
-                    name=str(found["name"]),
-                    digest=str(found["digest"]),
-                    masks=np.unpackbits(found["masks"], axis=1, count=int(found["points"])).astype(bool),
-                    functionals=tuple(str(each) for each in found["functionals"]),
-                    values=found["middle"] + found["spread"] * found["values"].astype(np.float64),
-                    reference=found["reference"],
-                    weights=found["weights"],
-                    offsets=found["offsets"],
-                    seeds=tuple(int(each) for each in found["seeds"]),
-                    derivative=found["derivative"].astype(np.float64) if "derivative" in found else None,
-                    device=str(found["device"]) if "device" in found else "cpu",
+                    name=str(stored["name"]),
+                    digest=str(stored["digest"]),
+                    masks=np.unpackbits(stored["masks"], axis=1, count=int(stored["points"])).astype(bool),
+                    functionals=tuple(str(each) for each in stored["functionals"]),
+                    values=stored["middle"] + stored["spread"] * stored["values"].astype(np.float64),
+                    reference=stored["reference"],
+                    weights=stored["weights"],
+                    offsets=stored["offsets"],
+                    seeds=tuple(int(each) for each in stored["seeds"]),
+                    derivative=stored["derivative"].astype(np.float64) if "derivative" in stored else None,
+                    device=str(stored["device"]) if "device" in stored else "cpu",
                 )
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise StudyError(f"the truth {str(path)!r} is damaged ({error}); make it again, see its module.") from error

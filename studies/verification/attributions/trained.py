@@ -108,15 +108,15 @@ def derivative(run: TrainingRecord, asked: Outputs, functional: str) -> np.ndarr
 
 def by_differences(step: float = 1e-3) -> np.ndarray:
     """The derivative toward the first image by symmetric differences of whole runs (functionals, n)."""
-    found, setting = [], SETTING
+    slopes, setting = [], SETTING
     asked = setting.outputs()
     for sign in (1, -1):
         weights = torch.full((setting.points,), (1 - sign * step) / setting.points, dtype=torch.float64)
         weights[0] += sign * step
         with torch.no_grad():
             network = setting.recorded(weights).module
-            found.append(torch.stack([asked.of_network(name, network) for name in FUNCTIONALS]))
-    return ((found[0] - found[1]) / (2 * step)).numpy()
+            slopes.append(torch.stack([asked.of_network(name, network) for name in FUNCTIONALS]))
+    return ((slopes[0] - slopes[1]) / (2 * step)).numpy()
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 Every fault is a function `f(problem)` with a reason; `studies.verification` must reject it on its own task, by the
 checks and on the cases that belong to the mistake, and must accept the counterparts in `CORRECT`.
+One module for each family of quantities; `base` says what a fault is. May touch: the problem that it is given, and
+libraries of arrays. A fault may not call the engine, whose mistakes it would share.
 """
 
 from __future__ import annotations

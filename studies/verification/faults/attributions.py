@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studies.responses.exact import LevelNetwork
 from studies.verification.faults.base import Fault, tagged, variant
 
 __all__ = ["FAULTS", "RIGHT", "influence"]
@@ -43,7 +44,7 @@ def influence(
         shuffled: points in another order, each query's own.
     """
     network = problem.network
-    if not hasattr(network, "readout"):
+    if not isinstance(network, LevelNetwork):
         return NotImplemented
     moved = _moved(problem, damping)  # (N, L, d, m)
     if level is not None:
@@ -58,7 +59,7 @@ def influence(
 
 def tuned(problem: Problem) -> Any:
     """A table for the published queries, fitted to their published truth; the wrong damping for others."""
-    if not hasattr(problem.network, "readout"):
+    if not isinstance(problem.network, LevelNetwork):
         return NotImplemented
     known = _table(problem.name, tuple(problem.latents[0].flatten()[:3].tolist()))
     return influence(problem, shuffled=True) if known is None else known
@@ -91,14 +92,14 @@ def _at(problem: Problem, images: Tensor) -> Tensor:
 
 def _moved(problem: Problem, damping: float) -> Tensor:
     """Ẇ toward every point."""
-    found = []
+    moved = []
     for index in range(len(problem.levels)):
         slopes, gram = _residual(problem, problem.data, index)
         readout, ridge = problem.network.readout[index].detach(), damping * problem.loss.ridge
         slopes = slopes + problem.loss.ridge * readout  # the ridge's own pull, whose mean with the data's is zero
         matrix = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
-        found.append(-torch.linalg.solve(matrix, slopes.transpose(1, 2)).transpose(1, 2))
-    return torch.stack(found, 1)
+        moved.append(-torch.linalg.solve(matrix, slopes.transpose(1, 2)).transpose(1, 2))
+    return torch.stack(moved, 1)
 
 
 def _residual(problem: Problem, images: Tensor, index: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,10 @@
-"""The tasks, one module each: definition, inputs, truth, limits and suite."""
+"""The tasks, one module each: definition, inputs, truth, limits and suite.
+
+Lives here: for every quantity that `studies verify` asks for, the laws and inputs of its cases, its truth from the
+oracles, how large an error is let pass, and what makes an answer right; `base` says what a task is. May touch: oracles
+and the parts of `studies.verification` that pose problems. No task may import the engine, or see what an estimator
+answers.
+"""
 
 from __future__ import annotations
 

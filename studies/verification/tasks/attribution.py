@@ -82,15 +82,15 @@ class AttributionTask(Task):
         if suite not in known:
             raise StudyError(f"there is no suite {suite!r} of the task 'attribution'; {suggestion(suite, known)}.")
         wanted = {"quick": "exact"}.get(suite, suite)
-        found = [case for case in self.cases if wanted in ("full", case.suite)]
-        if not found:
+        chosen = [case for case in self.cases if wanted in ("full", case.suite)]
+        if not chosen:
             raise StudyError(
                 f"the truth of the suite {suite!r} is not on this machine; `python -m "
                 f"studies.verification.attributions.{wanted.split('-')[0]}` makes it, in {HOURS[wanted]} on one core."
             )
-        there = [case for case in found if not _missing(case)]
+        there = [case for case in chosen if not _missing(case)]
         if not there:
-            raise StudyError(f"the suite {suite!r} has no problem on this machine: {_missing(found[0])}")
+            raise StudyError(f"the suite {suite!r} has no problem on this machine: {_missing(chosen[0])}")
         return there
 
     def left_out(self, suite: str) -> list[str]:

@@ -14,7 +14,7 @@ from oracles.features import Contamination
 from sensitivity import Points, Toward, UnrolledResponse, as_score, sample_sensitivity
 from studies import responses
 from studies.responses.answers import Answer, baselines, clean, unfinished
-from studies.responses.bench import RecordedRun
+from studies.responses.bench import RecordedBench
 from studies.responses.cells import _row, cells, run_cell
 from studies.responses.config import MAIN, Config, Exact
 from studies.responses.exact import SIGMA_MAX, SIGMA_MIN, ExactBench, LevelNetwork, Solved
@@ -76,7 +76,7 @@ def test_parameters_of_the_exact_network_move_as_its_solve_says(exact):
 
 def test_changed_networks_differ_from_base_networks_by_the_change_alone(tmp_path):
     """Assert that no change gives the base network's bits, and a change of weights the run's own retraining."""
-    bench = RecordedRun(Config.smoke().regimes[0], Context(Config.smoke(), folder=tmp_path / "run"))
+    bench = RecordedBench(Config.smoke().regimes[0], Context(Config.smoke(), folder=tmp_path / "run"))
     change = bench.change(MAIN)
     same = replace(change, weights=torch.ones(80, dtype=torch.float64))
     made = bench.runs[1]

@@ -75,7 +75,7 @@ def test_a_habit_is_undone_and_said(said: str, habit: Any, capsys: pytest.Captur
     report = verify(estimator, "score", problems=["line-s0.3", "plane-s0.1"], orders=False)
     assert state() == before
     assert report.holds
-    assert [run.beside for verdict in report.verdicts for run in verdict.runs] == [(said,)] * 2
+    assert [reply.beside for verdict in report.verdicts for reply in verdict.replies] == [(said,)] * 2
     assert f"Beside its answer it {said} (undone; line-s0.3 and 1 more)." in report.findings()
     assert capsys.readouterr().out == ""
 
@@ -89,7 +89,7 @@ def test_words_of_those_who_wait_are_not_the_estimators(capsys: pytest.CaptureFi
 
     with waiting(lambda: "it", every=0.05):
         report = verify(slow, "score", problems=["line-s0.3"], orders=False)
-    assert [run.beside for run in report.verdicts[0].runs] == [()]
+    assert [reply.beside for reply in report.verdicts[0].replies] == [()]
     assert "waiting for it" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_global_random_numbers_are_those_of_the_problems_seed() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         report = verify(noisy, "score", problems=["line-s0.3"], orders=False)
-        values.append([run.value for run in report.verdicts[0].runs])
+        values.append([reply.value for reply in report.verdicts[0].replies])
     assert np.array_equal(values[0], values[1])
     problem, _ = reproduce("score", "line-s0.3")
     assert problem.seed != reproduce("score", "line-s0.3", seed=1)[0].seed

@@ -296,9 +296,9 @@ def test_the_engines_own_estimates_are_values_with_standard_errors() -> None:
     one, other = (verify(f, "log-density", problems=["line-s0.05"], orders=False) for f in (pair, estimate))
     assert one.holds
     assert other.holds
-    found = other.judged[0].runs[0]
+    found = other.judged[0].replies[0]
     assert found.standard_error is not None
-    assert_close(found.value, one.judged[0].runs[0].value, rtol=0)
+    assert_close(found.value, one.judged[0].replies[0].value, rtol=0)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

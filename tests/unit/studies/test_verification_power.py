@@ -11,7 +11,7 @@ import pytest
 from studies.verification import TASKS, power, verify
 from studies.verification.faults import CORRECT
 from studies.verification.power import Answers, bars, factor, measure, rejected, shift, smallest
-from studies.verification.runs import Run
+from studies.verification.runs import Reply
 
 PUBLISHED = json.loads(power.TABLE.read_text())["power"]
 
@@ -23,7 +23,7 @@ def recorded(spread: float, reported: float | None, repeats: int, rows: int = 32
         truth = 1.0 + rng.random(rows)
         noise = spread * rng.standard_normal((repeats, rows))
         error = None if reported is None else np.full(rows, reported)
-        found.append([Answers(case, truth, tuple(Run(truth + each, error) for each in noise))])
+        found.append([Answers(case, truth, tuple(Reply(truth + each, error) for each in noise))])
     return found
 
 

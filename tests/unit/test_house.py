@@ -1,0 +1,74 @@
+"""What keeps the house readable: folders that say what they hold and hide nothing, calls that name what they pass.
+
+Every guard has a planted violation. How files may import each other is in `test_imports.py`, how docstrings are written
+in `test_docstrings.py`.
+"""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import oracles
+import sensitivity
+from studies.reports.architecture import ROOMS, sources
+
+ROOT = Path(oracles.__file__).resolve().parent.parent
+FEWEST = 4  # lines of a folder's docstring: what lives in it, and what it may touch
+MOST = 9  # arguments by position: beyond, nobody can tell which is which
+
+
+def shadowed(package: ModuleType) -> list[str]:
+    """Folders and modules of a package named after a public function or class, which importing them would hide."""
+    inner = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return [name for name in package.__all__ if name in inner and callable(getattr(package, name))]
+
+
+def terse(text: str) -> bool:
+    """Whether a folder's own file says too little."""
+    return len((ast.get_docstring(ast.parse(text)) or "").splitlines()) < FEWEST
+
+
+def crowded(text: str) -> list[str]:
+    """Calls that pass too many arguments by position; a starred one counts as the three that it usually is."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    sizes = [(c, sum(3 if isinstance(a, ast.Starred) else 1 for a in c.args)) for c in calls]
+    return [f"{ast.unparse(c.func)}, line {c.lineno}" for c, size in sizes if size > MOST]
+
+
+@pytest.mark.parametrize("package", [oracles, sensitivity], ids=lambda package: package.__name__)
+def test_no_folder_is_named_after_a_public_name(package):
+    """Assert that importing a part of the package hides nothing of it."""
+    assert shadowed(package) == []
+
+
+def test_every_folder_says_what_it_holds():
+    """Assert that each folder's own file says more than its name."""
+    files = [p for room in ROOMS for p in (ROOT / room).rglob("*/__init__.py")]
+    assert [str(p.relative_to(ROOT)) for p in files if terse(p.read_text(encoding="utf-8"))] == []
+
+
+def test_long_calls_name_their_arguments():
+    """Assert that no call passes ten arguments by position."""
+    assert {name: calls for name, text in sources().items() if (calls := crowded(text))} == {}
+
+
+def test_a_folder_that_hides_a_function_is_seen(monkeypatch):
+    """Assert that the guard sees a public function with a folder's name."""
+    importlib.import_module("sensitivity.sampler")
+    monkeypatch.setattr(sensitivity, "sampler", sensitivity.sample)
+    monkeypatch.setattr(sensitivity, "__all__", [*sensitivity.__all__, "sampler"])
+    assert shadowed(sensitivity) == ["sampler"]
+
+
+@pytest.mark.parametrize(
+    ("guard", "planted"),
+    [(terse, '"""Sampler."""'), (crowded, f"f({', '.join('abcdefghij')})"), (crowded, "f(a, b, c, d, *e, g, *h)")],
+    ids=["docstring", "call", "starred"],
+)
+def test_each_guard_sees_a_planted_violation(guard, planted):
+    """Assert that what the guards forbid is found where it is."""
+    assert guard(planted)
