@@ -1,8 +1,9 @@
-"""One torch thread, Hypothesis profiles, and the options `--device` and `--dtype`."""
+"""One torch thread, Hypothesis profiles, tests that are slow, and the options `--device` and `--dtype`."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -27,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--dtype", default="float64", choices=["float32", "float64"], help="dtype of the engine's tests")
 
 
+SLOW = Path(__file__).parent / "support" / "slow.txt"
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device asked for on the command line."""
@@ -39,10 +43,12 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return getattr(torch, request.config.getoption("--dtype"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """CUDA tests skip, with their reason, where there is no GPU."""
-    if torch.cuda.is_available():
-        return
+    """Tests listed in `support/slow.txt` run with `-m slow`; CUDA tests skip, with their reason, without a GPU."""
+    listed = set(SLOW.read_text(encoding="utf-8").splitlines())
     for item in items:
-        if "cuda" in item.keywords:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+        if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))

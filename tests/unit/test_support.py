@@ -1,5 +1,7 @@
 """The comparison and the strategies that every other test leans on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,24 @@ def test_named_problems_are_anisotropic_and_asymmetric():
         assert np.abs(problem.base.weights @ problem.base.means).max() > 0.05
         if problem.base.dimension > 1:
             assert np.ptp(np.linalg.eigvalsh(problem.base.covariances[0])) > 0.05
+
+
+def lost(nodes, root):
+    """Listed tests whose file or function is not there."""
+    found = []
+    for node in nodes:
+        file, *_, function = node.split("[")[0].split("::")
+        path = root / file
+        if not path.exists() or f"def {function}(" not in path.read_text(encoding="utf-8"):
+            found.append(node)
+    return found
+
+
+def test_every_test_listed_as_slow_is_there():
+    """Assert that a test that is renamed does not come back among the quick ones unseen, and that the check sees it."""
+    root = Path(__file__).resolve().parents[2]
+    listed = (root / "tests" / "support" / "slow.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert listed == sorted(set(listed))
+    assert lost(listed, root) == []
+    planted = ["tests/unit/test_support.py::test_of_old[1]", "tests/unit/test_gone.py::test_here"]
+    assert lost(planted, root) == planted
