@@ -25,7 +25,7 @@ from studies.datamodelling import paired
 from studies.files import write
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.attributions.tiers import truth
-from studies.verification.runs import Reply
+from studies.verification.replies import Reply
 from studies.verification.session import reproduce
 from studies.verification.tasks.attribution import TASK, RetrainedCase
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from studies.verification.backends import backend as load_backend
 from studies.verification.judge import Verdict, judge
-from studies.verification.runs import Estimator, Reply
+from studies.verification.replies import Estimator, Reply
 from studies.verification.session import REPEATS, ROWWISE, coupled, repeated, with_coupling
 from studies.verification.tasks import TASKS
 from studies.verification.tasks import task as find_task

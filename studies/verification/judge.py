@@ -14,7 +14,7 @@ import numpy as np
 from studies.verification import metrics
 from studies.verification.bars import ALLOWED, Honesty, honesty
 from studies.verification.laws import oracle
-from studies.verification.runs import Reply
+from studies.verification.replies import Reply
 from studies.verification.tasks.base import Case, Task, rownorm
 
 __all__ = ["Check", "Verdict", "judge", "reported", "two_digits"]

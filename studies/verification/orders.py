@@ -17,7 +17,7 @@ from studies.verification import metrics
 from studies.verification.backends import Backend
 from studies.verification.judge import Verdict
 from studies.verification.laws import oracle
-from studies.verification.runs import Estimator, call
+from studies.verification.replies import Estimator, call
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 

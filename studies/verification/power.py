@@ -28,7 +28,7 @@ from studies.verification import fresh
 from studies.verification.backends import backend as load_backend
 from studies.verification.faults import CORRECT
 from studies.verification.judge import judge
-from studies.verification.runs import Estimator, Reply
+from studies.verification.replies import Estimator, Reply
 from studies.verification.session import CHEAP_REPEATS, decided, repeated
 from studies.verification.sight import TABLE, entries, sentence
 from studies.verification.tasks import TASKS

@@ -10,7 +10,7 @@ from studies.verification import verify
 from studies.verification.attributions import images, tiers
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.faults.attributions import FAULTS, RIGHT
-from studies.verification.runs import Reply
+from studies.verification.replies import Reply
 from studies.verification.tasks.attribution import TASK
 
 QUICK = ("reversed_influence", "tuned_on_queries")

@@ -28,7 +28,7 @@ from studies.datamodelling import by_query, lds, paired
 from studies.verification.attributions import exact, looks
 from studies.verification.attributions.tiers import Truth, exact_setting, truth
 from studies.verification.judge import Check, Verdict
-from studies.verification.runs import Reply
+from studies.verification.replies import Reply
 from studies.verification.tasks.attribution import RetrainedCase, retrained
 from studies.verification.tasks.base import Case
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from studies.verification.faults import densities, paths, posteriors, products, scores
 from studies.verification.faults.base import Fault
-from studies.verification.runs import Estimator
+from studies.verification.replies import Estimator
 
 __all__ = ["CORRECT", "FAULTS", "Fault"]
 

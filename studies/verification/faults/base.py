@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from studies.verification.report import Report
-from studies.verification.runs import Estimator
+from studies.verification.replies import Estimator
 from studies.verification.tasks.base import Case
 
 __all__ = ["Fault", "everywhere", "tagged", "variant"]

@@ -11,7 +11,7 @@ import pytest
 from studies.verification import TASKS, power, verify
 from studies.verification.faults import CORRECT
 from studies.verification.power import Answers, bars, factor, measure, rejected, shift, smallest
-from studies.verification.runs import Reply
+from studies.verification.replies import Reply
 
 PUBLISHED = json.loads(power.TABLE.read_text())["power"]
 

@@ -19,7 +19,7 @@ from studies.verification.backends import backend, to_numpy
 from studies.verification.laws import LAWS, law, oracle
 from studies.verification.problem import BudgetError
 from studies.verification.regenerate import problem_digests
-from studies.verification.runs import call, pose
+from studies.verification.replies import call, pose
 from studies.verification.tasks import task as find_task
 from studies.verification.truths import DIGESTS, PROBLEMS, computed, digest, prepared, stored_cases
 
