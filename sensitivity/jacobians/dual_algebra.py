@@ -1,7 +1,7 @@
 """Rules of dual numbers for arithmetic, views, reductions and pointwise functions (see `sensitivity.jacobians.duals`).
 
-Symbols: a joint ``(v, t_1, …, t_K)`` has the value and its tangents along its first axis. Linear functions act on the
-whole joint; ``v + c`` changes the value alone; ``u v`` has the tangents ``u̇ v + u v̇``; ``f(v)`` has ``f'(v) t_k``.
+Symbols: a joint `(v, t_1, …, t_K)` has the value and its tangents along its first axis. Linear functions act on the
+whole joint; `v + c` changes the value alone; `u v` has the tangents `u̇ v + u v̇`; `f(v)` has `f'(v) t_k`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _aten = torch.ops.aten
 
 
 def aligned(joint: Tensor, ndim: int) -> Tensor:
-    """The joint of a tensor with axes of length one put in front, so that it has ``ndim`` of them."""
+    """The joint of a tensor with axes of length one put in front, so that it has `ndim` of them."""
     missing = ndim + 1 - joint.ndim
     return joint.reshape(len(joint), *[1] * missing, *joint.shape[1:]) if missing > 0 else joint
 
@@ -147,7 +147,7 @@ def _matmul(first: Any, second: Any) -> Any:
 
 
 def _times(joint: Tensor, matrix: Tensor) -> Tensor:
-    """``t_k M``. Tangents stand as further rows: broadcasting would copy a batch of matrices for each of them."""
+    """`t_k M`. Tangents stand as further rows: broadcasting would copy a batch of matrices for each of them."""
     if matrix.ndim == 2:
         return torch.matmul(joint, matrix)
     rows = joint.movedim(0, -3)
@@ -156,7 +156,7 @@ def _times(joint: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _before(matrix: Tensor, joint: Tensor) -> Tensor:
-    """``M t_k``, tangents as further columns."""
+    """`M t_k`, tangents as further columns."""
     if matrix.ndim == 2:
         return torch.matmul(matrix, joint)
     columns = joint.movedim(0, -2)

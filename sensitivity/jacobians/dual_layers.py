@@ -1,10 +1,10 @@
 """Rules of dual numbers for layers of networks: convolutions, linear maps, normalisations, attention.
 
-Symbols: a joint ``(v, t_1, …, t_K)`` has the value and its tangents along its first axis, see
-`sensitivity.jacobians.duals`. A normalisation is ``y = x̂ w + b`` with ``x̂ = (v − m) r``, m the mean over a group of M
-entries and r the inverse of their standard deviation; its tangent is ``ẏ = (t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w``, with ⟨·⟩ the mean
-over the group, and without the term ⟨t⟩ where no mean is taken off (RMSNorm). Attention is ``P V`` with
-``P = softmax(S)``, ``S = Q Kᵀ/√d``; its tangent ``Ṗ V + P V̇`` with ``Ṗ = P (Ṡ − Σ P Ṡ)``, sums over the keys.
+Symbols: a joint `(v, t_1, …, t_K)` has the value and its tangents along its first axis, see
+`sensitivity.jacobians.duals`. A normalisation is `y = x̂ w + b` with `x̂ = (v − m) r`, m the mean over a group of M
+entries and r the inverse of their standard deviation; its tangent is `ẏ = (t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w`, with ⟨·⟩ the mean
+over the group, and without the term ⟨t⟩ where no mean is taken off (RMSNorm). Attention is `P V` with
+`P = softmax(S)`, `S = Q Kᵀ/√d`; its tangent `Ṗ V + P V̇` with `Ṗ = P (Ṡ − Σ P Ṡ)`, sums over the keys.
 
 Sources: Ba, Kiros & Hinton 2016, arXiv 1607.06450; Wu & He 2018, arXiv 1803.08494; Zhang & Sennrich 2019,
 arXiv 1910.07467; Vaswani et al. 2017, arXiv 1706.03762; their derivatives by the quotient rule.
@@ -35,7 +35,7 @@ def _fixed(*arguments: Any) -> bool:
 
 
 def _with_bias(joint: Tensor, bias: Any, axes: int) -> Dual:
-    """``W x + b``: a constant bias shifts the value alone; ``joint`` is fresh memory, its channels before ``axes``."""
+    """`W x + b`: a constant bias shifts the value alone; `joint` is fresh memory, its channels before `axes`."""
     if bias is None:
         return Dual(joint)
     if isinstance(bias, Dual):
@@ -49,7 +49,7 @@ def _with_bias(joint: Tensor, bias: Any, axes: int) -> Dual:
 
 
 def _bilinear(layer: Layer, input: Any, weight: Any) -> Tensor:
-    """The joint of ``W x``, with tangents ``W ẋ + Ẇ x`` of whichever moves, not both constants."""
+    """The joint of `W x`, with tangents `W ẋ + Ẇ x` of whichever moves, not both constants."""
     if not isinstance(weight, Dual):
         return layer(input.joint, weight)
     if not isinstance(input, Dual):
@@ -92,10 +92,12 @@ for _axes in (1, 2, 3):
 
 
 def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, centred: bool) -> Tensor:
-    """``(t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w``, means over the last two axes.
+    """`(t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w`, means over the last two axes.
 
     Args:
-        tangents: t, (K, …, M', M''); normal: x̂, (…, M', M''); spread: r, (…, 1, 1).
+        tangents: t, (K, …, M', M'').
+        normal: x̂, (…, M', M'').
+        spread: r, (…, 1, 1).
         scale: w, which broadcasts to x̂.
         centred: whether the mean is taken off.
     """
@@ -110,10 +112,12 @@ def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, cen
 
 
 def _scaled(image: Any, weight: Any, bias: Any, axes: int) -> Any:
-    """A normalisation whose scale or shift moves: that of the state alone, then ``x̂ w + b`` by the rules of algebra.
+    """A normalisation whose scale or shift moves: that of the state alone, then `x̂ w + b` by the rules of algebra.
 
     Args:
-        image: x̂. weight, bias: w and b. axes: how many x̂ has behind those of w and b.
+        image: x̂.
+        weight, bias: w and b.
+        axes: how many x̂ has behind those of w and b.
     """
     image = image if weight is None else image * weight.reshape(*weight.shape, *[1] * axes)
     return image if bias is None else image + bias.reshape(*bias.shape, *[1] * axes)
@@ -221,7 +225,7 @@ def _halves(tensor: Any, ndim: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _product(first: Any, second: Any, factor: float) -> tuple[Tensor, Tensor | None]:
-    """``f A B`` and its tangents ``f (Ȧ B + A Ḃ)``."""
+    """`f A B` and its tangents `f (Ȧ B + A Ḃ)`."""
     ndim = max(first.ndim, second.ndim)
     (ahead, ahead_moved), (behind, behind_moved) = _halves(first, ndim), _halves(second, ndim)
     ahead, ahead_moved = factor * ahead, None if ahead_moved is None else factor * ahead_moved
@@ -231,7 +235,7 @@ def _product(first: Any, second: Any, factor: float) -> tuple[Tensor, Tensor | N
 
 
 def _mixed(shares: Tensor, moved: Tensor | None, value: Any) -> Dual:
-    """``P V`` and ``Ṗ V + P V̇``."""
+    """`P V` and `Ṗ V + P V̇`."""
     values, tangents = _halves(value, max(shares.ndim, value.ndim))
     parts = [] if moved is None else [torch.matmul(moved, values)]
     parts += [] if tangents is None else [torch.matmul(shares, tangents)]

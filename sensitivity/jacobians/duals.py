@@ -1,14 +1,14 @@
 """Dual numbers: forward mode by rules of our own, for the tangent of the state alone.
 
-A `Dual` stands for a tensor ``v`` with K tangents ``t_k``, which lie behind one another in one tensor, the *joint*
-``(v, t_1, …, t_K)`` of shape ``(1 + K, *v.shape)``. A network that is called with one computes its value and its
+A `Dual` stands for a tensor `v` with K tangents `t_k`, which lie behind one another in one tensor, the *joint*
+`(v, t_1, …, t_K)` of shape `(1 + K, *v.shape)`. A network that is called with one computes its value and its
 derivatives together: what is linear in the state (convolutions, matrix products, views) runs once on the joint, as on
 a larger batch, and what is not has a rule that takes both from the same intermediate results. Torch's forward mode runs
 three convolutions for each one, since it also carries a tangent of zeros for the weight, and composite normalisations
 and activations, operation by operation.
 
 Rules are registered by `rule`; the modules `dual_algebra` and `dual_layers` hold them. Any other function is pushed
-forward by ``torch.func.jvp``, one operation at a time, so that every network that forward mode can differentiate runs
+forward by `torch.func.jvp`, one operation at a time, so that every network that forward mode can differentiate runs
 here too. Functions that write into their arguments are refused: a caller then takes torch's forward mode instead.
 Rules are made of differentiable operations, so that derivatives in parameters and second derivatives pass through; they
 write into fresh memory only where nothing is recorded.
@@ -179,7 +179,7 @@ def _count(func: Any, ruled: bool) -> None:
 
 
 def push(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """``(f(x), ∇f t_k)`` for tangents (K, *x.shape), in one call.
+    """`(f(x), ∇f t_k)` for tangents (K, *x.shape), in one call.
 
     Raises:
         NotImplementedError, RuntimeError: for a function without a forward mode, or one that works in place.
@@ -210,7 +210,7 @@ def _recording() -> tuple[bool, int]:
 
 
 def _check_recording() -> None:
-    """An operation that its caller's graph or transform would not see, inside ``no_grad`` or a hand-written rule.
+    """An operation that its caller's graph or transform would not see, inside `no_grad` or a hand-written rule.
 
     Raises:
         NotImplementedError: there, since derivatives of the product would be lost.
@@ -286,7 +286,7 @@ def _value(leaf: Any) -> Any:
 
 
 def _attribute(getter: Any, dual: Dual) -> Any:
-    """Attributes are those of the value, except views of it; ``.data`` cuts the derivative, as it does elsewhere."""
+    """Attributes are those of the value, except views of it; `.data` cuts the derivative, as it does elsewhere."""
     if getter.__self__.__name__ in ("T", "mT", "H", "mH", "real"):
         return Dual(vmap(getter)(dual.joint))
     return getter(dual.value)

@@ -19,8 +19,8 @@ from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.jacobians.trial import choose
 from studies.verification.problem import Problem
-from studies.verification.report import Report
 from studies.verification.replies import Estimator
+from studies.verification.report import Report
 from studies.verification.session import verify
 
 __all__ = ["ENGINE", "verify_engine"]

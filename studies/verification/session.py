@@ -17,8 +17,8 @@ from studies.verification.backends import backend as load_backend
 from studies.verification.bars import honesty
 from studies.verification.judge import Check, Verdict, judge, reported
 from studies.verification.problem import Problem
-from studies.verification.report import Report
 from studies.verification.replies import Estimator, Reply, call, pose
+from studies.verification.report import Report
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from studies.verification.report import Report
 from studies.verification.replies import Estimator
+from studies.verification.report import Report
 from studies.verification.tasks.base import Case
 
 __all__ = ["Fault", "everywhere", "tagged", "variant"]
