@@ -83,7 +83,7 @@ def check_line(**options: Any) -> None:
         problem.score,
         problem.latents,
         problem.change,
-        Grid(SIGMA_MAX, SIGMA_MIN, 256),
+        Grid(SIGMA_MAX, SIGMA_MIN, 128),
         anchor=problem.exact,
         solver="rk4",
         products="double-vjp",
