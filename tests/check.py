@@ -22,7 +22,7 @@ PYTHON = sys.executable
 ROOMS = ["oracles", "sensitivity", "studies"]
 GATES: dict[str, list[list[str]]] = {
     "lint": [[PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."]],
-    "types": [[PYTHON, "-m", "mypy"]],
+    "types": [[PYTHON, "-m", "mypy", "--num-workers", "auto"]],
     "tests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", "--durations", "15", "tests"]],
     "doctests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--doctest-modules", *ROOMS]],
     "book": [[PYTHON, "book/build.py"]],
