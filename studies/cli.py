@@ -124,7 +124,7 @@ def list_studies() -> None:
 def run(
     names: Names,
     smoke: Annotated[bool, typer.Option("--smoke", help="At most 15 seconds; a check that everything works.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="At most 2 minutes on two cores (the default).")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two to three minutes on two cores (the default).")] = False,
     full: Annotated[bool, typer.Option("--full", help="At most an hour on two cores.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="For a cluster.")] = False,
     out: Out = DEFAULT_OUT,

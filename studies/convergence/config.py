@@ -89,7 +89,7 @@ class Config:
 
     @classmethod
     def quick(cls) -> Config:
-        """A minute on two cores."""
+        """Under three minutes on two cores."""
         return cls()
 
     @classmethod
