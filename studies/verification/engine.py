@@ -6,8 +6,6 @@ Each is the shortest use of a public function of `sensitivity`; they double as e
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -197,13 +195,30 @@ def verify_engine(
     jobs = [(task, place) for task in ENGINE for place in range(len(_estimators(task, suite)))]
     if workers == 1:
         return [_report(task, place, suite, seed, progress) for task, place in jobs]
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        # The dearest come last in the list and first to the processes.
-        futures = {job: pool.submit(_report, *job, suite, seed) for job in reversed(jobs)}
-        for future in as_completed(futures.values()):
+    return _on_workers(jobs, suite, seed, workers, progress)
+
+
+def _on_workers(
+    jobs: list[tuple[str, int]], suite: str, seed: int, workers: int, progress: Callable[[str], None] | None
+) -> list[Report]:
+    from distributed import as_completed
+
+    from studies.running.execution import local_client
+
+    reports = {}
+    with local_client(workers) as client:
+        # The dearest come last in the list and first to the workers.
+        futures = {client.submit(_on_worker, *job, suite, seed, pure=False): job for job in reversed(jobs)}
+        for future, report in as_completed(futures, with_results=True):
+            reports[futures[future]] = report
             if progress is not None:
-                progress(f"{future.result().task.name}: {future.result().estimator}, done")
-    return [futures[job].result() for job in jobs]
+                progress(f"{report.task.name}: {report.estimator}, done")
+    return [reports[job] for job in jobs]
+
+
+def _on_worker(task: str, place: int, suite: str, seed: int) -> Report:
+    torch.set_num_threads(1)  # of the thread that works
+    return _report(task, place, suite, seed)
 
 
 def _estimators(task: str, suite: str) -> tuple[Estimator, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from faults.test_kills import Running
+from faults.test_kills import Running, demonstrating
 from support import demonstration
 
 from studies.cli import main
@@ -302,7 +302,7 @@ def test_kills_and_interrupts_while_the_cluster_starts(tmp_path: Path) -> None:
     held = 0
     for trial in range(12):
         out = tmp_path / str(trial)
-        running = Running(out, "smoke", start_new_session=True)
+        running = Running(*demonstrating(out, "smoke"), start_new_session=True)
         if trial % 3 == 0 and running.wait(lambda run=running: bool(run.workers())):  # type: ignore[misc]
             for worker in running.workers():
                 with contextlib.suppress(psutil.NoSuchProcess):

@@ -19,18 +19,24 @@ from support import demonstration
 from studies.errors import StudyError
 from studies.runner import run
 from studies.running.progress import Silent
+from studies.running.provenance import usable_cores
 
 STUDY = "support.demonstration"
 PATIENCE = 60.0  # seconds for anything to happen on a loaded machine
 TESTS = Path(__file__).resolve().parents[1]
 
 
-class Running:
-    """The command line running the demonstration on a local cluster of two."""
+def demonstrating(out: Path, level: str) -> tuple[str, ...]:
+    """The demonstration on a local cluster of two."""
+    return ("run", STUDY, f"--{level}", "--workers", "2", "--out", str(out))
 
-    def __init__(self, out: Path, level: str, *, start_new_session: bool = False) -> None:
+
+class Running:
+    """A command of `studies` in a process of its own."""
+
+    def __init__(self, *arguments: str, start_new_session: bool = False) -> None:
         environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "studies.cli", "run", STUDY, f"--{level}", "--workers", "2", "--out", str(out)]
+        command = [sys.executable, "-m", "studies.cli", *arguments]
         # A job of a shell in the background ignores interrupts and hands that down: the run must begin as a terminal's.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
@@ -115,7 +121,7 @@ def stored(out: Path) -> int:
 
 def torment(out: Path, level: str, workers: int, rng: random.Random) -> int:
     """Start the study, kill some workers while it runs, then the main process; return the number of kills."""
-    before, running = stored(out), Running(out, level)
+    before, running = stored(out), Running(*demonstrating(out, level))
     if not workers:  # the main process alone, at any moment from its start
         time.sleep(rng.uniform(0, 4))
     elif not running.wait(lambda: stored(out) > before):
@@ -134,7 +140,7 @@ def torment(out: Path, level: str, workers: int, rng: random.Random) -> int:
 
 def complete(out: Path, level: str) -> bytes:
     """Run to the end and return the rows."""
-    running = Running(out, level)
+    running = Running(*demonstrating(out, level))
     code, output = running.finish()
     assert code == 0, output
     assert not running.orphans()
@@ -165,7 +171,7 @@ def test_a_study_killed_a_hundred_times_ends_with_the_rows_of_an_undisturbed_one
 
 def test_an_interrupt_from_the_keyboard_ends_everything_with_one_sentence(out: Path) -> None:
     """Assert exit code 2, no traceback of any process, no orphan, and finished cells kept."""
-    running = Running(out, "quick", start_new_session=True)
+    running = Running(*demonstrating(out, "quick"), start_new_session=True)
     assert running.wait(lambda: stored(out) > 0)
     os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: the whole group
     code, output = running.finish()
@@ -174,6 +180,18 @@ def test_an_interrupt_from_the_keyboard_ends_everything_with_one_sentence(out: P
     assert output.rstrip().endswith("interrupted; finished cells are kept, run the same command again to go on.")
     assert not running.orphans()
     assert stored(out) > 0
+
+
+def test_an_interrupt_ends_the_verification_of_the_engine_and_its_workers() -> None:
+    """Assert exit code 2, a sentence at the end, no traceback of any process, and no orphan."""
+    running = Running("verify", "--engine", start_new_session=True)
+    assert running.wait(lambda: sum(worker.cpu_times().user > 5 for worker in running.workers()) == usable_cores())
+    os.killpg(running.process.pid, signal.SIGINT)
+    code, output = running.finish()
+    assert code == 2
+    assert "Traceback" not in output
+    assert output.rstrip().splitlines()[-1].startswith("studies: ")
+    assert not running.orphans()
 
 
 def test_a_cell_that_kills_its_workers_is_reported_and_the_others_finish(
