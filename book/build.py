@@ -18,11 +18,9 @@ from jupyter_cache.executors import load_executor
 
 BOOK = Path(__file__).resolve().parent
 PAGES = BOOK / "_build" / "html"
+TIMEOUT = 600  # seconds a cell may take, as in _config.yml
 LOADED = re.compile(r"<(script|link|img|iframe|source|object)\b[^>]*?\b(?:src|href|data)=\"([^\"]+)\"")
 HOSTS = re.compile(r"https?://(?:cdn|unpkg|fonts|cdnjs)[^\"' )]+")
-
-
-TIMEOUT = 600  # seconds a cell may take, as in _config.yml
 
 
 def execute() -> None:

@@ -215,17 +215,27 @@ def image_strip(columns: Mapping[str, ArrayLike], *, signed: Sequence[str] = (),
     return drawing
 
 
-def picture(axes: Axes, image: ArrayLike, title: str = "", *, signed: bool = False, size: float = FONT - 2) -> None:
+def picture(
+    axes: Axes,
+    image: ArrayLike,
+    title: str = "",
+    *,
+    signed: bool = False,
+    limit: float | None = None,
+    size: float = FONT - 2,
+) -> None:
     """An image (height, width) with values in [−1, 1], or in colour, without ticks.
 
     Args:
         axes: where.
         image: grey or colour.
         title: above it.
-        signed: a difference: blue to red about zero, on its own scale.
+        signed: a difference: blue to red about zero.
+        limit: where the colours of a difference end; by default at its own largest value.
         size: of the title, in points.
     """
-    limit = max(float(np.abs(np.asarray(image, dtype=float)).max()), 1e-12)
+    if limit is None:
+        limit = max(float(np.abs(np.asarray(image, dtype=float)).max()), 1e-12)
     scale: dict[str, Any] = (
         {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if signed else {"cmap": "gray", "vmin": -1, "vmax": 1}
     )

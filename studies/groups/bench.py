@@ -47,10 +47,8 @@ class GroupBench:
     def split(self) -> tuple[Images, Images]:
         """Training images, evenly from the classes, and a tenth of the others."""
         whole = _chosen(data.load(self.regime.images))
-        labels = np.asarray(whole.labels)
-        classes = np.unique(labels)
-        each, rng = self.regime.count // len(classes), np.random.default_rng(1)
-        rows = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
+        rows = shuffled(np.asarray(whole.labels))
+        each = self.regime.count // len(rows)
         train = np.sort(np.concatenate([found[:each] for found in rows]))
         held_out = np.sort(np.concatenate([found[each : each + max(1, each // 10)] for found in rows]))
         return whole.subset(torch.from_numpy(train)), whole.subset(torch.from_numpy(held_out))
@@ -175,6 +173,12 @@ def _left(count: int, rows: np.ndarray) -> Tensor:
     weights = torch.ones(count, dtype=torch.float64)
     weights[rows.tolist()] = 0.0
     return weights / weights.sum()
+
+
+def shuffled(labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class in random order, the same in every call."""
+    rng = np.random.default_rng(1)
+    return [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
 
 
 def _chosen(images: Images) -> Images:

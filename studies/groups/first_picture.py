@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sensitivity import Grid, Groups, UnrolledResponse, as_score, counterfactual, influence
 from studies import data
-from studies.figures import described
+from studies.figures import described, picture
+from studies.groups.bench import shuffled
 from studies.networks import Architecture
 from studies.responses.bench import RULE
 from studies.retraining.bench import OBJECTIVE
@@ -129,10 +130,8 @@ def shown(setting: Setting) -> Shown:
 
 def _images(setting: Setting) -> tuple[Tensor, np.ndarray]:
     whole = data.load(setting.images)
-    labels, rng = np.asarray(whole.labels), np.random.default_rng(1)
-    rows = np.sort(
-        np.concatenate([rng.permutation(np.flatnonzero(labels == c))[: setting.each] for c in np.unique(labels)])
-    )
+    labels = np.asarray(whole.labels)
+    rows = np.sort(np.concatenate([own[: setting.each] for own in shuffled(labels)]))
     return whole.images[rows.tolist()], labels[rows]
 
 
@@ -166,15 +165,11 @@ def drawing(what: Shown) -> Any:
     for head, sets in columns.items():
         middle = (axes[0, place].get_position().x0 + axes[0, place + len(sets) - 1].get_position().x1) / 2
         figure.text(middle, 0.995, head, ha="center", va="top", fontsize=10)
-        style: dict[str, Any] = {"cmap": "gray", "vmin": -1, "vmax": 1}
-        if head == "what changed":
-            style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         for name, images in sets:
-            axes[0, place].set_title(name, fontsize=9)
             for each, image in zip(axes[:, place], images, strict=True):
-                each.imshow(image[0].numpy(), interpolation="nearest", **style)
                 each.axis("on")
-                each.set(xticks=[], yticks=[])
+                picture(each, image[0].numpy(), signed=head == "what changed", limit=limit)
+            axes[0, place].set_title(name, fontsize=9)
             place += 1
         place += 1
     return described(figure, what.caption)
@@ -186,9 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     out = parser.parse_args(arguments).out
     torch.set_num_threads(1)
-    picture = drawing(shown(Setting()))
-    picture.savefig(out, dpi=110, metadata={"Description": picture.alt, "Software": None})
-    print(picture.alt)
+    drawn = drawing(shown(Setting()))
+    drawn.savefig(out, dpi=110, metadata={"Description": drawn.alt, "Software": None})
+    print(drawn.alt)
 
 
 if __name__ == "__main__":
