@@ -20,13 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 ROOMS = ["oracles", "sensitivity", "studies"]
+SEEN = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.browser" in path.read_text(encoding="utf-8")]
 GATES: dict[str, list[list[str]]] = {
     "lint": [[PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."]],
     "types": [[PYTHON, "-m", "mypy", "--num-workers", "auto"]],
     "tests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--dist", "worksteal", "--durations", "15", "tests"]],
     "doctests": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "--doctest-modules", *ROOMS]],
     "book": [[PYTHON, "book/build.py"]],
-    "browser": [[PYTHON, "-m", "pytest", "-q", "-m", "browser", "tests"]],
+    "browser": [[PYTHON, "-m", "pytest", "-n", "2", "-q", "-m", "browser", *SEEN]],
 }
 
 
