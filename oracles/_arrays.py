@@ -228,10 +228,22 @@ def summed(weights: Array, matrices: Array) -> Array:
     return xp.reshape(flat, (weights.shape[1], rows, columns))
 
 
+def dot(a: Array, b: Array) -> Array:
+    """a·b over the last axis, in the form that is fastest in the library."""
+    xp = namespace(a, b)
+    return xp.sum(a * b, axis=-1) if compat.is_torch_array(a) else xp.vecdot(a, b)
+
+
 def square(vectors: Array) -> Array:
-    """|v|² over the last axis, in the form that is fastest in the library."""
-    xp = namespace(vectors)
-    return xp.sum(vectors * vectors, axis=-1) if compat.is_torch_array(vectors) else xp.vecdot(vectors, vectors)
+    """|v|² over the last axis."""
+    return dot(vectors, vectors)
+
+
+def weighted(weights: Array, vectors: Array) -> Array:
+    """`Σ_k w_kn v_kn` over (K, n) and (K, n, d), shape (n, d), in the form that is fastest in the library."""
+    if compat.is_numpy_array(weights):
+        return np.einsum("kn,knd->nd", weights, vectors)
+    return namespace(weights).sum(weights[:, :, None] * vectors, axis=0)
 
 
 def log_sum_exp(terms: Array) -> Array:
@@ -249,8 +261,8 @@ def softmax(terms: Array) -> Array:
 
 def _top(terms: Array) -> Array:
     xp = namespace(terms)
-    top = detached(xp.max(terms, axis=0, keepdims=True))
-    return xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    largest = float(xp.finfo(terms.dtype).max)  # where all terms are -inf, terms - top stays -inf and is no NaN
+    return xp.clip(detached(xp.max(terms, axis=0, keepdims=True)), -largest, largest)
 
 
 def safe_log(weights: Array) -> Array:

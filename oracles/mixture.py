@@ -25,7 +25,7 @@ from oracles._mixture.covariance import Covariances
 from oracles._mixture.local import Group, Local, Piece
 
 # Working set of one block of states, in numbers: small enough for a core's cache, large enough to hide call overhead.
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 # JAX unrolls loops when it traces, so its blocks only bound the memory.
 TRACED_BLOCK = 1 << 25
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from oracles import _arrays
-from oracles._arrays import Array, namespace
+from oracles._arrays import Array, dot, namespace, weighted
 from oracles._mixture.covariance import Covariances
 from oracles._mixture.whitening import Blocks, Whitening
 
@@ -197,16 +197,6 @@ def _posteriors(groups: Iterable[Group], at: Local, sigma: Array) -> Iterator[tu
         start, end = end, end + group.covariances.size
         shrinkage, means = group.covariances.shrinkage(sigma), group.means[:, None, :]
         yield at.responsibilities[start:end, :], means + shrinkage.apply(at.x[None, :, :] - means), shrinkage
-
-
-def dot(a: Array, b: Array) -> Array:
-    """a·b over the last axis."""
-    return namespace(a, b).sum(a * b, axis=-1)
-
-
-def weighted(weights: Array, vectors: Array) -> Array:
-    """`Σ_k w_kn v_kn` over (K, n) and (K, n, d), shape (n, d)."""
-    return namespace(weights).sum(weights[:, :, None] * vectors, axis=0)
 
 
 def second_moment(weights: Array, vectors: Array) -> Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from oracles._arrays import Array, eye, namespace, square, summed, transposed
+from oracles._arrays import Array, dot, eye, namespace, square, summed, transposed, weighted
 
 Blocks = tuple[Array, ...]
 
@@ -48,8 +48,8 @@ class Whitening(ABC):
 
     def combine(self, weights: Array, blocks: Blocks) -> Array:
         """`Σ_k w_kn W_k y_kn` for weights (K, n), shape (n, d)."""
-        weighted = tuple(weights[:, :, None] * block for block in blocks)
-        return namespace(weights).sum(self.back(weighted), axis=0)
+        shares = tuple(weights[:, :, None] * block for block in blocks)
+        return namespace(weights).sum(self.back(shares), axis=0)
 
 
 class Scaling(Whitening):
@@ -104,13 +104,13 @@ class Precision(Whitening):
         return vectors, namespace(vectors).matmul(vectors, self.matrix)
 
     def square(self, blocks: Blocks) -> Array:
-        return namespace(self.matrix).sum(blocks[0] * blocks[1], axis=-1)
+        return dot(*blocks)
 
     def back(self, blocks: Blocks) -> Array:
         return blocks[1]
 
     def combine(self, weights: Array, blocks: Blocks) -> Array:
-        return namespace(weights).sum(weights[:, :, None] * blocks[1], axis=0)
+        return weighted(weights, blocks[1])
 
     def average(self, weights: Array) -> Array:
         return summed(weights, self.matrix)
