@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 ROOMS = ["oracles", "sensitivity", "studies"]
-SEEN = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.browser" in path.read_text(encoding="utf-8")]
+FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+SEEN = [str(path) for path in FILES if "mark.browser" in path.read_text(encoding="utf-8")]
 GATES: dict[str, list[list[str]]] = {
     "lint": [[PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."]],
     "types": [[PYTHON, "-m", "mypy", "--num-workers", "auto"]],
@@ -47,7 +48,7 @@ def tests_of(file: Path) -> list[str]:
     """Test files named after a module, or else those that import it."""
     if file.parts[0] == "tests":
         return [str(file)]
-    everywhere = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    everywhere = [path.relative_to(ROOT) for path in FILES]
     named = [str(p) for p in everywhere if p.stem == f"test_{file.stem.lstrip('_')}"]
     package = re.escape(".".join(file.parts[:-1]))
     uses = re.compile(rf"{package}\.{file.stem}\b|from {package} import [^\n]*\b{file.stem}\b")
