@@ -25,8 +25,8 @@ HOUSE = ("oracles", "sensitivity", "studies")
 @functools.cache
 def digest(module: str) -> str:
     """Sixteen hexadecimal digits that change with the code of the study in `module` or with what it runs on."""
-    parts = [provenance.versions(), {name: _tree_digest(path) for name, path in sorted(sources(module).items())}]
-    _tree.cache_clear()
+    parts = [provenance.versions(), {name: _read(path)[0] for name, path in sorted(sources(module).items())}]
+    _read.cache_clear()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -78,24 +78,31 @@ def _file(name: str, roots: dict[str, Path]) -> Path | None:
 
 
 @functools.cache
-def _tree(path: Path) -> ast.Module:
+def _read(path: Path) -> tuple[str, list[ast.Import | ast.ImportFrom]]:
+    """Digest and import statements of a file; its tree goes at once, for hundreds of them slow the garbage collector."""
     try:
-        return ast.parse(path.read_bytes())
+        tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return ast.Module([], [])
+        tree = ast.Module([], [])
+    imports = [node for node in _statements(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
 
 
-def _tree_digest(path: Path) -> str:
-    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node, in any block of theirs."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for inner in getattr(node, block, ()):
+            yield inner
+            yield from _statements(inner)
 
 
 def _imported(name: str, path: Path) -> Iterator[str]:
     """Names that may be modules: what is imported, and what is imported from it."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(_tree(path)):
+    for node in _read(path)[1]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = _base(package, node)
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
