@@ -49,12 +49,17 @@ LINES = (
         "the sensitivity converges at order 2 in the steps of heun",
     ),
     Line(
-        "fine-tuned perceptrons on digits: correlation with retrained changes as a share of the most possible",
-        "retraining",
+        "fine-tuned perceptrons on digits, 16 pairs: correlation with retrained changes as share of the most possible",
+        "retraining_pairs",
         "digits-mlp, class:3@0.1, finetune: the median correlation as a share of its ceiling",
     ),
     Line(
-        "the same, U-Nets on 14×14 MNIST",
+        "the same on 14×14 MNIST after the mean change over latents is taken from both sides",
+        "retraining_pairs",
+        "mnist14-mlp, finetune: the same share after the mean change over latents is taken from both sides",
+    ),
+    Line(
+        "the same, U-Nets on 14×14 MNIST, two pairs",
         "retraining",
         "mnist14-unet, class:3@0.1, finetune: the median correlation as a share of its ceiling",
     ),

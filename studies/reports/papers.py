@@ -82,6 +82,22 @@ PAPERS = (
                 "median correlation",
             ),
             Statement(
+                "… the same from scratch, sixteen pairs of networks that are trained",
+                "median .46 (CelebA)",
+                "retraining_pairs",
+                "under retraining from scratch",
+                "median correlation",
+                "retraining",
+            ),
+            Statement(
+                "… and under fine-tuning",
+                "median .66 (CelebA)",
+                "retraining_pairs",
+                "under fine-tuning",
+                "median correlation",
+                "retraining",
+            ),
+            Statement(
                 "it is better than entropic optimal transport",
                 "no number",
                 "retraining",

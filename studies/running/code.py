@@ -79,7 +79,7 @@ def _file(name: str, roots: dict[str, Path]) -> Path | None:
 
 @functools.cache
 def _read(path: Path) -> tuple[str, list[ast.Import | ast.ImportFrom]]:
-    """Digest and import statements of a file; its tree goes at once, for hundreds of them slow the garbage collector."""
+    """Digest and imports of a file; its tree goes at once, for hundreds of them slow the garbage collector."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
