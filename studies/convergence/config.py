@@ -94,7 +94,7 @@ class Config:
 
     @classmethod
     def full(cls) -> Config:
-        """Half an hour on two cores."""
+        """About an hour and a half of one core."""
         return cls(
             latents=(512, 512, 512, 128),
             steps=(400, 120, 120, 120),
