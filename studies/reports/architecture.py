@@ -74,7 +74,15 @@ def imported(text: str, known: Iterable[str]) -> set[str]:
 
 def arrows(modules: Mapping[str, str] | None = None) -> dict[str, set[str]]:
     """Who imports whom; that a package's own file runs before its modules is no arrow."""
-    texts = sources() if modules is None else modules
+    return dict(_house()) if modules is None else _arrows(modules)
+
+
+@cache
+def _house() -> Mapping[str, set[str]]:
+    return _arrows(sources())
+
+
+def _arrows(texts: Mapping[str, str]) -> dict[str, set[str]]:
     return {m: {t for t in imported(text, texts) if not m.startswith(f"{t}.")} for m, text in texts.items()}
 
 
