@@ -9,14 +9,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import json
+import math
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from studies.errors import StudyError
 
-__all__ = ["TEMPORARY", "checksum", "leftovers", "make_folder", "read", "write"]
+__all__ = ["TEMPORARY", "as_json", "checksum", "leftovers", "make_folder", "read", "write"]
 
 TEMPORARY = ".tmp"  # suffix of files being written; left over only when a process was killed
 _counter = itertools.count()
@@ -30,6 +33,24 @@ def checksum(content: bytes) -> str:
         'e3b0c442'
     """
     return hashlib.sha256(content).hexdigest()
+
+
+def as_json(content: Any) -> bytes:
+    """A table as JSON, which knows no NaN and no infinity: they are null.
+
+    Example:
+        >>> as_json({"slope": float("nan"), "seeds": 2}).split()
+        [b'{', b'"slope":', b'null,', b'"seeds":', b'2', b'}']
+    """
+    return (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write(path: Path, content: bytes) -> None:

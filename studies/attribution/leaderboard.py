@@ -22,7 +22,7 @@ import numpy as np
 
 from studies.attribution.attributors import ATTRIBUTORS
 from studies.datamodelling import paired
-from studies.files import write
+from studies.files import as_json, write
 from studies.verification.attributions.judge import judge_attribution
 from studies.verification.attributions.tiers import truth
 from studies.verification.replies import Reply
@@ -79,7 +79,7 @@ def board(path: Path, problems: Sequence[str], again: bool = False) -> None:
             continue
         rows = [row for row in rows if row["problem"] != name] + asked(TASK.case(name))
         rows.sort(key=lambda row: order.index(row["problem"]))
-        write(path, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
+        write(path, as_json({"rows": rows}))
         print(name, {row["method"]: row.get("lds") for row in rows if row["problem"] == name}, flush=True)
 
 

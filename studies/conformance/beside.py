@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from studies.conformance.findings import BESIDE
+from studies.files import as_json, write
 
 __all__ = ["ABSENT", "MODULES", "REQUIREMENTS", "TABLE", "rows"]
 
@@ -77,7 +78,7 @@ def main(folder: Path, table: Path = TABLE) -> None:
     answers = [row for package in MODULES for row in json.loads(_there(folder, MODULE, "--package", package)[-1])]
     examples = {finding.package: _there(folder, "-c", finding.example) for finding in BESIDE}
     written = {"date": datetime.now(UTC).date().isoformat(), "rows": answers, "examples": examples}
-    table.write_text(json.dumps(written, indent=1) + "\n")
+    write(table, as_json(written))
 
 
 def _there(folder: Path, *command: str) -> list[str]:

@@ -6,6 +6,7 @@ in `test_docstrings.py`.
 
 import ast
 import importlib
+import json
 import pkgutil
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,13 @@ def crowded(text: str) -> list[str]:
     return [f"{ast.unparse(c.func)}, line {c.lineno}" for c, size in sizes if size > MOST]
 
 
+def loose(text: str) -> list[str]:
+    """What a text has that JSON has not: NaN and infinities, which other readers than Python's refuse."""
+    found: list[str] = []
+    json.loads(text, parse_constant=found.append)
+    return found
+
+
 @pytest.mark.parametrize("package", [oracles, sensitivity], ids=lambda package: package.__name__)
 def test_no_folder_is_named_after_a_public_name(package):
     """Assert that importing a part of the package hides nothing of it."""
@@ -56,6 +64,13 @@ def test_long_calls_name_their_arguments():
     assert {name: calls for name, text in sources().items() if (calls := crowded(text))} == {}
 
 
+def test_tables_are_json():
+    """Assert it of every table that the packages ship; claims, whose intervals may have no end, are read by `load`."""
+    files = [p for room in ROOMS for p in (ROOT / room).rglob("*.json") if p.name != "claims.json"]
+    assert len(files) > 20
+    assert [str(p.relative_to(ROOT)) for p in files if loose(p.read_text(encoding="utf-8"))] == []
+
+
 def test_a_folder_that_hides_a_function_is_seen(monkeypatch):
     """Assert that the guard sees a public function with a folder's name."""
     importlib.import_module("sensitivity.sampler")
@@ -66,8 +81,13 @@ def test_a_folder_that_hides_a_function_is_seen(monkeypatch):
 
 @pytest.mark.parametrize(
     ("guard", "planted"),
-    [(terse, '"""Sampler."""'), (crowded, f"f({', '.join('abcdefghij')})"), (crowded, "f(a, b, c, d, *e, g, *h)")],
-    ids=["docstring", "call", "starred"],
+    [
+        (terse, '"""Sampler."""'),
+        (crowded, f"f({', '.join('abcdefghij')})"),
+        (crowded, "f(a, b, c, d, *e, g, *h)"),
+        (loose, '{"slope": NaN}'),
+    ],
+    ids=["docstring", "call", "starred", "NaN"],
 )
 def test_each_guard_sees_a_planted_violation(guard, planted):
     """Assert that what the guards forbid is found where it is."""
