@@ -108,7 +108,7 @@ def solvers(rows: pd.DataFrame) -> Figure:
         line = chosen[chosen["solver"] == solver].sort_values("steps")
         slopes(axes[0], line["steps"], line["median"], upper=line["q99"], label=solver, index=index)
     axes[0].set(xlabel="steps", ylabel="relative error of δ")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     text = (
         "Error of the sensitivity against the number of sampler steps: Euler falls at order 1, Heun and the "
         "exponential step at order 2, RK4 at order 4. Medians solid, 99 % quantiles dashed."

@@ -554,10 +554,11 @@ def test_published_tables_without_a_seal_load_by_the_stated_rule(tmp_path: Path)
         assert len(published.rows)
         assert published.claims
     assert missing() == []
-    shutil.copytree(home / "cost", tmp_path / "cost")
-    assert "format" not in json.loads((tmp_path / "cost" / "manifest.json").read_text())
-    path = tmp_path / "cost" / "rows.parquet"
+    manifests = {name: json.loads((home / name / "manifest.json").read_text()) for name in results.names(home)}
+    old = next(name for name, manifest in manifests.items() if "format" not in manifest)
+    shutil.copytree(home / old, tmp_path / old)
+    path = tmp_path / old / "rows.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StudyError, match="differ from their checksum"):
-        results.load("cost", tmp_path)
+        results.load(old, tmp_path)
     assert np.isfinite(len(published.rows))
