@@ -56,6 +56,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what stays, libraries and tests: a million objects, a tenth of the suite's time."""
+    """Spare the garbage collector what stays: a million objects of libraries and tests."""
     gc.collect()
     gc.freeze()

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.files import as_json, write
 from studies.verification.backends import backend as load_backend
 from studies.verification.judge import Verdict, judge
 from studies.verification.replies import Estimator, Reply
@@ -205,7 +206,7 @@ def _known(table: Path) -> set[tuple[str, str, str]]:
 def _add(table: Path, entry: dict[str, Any]) -> None:
     print(json.dumps(entry), flush=True)
     written = {"date": datetime.now(UTC).date().isoformat(), "counts": [*_counts(table), entry]}
-    table.write_text(json.dumps(written, indent=1) + "\n")
+    write(table, as_json(written))
 
 
 if __name__ == "__main__":

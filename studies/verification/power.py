@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.files import as_json, write
 from studies.verification import fresh
 from studies.verification.backends import backend as load_backend
 from studies.verification.faults import CORRECT
@@ -218,7 +219,7 @@ def _add(table: Path, entry: dict[str, Any]) -> None:
     kept = [old for old in known if any(old[key] != entry[key] for key in same)]
     order = list(TASKS)
     powers = sorted([*kept, entry], key=lambda each: (order.index(each["task"]), each["bars"] is not None))
-    table.write_text(json.dumps({"date": datetime.now(UTC).date().isoformat(), "power": powers}, indent=1) + "\n")
+    write(table, as_json({"date": datetime.now(UTC).date().isoformat(), "power": powers}))
     entries.cache_clear()
 
 
