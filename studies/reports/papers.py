@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 from studies.bounds import Tally, Verdict
 from studies.results import load, names
-from studies.study import Claim
+from studies.retraining.claims import unclaimed
+from studies.study import Claim, configuration
+from studies.study import load as study
 
 __all__ = ["PAPERS", "Paper", "Statement", "failures", "missing", "summary", "undecided"]
 
@@ -46,6 +48,14 @@ class Statement:
     def claims(self) -> list[Claim]:
         """Our published claims that test the statement."""
         return [claim for claim in load(self.study).claims if re.search(self.pattern, claim.statement)]
+
+    def unclaimed(self) -> list[Claim]:
+        """The same of settings whose networks are not trained: measured and shown, and no claim of ours."""
+        if self.study != "retraining":
+            return []
+        rows, _, manifest = load(self.study)
+        every = unclaimed(rows, configuration(study(self.study), manifest["setting"]["level"]))
+        return [claim for claim in every if re.search(self.pattern, claim.statement)]
 
 
 @dataclass(frozen=True)
@@ -264,6 +274,8 @@ def summary(paper: Paper) -> str:
         place = statement.page or statement.study
         page = f"[{statement.study.replace('_', ' ')}](../studies/{place}.md)"
         measured = f"{statement.quantity}: {_span(claims)}" if statement.quantity else "see the page"
+        if others := statement.unclaimed():
+            measured += f"; of networks that are not trained, without a claim, {_span(others)}"
         rows.append(f"| {statement.text} | {statement.figure} | {measured} | {held} | {page} |")
     return "\n".join(rows)
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from studies.figures import colour, described, figure, image_strip, listed
 from studies.responses.config import Config
-from studies.responses.reading import PAIRED, RESPONSES, of, rank_correlations, removals, shares
+from studies.responses.reading import PAIRED, RESPONSES, rank_correlations, removals, shares
+from studies.retraining.reading import of
 
 LATENTS = 4  # that a row of pictures holds
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from studies.retraining.reading import LAWS, of
 from studies.statistics import Interval
 from studies.statistics.trainings import FEWEST_TRAININGS, Shares, share_of_trainings
 
@@ -14,13 +15,6 @@ RESPONSES = ("population", "kernel", "local", "parameters", "unrolled")
 RETRAINED = "retraining"
 PAIRED = ("scratch", "finetune")  # truths that are means over pairs
 NOTHING = float("nan")
-
-
-def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
-    """The rows whose columns have the given values."""
-    for column, value in wanted.items():
-        rows = rows[rows[column] == value]
-    return rows
 
 
 def table(row: pd.Series, which: str = "products") -> Array:
@@ -123,7 +117,7 @@ def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The networks and their denoising losses beside a Gaussian's."""
     table = of(rows, kind="model")
     table = table[table.regime != "exact"].drop_duplicates("regime")
-    columns = ["regime", "parameters", "count", "steps", "held_out_loss", *SIMPLE, "bandwidth"]
+    columns = ["regime", "parameters", "count", "steps", "held_out_loss", *(f"{law}_loss" for law in LAWS), "bandwidth"]
     return table[[name for name in columns if name in table]].round(4).reset_index(drop=True)
 
 
@@ -142,18 +136,6 @@ def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
             line[row.truth] = f"{middle:.2f} ({slope(row).estimate:.2f})"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
-
-
-def untrained(rows: pd.DataFrame) -> set[str]:
-    """Regimes whose networks denoise held-out images no better than a Gaussian or a kernel density of the data."""
-    models = of(rows, kind="model")
-    if "held_out_loss" not in models:
-        return set()
-    least = models[[name for name in SIMPLE if name in models]].min(axis=1)
-    return set(models[models.held_out_loss >= least].regime)
-
-
-SIMPLE = ("gaussian_loss", "kernel_loss")
 
 
 def removals(rows: pd.DataFrame) -> tuple[Array, Array]:

@@ -9,17 +9,8 @@ import pandas as pd
 
 from studies.bounds import Bound, above, at_least, at_most, within
 from studies.responses.config import Config
-from studies.responses.reading import (
-    RESPONSES,
-    advantage,
-    leave_out,
-    of,
-    over_units,
-    removals,
-    shares,
-    slope,
-    untrained,
-)
+from studies.responses.reading import RESPONSES, advantage, leave_out, over_units, removals, shares, slope
+from studies.retraining.reading import of, untrained
 from studies.statistics import Interval
 from studies.study import Claim
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -16,7 +18,7 @@ from studies.retraining.measures import (
     share_of_ceiling,
     unexplained_by_noise,
 )
-from studies.retraining.reading import changes_of, correlations, floor, joint, judged, of, share
+from studies.retraining.reading import LAWS, changes_of, correlations, floor, joint, judged, of, share, untrained
 from studies.statistics import Interval, median_interval, paired
 from studies.study import Claim
 
@@ -38,20 +40,46 @@ SWAPS = (
 
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    """Every claim, regime by regime; regimes that were skipped have none."""
-    claims = []
+    """Whether each regime is trained, and every claim about those that are; regimes that were skipped have none."""
+    made = []
+    for name, asked in _asked(rows, config):
+        made += _controls(rows, name) + (asked if name not in untrained(rows) else [])
+    return made
+
+
+def unclaimed(rows: pd.DataFrame, config: Config) -> list[Claim]:
+    """What would be claimed of untrained regimes: for tables that show every setting, never for a verdict."""
+    return [each for name, asked in _asked(rows, config) if name in untrained(rows) for each in asked]
+
+
+def _asked(rows: pd.DataFrame, config: Config) -> Iterator[tuple[str, list[Claim]]]:
+    """Regimes with what is asked of each."""
     for regime in config.regimes:
-        selected = rows[rows.regime == regime.name]
+        selected, asked = rows[rows.regime == regime.name], []
         if not len(selected) or "skipped" in set(selected.kind):
             continue
         if MAIN in regime.compared:
-            claims += _main(selected, regime)
-        claims += _classes(selected, regime.name) + _edits(selected, regime.name) + _single(selected, regime.name)
+            asked += _main(selected, regime)
+        asked += _classes(selected, regime.name) + _edits(selected, regime.name) + _single(selected, regime.name)
         if regime.causes:
-            claims += _causes(selected, regime.name)
+            asked += _causes(selected, regime.name)
         if regime.halves:
-            claims += _influence(selected, regime.name)
-    return claims
+            asked += _influence(selected, regime.name)
+        if asked:
+            yield regime.name, asked
+
+
+def _controls(rows: pd.DataFrame, name: str) -> list[Claim]:
+    """Whether the base networks denoise held-out images better than each law that costs no training."""
+    model, made = of(rows, kind="model", regime=name).iloc[0], []
+    for law in LAWS:
+        value = float(model.held_out_loss / model[f"{law}_loss"])
+        words = (
+            f"{name}: the base networks are trained, their mean held-out loss {model.held_out_loss:.3f} over that of "
+            f"the {law} {model[f'{law}_loss']:.3f}"
+        )
+        made.append(Claim(words, value, None, below(1), "control: untrained regimes carry no claim"))
+    return made
 
 
 def _main(rows: pd.DataFrame, regime: Regime) -> list[Claim]:

@@ -30,21 +30,18 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.bounds import below
 from studies.retraining import config as parent
 from studies.retraining import drawing
 from studies.retraining.cells import cells, run_cell
-from studies.retraining.claims import claims as judged
+from studies.retraining.claims import claims
 from studies.retraining.config import Regime
-from studies.study import Claim
 
-__all__ = ["NAME", "QUESTION", "VERSION", "Config", "cells", "claims", "figures", "run_cell", "trained"]
+__all__ = ["NAME", "QUESTION", "VERSION", "Config", "cells", "claims", "figures", "run_cell"]
 
 NAME = "retraining_pairs"
 QUESTION = "Does the sensitivity predict retraining, judged by sixteen pairs of networks that are trained?"
 VERSION = 1
 PAIRS = 16
-LAWS = ("gaussian", "kernel")
 
 
 @dataclass(frozen=True)
@@ -79,32 +76,6 @@ class Config(parent.Config):
             for n in ("digits", "mnist14", "mnist", "fashion")
         ]
         return cls((*mlps, *nets), latents=256, grid=80, probes=16, classifier_steps=20_000, formula=0)
-
-
-def trained(rows: pd.DataFrame, regime: str) -> bool:
-    """Whether a regime's held-out loss is below the Gaussian's and the kernel density's."""
-    model = rows[(rows.regime == regime) & (rows.kind == "model")].iloc[0]
-    return bool(all(model.held_out_loss < model[f"{law}_loss"] for law in LAWS))
-
-
-def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
-    """Whether each regime is trained; the claims of `retraining` for those that are."""
-    found = []
-    for regime in config.regimes:
-        own = rows[rows.regime == regime.name]
-        if not len(own) or "skipped" in set(own.kind):
-            continue
-        model = own[own.kind == "model"].iloc[0]
-        for law in LAWS:
-            statement = (
-                f"{regime.name}: the base networks are trained, their mean held-out loss {model.held_out_loss:.3f} "
-                f"over that of the {law} {model[f'{law}_loss']:.3f}"
-            )
-            ratio = float(model.held_out_loss / model[f"{law}_loss"])
-            found.append(Claim(statement, ratio, None, below(1), "control: untrained regimes carry no claim"))
-        if trained(rows, regime.name):
-            found += judged(rows, replace(config, regimes=(regime,)))
-    return found
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:

@@ -11,6 +11,7 @@ from studies.statistics import Interval, Shares, median_interval, share_of_train
 from studies.statistics.trainings import FEWEST_TRAININGS
 
 Array = np.ndarray
+LAWS = ("gaussian", "kernel")  # what a trained network must denoise better than
 
 
 def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
@@ -57,6 +58,15 @@ def joint(noise: pd.Series, kind: str = "products") -> Shares | None:
 def judged(rows: pd.DataFrame, truth: str, change: str = MAIN) -> bool:
     """Whether retraining moves samples reproducibly enough to judge a prediction: the ceiling's interval is above 0."""
     return bool(floor(rows, truth, change).ceiling_low > 0)
+
+
+def untrained(rows: pd.DataFrame) -> set[str]:
+    """Regimes whose networks denoise held-out images no better than a Gaussian or a kernel density of the data."""
+    models = of(rows, kind="model")
+    if "held_out_loss" not in models:
+        return set()
+    least = models[[f"{law}_loss" for law in LAWS if f"{law}_loss" in models]].min(axis=1)
+    return set(models[models.held_out_loss >= least].regime)
 
 
 def changes_of(rows: pd.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from studies import data
 from studies import statistics as st
 from studies.retraining import bench, changes, halves, measures, predictors, reading, synthetic
 from studies.retraining.cells import cells, run_cell
-from studies.retraining.claims import BASELINES, claims
+from studies.retraining.claims import BASELINES, claims, unclaimed
 from studies.retraining.config import MAIN, Config, Regime
 from studies.runner import run
 from studies.study import Context
@@ -208,10 +208,11 @@ def test_transport_of_a_translated_cloud_is_the_translation():
 
 
 def made_up(quality: float) -> pd.DataFrame:
-    """Rows of a made-up study in which `flow` predicts with the given sign and strength."""
+    """Rows of a made-up study, of trained networks, in which `flow` predicts with the given sign and strength."""
     truth = RNG.standard_normal((60, 64))
     pairs = truth + 0.3 * RNG.standard_normal((8, *truth.shape))
-    rows = []
+    losses = {"held_out_loss": 0.4, "gaussian_loss": 0.6, "kernel_loss": 0.5}
+    rows: list[dict] = [{"regime": "r", "kind": "model", **losses}]
     for t in ("scratch", "finetune"):
         head = {"regime": "r", "change": MAIN, "truth": t}
         kept = measures.trained_products(quality * truth + 0.1 * RNG.standard_normal(truth.shape), pairs)
@@ -229,12 +230,24 @@ CONFIG = Config((Regime("r", "digits"),))
 
 
 def test_claims_hold_for_a_good_predictor_and_fail_for_a_wrong_sign():
-    """Assert that a sensitivity of the wrong sign makes every claim fail but that of norms, which have no sign."""
+    """Assert that a sensitivity of the wrong sign makes every claim fail but those without a sign."""
     assert all(claim.holds for claim in claims(made_up(1.0), CONFIG))
     failing = claims(made_up(-1.0), CONFIG)
-    assert [
-        claim.statement for claim in failing if claim.holds and "rank correlation of norms" not in claim.statement
-    ] == []
+    signless = ("rank correlation of norms", "the base networks are trained")
+    assert not [claim for claim in failing if claim.holds and not any(each in claim.statement for each in signless)]
+
+
+@pytest.mark.parametrize("law", reading.LAWS)
+def test_networks_no_better_than_a_simple_law_are_shown_and_carry_no_claim(law):
+    """Assert that only the controls are claimed, that one fails, and that what was measured stays in the tables."""
+    rows = made_up(1.0)
+    rows.loc[rows.kind == "model", "held_out_loss"] = rows[f"{law}_loss"].dropna().item()
+    judged = claims(rows, CONFIG)
+    assert all("are trained" in claim.statement for claim in judged)
+    assert len(judged) == 2
+    assert not all(claim.holds for claim in judged)
+    assert unclaimed(rows, CONFIG) == claims(rows.assign(held_out_loss=rows.held_out_loss / 10), CONFIG)[2:]
+    assert len(reading.agreement_table(rows)) == 2
 
 
 def test_the_aims_are_claimed_for_every_regime_and_its_ceiling_beside_them():

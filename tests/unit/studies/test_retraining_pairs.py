@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studies.retraining import pairs
+from studies.retraining import pairs, reading
 from studies.runner import run
 
 
@@ -13,7 +13,7 @@ def test_untrained_regimes_are_shown_and_carry_no_claim(tmp_path: Path) -> None:
     result = run("retraining_pairs", "smoke", out=tmp_path, workers=0)
     assert not result.failures
     config, rows = pairs.Config.smoke(), result.rows
-    assert not pairs.trained(rows, "digits-mlp")
+    assert reading.untrained(rows) == {"digits-mlp"}
     assert [str(claim.verdict) for claim in pairs.claims(rows, config)] == ["fails", "fails"]
     better = rows.assign(held_out_loss=rows.held_out_loss / 10)
     found = pairs.claims(better, config)
