@@ -16,8 +16,8 @@ unet = UNet2DModel(
     down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
 )  # fmt: skip
 scheduler = DDPMScheduler(num_train_timesteps=1000)
-optimizer = torch.optim.Adam(unet.parameters(), 2e-3)
-for _ in range(400):
+optimizer = torch.optim.Adam(unet.parameters(), 3e-3)
+for _ in range(250):
     x, times, noise = images[torch.randint(len(images), (64,))], torch.randint(1000, (64,)), torch.randn(64, 1, 8, 8)
     optimizer.zero_grad()
     (unet(scheduler.add_noise(x, noise, times), times).sample - noise).square().mean().backward()

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from studies.bounds import Tally, Verdict
 from studies.results import load, names
@@ -51,10 +52,7 @@ class Statement:
 
     def unclaimed(self) -> list[Claim]:
         """The same of settings whose networks are not trained: measured and shown, and no claim of ours."""
-        if self.study != "retraining":
-            return []
-        rows, _, manifest = load(self.study)
-        every = unclaimed(rows, configuration(study(self.study), manifest["setting"]["level"]))
+        every = _unclaimed() if self.study == "retraining" else []
         return [claim for claim in every if re.search(self.pattern, claim.statement)]
 
 
@@ -298,6 +296,12 @@ def _judged(verdict: Verdict) -> Iterator[tuple[str, Claim]]:
 def missing() -> list[str]:
     """Statements whose pattern finds no published claim."""
     return [statement.text for paper in PAPERS for statement in paper.statements if not statement.claims()]
+
+
+@cache
+def _unclaimed() -> list[Claim]:
+    rows, _, manifest = load("retraining")
+    return unclaimed(rows, configuration(study("retraining"), manifest["setting"]["level"]))
 
 
 def _span(claims: list[Claim]) -> str:

@@ -41,32 +41,35 @@ SWAPS = (
 
 def claims(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """Whether each regime is trained, and every claim about those that are; regimes that were skipped have none."""
-    made = []
-    for name, asked in _asked(rows, config):
-        made += _controls(rows, name) + (asked if name not in untrained(rows) else [])
+    made, worse = [], untrained(rows)
+    for regime, selected in _measured(rows, config):
+        made += _controls(selected, regime.name)
+        made += _asked(selected, regime) if regime.name not in worse else []
     return made
 
 
 def unclaimed(rows: pd.DataFrame, config: Config) -> list[Claim]:
     """What would be claimed of untrained regimes: for tables that show every setting, never for a verdict."""
-    return [each for name, asked in _asked(rows, config) if name in untrained(rows) for each in asked]
+    worse = untrained(rows)
+    kept = [each for each in _measured(rows, config) if each[0].name in worse]
+    return [claim for regime, selected in kept for claim in _asked(selected, regime)]
 
 
-def _asked(rows: pd.DataFrame, config: Config) -> Iterator[tuple[str, list[Claim]]]:
-    """Regimes with what is asked of each."""
+def _measured(rows: pd.DataFrame, config: Config) -> Iterator[tuple[Regime, pd.DataFrame]]:
+    """Regimes that something is asked of, with their rows; members of the one-factor design are asked nothing."""
     for regime in config.regimes:
-        selected, asked = rows[rows.regime == regime.name], []
-        if not len(selected) or "skipped" in set(selected.kind):
-            continue
-        if MAIN in regime.compared:
-            asked += _main(selected, regime)
-        asked += _classes(selected, regime.name) + _edits(selected, regime.name) + _single(selected, regime.name)
-        if regime.causes:
-            asked += _causes(selected, regime.name)
-        if regime.halves:
-            asked += _influence(selected, regime.name)
-        if asked:
-            yield regime.name, asked
+        selected = rows[rows.regime == regime.name]
+        if len(selected) and "skipped" not in set(selected.kind) and not regime.varied:
+            yield regime, selected
+
+
+def _asked(rows: pd.DataFrame, regime: Regime) -> list[Claim]:
+    """What the protocol asks of a regime."""
+    asked = _main(rows, regime) if MAIN in regime.compared else []
+    asked += _classes(rows, regime.name) + _edits(rows, regime.name) + _single(rows, regime.name)
+    if regime.causes:
+        asked += _causes(rows, regime.name)
+    return asked + (_influence(rows, regime.name) if regime.halves else [])
 
 
 def _controls(rows: pd.DataFrame, name: str) -> list[Claim]:

@@ -41,7 +41,7 @@ def test_a_carried_network_is_the_measure_it_stands_for():
     """Assert that sensitivity, log ratio and finite mass equal those of the exact new law."""
     problem = case("d2_k3_s0", samples=3)
     change = Toward(_network(problem))
-    options = {"anchor": problem.exact, "solver": "dopri5"}
+    options = {"anchor": problem.exact, "solver": "rk4"}
     exact, found = (
         sample_sensitivity(problem.score, problem.latents, new, FINE, **options) for new in (problem.change, change)
     )

@@ -87,7 +87,7 @@ def test_finite_mass_under_guidance_is_the_guided_flow_of_the_changed_laws():
     classes = _Classes()
     eta = PerBranch(ETA, conditional_mass(ETA, NEW_SHARE, SHARE))
     result = resample(
-        classes.score(), classes.latents, classes.finite(), eta, FINE, anchor=classes.anchor(), solver="dopri5"
+        classes.score(), classes.latents, classes.finite(), eta, FINE, anchor=classes.anchor(), solver="rk4"
     )
     assert_close(result.samples, _follow(classes.at(ETA), classes.latents), rtol=0, atol=1e-5)
     for b, law in enumerate((classes.whole, classes.own)):
@@ -101,7 +101,7 @@ def test_the_sensitivity_under_guidance_is_the_derivative_of_the_guided_flow():
     ends = [_follow(classes.at(eta), classes.latents) for eta in (0.0, 1e-4, 2e-4)]
     slope = (4 * ends[1] - ends[2] - 3 * ends[0]) / 2e-4
     result = sample_sensitivity(
-        classes.score(), classes.latents, classes.change(), FINE, anchor=classes.anchor(), solver="dopri5"
+        classes.score(), classes.latents, classes.change(), FINE, anchor=classes.anchor(), solver="rk4"
     )
     assert_close(result.sensitivity, slope, rtol=1e-4, atol=1e-4)
     assert result.log_density.shape == (2, 3)

@@ -106,7 +106,7 @@ def test_whole_images_give_the_kernel_ratio_back():
     found = response._sources(response.sizes(LAW.score, GRID), [Toward(NEW)], x, torch.tensor(0.7).double())[0]
     wanted = score_derivative(LAW.score, x, float(torch.tensor(0.7)), Toward(NEW), log_density=LAW)
     assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
-    near = Grid(3.0, 0.3, 200)
+    near = Grid(3.0, 0.3, 100)
     local = sample_sensitivity(LAW.score, LATENTS, Toward(NEW), near, response=response, products="double-vjp")
     flow = sample_sensitivity(
         LAW.score, LATENTS, Toward(NEW), near, anchor=LAW, trace="exact", solver="rk4", products="double-vjp"
