@@ -142,8 +142,11 @@ def _matmul(first: Any, second: Any) -> Any:
     if not isinstance(first, Dual):
         return Dual(_before(first, behind))
     ahead = aligned(first.joint, ndim)
-    product = _times(ahead, behind[0])
-    return Dual.of(product[0], product[1:] + _before(ahead[0], behind[1:]))
+    product, turned = _times(ahead, behind[0]), _before(ahead[0], behind[1:])
+    if not unrecorded():
+        return Dual.of(product[0], product[1:] + turned)
+    product[1:].add_(turned)
+    return Dual(product)
 
 
 def _times(joint: Tensor, matrix: Tensor) -> Tensor:
@@ -177,7 +180,7 @@ def _pointwise(name: str, slope: Callable[[Tensor, Tensor], Tensor]) -> None:
         if args or any(kwargs.values()):
             return NotImplemented
         value = function(dual.value)
-        return Dual.of(value, slope(dual.value, value) * dual.tangents)
+        return Dual.sloped(value, slope(dual.value, value), dual.tangents)
 
 
 _pointwise("exp", lambda v, y: y)
@@ -199,7 +202,7 @@ def _pow(dual: Any, exponent: Any) -> Any:
     if not isinstance(dual, Dual) or isinstance(exponent, Tensor) or exponent in (0, 1):
         return NotImplemented
     value = dual.value
-    return Dual.of(value**exponent, exponent * value ** (exponent - 1) * dual.tangents)
+    return Dual.sloped(value**exponent, exponent * value ** (exponent - 1), dual.tangents)
 
 
 @rule("silu")
@@ -247,8 +250,12 @@ def _softmax(input: Dual, dim: int | None = None, *rest: Any, dtype: Any = None,
         return NotImplemented
     value = torch.softmax(input.value, dim)
     along = dim % input.ndim - input.ndim  # counted from the end, where the joint has no axis more
-    weighted = value * input.tangents
-    return Dual.of(value, weighted - value * weighted.sum(along, keepdim=True))
+    weighted = Dual.sloped(value, value, input.tangents)
+    sums = weighted.tangents.sum(along, keepdim=True)
+    if not unrecorded():
+        return Dual.of(value, weighted.tangents - value * sums)
+    weighted.tangents.addcmul_(value, sums, value=-1)
+    return weighted
 
 
 def _behind(dim: int) -> int:

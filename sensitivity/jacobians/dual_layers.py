@@ -91,10 +91,11 @@ for _axes in (1, 2, 3):
     _convolution(f"conv_transpose{_axes}d", _axes)
 
 
-def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, centred: bool) -> Tensor:
-    """`(t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w`, means over the last two axes.
+def _normed(image: Tensor, tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, centred: bool) -> Dual:
+    """The image with `(t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w`, means over the last two axes.
 
     Args:
+        image: y, of the shape that the result has.
         tangents: t, (K, …, M', M'').
         normal: x̂, (…, M', M'').
         spread: r, (…, 1, 1).
@@ -102,13 +103,18 @@ def _turned(tangents: Tensor, normal: Tensor, spread: Tensor, scale: Tensor, cen
         centred: whether the mean is taken off.
     """
     aligned_with = (tangents * normal).mean((-2, -1), keepdim=True)
-    if not unrecorded():
+    if not unrecorded() or image.dtype != tangents.dtype:
         moved = tangents - normal * aligned_with
-        return (moved - tangents.mean((-2, -1), keepdim=True) if centred else moved) * (spread * scale)
-    moved = torch.addcmul(tangents, normal, aligned_with, value=-1)
+        moved = (moved - tangents.mean((-2, -1), keepdim=True) if centred else moved) * (spread * scale)
+        return Dual.of(image, moved.reshape(-1, *image.shape))
+    joint = image.new_empty(1 + len(tangents), *image.shape)
+    joint[0] = image
+    moved = joint[1:].view(tangents.shape)
+    torch.addcmul(tangents, normal, aligned_with, value=-1, out=moved)
     if centred:
         moved.sub_(tangents.mean((-2, -1), keepdim=True))
-    return moved.mul_(spread * scale)
+    moved.mul_(spread * scale)
+    return Dual(joint)
 
 
 def _scaled(image: Any, weight: Any, bias: Any, axes: int) -> Any:
@@ -135,9 +141,8 @@ def _group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = Non
     tangents = input.tangents.reshape(-1, *grouped)
     normal, spread = _normalised(value.reshape(grouped), eps)
     scale = value.new_ones(()) if weight is None else weight.reshape(num_groups, -1, 1)
-    moved = _turned(tangents, normal, spread, scale, True)
     image = functional.group_norm(value, num_groups, weight, bias, eps)
-    return Dual.of(image, moved.reshape(-1, *shape))
+    return _normed(image, tangents, normal, spread, scale, True)
 
 
 def _normalised(value: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -163,7 +168,7 @@ def _layer_norm(
     rows, tangents, scale = _rows(input, normalized_shape, weight)
     normal, spread = _normalised(rows, eps)
     image = functional.layer_norm(value, normalized_shape, weight, bias, eps)
-    return Dual.of(image, _turned(tangents, normal, spread, scale, True).reshape(-1, *value.shape))
+    return _normed(image, tangents, normal, spread, scale, True)
 
 
 @rule("rms_norm")
@@ -177,7 +182,7 @@ def _rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, e
     least = torch.finfo(value.dtype).eps if eps is None else eps
     spread = torch.rsqrt(rows.square().mean((-2, -1), keepdim=True) + least)
     image = functional.rms_norm(value, normalized_shape, weight, eps)
-    return Dual.of(image, _turned(tangents, rows * spread, spread, scale, False).reshape(-1, *value.shape))
+    return _normed(image, tangents, rows * spread, spread, scale, False)
 
 
 def _rows(input: Dual, shape: Sequence[int], weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,6 +99,16 @@ class Dual(torch.Tensor):
         """From a value and its tangents (K, *shape), which take the value's dtype."""
         return cls(torch.cat([value.unsqueeze(0), tangents.to(value.dtype)]))
 
+    @classmethod
+    def sloped(cls, value: Tensor, slope: Tensor, tangents: Tensor) -> Dual:
+        """From a value and the products of a slope, which broadcasts to it, with tangents (K, *shape)."""
+        if not unrecorded() or tangents.dtype != value.dtype or slope.dtype != value.dtype:
+            return cls.of(value, slope * tangents)
+        joint = value.new_empty(1 + len(tangents), *value.shape)
+        joint[0] = value
+        torch.mul(slope, tangents, out=joint[1:])
+        return cls(joint)
+
     # Read without the detour through torch's dispatch, which takes longer than many an operation on a small state.
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]
