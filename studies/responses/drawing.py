@@ -58,7 +58,7 @@ def _line(axes: Axes, group: pd.DataFrame, names: list[str], place: int) -> str:
     known = of(group.reset_index(), response="unrolled")
     part = shares(known.iloc[0]) if first.truth in PAIRED and len(known) else None
     if part is not None:
-        axes.plot([part.ceiling.estimate] * 2, [place - 0.35, place + 0.35], color="0.45")
+        axes.plot([part.ceiling.estimate] * 2, [place - 0.35, place + 0.35], color="0.45", label="ceiling")
     return ", ".join(f"{name} {value:.2f}" for name, value in middles.items())
 
 

@@ -222,8 +222,10 @@ def _relative(weights: Tensor | None, pool: Tensor) -> Tensor:
     """a_i = N w_i."""
     if weights is None:
         return torch.ones(len(pool)).to(pool)
-    if weights.shape != pool.shape[:1] or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-        raise ValueError(f"weights must be {len(pool)} finite non-negative numbers, one a datum, not {weights.shape}.")
+    if weights.shape != pool.shape[:1]:
+        raise ValueError(f"weights have shape {tuple(weights.shape)}; give ({len(pool)},), one a datum.")
+    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ValueError(f"weights go from {weights.min():g} to {weights.max():g}; give finite non-negative numbers.")
     return (len(pool) * weights.double() / weights.double().sum()).to(pool)
 
 

@@ -13,6 +13,7 @@ from support.close import assert_close
 from oracles.features import Contamination
 from sensitivity import Points, Toward, UnrolledResponse, as_score, sample_sensitivity
 from studies import responses
+from studies.responses import linear_range
 from studies.responses.answers import Answer, baselines, clean, unfinished
 from studies.responses.bench import RecordedBench
 from studies.responses.cells import _row, cells, run_cell
@@ -167,6 +168,18 @@ def test_removals_are_ranked():
     assert (loss.estimate, ink.estimate, ink.low) == pytest.approx((1.0, 1.0, 1.0))
     loss, _ = leave_out(predicted, RNG.standard_normal((40, 3)))
     assert loss.low < 0 < loss.high
+
+
+def test_the_derivative_of_a_run_is_its_difference_at_small_masses_only(tmp_path):
+    """Assert that cosine and slope tend to one as the mass falls."""
+    regime = replace(SMALL.regimes[0], pairs=1)
+    bench = RecordedBench(regime, Context(replace(SMALL, regimes=(regime,)), folder=tmp_path / "run"))
+    first, *rows = linear_range.table(bench, (0.5, 1e-1, 1e-3))
+    assert first[0] == 0.0
+    cosines, slopes = ([row[k] for row in rows] for k in (2, 3))
+    assert cosines[-1] > 0.999
+    assert abs(slopes[-1] - 1) < 0.01
+    assert abs(slopes[-1] - 1) < abs(slopes[0] - 1)
 
 
 def test_the_study_runs_from_end_to_end(tmp_path):
