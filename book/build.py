@@ -76,7 +76,8 @@ class Manager(AsyncKernelManager):
     """Starts kernels as forks."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
-        self.provisioner.process = Forked(kernel_cmd, options["cwd"])
+        process = self.provisioner.process = Forked(kernel_cmd, options["cwd"])
+        self.provisioner.pid = self.provisioner.pgid = process.pid  # what a page starts ends with its kernel
 
 
 class Worker(ExecutionWorkerLocalSerial):
@@ -85,10 +86,8 @@ class Worker(ExecutionWorkerLocalSerial):
     @staticmethod
     def execute(project_nb: ProjectNb, data: ProcessData) -> ExecutionResult:
         """Run all cells in the page's folder."""
-        folder, how = (
-            str(Path(project_nb.uri).parent),
-            {"kernel_manager_class": Manager, "shutdown_kernel": "immediate"},
-        )
+        folder = str(Path(project_nb.uri).parent)
+        how = {"kernel_manager_class": Manager, "shutdown_kernel": "immediate"}
         return single_nb_execution(project_nb.nb, folder, data.timeout, data.allow_errors, **how)
 
 
