@@ -223,9 +223,10 @@ def _relative(weights: Tensor | None, pool: Tensor) -> Tensor:
     if weights is None:
         return torch.ones(len(pool)).to(pool)
     if weights.shape != pool.shape[:1]:
-        raise ValueError(f"weights have shape {tuple(weights.shape)}; give ({len(pool)},), one a datum.")
+        raise ValueError(f"weights must be {len(pool)} numbers, one a datum, not of shape {tuple(weights.shape)}.")
     if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-        raise ValueError(f"weights go from {weights.min():g} to {weights.max():g}; give finite non-negative numbers.")
+        ends = f"from {weights.min():g} to {weights.max():g}"
+        raise ValueError(f"weights must be {len(pool)} finite non-negative numbers; they go {ends}.")
     return (len(pool) * weights.double() / weights.double().sum()).to(pool)
 
 
