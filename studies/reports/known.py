@@ -68,6 +68,17 @@ LINES = (
         "cost",
         "sampling (dimension=784",
     ),
+    Line(
+        "a convolutional network, 28×28, six steps: time of a sensitivity in those of a hand-written pass for log p",
+        "single_pass",
+        "fused (kind=conv, width=96, depth=6, training=0, data=fashion, side=28, batch=8, steps=6, points=60000): "
+        "sensitivity takes",
+    ),
+    Line(
+        "the same by the two-step solver where log p is equally accurate, d = 3072",
+        "single_pass",
+        "equal_accuracy (dimension=3072",
+    ),
 )
 
 
