@@ -52,7 +52,7 @@ class Statement:
 
     def unclaimed(self) -> list[Claim]:
         """The same of settings whose networks are not trained: measured and shown, and no claim of ours."""
-        every = _unclaimed() if self.study == "retraining" else []
+        every = _unclaimed(self.study) if self.study in JUDGED_IF_TRAINED else []
         return [claim for claim in every if re.search(self.pattern, claim.statement)]
 
 
@@ -66,6 +66,7 @@ class Paper:
 
 
 _SLOPE = "change of log error"
+JUDGED_IF_TRAINED = ("retraining", "retraining_pairs")  # regimes that are not trained carry no claim there
 
 PAPERS = (
     Paper(
@@ -299,9 +300,9 @@ def missing() -> list[str]:
 
 
 @cache
-def _unclaimed() -> list[Claim]:
-    rows, _, manifest = load("retraining")
-    return unclaimed(rows, configuration(study("retraining"), manifest["setting"]["level"]))
+def _unclaimed(name: str) -> list[Claim]:
+    rows, _, manifest = load(name)
+    return unclaimed(rows, configuration(study(name), manifest["setting"]["level"]))
 
 
 def _span(claims: list[Claim]) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from sensitivity.sampler.step import required
 from studies.responses.bench import RecordedBench
 from studies.responses.config import MAIN, Config
 from studies.study import Context, suggestion
@@ -24,16 +23,17 @@ MASSES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 def table(bench: RecordedBench, masses: tuple[float, ...] = MASSES) -> list[tuple[float, float, float, float]]:
     """Rows (η, |θ_η − θ_0|/η, cosine with dθ/dη, slope on it) of the first network; |dθ/dη| stands at η = 0."""
     made, change = bench.runs[0], bench.change(MAIN)
-    start = made.points.weights.double().cpu()
-    moved_to = required(change.weights).double().cpu()
-    rate = (moved_to / moved_to.sum() - start) / change.eta
+    if change.weights is None:
+        raise ValueError(f"the change {MAIN!r} moves no weights of the data; give one that does.")
+    start, end = made.points.weights.double().cpu(), change.weights.double().cpu()
+    rate = (end / end.sum() - start) / change.eta
     derivative = made.parameter_change(rate[None])[0].double()
-    rows = [(0.0, float(derivative.norm()), 1.0, 1.0)]
+    size = float(derivative.norm())
+    rows = [(0.0, size, 1.0, 1.0)]
     for eta in masses:
         moved = (made.retrained(start + eta * rate).double() - made.theta.double()) / eta
-        product = float(moved @ derivative)
-        size = float(derivative.norm())
-        rows.append((eta, float(moved.norm()), product / (size * float(moved.norm())), product / size**2))
+        length, product = float(moved.norm()), float(moved @ derivative)
+        rows.append((eta, length, product / (size * length), product / size**2))
     return rows
 
 

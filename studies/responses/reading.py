@@ -118,7 +118,8 @@ def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = of(rows, kind="model")
     table = table[table.regime != "exact"].drop_duplicates("regime")
     columns = ["regime", "parameters", "count", "steps", "held_out_loss", *(f"{law}_loss" for law in LAWS), "bandwidth"]
-    return table[[name for name in columns if name in table]].round(4).reset_index(drop=True)
+    kept = table[[name for name in columns if name in table]]
+    return kept.astype({"parameters": int, "count": int, "steps": int}).round(4).reset_index(drop=True)
 
 
 def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:

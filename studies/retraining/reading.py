@@ -112,7 +112,7 @@ def predictor_table(rows: pd.DataFrame, truth: str) -> pd.DataFrame:
 def model_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Denoising losses of the base networks and of two laws on held-out images."""
     columns = ["regime", "count", "bandwidth", "train_loss", "held_out_loss", "kernel_loss", "gaussian_loss"]
-    return rows[rows.kind == "model"][columns].round(4).reset_index(drop=True)
+    return rows[rows.kind == "model"][columns].astype({"count": int}).round(4).reset_index(drop=True)
 
 
 def _written(value: Interval) -> str:

@@ -221,7 +221,7 @@ def onsets(rng, slope, *, scatter=0.4):
 
 def test_a_censored_slope_has_its_level_and_power():
     """Assert coverage of the slope, that leaving out what was not seen is biased, and power against no slope."""
-    rng, draws = np.random.default_rng(8), 60
+    rng, draws = np.random.default_rng(8), 100
     found, plain = [], []
     for _ in range(draws):
         x, y = onsets(rng, -0.3)
