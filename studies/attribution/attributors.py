@@ -7,9 +7,10 @@ than the loss at the sample. Up-weighting point i moves the parameters by `âˆ’Hâ
 means that the output rises. Methods of similarity are multiplied by what the pull of a point does to the output.
 
 No query is looked at. Dampings are a fixed share of a training matrix's mean eigenvalue (Grosse et al. 2023, arXiv
-2308.03296); what a method's authors choose by the score on the queries (D-TRAK's damping; level and side of the
-patches' similarity) was chosen by the score on other images with latents and halves of their own, see
-`studies.attribution.tuning`. What does not depend on the output is kept between the outputs of a network.
+2308.03296); what a method's authors choose by the score on the queries (dampings of D-TRAK and of the diffusion
+attribution score; level and side of the patches' similarity) was chosen by the score on other images with latents and
+halves of their own, see `studies.attribution.tuning`. What does not depend on the output is kept between the outputs of
+a network.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from sensitivity import GaussianAnchor, Grid, LocalResponse, Points, as_score, influence
+from studies.attribution.das import magnitude, misses, score_of_images, score_of_numbers
 from studies.attribution.ekfac import solved
 from studies.training.loop import digest
 
@@ -33,6 +35,7 @@ Problem = Any
 DRAWS = 32  # noises a training point
 SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
 SQUARE_SHARES = (10.0, 1.0)  # the same of D-TRAK in its two forms, chosen by `studies.attribution.tuning`
+SCORE_SHARES = (1.0, 1.0)  # the same of the diffusion attribution score in its two readings, chosen there too
 LEVEL, SIDE = 1.0, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
 
 
@@ -135,6 +138,31 @@ def leveraged(problem: Problem) -> Any:
         return -(of.gradients @ g.T @ inverse) / (1 - leverage)
 
     return _with_gradients(problem, scored)
+
+
+def das(problem: Problem, share: float = SCORE_SHARES[0]) -> Any:
+    """The diffusion attribution score (arXiv 2410.18639) as its authors compute it, see `studies.attribution.das`.
+
+    Published for no output in particular: how far the prediction at a sample moves, whatever way. It is multiplied by
+    the pull, as D-TRAK's kernel.
+    """
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of, samples = _Gradients(problem, outputs=False), problem.samples.to(problem.data)
+    features = _kept("magnitude", of, lambda: of.points(magnitude))
+    at_samples = _kept(f"magnitude at {digest(samples)}", of, lambda: of.points(magnitude, samples))
+    residuals = _kept("misses", of, lambda: misses(of))
+    return score_of_numbers(at_samples, features, residuals, share) * _pulls(problem)
+
+
+def das_images(problem: Problem, share: float = SCORE_SHARES[1]) -> Any:
+    """The same by its definition, every pixel an output."""
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of, samples = _Gradients(problem, outputs=False), problem.samples.to(problem.data)
+    g = _kept("points", of, lambda: of.points(problem.loss))
+    moved = _kept(f"moved by {share} at {digest(samples)}", of, lambda: score_of_images(of, g, share, samples))
+    return moved * _pulls(problem)
 
 
 def tracin(problem: Problem) -> Any:
@@ -356,6 +384,8 @@ ATTRIBUTORS: dict[str, Callable[[Problem], Any]] = {
     "TRAK with leverages": leveraged,
     "D-TRAK": d_trak,
     "D-TRAK features": d_trak_outputs,
+    "DAS": das,
+    "DAS, every pixel": das_images,
     "patch weights": patches,
     "cosine of pixels": cosine,
     "nearest points": nearest,
