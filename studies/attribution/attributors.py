@@ -35,7 +35,7 @@ Problem = Any
 DRAWS = 32  # noises a training point
 SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
 SQUARE_SHARES = (10.0, 1.0)  # the same of D-TRAK in its two forms, chosen by `studies.attribution.tuning`
-SCORE_SHARES = (1.0, 1.0)  # the same of the diffusion attribution score in its two readings, chosen there too
+SCORE_SHARE = 1.0  # the same of the diffusion attribution score as its authors compute it, chosen there too
 INNER = 1e-6  # under the square root of the recorded run's Adam
 LEVEL, SIDE = 1.0, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
 
@@ -141,7 +141,7 @@ def leveraged(problem: Problem) -> Any:
     return _with_gradients(problem, scored)
 
 
-def das(problem: Problem, share: float = SCORE_SHARES[0]) -> Any:
+def das(problem: Problem, share: float = SCORE_SHARE) -> Any:
     """The diffusion attribution score (arXiv 2410.18639) as its authors compute it, see `studies.attribution.das`.
 
     Published for no output in particular: how far the prediction at a sample moves, whatever way. It is multiplied by
@@ -156,8 +156,8 @@ def das(problem: Problem, share: float = SCORE_SHARES[0]) -> Any:
     return score_of_numbers(at_samples, features, residuals, share) * _pulls(problem)
 
 
-def das_images(problem: Problem, share: float = SCORE_SHARES[1]) -> Any:
-    """The same by its definition, every pixel an output."""
+def das_images(problem: Problem, share: float = SHARE) -> Any:
+    """The same by its definition, every pixel an output; damped by the fixed share, not tuned."""
     if not list(problem.network.parameters()):
         return NotImplemented
     of, samples = _Gradients(problem, outputs=False), problem.samples.to(problem.data)
