@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sensitivity.jacobians.dual_algebra import aligned
-from sensitivity.jacobians.duals import Dual, push, rule, unrecorded
+from sensitivity.jacobians import dual_algebra, dual_pointwise, dual_reductions, dual_views  # noqa: F401 - their rules
+from sensitivity.jacobians.duals import Dual, aligned, push, rule, unrecorded
 
-__all__ = ["push"]  # with the rules of this module and of dual_algebra
+__all__ = ["push"]  # with all rules
 
 
 Layer = Callable[[Tensor, Tensor], Tensor]
