@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.answers import Answer, Merger, Question
 from sensitivity.recordings.folder import Folder
-from sensitivity.recordings.shards import answer
+from sensitivity.recordings.shards import Asked
 from sensitivity.sources import PreparedSource
 from sensitivity.sources.files import needed
 
@@ -101,14 +100,7 @@ def printed(done: int, total: int, rate: float, remaining: float) -> None:
     )
 
 
-def run(
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    client: Any,
-    folder: Folder | None,
-    progress: Any,
-) -> Ran:
+def run(asked: Asked, question: Question, client: Any, folder: Folder | None, progress: Any) -> Ran:
     """Ask every shard.
 
     Raises:
@@ -117,7 +109,7 @@ def run(
     # Dask is optional: its client is known by what it can do, so that nothing is imported to refuse another.
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
         raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
-    source, begun = data.source, time.perf_counter()
+    source, begun = asked.data.source, time.perf_counter()
     merger, told = Merger(question.top_k, list(range(len(source.sizes)))), Progress.of(len(source), progress)
     failures: dict[int, str] = {}
     waiting, reused = [], 0
@@ -136,7 +128,7 @@ def run(
         merger.add(shard, stored)
         told.add(source.sizes[shard], True)
     mapped = _here if client is None else _on_dask
-    for shard, result in mapped(client, parts, data, question, waiting, folder):
+    for shard, result in mapped(client, asked, question, waiting, folder):
         if isinstance(result, str):
             failures[shard] = result
         merger.add(shard, None if isinstance(result, str) else result)
@@ -147,31 +139,17 @@ def run(
 Found = Iterator[tuple[int, Answer | str]]
 
 
-def _here(
-    client: None,
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    shards: list[int],
-    folder: Folder | None,
-) -> Found:
+def _here(client: None, asked: Asked, question: Question, shards: list[int], folder: Folder | None) -> Found:
     for shard in shards:
-        yield shard, tried(parts, data, shard, _part(question, data, shard), folder)
+        yield shard, tried(asked, shard, _part(question, asked.data, shard), folder)
 
 
-def _on_dask(
-    client: Any,
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    shards: list[int],
-    folder: Folder | None,
-) -> Found:
+def _on_dask(client: Any, asked: Asked, question: Question, shards: list[int], folder: Folder | None) -> Found:
     completed = needed("distributed", "runs on a Dask client").as_completed
     # The recording goes to every worker once, not with every shard.
-    common = client.scatter((parts, data, folder), broadcast=True)
+    common = client.scatter((asked, folder), broadcast=True)
     futures = {
-        client.submit(_remote, common, shard, _part(question, data, shard), pure=False): shard for shard in shards
+        client.submit(_remote, common, shard, _part(question, asked.data, shard), pure=False): shard for shard in shards
     }
     for future in completed(list(futures)):
         shard = futures[future]
@@ -179,7 +157,8 @@ def _on_dask(
             yield shard, future.result()
         except Exception as error:
             # A worker that died, or a client that lost its cluster.
-            yield shard, f"{data.source.name(shard)} was lost ({type(error).__name__}: {str(error).splitlines()[0]})."
+            name = asked.data.source.name(shard)
+            yield shard, f"{name} was lost ({type(error).__name__}: {str(error).splitlines()[0]})."
         future.release()
 
 
@@ -187,22 +166,19 @@ def _part(question: Question, data: PreparedSource, shard: int) -> Question:
     return question.of(data.source.starts[shard], data.source.sizes[shard])
 
 
-def _remote(
-    common: tuple[Sequence[Recorded], PreparedSource, Folder | None], shard: int, question: Question
-) -> Answer | str:
-    parts, data, folder = common
-    return tried(parts, data, shard, question, folder)
+def _remote(common: tuple[Asked, Folder | None], shard: int, question: Question) -> Answer | str:
+    asked, folder = common
+    return tried(asked, shard, question, folder)
 
 
-def tried(
-    parts: Sequence[Recorded], data: PreparedSource, shard: int, question: Question, folder: Folder | None
-) -> Answer | str:
+def tried(asked: Asked, shard: int, question: Question, folder: Folder | None) -> Answer | str:
     """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
-    name = data.source.name(shard)
+    source = asked.data.source
+    name = source.name(shard)
     try:
-        result = answer(parts, data, shard, question)
+        result = asked.answer(shard, question)
         if folder is not None:
-            folder.write(shard, result, {"name": name, "data": data.source.fingerprint(shard)})
+            folder.write(shard, result, {"name": name, "data": source.fingerprint(shard)})
         return result
     except Exception as error:
         # One shard's fault, of whatever kind, is not that of the others.
