@@ -105,11 +105,22 @@ class Points:
     @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`log ν_σ(x)` in nats, shape `(batch,)`."""
+        log_sum, _ = self.posterior(x, sigma, mean=False)
+        return self._normalised(log_sum, self._enter(x, sigma)[1]).to(x.dtype)
+
+    @full_precision
+    def posterior(self, x: Tensor, sigma: Tensor | float, *, mean: bool = True) -> tuple[Tensor, Tensor]:
+        """`log Σ_j c_j e^{−|x − y_j|²/2τ²}`, `(batch,)` in double precision, and the mean `Σ_j γ_j y_j`, `(batch, d)`.
+
+        Without `mean`, `(batch, 0)` stands for it and a product is saved.
+        """
         state, tau2 = self._enter(x, sigma)
+        if mean:
+            return self._posterior(state, tau2)
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
             running.add(log_terms)
-        return self._normalised(running.log_sum(), tau2).to(x.dtype)
+        return running.log_sum(), state[:, :0]
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""

@@ -30,8 +30,8 @@ from sensitivity.readings.influences import (
     relative_of,
 )
 from sensitivity.readings.streaming import Recorded, paired
-from sensitivity.recordings.answers import Answer, Question
-from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.answers import Answer, Question, Values
+from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.identity import described
 from sensitivity.recordings.reach import axes_of
 from sensitivity.recordings.run import Ran, ShardFailure, run
@@ -284,10 +284,10 @@ class Recording:
         data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
         key = {"recording": self.digest, "question": described(question, data)}
-        kept = None if folder is None else Folder(folder, key)
+        kept = None if folder is None else Folder(folder, key, content_of, answer_of)
         shape = (self.functional.shape[0], self.functional.shape[1])
         asked = Asked(self._recorded if self.response is None else self._kept, data, shape, self.response)
-        ran = run(asked, question, client, kept, progress)
+        ran = run(asked, question, Values(question.top_k), client, kept, progress)
         if ran.answer is None or (ran.failures and not incomplete):
             raise ShardFailure(ran.failures, len(source.sizes), kept is not None)
         return self._result(ran, ran.answer, data, question)
@@ -391,7 +391,7 @@ class Recording:
         axes = None if prune is None else axes_of(data.read(0)[0])
         return Question(keep, bandwidth, prune, axes, speeds, labels)
 
-    def _result(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> Influence:
+    def _result(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> Influence:
         home = self.samples.device
         sizes = [len(part.samples) for part in self.parts]
         bound = answer.bound.to(home) if question.prune is not None else None
@@ -420,7 +420,7 @@ class Recording:
             provenance=self._provenance(ran, answer, data, question),
         )
 
-    def _provenance(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
+    def _provenance(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
         pruned = {}
         if question.prune is not None:
             share = answer.skipped / (answer.points * len(self.samples))
@@ -482,7 +482,7 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _note(before: str, ran: Ran, total: int) -> str:
+def _note(before: str, ran: Ran[Answer], total: int) -> str:
     if not ran.failures:
         return before
     failed = " ".join(ran.failures.values())

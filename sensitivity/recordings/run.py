@@ -6,15 +6,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from sensitivity.recordings.answers import Answer, Merger, Question
+from sensitivity.recordings.answers import Merger, Total
 from sensitivity.recordings.folder import Folder
-from sensitivity.recordings.shards import Asked
 from sensitivity.sources import PreparedSource
 from sensitivity.sources.files import needed
 
 Report = Callable[[int, int, float, float], Any]
+A = TypeVar("A")
+Given = TypeVar("Given", covariant=True)
+
+
+class Question(Protocol):
+    """What differs between shards; a shard gets its own part."""
+
+    def of(self, first: int, size: int) -> Any:
+        """The question to the shard that begins at point `first`."""
+        ...
+
+
+class Asked(Protocol[Given]):
+    """What every shard is asked with; it goes to every worker once."""
+
+    @property
+    def data(self) -> PreparedSource:
+        """Where the points lie."""
+        ...
+
+    def answer(self, shard: int, question: Any) -> Given:
+        """What the points of a shard say."""
+        ...
 
 
 class ShardFailure(RuntimeError):
@@ -24,12 +46,18 @@ class ShardFailure(RuntimeError):
         failures: the sentence of each failed shard, by its number.
     """
 
-    def __init__(self, failures: dict[int, str], total: int, kept: bool) -> None:
+    def __init__(
+        self,
+        failures: dict[int, str],
+        total: int,
+        kept: bool,
+        remedy: str = "incomplete=True gives the result of the others",
+    ) -> None:
         self.failures = failures
         first = next(iter(failures.values())).rstrip(".")
         after = "the others are kept in the folder" if kept else "with folder= the others would be kept"
         number = f"{len(failures)} of {total} shards failed ({after})"
-        super().__init__(f"{number}: {first}; incomplete=True gives the result of the others.")
+        super().__init__(f"{number}: {first}; {remedy}.")
 
     def __reduce__(self) -> Any:
         return (_again, (self.failures, str(self)))
@@ -43,7 +71,7 @@ def _again(failures: dict[int, str], words: str) -> ShardFailure:
 
 
 @dataclass
-class Ran:
+class Ran(Generic[A]):
     """What came of a run.
 
     Attributes:
@@ -53,7 +81,7 @@ class Ran:
         seconds: how long it took.
     """
 
-    answer: Answer | None
+    answer: A | None
     failures: dict[int, str]
     reused: int
     seconds: float
@@ -100,7 +128,9 @@ def printed(done: int, total: int, rate: float, remaining: float) -> None:
     )
 
 
-def run(asked: Asked, question: Question, client: Any, folder: Folder | None, progress: Any) -> Ran:
+def run(
+    asked: Asked[A], question: Question, total: Total[A], client: Any, folder: Folder[A] | None, progress: Any
+) -> Ran[A]:
     """Ask every shard.
 
     Raises:
@@ -110,7 +140,7 @@ def run(asked: Asked, question: Question, client: Any, folder: Folder | None, pr
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
         raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
     source, begun = asked.data.source, time.perf_counter()
-    merger, told = Merger(question.top_k, list(range(len(source.sizes)))), Progress.of(len(source), progress)
+    merger, told = Merger(total, list(range(len(source.sizes)))), Progress.of(len(source), progress)
     failures: dict[int, str] = {}
     waiting, reused = [], 0
     for shard in range(len(source.sizes)):
@@ -133,18 +163,19 @@ def run(asked: Asked, question: Question, client: Any, folder: Folder | None, pr
             failures[shard] = result
         merger.add(shard, None if isinstance(result, str) else result)
         told.add(source.sizes[shard], False)
-    return Ran(merger.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
+    return Ran(total.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
 
 
-Found = Iterator[tuple[int, Answer | str]]
-
-
-def _here(client: None, asked: Asked, question: Question, shards: list[int], folder: Folder | None) -> Found:
+def _here(
+    client: None, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
+) -> Iterator[tuple[int, A | str]]:
     for shard in shards:
         yield shard, tried(asked, shard, _part(question, asked.data, shard), folder)
 
 
-def _on_dask(client: Any, asked: Asked, question: Question, shards: list[int], folder: Folder | None) -> Found:
+def _on_dask(
+    client: Any, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
+) -> Iterator[tuple[int, A | str]]:
     completed = needed("distributed", "runs on a Dask client").as_completed
     # The recording goes to every worker once, not with every shard.
     common = client.scatter((asked, folder), broadcast=True)
@@ -162,16 +193,16 @@ def _on_dask(client: Any, asked: Asked, question: Question, shards: list[int], f
         future.release()
 
 
-def _part(question: Question, data: PreparedSource, shard: int) -> Question:
+def _part(question: Question, data: PreparedSource, shard: int) -> Any:
     return question.of(data.source.starts[shard], data.source.sizes[shard])
 
 
-def _remote(common: tuple[Asked, Folder | None], shard: int, question: Question) -> Answer | str:
+def _remote(common: tuple[Asked[A], Folder[A] | None], shard: int, question: Any) -> Any:
     asked, folder = common
     return tried(asked, shard, question, folder)
 
 
-def tried(asked: Asked, shard: int, question: Question, folder: Folder | None) -> Answer | str:
+def tried(asked: Asked[A], shard: int, question: Any, folder: Folder[A] | None) -> A | str:
     """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
     source = asked.data.source
     name = source.name(shard)
