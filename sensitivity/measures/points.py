@@ -105,8 +105,8 @@ class Points:
     @full_precision
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`log ν_σ(x)` in nats, shape `(batch,)`."""
-        log_sum, _ = self.posterior(x, sigma, mean=False)
-        return self._normalised(log_sum, self._enter(x, sigma)[1]).to(x.dtype)
+        state, tau2 = self._enter(x, sigma)
+        return self._normalised(self._log_sum(state, tau2), tau2).to(x.dtype)
 
     @full_precision
     def posterior(self, x: Tensor, sigma: Tensor | float, *, mean: bool = True) -> tuple[Tensor, Tensor]:
@@ -115,12 +115,13 @@ class Points:
         Without `mean`, `(batch, 0)` stands for it and a product is saved.
         """
         state, tau2 = self._enter(x, sigma)
-        if mean:
-            return self._posterior(state, tau2)
+        return self._posterior(state, tau2) if mean else (self._log_sum(state, tau2), state[:, :0])
+
+    def _log_sum(self, state: Tensor, tau2: Tensor) -> Tensor:
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
             running.add(log_terms)
-        return running.log_sum(), state[:, :0]
+        return running.log_sum()
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""

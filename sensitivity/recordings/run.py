@@ -170,7 +170,8 @@ def _here(
     client: None, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
 ) -> Iterator[tuple[int, A | str]]:
     for shard in shards:
-        yield shard, tried(asked, shard, _part(question, asked.data, shard), folder)
+        found = tried(asked, shard, _part(question, asked.data, shard), folder)
+        yield shard, found
 
 
 def _on_dask(
