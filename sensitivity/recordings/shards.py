@@ -21,6 +21,8 @@ from sensitivity.sources.source import cut
 
 # Rows (stages × batch) that meet a block at once: with 2048 points, two megabytes of exponents.
 GROUP = 256
+# Points whose lengths are taken at once in double precision: two megabytes at d = 784.
+PIECE = 256
 
 
 # Other parameters are put into a network while it is called: two threads of a process would meet each other's.
@@ -117,7 +119,8 @@ def _met(meeting: Meets, states: Tensor, start: int, question: Question, groups:
         bound, skipped = torch.maximum(bound, loss), skipped + left * count
         if codes is not None:
             sums.index_add_(-1, codes[here], values.double())
-            losses.index_add_(-1, codes[here], loss[..., None].expand(*shape, count).contiguous())
+            if question.prune is not None:
+                losses.index_add_(-1, codes[here], loss[..., None].expand(*shape, count).contiguous())
         if every is not None:
             every[..., here] = values
         elif question.top_k is not None:
@@ -132,7 +135,9 @@ class Meeting:
 
     def __init__(self, part: Recorded, states: Tensor, question: Question) -> None:
         self.question, self.states, self.shares = question, states, part.shares
-        self.squares = torch.linalg.vector_norm(states.flatten(1), dim=1, dtype=torch.float64).square()
+        # By pieces: a shard in double precision would leave the cache, and twice the memory of the shard with it.
+        pieces = states.flatten(1).split(PIECE)
+        self.squares = torch.cat([torch.linalg.vector_norm(y, dim=1, dtype=torch.float64).square() for y in pieces])
         self.of_laws: list[Stages] = part.stages()
         self.shape, self.stages = (len(part.cotangents), part.x.shape[1]), len(part.sigma)
         farthest = float(self.squares.max()) ** 0.5

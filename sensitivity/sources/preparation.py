@@ -42,7 +42,7 @@ class Affine:
 
     def __call__(self, stored: Tensor) -> Tensor:
         """Stored points (rows, ...) as states."""
-        x = stored.to(self.dtype).mul(self.scale).add_(self.shift)
+        x = stored.to(self.dtype, copy=True).mul_(self.scale).add_(self.shift)
         return x if self.shape is None else x.reshape(len(x), *self.shape)
 
 
