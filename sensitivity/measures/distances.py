@@ -44,7 +44,7 @@ def kernel_(exponents: Tensor) -> Tensor:
     lowest = _LOWEST.get(exponents.dtype)
     if lowest is None:
         return exponents.exp_()
-    return functional.threshold_(exponents.clamp_(min=lowest).exp_(), *_above(lowest))
+    return functional.threshold(exponents.clamp_(min=lowest).exp_(), *_above(lowest), inplace=True)
 
 
 def _above(lowest: float) -> tuple[float, float]:
