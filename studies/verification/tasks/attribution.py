@@ -187,6 +187,7 @@ TASK = AttributionTask(
     qualifies="networks trained again on subsets of the data (exact solves; a run's derivative; many seeds)",
     atol=0.0,
     rtol=0.0,
+    quantile=1.0,
     noise=0.0,
     absolute=True,
     budget=50_000_000,

@@ -139,14 +139,14 @@ class Task:
     qualifies: str
     atol: float
     rtol: float
+    quantile: float
     noise: float
+    absolute: bool
+    budget: int
     cases: tuple[Case, ...]
     draw: Callable[[Case, np.random.Generator], Arrays]
     fields: Callable[[Case, Arrays, Kit], dict[str, Any]]
     truth: Callable[[Case, Arrays], np.ndarray]
-    quantile: float = 1.0
-    absolute: bool = False
-    budget: int = 100_000
     slow: bool = False
 
     def suite(self, suite: str) -> list[Case]:

@@ -51,6 +51,7 @@ TASK = Task(
     quantile=0.9,
     noise=1.0,
     absolute=True,
+    budget=100_000,
     cases=CASES,
     draw=draw,
     fields=fields,

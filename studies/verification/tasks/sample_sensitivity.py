@@ -63,6 +63,7 @@ TASK = Task(
     rtol=5e-3,
     quantile=0.9,
     noise=1.0,
+    absolute=False,
     budget=1_000_000,
     cases=CASES,
     draw=latents,

@@ -53,6 +53,7 @@ TASK = Task(
     rtol=1e-3,
     quantile=0.9,
     noise=2.0,
+    absolute=False,
     budget=1_000_000,
     cases=CASES,
     draw=log_density_ratio.draw,
