@@ -114,10 +114,10 @@ class Grid:
         return Grid.from_levels(torch.cat([*parts, self.levels[-1:]]))
 
     def filled(self, widest: float = 1.2) -> Grid:
-        """The grid with levels added, equally far apart in log σ, where σ falls more than `widest`-fold in one interval.
+        """The grid with levels added, evenly in log σ, where σ falls more than `widest`-fold in one interval.
 
-        The times of a DDPM's table or of flow matching, of which few are taken, end with steps that divide σ by 2 to 50:
-        no rule follows log p over them (see `grid_error` of the results). The old levels stay.
+        A few of the times of a DDPM's table or of flow matching end with steps that divide σ by 2 to 50: no rule
+        follows log p over them (see `grid_error` of the results). The old levels stay.
 
         Args:
             widest: largest ratio of neighbouring levels, above 1.

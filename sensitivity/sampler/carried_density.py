@@ -13,10 +13,10 @@ are bounded for Gaussian data (`quadrature`): its distance to them and their bou
 Where a q is positive, between components, the distance to the farthest variable counts too.
 
 A step may also leave the flow so far that its state lands between components which no earlier node tells apart: the
-rules then agree on a path's own part that is far too small. What shows it is the state's depth. A Gaussian component has
-its peak χ²/2 nats above a state, χ² = s·(−∇s)⁻¹s ≥ |s|²/(−div s) = |σs|²/(−q), since no eigenvalue of −∇s exceeds their
-sum; on the flow of Gaussian data χ² stays as it is, and |σs|² is −q in the mean over any law. By how much |σs|²/2|q|
-has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up, with an
+rules then agree on a path's own part that is far too small. What shows it is the state's depth. A Gaussian component
+has its peak χ²/2 nats above a state, χ² = s·(−∇s)⁻¹s ≥ |s|²/(−div s) = |σs|²/(−q), since no eigenvalue of −∇s exceeds
+their sum; on the flow of Gaussian data χ² stays as it is, and |σs|² is −q in the mean over any law. By how much
+|σs|²/2|q| has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up, with an
 allowance for what no node shows (`windows.HIDDEN`).
 """
 
@@ -283,7 +283,7 @@ def _like_gaussian(nodes: Sequence[Node]) -> Tensor:
 
 
 def _fallen(levels: Levels, nodes: Sequence[Node], later: int) -> Tensor:
-    """How much deeper below the peak of its component node `later` lies than the node before, at least, (maps, batch)."""
+    """How much deeper below its component's peak node `later` lies than the node before, at least, (maps, batch)."""
     rates = [rate.detach().mean(-2) for rate in _rates(nodes)]
     now, before = (_depth(levels[j], nodes[j], rates[j]) for j in (later, later - 1))
     # No Gaussian has a positive q: where the node before has one, nothing is known of its depth or taken off.
