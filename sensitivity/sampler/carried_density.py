@@ -16,8 +16,8 @@ A step may also leave the flow so far that its state lands between components wh
 rules then agree on a path's own part that is far too small. What shows it is the state's depth. A Gaussian component
 has its peak χ²/2 nats above a state, χ² = s·(−∇s)⁻¹s ≥ |s|²/(−div s) = |σs|²/(−q), since no eigenvalue of −∇s exceeds
 their sum; on the flow of Gaussian data χ² stays as it is, and |σs|² is −q in the mean over any law. By how much
-|σs|²/2|q| has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up, with an
-allowance for what no node shows (`windows.HIDDEN`).
+|σs|²/2|q| has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up,
+with an allowance for what no node shows (`windows.HIDDEN`).
 """
 
 from __future__ import annotations
