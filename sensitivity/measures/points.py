@@ -106,10 +106,22 @@ class Points:
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`log ν_σ(x)` in nats, shape `(batch,)`."""
         state, tau2 = self._enter(x, sigma)
+        return self._normalised(self._log_sum(state, tau2), tau2).to(x.dtype)
+
+    @full_precision
+    def posterior(self, x: Tensor, sigma: Tensor | float, *, mean: bool = True) -> tuple[Tensor, Tensor]:
+        """`log Σ_j c_j e^{−|x − y_j|²/2τ²}`, `(batch,)` in double precision, and the mean `Σ_j γ_j y_j`, `(batch, d)`.
+
+        Without `mean`, `(batch, 0)` stands for it and a product is saved.
+        """
+        state, tau2 = self._enter(x, sigma)
+        return self._posterior(state, tau2) if mean else (self._log_sum(state, tau2), state[:, :0])
+
+    def _log_sum(self, state: Tensor, tau2: Tensor) -> Tensor:
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
             running.add(log_terms)
-        return self._normalised(running.log_sum(), tau2).to(x.dtype)
+        return running.log_sum()
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""
@@ -194,6 +206,8 @@ class Points:
         tau2_column = _column(tau2, state)
         offset = -(0.5 * self.dimension) * (2 * math.pi * tau2).log() - log_density.to(tau2.dtype)
         offset = offset.reshape(-1, 1)
+        # λ·(s_i − s) = λ·(y_i − c)/τ² − [λ·(x − c)/τ² + λ·s]: the bracket is the same for all points, which then need
+        # one product.
         fixed = ((state - self._centre) * cotangent).sum(1, keepdim=True) / tau2_column
         fixed = fixed + (score.flatten(1) * cotangent).sum(1, keepdim=True)
         first = 0
