@@ -126,7 +126,7 @@ def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_what_the_sentence_advises_for_a_ddpm_table_helps(solver):
     """Assert at d = 784, low rank and noise .1, that `filled` turns 9 nat or more into .03 with 74 levels for 50."""
-    law, grid = image_law(784, 1, 10, 0.1, 0.5, 1), DDPM.grid(50)
+    law, grid = image_law(784, 1, 10, 0.1, 0.5, 1), GRIDS["ddpm 50"]
     coarse, far, _ = _case(law, grid, solver)
     assert not bool(coarse.outcome.finished.any())
     assert float(far.max()) > 9
