@@ -17,7 +17,7 @@ from torch import Tensor
 from studies.responses.exact import LevelNetwork
 from studies.verification.faults.base import Fault, tagged, variant
 
-__all__ = ["FAULTS", "RIGHT", "influence"]
+__all__ = ["FAULTS", "RIGHT", "RIGHT_OF_KERNELS", "influence", "of_kernels"]
 
 DRAWS = 512
 Problem = Any
@@ -120,7 +120,23 @@ def _shuffled(values: Tensor, seed: int) -> Tensor:
     return torch.stack([row[torch.randperm(len(row), generator=generator)] for row in values])
 
 
-RIGHT = variant(influence, "influence")
+def of_kernels(problem: Problem) -> Any:
+    """The population's response of a mixture of kernels, from its points alone; other networks are declined."""
+    from sensitivity import Grid, Points
+    from sensitivity import influence as through_scores
+    from studies.verification.attributions.exact import BANDWIDTH
+
+    if list(problem.network.parameters()):
+        return NotImplemented
+    levels, points = problem.levels, Points(problem.data, bandwidth=BANDWIDTH)
+    grid = Grid(float(levels[0]), float(levels[-1]), len(levels) - 1)
+    found = through_scores(
+        points.score, problem.latents, problem.functional, points, grid, anchor=points, trace="exact"
+    )
+    return found.values.detach()
+
+
+RIGHT, RIGHT_OF_KERNELS = variant(influence, "influence"), variant(of_kernels, "of_kernels")
 FAULTS = (
     Fault(
         "reversed_influence",
