@@ -183,6 +183,7 @@ class Streamed(Evaluation):
 
     def contract(self, *tangents: Array) -> Array:
         xp, mean = self.xp, self.mean
+        # D is taken off the sums, not off the points: a block is used as it lies, without a centred copy.
         total, mass = xp.zeros_like(self.x), xp.zeros_like(self._offset)
         for _, points, shares in self._weighted():
             for tangent in tangents:

@@ -57,6 +57,8 @@ def integrate(
     for _ in range(ROUNDS):
         total = np.bincount(panels.owner, error, minlength=len(tolerance))
         count = np.bincount(panels.owner, minlength=len(tolerance))
+        # Where the sum is too large some panel has more than its fair share, tolerance/count: all above half of it are
+        # halved, unless they are as short as numbers can tell.
         short = panels.high - panels.low < 8 * np.finfo(float).eps * reach
         poor = (total > tolerance)[panels.owner] & (error > (0.5 * tolerance / count)[panels.owner]) & ~short
         if not poor.any():

@@ -281,6 +281,7 @@ def _nearest(points: np.ndarray) -> float:
         return math.inf
     centred = points - points.mean(axis=0)
     squares = np.einsum("nd,nd->n", centred, centred)
+    # What |y|² + |y′|² − 2 y·y′ may be off: pairs within it of the least are measured by their differences.
     doubt = 8 * float(np.finfo(points.dtype).eps) * float(squares.max())
     best = math.inf
     for rows in _slices(len(points)):

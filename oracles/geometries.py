@@ -60,6 +60,7 @@ def spiral(size: int = 10, seed: int = 0) -> GaussianMixture:
     angles = np.linspace(0.0, 1.9 * np.pi, size)
     radii = 3.5 * (1 - angles / (2 * np.pi))
     points = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], -1)
+    # The curve R (cos θ, sin θ) has the derivative R′ (cos θ, sin θ) + R (−sin θ, cos θ), R′ = −3.5/2π.
     velocity = np.stack([-3.5 / (2 * np.pi) * np.cos(angles) - points[:, 1], points[:, 0]], -1)
     velocity[:, 1] -= 3.5 / (2 * np.pi) * np.sin(angles)
     tangents = velocity / np.linalg.norm(velocity, axis=1, keepdims=True)

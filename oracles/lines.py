@@ -170,6 +170,8 @@ class Uniform(Line):
 
     def _shape(self, x: np.ndarray) -> Shape:
         _check_noise(self.noise)
+        # Under wide noise the two tails nearly cancel, but the law is smooth on the interval's scale: Gauss's rule
+        # over the interval is a mixture of normals that equals it to rounding.
         if self.noise > self.high - self.low:
             return self._wide()._shape(x)
         return self._narrow(x)
@@ -185,6 +187,7 @@ class Uniform(Line):
         upper, lower = np.where(flip, -zb, za), np.where(flip, -za, zb)
         mass = tails.log_difference(log_ndtr(upper), log_ndtr(lower))
         fa, fb = (np.exp(-0.5 * z**2 - LOG_ROOT_2PI - mass) for z in (za, zb))
+        # p′/p, p″/p and p‴/p in units of the noise, of which the score and its derivatives are the cumulants.
         first, second, third = fa - fb, zb * fb - za * fa, (za**2 - 1) * fa - (zb**2 - 1) * fb
         s = first / t
         scale = np.log(t / width)
@@ -232,6 +235,8 @@ class Laplace(Line):
         b, t = self.scale, self.noise
         y = x - self.location
         z, c = y / t, t / b
+        # p = (A + B)/2b with A′ = −A/b + c and B′ = B/b − c, so that s = tanh(½ log(B/A))/b. In the middle A and B are
+        # nearly equal, and the logarithm of their ratio is integrated, not subtracted.
         log_a, log_b = tails.log_tilted(y, b, t), tails.log_tilted(-y, b, t)
         log_ratio = np.where(np.abs(z) < c - 4, tails.log_mills_difference(z, c), log_b - log_a)
         ahead, behind = tails.mills_slope(c + z), tails.mills_slope(c - z)

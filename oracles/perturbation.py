@@ -195,6 +195,7 @@ def _log_total(log_ratio: Array, eta: float) -> Array:
 def _log_remaining(log_ratio: Array, removed: float) -> Array:
     """log(1 + h − h r) for mass h removed."""
     xp = namespace(log_ratio)
+    # 1 + h − h r = (1 + h)(1 − e^a), a = log(h r/(1 + h)): what is left keeps its digits where a is nearly 0.
     exponent = math.log(removed) - math.log1p(removed) + log_ratio
     known = _arrays.values(exponent)
     if known is not None and np.any(known >= 0):

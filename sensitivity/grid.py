@@ -155,5 +155,6 @@ def _spaced(top: float, bottom: float, steps: int, spacing: str, exponent: float
         levels = top * (bottom / top) ** share
     else:
         levels = top + share * (bottom - top)
+    # Powers may miss the ends by a rounding, and a latent is a state at σ_max itself.
     levels[0], levels[-1] = top, bottom
     return levels

@@ -28,7 +28,12 @@ grid = Grid(score.schedule.sigma_max, 0.2, 60)
 latents = grid.sigma_max * torch.randn(4, 1, 8, 8)
 points = Points(images, bandwidth=0.3)
 samples = sample(score, latents, grid).samples
-likeness = lambda x: (x * (samples - images.mean(0))).flatten(1).sum(1)  # noqa: E731  (how far the sample is itself)
+
+
+def likeness(x: torch.Tensor) -> torch.Tensor:  # how far the sample is itself
+    return (x * (samples - images.mean(0))).flatten(1).sum(1)
+
+
 anchor = GaussianAnchor.from_data(images)
 found = influence(score, latents, likeness, points, grid, anchor=anchor, probes=4, seed=0, top_k=6)
 print(found.outcome.sentence)

@@ -32,7 +32,12 @@ for _ in range(1000):
 score, grid, latents = as_score(denoiser, "denoiser"), Grid(20.0, 0.1, 40), 20 * torch.randn(4, 16)
 points, anchor = Points(codes, bandwidth=0.2), GaussianAnchor.from_data(codes)
 pictures = sample(score, latents, grid).samples @ axes + mean
-likeness = lambda z: ((z @ axes) * (pictures - mean)).sum(1)  # noqa: E731  (how far the decoded image is itself)
+
+
+def likeness(z: torch.Tensor) -> torch.Tensor:  # how far the decoded image is itself
+    return ((z @ axes) * (pictures - mean)).sum(1)
+
+
 found = influence(score, latents, likeness, points, grid, anchor=anchor, top_k=6)
 print(found.outcome.sentence)
 _, places = plt.subplots(4, 7, figsize=(7, 4), layout="constrained", subplot_kw={"xticks": [], "yticks": []})

@@ -78,12 +78,14 @@ def _bracket(law: LineLaw, u: Array, upper: bool) -> tuple[Array, Array]:
     xp, (means, deviations) = namespace(u), _parameters(law)
     z = _arrays.normal_quantile(u)[..., None]
     ends = means + deviations * (-z if upper else z)
+    # F is a mean of the components' own: at most u below all of their quantiles, at least u above all of them.
     possible, infinite = xp.broadcast_to(law.weights > 0, ends.shape), xp.full_like(ends, float("inf"))
     low, high = xp.where(possible, ends, infinite), xp.where(possible, ends, -infinite)
     return xp.min(low, axis=-1), xp.max(high, axis=-1)
 
 
 def _bisected(law: LineLaw, u: Array, upper: bool) -> Array:
+    # Not Newton from the start: between separated modes the density is nearly zero and a step would leave them.
     xp, (low, high) = namespace(u), _bracket(law, u, upper)
     for _ in range(HALVINGS):
         middle = low + 0.5 * (high - low)

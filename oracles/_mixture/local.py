@@ -131,6 +131,7 @@ class Local:
 
 def jacobian(at: Local) -> Array:
     """∇s = Σ_k γ_k [a_k a_kᵀ − C_k⁻¹], shape (n, d, d)."""
+    # Centred: far out E[g gᵀ] and s sᵀ are both of the size |x|²/σ⁴, of which their difference keeps no digit.
     return total(second_moment(w, a) - piece.whitening.average(w) for piece, w, a in at.centred())
 
 

@@ -86,6 +86,7 @@ def _values(
     start = np.concatenate([samples[None], slopes[None], np.zeros((layout.rows, *samples.shape))])
     end, _ = solve(_field(fitted, layout), start, float(np.log(sigma_min)), float(np.log(sigma_max)), rtol, 1.0)
     cotangent = layout.unpacked(end[2:])
+    # Mass that comes to a point is taken from all the data alike, χ = δ_i − ρ, and the pairing is linear in χ.
     base = functional(network.spectrum, cotangent, fitted.points) @ fitted.weights
     return functional(network.spectrum, cotangent, points) - base[:, None]
 

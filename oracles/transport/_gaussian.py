@@ -45,6 +45,7 @@ class GaussianOracle:
     def sensitivity_covariance(self, latents: Any, direction: np.ndarray, sigma_max: float, sigma_min: float) -> Any:
         """dx(σ_min)/dΣ · `direction` (d, d, symmetric), of the shape of `latents`."""
         u, f = self._basis, self._shrink(sigma_max, sigma_min)
+        # K with its difference of squares divided out: as it is defined it would be 0/0 at repeated eigenvalues.
         top = self._eigenvalues + sigma_max**2
         divided = (sigma_max**2 - sigma_min**2) / (np.outer(top, top) * (f[:, None] + f))
         matrix = u @ (divided * (u.T @ direction @ u)) @ u.T

@@ -59,6 +59,7 @@ def _close(task: _Tail, low: np.ndarray, high: np.ndarray, max_steps: int) -> np
         low, high = np.where(value <= 0, x, low), np.where(value >= 0, x, high)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             newton = x - value / slope
+        # Newton alone may creep: where h bends strongly one end of the bracket moves a little and the other never.
         slow = high - low > 0.5 * third_last[0]
         inside = (newton >= low) & (newton <= high) & ~slow
         following = np.where(inside, newton, 0.5 * (low + high))

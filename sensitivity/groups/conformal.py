@@ -154,6 +154,8 @@ class Calibration:
         return values - margin, values + margin
 
     def _each(self) -> Tensor:
+        # Among n + 1 exchangeable errors the new one's rank is uniform: it is at most the k-th smallest of the others
+        # with probability k/(n + 1), whatever their law.
         rank = math.ceil((len(self) + 1) * self.level - ROUNDING)
         if rank > len(self):
             return torch.full_like(self.predicted[0], math.inf)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sensitivity.jacobians.dual_algebra import aligned
-from sensitivity.jacobians.duals import Dual, push, rule, unrecorded
+from sensitivity.jacobians import dual_algebra, dual_pointwise, dual_reductions, dual_views  # noqa: F401 - their rules
+from sensitivity.jacobians.duals import Dual, aligned, push, rule, unrecorded
 
-__all__ = ["push"]  # with the rules of this module and of dual_algebra
+__all__ = ["push"]  # with all rules
 
 
 Layer = Callable[[Tensor, Tensor], Tensor]
@@ -102,6 +102,7 @@ def _normed(image: Tensor, tangents: Tensor, normal: Tensor, spread: Tensor, sca
         scale: w, which broadcasts to x̂.
         centred: whether the mean is taken off.
     """
+    # A normalisation undoes every shift and scaling of the group: of t nothing along 1 and along x̂ is left.
     aligned_with = (tangents * normal).mean((-2, -1), keepdim=True)
     if not unrecorded() or image.dtype != tangents.dtype:
         moved = tangents - normal * aligned_with
@@ -210,6 +211,7 @@ def _attention(
     scores, steep = _product(query, _transposed(key), factor)
     masked, empty = _masked(scores, _causal(scores) if is_causal else attn_mask)
     shares = torch.softmax(masked, -1).to(scores.dtype)
+    # A query that attends to nothing has a softmax of −∞ alone, NaN; torch's kernels answer zero.
     shares = shares if empty is None else shares.masked_fill(empty, 0.0)
     if steep is None:
         return _mixed(shares, None, value)

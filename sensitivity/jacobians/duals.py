@@ -7,9 +7,10 @@ a larger batch, and what is not has a rule that takes both from the same interme
 three convolutions for each one, since it also carries a tangent of zeros for the weight, and composite normalisations
 and activations, operation by operation.
 
-Rules are registered by `rule`; the modules `dual_algebra` and `dual_layers` hold them. Any other function is pushed
-forward by `torch.func.jvp`, one operation at a time, so that every network that forward mode can differentiate runs
-here too. Functions that write into their arguments are refused: a caller then takes torch's forward mode instead.
+Rules are registered by `rule`; the modules `dual_algebra`, `dual_pointwise`, `dual_reductions`, `dual_views` and
+`dual_layers` hold them, and the last brings the others. Any other function is pushed forward by `torch.func.jvp`, one
+operation at a time, so that every network that forward mode can differentiate runs here too. Functions that write into
+their arguments are refused: a caller then takes torch's forward mode instead.
 Rules are made of differentiable operations, so that derivatives in parameters and second derivatives pass through; they
 write into fresh memory only where nothing is recorded.
 
@@ -36,7 +37,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from sensitivity._checks import transformed
 
-__all__ = ["Dual", "Tally", "alone", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
+__all__ = ["Dual", "Tally", "aligned", "alone", "counted", "lifted", "push", "rule", "rule_of", "unrecorded"]
 
 _RULES: dict[Any, Callable[..., Any]] = {}
 _SPACES = (torch, Tensor, functional, torch._C._nn, torch.special)
@@ -268,6 +269,12 @@ def _stored(value: Tensor) -> int:
 def lifted(value: Tensor, count: int) -> Tensor:
     """The joint of a constant: K = count tangents of zeros."""
     return torch.cat([value.unsqueeze(0), value.new_zeros(count, *value.shape)])
+
+
+def aligned(joint: Tensor, ndim: int) -> Tensor:
+    """The joint of a tensor with axes of length one put in front, so that it has `ndim` of them."""
+    missing = ndim + 1 - joint.ndim
+    return joint.reshape(len(joint), *[1] * missing, *joint.shape[1:]) if missing > 0 else joint
 
 
 def _without_rule(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -200,6 +200,8 @@ class GaussianAnchor:
         check_same_home(x, self.mean, "x", "the anchor's mean")
         level = check_sigma(sigma, x).square().reshape(-1)
         centred = (x - self.mean).flatten(1)
+        # Directions outside the leading ones share a variance, so that the length of the rest is all they need: no
+        # (d, d) matrix, whatever d is.
         coordinates = centred @ self.eigenvectors
         return coordinates, centred - coordinates @ self.eigenvectors.T, level
 

@@ -110,6 +110,7 @@ class Mixture:
         log_terms, gradients = self._components(x, sigma)
         responsibilities = torch.softmax(log_terms, 1)[..., None]
         t = tangent.flatten(1)[:, None]
+        # Centred before they are multiplied: far out all g_k are large and nearly equal, and E[g gᵀ] − s sᵀ cancels.
         spread = gradients - (responsibilities * gradients).sum(1, keepdim=True)
         precision_t = self._from_axes(self._to_axes(t.expand_as(gradients)) / self._noised(x, sigma))
         terms = spread * (spread * t).sum(-1, keepdim=True) - precision_t

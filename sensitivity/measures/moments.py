@@ -23,6 +23,7 @@ def moments_of_score(
     level = torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device)
     products = choose(products, mean[None], level)
     white = level * noise.to(mean.device).gaussian(tuple(mean.shape), step=0, dtype=mean.dtype)[0]
+    # Antithetic states: D of a Gaussian law is affine, and its mean over ±z has no error of sampling.
     for _ in range(2):  # the first round finds the mean, the second uses states centred on it
         x = torch.cat([mean + white, mean - white])
         mean = mean + (x - mean + level.square() * products.value(x, level)).mean(0)
@@ -47,6 +48,7 @@ def _spectrum(
     if width < dimension:
         start = noise[:1].to(x.device).gaussian((width, dimension), step=1, dtype=x.dtype)[0, 0]
         basis = torch.linalg.qr(start.T).Q.T
+        # A random basis has parts of all directions; each product with G leaves less of those with small eigenvalues.
         for _ in range(_POWER):
             basis = torch.linalg.qr(_gain(products, x, level, basis).T).Q.T
     values, vectors = _rotated(_gain(products, x, level, basis), basis)

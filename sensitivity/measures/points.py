@@ -194,6 +194,8 @@ class Points:
         tau2_column = _column(tau2, state)
         offset = -(0.5 * self.dimension) * (2 * math.pi * tau2).log() - log_density.to(tau2.dtype)
         offset = offset.reshape(-1, 1)
+        # λ·(s_i − s) = λ·(y_i − c)/τ² − [λ·(x − c)/τ² + λ·s]: the bracket is the same for all points, which then need
+        # one product.
         fixed = ((state - self._centre) * cotangent).sum(1, keepdim=True) / tau2_column
         fixed = fixed + (score.flatten(1) * cotangent).sum(1, keepdim=True)
         first = 0

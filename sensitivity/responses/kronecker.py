@@ -89,6 +89,7 @@ class _Residual(nn.Module):
     def forward(self, rows: dict[str, Tensor]) -> Tensor:
         data: Any = self.data
         residual = data.loss.residual(data.weights.score, rows["x0"], rows["sigma"], rows["noise"])
+        # The package squares what the network gives: a share of the loss is a factor √c of the residual.
         return residual * rows["share"].sqrt()[:, None]
 
 

@@ -83,6 +83,7 @@ class Machine:
         for first, rows, logs in self._blocks(points, x, weighted=True):
             if left is not None:
                 logs = _without(logs, left, first)
+            # Where no point has weight yet the maximum is −∞, and −∞ − (−∞) would be no number.
             highest = torch.maximum(top, logs.amax(1))
             anchor = torch.where(torch.isfinite(highest), highest, torch.zeros_like(highest))
             shrink, terms = (top - anchor).exp(), kernel(logs - anchor[:, None])
@@ -98,6 +99,7 @@ class Machine:
         for _, rows, logs in self._blocks(points, x, weighted=False):
             ratio = kernel(logs - base.log_sum[:, None])
             total = x.new_zeros(cotangents.shape[0], len(x), len(rows))
+            # Channel by channel: all at once would be an array of states × points × channels × pixels.
             for c in range(x.shape[1]):
                 weighted = ratio * (rows[None, :, c] - base.mean[:, None, c])
                 total = total + (weighted.flatten(-2) @ mu[:, :, c].permute(1, 2, 0)).permute(2, 0, 1)

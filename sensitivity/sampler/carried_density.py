@@ -254,6 +254,7 @@ def _judged(interval: Interval, rows: Tensor, weights: Tensor) -> tuple[Tensor, 
     """The increment's stated error and its variance from independent noise in q, (maps, batch)."""
     main, parts = rows[:_COUNT], rows[_COUNT:].unflatten(0, (interval.parts, _COUNT))
     gaps = _size(main - parts).amax(0) if interval.parts else torch.zeros_like(main[:, :, 0])
+    # Windows of one variable may agree by accident: the blend is held against the second-best variable too.
     gap, second = (weights * gaps).sum(0), torch.sort(gaps, dim=0, stable=True)[1][1:2]
     far = _size(main - _blended(main, weights))
     other = far.amax(0) if interval.references else far.gather(0, second)[0]

@@ -160,6 +160,7 @@ def _reference(
     u, weights = _points(start, end)
     w, at = to(np.square(np.array(levels))), to(np.exp(2 * u))
     product = np.abs(at[None, :] - w[:, None]).prod(0)
+    # 1/|w_λ − w| grows as the pole comes near: the largest κ belongs to the ends of where it can lie.
     nearest = [np.abs(at - pole) for pole in poles if np.isfinite(pole)]
     bound = max(product / gap @ np.abs(weights) for gap in nearest)
     divided = 1 / (w[:, None] - w[None, :] + np.eye(len(w))).prod(1)

@@ -138,6 +138,7 @@ def retreat(
     """
     table = step.table
     count = len(table.levels)
+    # D of this node counts twice: with h in x⁺ and with −h of the next step there, which κ⁺ brings back.
     recalled = combine_optional(later, [table.history], [cotangent])  # ρ
     if recalled is None and table.history:
         recalled = table.history * cotangent

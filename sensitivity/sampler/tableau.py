@@ -96,6 +96,7 @@ class RungeKutta:
     def weights(self, start: float, end: float) -> Table:
         """The table."""
         width = end - start
+        # The last stage lies on the next step's level to the bit, which start + 1·width may miss by a rounding.
         levels = tuple(end if node == 1.0 else start + node * width for node in self.nodes)
         stages = tuple(tuple(-width * a * level for a, level in zip(row, levels, strict=False)) for row in self.stages)
         final = tuple(-width * b * level for b, level in zip(self.final, levels, strict=True))
@@ -118,6 +119,7 @@ class Exponential:
         first = (1 - middle / start) * start**2
         last = 1 - end / start
         stages = ((), (first,))
+        # s_0 comes into D_1 through x_1, so that it counts in the end although D_0 does not.
         final = (last * first, last * middle**2)
         return Table((start, middle), stages, final)
 
@@ -139,6 +141,7 @@ class TwoStep:
 
     def continued(self, before: float, start: float, end: float) -> Table:
         """The table of a step with a node before it."""
+        # The line in log σ through both denoisers, at the middle of the step.
         ratio = math.log(start / before) / math.log(end / start)
         return self.weights(start, end)._replace(history=(1 - end / start) / (2 * ratio))
 

@@ -66,6 +66,7 @@ class VPLinear(_VariancePreserving):
     def time(self, sigma: Tensor) -> Tensor:
         """The positive root of `t²(β₁ − β₀)/2 + tβ₀ = log(1 + σ²)`."""
         log = (sigma**2).log1p()
+        # As 2c/(b + root): the usual (root − b)/2a subtracts nearly equal numbers at low noise.
         root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * log).sqrt()
         return 2 * log / (self.beta_min + root)
 

@@ -108,7 +108,9 @@ def regulariser(score: Told, theta: Tensor, x: Tensor, budget: int) -> Tensor:
 
 
 def _unweighted(score: Told, theta: Tensor, x: Tensor, budget: int) -> Tensor:
-    told = lambda y, sigma: score(y, sigma, theta.expand(len(y), 3))  # noqa: E731
+    def told(y: Tensor, sigma: Tensor) -> Tensor:
+        return score(y, sigma, theta.expand(len(y), 3))
+
     return unweighted(told, x, budget, 131, differentiable=True).mean() / 2
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from studies.running.imports import imports
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -60,16 +62,12 @@ def imported(text: str, known: Iterable[str]) -> set[str]:
         >>> sorted(imported("from a import b, f", ["a", "a.b", "c"]))
         ['a', 'a.b']
     """
-    names, imports = set(known), set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            imports |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            imports |= inner & names
-            # `from package import module` needs the package's own file only if some name is not a module
-            imports |= set() if inner <= names else {node.module}
-    return imports & names
+    names, used = set(known), set()
+    for module, taken in imports(text):
+        inner = {f"{module}.{each}" for each in taken}
+        # `from package import module` needs the package's own file only if some name is not a module
+        used |= inner if taken and inner <= names else {module, *inner}
+    return used & names
 
 
 def arrows(modules: Mapping[str, str] | None = None) -> dict[str, set[str]]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from studies.running import provenance
+from studies.running.imports import imports
 
 __all__ = ["digest", "sources"]
 
@@ -78,38 +79,27 @@ def _file(name: str, roots: dict[str, Path]) -> Path | None:
 
 
 @functools.cache
-def _read(path: Path) -> tuple[str, list[ast.Import | ast.ImportFrom]]:
+def _read(path: Path) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
     """Digest and imports of a file; its tree goes at once, for hundreds of them slow the garbage collector."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         tree = ast.Module([], [])
-    imports = [node for node in _statements(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements below a node, in any block of theirs."""
-    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for inner in getattr(node, block, ()):
-            yield inner
-            yield from _statements(inner)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), list(imports(tree))
 
 
 def _imported(name: str, path: Path) -> Iterator[str]:
     """Names that may be modules: what is imported, and what is imported from it."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in _read(path)[1]:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        else:
-            base = _base(package, node)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+    for written, taken in _read(path)[1]:
+        base = _full(written, package)
+        yield base
+        yield from (f"{base}.{each}" for each in taken)
 
 
-def _base(package: str, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    above = package.split(".")[: len(package.split(".")) - node.level + 1]
-    return ".".join([*above, *([node.module] if node.module else [])])
+def _full(written: str, package: str) -> str:
+    """The full name of what a file of a package imports, leading dots read as folders above."""
+    rest = written.lstrip(".")
+    level = len(written) - len(rest)
+    above = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+    return ".".join([*above, *([rest] if rest else [])])

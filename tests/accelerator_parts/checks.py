@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,9 +225,7 @@ def waiting(setting: Setting) -> Iterator[Row]:
         stages = 2 * sides.grid.steps
         yield row(case, "kernels a step", kernels(steps, setting.device) / sides.grid.steps, shown=True)
         yield row(case, "stages in all steps", stages)
-    call = lambda: sample_sensitivity(  # noqa: E731  # a call to be measured
-        sides.score, sides.latents, Toward(sides.new), sides.grid, **sides.options
-    )
+    call = partial(sample_sensitivity, sides.score, sides.latents, Toward(sides.new), sides.grid, **sides.options)
     yield row("sensitivity, auto, batch 32", "peak memory", peak_memory(call, setting.device) / 2**20, "MiB")
 
 

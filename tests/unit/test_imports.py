@@ -13,6 +13,7 @@ import pytest
 
 import oracles
 from studies.reports.architecture import ROOMS, WAY, arrows, loops, sources, upward
+from studies.running.imports import imports, packages
 
 ROOT = Path(oracles.__file__).resolve().parent.parent
 # Distributions that are imported under another name, or used without an import (None).
@@ -32,7 +33,7 @@ IMPORTED_AS: dict[str, str | None] = {
 
 def relative(text: str) -> bool:
     """Whether a text imports relatively; the house imports absolutely."""
-    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(text)))
+    return any(module.startswith(".") for module, _ in imports(text))
 
 
 def declared() -> list[str]:
@@ -44,13 +45,7 @@ def declared() -> list[str]:
 
 def used(text: str) -> set[str]:
     """Top-level names that a text imports, by a statement or by `importorskip` and the like."""
-    found = set(re.findall(r"(?:importorskip|import_module|require|imported)\(\s*[f]?\"(\w+)", text))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+    return packages(text) | set(re.findall(r"(?:importorskip|import_module|require|imported)\(\s*[f]?\"(\w+)", text))
 
 
 def unused(distributions: Iterable[str], names: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from studies.verification.faults.base import Fault, variant
-from studies.verification.faults.products import along, generator, rademacher, trace
+from studies.verification.faults.products import along, at_level, generator, rademacher, trace
 from studies.verification.problem import Problem
 
 __all__ = ["CORRECT", "FAULTS", "STAGES", "fitting_order", "flow_density", "log_ratio", "probed_density"]
@@ -39,7 +39,7 @@ def flow_density(
     """`log p_σ(x)` (n,) with the exact trace."""
 
     def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        field = at_level(problem.score, sigma)
         return -sigma * field(x), divergence * sigma * trace(field, x)
 
     if euler_steps:
@@ -89,7 +89,7 @@ def probed_density(problem: Problem, *, fresh: bool = True, bars: str = "honest"
 
     def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
         probes = rademacher((k, *x.shape), source) if fresh else kept
-        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        field = at_level(problem.score, sigma)
         per_probe = (along(field, x, probes) * probes).sum(2)
         return -sigma * field(x), sigma * per_probe
 
@@ -104,7 +104,7 @@ def one_probe_without_mean(problem: Problem) -> Tensor:
     probe = rademacher((1, *problem.x.shape), generator(problem))
 
     def rate(x: Tensor, sigma: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        field = at_level(problem.score, sigma)
         return -sigma * field(x), sigma * (along(field, x, probe) * probe).sum(2)[0]
 
     end, increment = upward(rate, problem.x, problem.grid.levels.flip(0), fitting_order(problem.x.shape[1]))

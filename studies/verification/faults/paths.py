@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studies.verification.faults.base import Fault, variant
 from studies.verification.faults.densities import STAGES, fitting_order
-from studies.verification.faults.products import along, basis, generator
+from studies.verification.faults.products import along, at_level, basis, generator
 from studies.verification.problem import Problem
 
 __all__ = ["CORRECT", "FAULTS", "influence", "sample", "score_derivative", "sensitivity"]
@@ -111,7 +111,7 @@ def sensitivity(
 
     def rate(state: State, sigma: Tensor) -> State:
         x, density, delta = state
-        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        field = at_level(problem.score, sigma)
         columns = along(field, x, torch.cat([basis(x), delta[None]]))
         div = torch.einsum("kni,kni->n", columns[:-1], basis(x))
         s = field(x)
@@ -131,7 +131,7 @@ def influence(problem: Problem, *, centred: bool = True, average: bool = False, 
 
     def rate(state: State, sigma: Tensor) -> State:
         x, density, delta = state
-        field = lambda y: problem.score(y, sigma)  # noqa: E731  # a named function adds nothing
+        field = at_level(problem.score, sigma)
         columns = along(field, x, torch.cat([basis(x), delta]))
         div = torch.einsum("kni,kni->n", columns[: x.shape[1]], basis(x))
         s = field(x)

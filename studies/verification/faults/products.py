@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,12 @@ from torch.func import jvp, vjp, vmap
 from studies.verification.faults.base import Fault, variant
 from studies.verification.problem import Problem
 
-__all__ = ["CORRECT", "FAULTS", "along", "generator", "hutchinson", "trace"]
+__all__ = ["CORRECT", "FAULTS", "along", "at_level", "generator", "hutchinson", "trace"]
+
+
+def at_level(score: Any, sigma: Any) -> Callable[[Tensor], Tensor]:
+    """The field x ↦ s(x, σ)."""
+    return lambda x: score(x, sigma)
 
 
 def along(field: Any, x: Tensor, directions: Tensor) -> Tensor:
@@ -41,7 +47,7 @@ def rademacher(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
 
 def forward_product(problem: Problem, *, transposed: bool = False) -> Tensor:
     """`J v` in forward mode, or `Jᵀ v` in reverse mode."""
-    field = lambda x: problem.score(x, problem.sigma)  # noqa: E731  # a named function adds nothing
+    field = at_level(problem.score, problem.sigma)
     if transposed:
         return vjp(field, problem.x)[1](problem.vectors)[0]
     return jvp(field, (problem.x,), (problem.vectors,))[1]
