@@ -255,6 +255,7 @@ from sbi.neural_nets.estimators.score_estimator import VPScoreEstimator
 from sbi.samplers.score import correctors, predictors
 class Net(torch.nn.Linear):  # zero: the data are N(0, 0.01)
     forward = lambda self, theta, x, t: 0 * theta
+torch.manual_seed(0)
 made = VPScoreEstimator(Net(1, 1), torch.Size([1]), torch.Size([1]), std_0=0.1, beta_max=20.0)
 potential = VectorFieldPosterior(made, MultivariateNormal(torch.zeros(1), torch.eye(1))).potential_fn
 potential.set_x(torch.zeros(1, 1))
