@@ -7,9 +7,10 @@ than the loss at the sample. Up-weighting point i moves the parameters by `âˆ’Hâ
 means that the output rises. Methods of similarity are multiplied by what the pull of a point does to the output.
 
 No query is looked at. Dampings are a fixed share of a training matrix's mean eigenvalue (Grosse et al. 2023, arXiv
-2308.03296); what a method's authors choose by the score on the queries (D-TRAK's damping; level and side of the
-patches' similarity) was chosen by the score on other images with latents and halves of their own, see
-`studies.attribution.tuning`. What does not depend on the output is kept between the outputs of a network.
+2308.03296); what a method's authors choose by the score on the queries (dampings of D-TRAK and of the diffusion
+attribution score; level and side of the patches' similarity) was chosen by the score on other images with latents and
+halves of their own, see `studies.attribution.tuning`. What does not depend on the output is kept between the outputs of
+a network.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from sensitivity import GaussianAnchor, Grid, LocalResponse, Points, as_score, influence
+from studies.attribution.das import magnitude, misses, score_of_images, score_of_numbers
 from studies.attribution.ekfac import solved
 from studies.training.loop import digest
 
@@ -33,6 +35,8 @@ Problem = Any
 DRAWS = 32  # noises a training point
 SHARE = 0.1  # of the mean eigenvalue, the damping (Grosse et al. 2023, arXiv 2308.03296)
 SQUARE_SHARES = (10.0, 1.0)  # the same of D-TRAK in its two forms, chosen by `studies.attribution.tuning`
+SCORE_SHARE = 1.0  # the same of the diffusion attribution score as its authors compute it, chosen there too
+INNER = 1e-6  # under the square root of the recorded run's Adam
 LEVEL, SIDE = 1.0, 0.4  # of the patches' similarity, in data deviations and sides of an image; chosen there too
 
 
@@ -137,6 +141,31 @@ def leveraged(problem: Problem) -> Any:
     return _with_gradients(problem, scored)
 
 
+def das(problem: Problem, share: float = SCORE_SHARE) -> Any:
+    """The diffusion attribution score (arXiv 2410.18639) as its authors compute it, see `studies.attribution.das`.
+
+    Published for no output in particular: how far the prediction at a sample moves, whatever way. It is multiplied by
+    the pull, as D-TRAK's kernel.
+    """
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of, samples = _Gradients(problem, outputs=False), problem.samples.to(problem.data)
+    features = _kept("magnitude", of, lambda: of.points(magnitude))
+    at_samples = _kept(f"magnitude at {digest(samples)}", of, lambda: of.points(magnitude, samples))
+    residuals = _kept("misses", of, lambda: misses(of))
+    return score_of_numbers(at_samples, features, residuals, share) * _pulls(problem)
+
+
+def das_images(problem: Problem, share: float = SHARE) -> Any:
+    """The same by its definition, every pixel an output; damped by the fixed share, not tuned."""
+    if not list(problem.network.parameters()):
+        return NotImplemented
+    of, samples = _Gradients(problem, outputs=False), problem.samples.to(problem.data)
+    g = _kept("points", of, lambda: of.points(problem.loss))
+    moved = _kept(f"moved by {share} at {digest(samples)}", of, lambda: score_of_images(of, g, share, samples))
+    return moved * _pulls(problem)
+
+
 def tracin(problem: Problem) -> Any:
     """TracIn (arXiv 2002.08484): products at six checkpoints, weighted by the learning rates there."""
     if problem.recipe is None:
@@ -157,6 +186,25 @@ def tracin(problem: Problem) -> Any:
         g = _kept(f"points at {step}", of, partial(of.points, problem.loss), states[-1])
         total = total - recipe.rate_at(step) * of.gradients @ g.T
     return total
+
+
+def unrolled(problem: Problem) -> Any:
+    """The derivative of the training run (arXiv 2504.16430): the run made again, the outputs pulled back through it.
+
+    Of perceptrons: 32 outputs back through a thousand steps take three to four minutes of one core. Adam's square root
+    keeps off zero, where it has no derivative, so that this run ends a little elsewhere than the problem's.
+    """
+    if problem.recipe is None or problem.recipe.architecture.kind != "mlp":
+        return NotImplemented
+    from studies.training.descent import Adam
+    from studies.training.record import record
+
+    def made() -> Any:
+        return record(problem.recipe, problem.data, seed=0, rule=Adam(inner=INNER))
+
+    run = _kept("recorded", _Gradients(problem, outputs=False), made)
+    problem.network.load_state_dict(run.module.state_dict())
+    return run.pull(_Gradients(problem).gradients)
 
 
 def cosine(problem: Problem) -> Tensor:
@@ -349,6 +397,7 @@ ATTRIBUTORS: dict[str, Callable[[Problem], Any]] = {
     "local response (patches)": local,
     "empirical score": empirical,
     "TracIn": tracin,
+    "unrolled differentiation": unrolled,
     "gradient product": gradient_product,
     "gradient cosine": gradient_cosine,
     "EK-FAC influence": ekfac,
@@ -356,6 +405,8 @@ ATTRIBUTORS: dict[str, Callable[[Problem], Any]] = {
     "TRAK with leverages": leveraged,
     "D-TRAK": d_trak,
     "D-TRAK features": d_trak_outputs,
+    "DAS": das,
+    "DAS, every pixel": das_images,
     "patch weights": patches,
     "cosine of pixels": cosine,
     "nearest points": nearest,

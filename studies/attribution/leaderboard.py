@@ -4,7 +4,8 @@
 
 asks every attributor of `studies.attribution.attributors` every problem once and keeps score, interval, ceiling, slope,
 worst query, seconds (of this machine, loaded or not), and the paired difference to the best of the problem with its
-interval over subsets and seeds. Finished problems are kept, so that a killed run goes on; `--again` asks them anew.
+interval over subsets and seeds. Finished problems are kept, so that a killed run goes on; `--again` asks them anew, and
+`--method NAME` that method alone (of problems chosen by `--problem`), beside the rows of the others.
 Hyperparameters are those of the module, no query was looked at; attributors that do not answer a problem are absent
 from it.
 """
@@ -32,7 +33,7 @@ from studies.verification.tasks.attribution import TASK, RetrainedCase
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE", "asked", "board", "entries", "table"]
+__all__ = ["TABLE", "asked", "board", "entries", "joined", "table"]
 
 TABLE = Path(__file__).with_name("leaderboard.json")
 KEPT = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
@@ -46,6 +47,33 @@ def entries(path: Path = TABLE) -> list[dict[str, Any]]:
 
 def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> list[dict[str, Any]]:
     """Rows of one problem, best first."""
+    rows, values = _answers(case, methods)
+    rows.sort(key=_order)
+    return _behind(case, rows, values, values[rows[0]["method"]])
+
+
+def joined(case: RetrainedCase, methods: Sequence[str], kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one problem, best first, of which those of other methods are kept as they are.
+
+    Differences to the best need its numbers: it is asked again. Where it is a new one, or no longer has the score that
+    was kept, all are asked again.
+    """
+    others = [row for row in kept if row["method"] not in methods]
+    rows, values = _answers(case, methods)
+    best = min([*rows, *others], key=_order)
+    if best in others:
+        ((again,), its) = _answers(case, [best["method"]])
+        if again["lds"] == best["lds"]:
+            return sorted([*_behind(case, rows, values, its[best["method"]]), *others], key=_order)
+    return asked(case, [name for name in ATTRIBUTORS if name in methods or name in {row["method"] for row in others}])
+
+
+def _order(row: dict[str, Any]) -> float:
+    return -float(row.get("lds", -1.0))
+
+
+def _answers(case: RetrainedCase, methods: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | None]]:
+    """Rows and numbers of the methods that answer."""
     rows: list[dict[str, Any]] = []
     values: dict[str, np.ndarray | None] = {}
     for name in methods:
@@ -59,9 +87,14 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
         measured = {key: round(float(value), 4) for key, value in verdict.measures.items() if key in KEPT}
         rows.append({"problem": case.name, "method": name, "failed": list(verdict.failed), **measured})
         values[name] = reply.value
+    return rows, values
+
+
+def _behind(
+    case: RetrainedCase, rows: list[dict[str, Any]], values: dict[str, np.ndarray | None], best: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """The rows with their paired differences to the best."""
     known = truth(case.setting, case.functional)
-    rows.sort(key=lambda row: -row.get("lds", -1.0))
-    best = values[rows[0]["method"]]
     for row in rows:
         rival = values[row["method"]]
         if rival is not None and best is not None and np.isfinite(rival).all():
@@ -70,14 +103,16 @@ def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> l
     return rows
 
 
-def board(path: Path, problems: Sequence[str], again: bool = False) -> None:
-    """Ask what is not yet in the file, or all again."""
+def board(path: Path, problems: Sequence[str], again: bool = False, methods: Sequence[str] = ()) -> None:
+    """Ask what is not yet in the file, or all again, or the named methods alone."""
     rows = entries(path) if path.exists() else []
     order = [case.name for case in TASK.cases]
     for name in problems:
-        if not again and any(row["problem"] == name for row in rows):
+        kept = [row for row in rows if row["problem"] == name]
+        if kept and not again and not methods:
             continue
-        rows = [row for row in rows if row["problem"] != name] + asked(TASK.case(name))
+        case = TASK.case(name)
+        rows = [row for row in rows if row not in kept] + (joined(case, methods, kept) if methods else asked(case))
         rows.sort(key=lambda row: order.index(row["problem"]))
         write(path, as_json({"rows": rows}))
         print(name, {row["method"]: row.get("lds") for row in rows if row["problem"] == name}, flush=True)
@@ -107,8 +142,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TABLE)
     parser.add_argument("--problem", action="append")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--method", action="append", choices=ATTRIBUTORS, default=[])
     given = parser.parse_args()
-    board(given.out, given.problem or [case.name for case in TASK.cases], given.again)
+    board(given.out, given.problem or [case.name for case in TASK.cases], given.again, given.method)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ __all__ = ["CANDIDATES", "SETTING", "scores"]
 
 SETTING = "digits-tuning"
 OUTPUTS = ("ink", "contrast", "logit", "loss", "density")
-SHARES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
+SHARES = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 CANDIDATES: dict[str, list[tuple[str, Callable[[Any], Any]]]] = {
     "D-TRAK": [(f"damping {share:g}", partial(attributors.d_trak, share=share)) for share in SHARES],
     "D-TRAK features": [(f"damping {share:g}", partial(attributors.d_trak_outputs, share=share)) for share in SHARES],
+    "DAS": [(f"damping {share:g}", partial(attributors.das, share=share)) for share in SHARES],
+    "DAS, every pixel": [(f"damping {share:g}", partial(attributors.das_images, share=share)) for share in SHARES],
     "patch weights": [
         (f"level {level:g}, side {side:g}", partial(attributors.patches, level=level, side=side))
-        for level in (0.25, 0.5, 1.0)
-        for side in (0.4, 0.7, 0.9)
+        for level in (0.25, 0.5, 1.0, 2.0, 4.0)
+        for side in (0.1, 0.2, 0.4, 0.7, 0.9)
     ],
 }
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from studies.verification import verify
-from studies.verification.attributions import images, tiers
+from studies.verification.attributions import exact, images, tiers
 from studies.verification.attributions.judge import judge_attribution
-from studies.verification.faults.attributions import FAULTS, RIGHT
+from studies.verification.faults.attributions import FAULTS, RIGHT, RIGHT_OF_KERNELS
 from studies.verification.replies import Reply
 from studies.verification.tasks.attribution import TASK
 
@@ -44,9 +44,14 @@ def test_a_right_attribution_holds_and_declines_what_has_no_parameters():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_a_right_attribution_is_not_rejected_on_fresh_seeds(seed):
-    """Assert that it holds on twenty sets of latents and halves."""
-    assert verify(RIGHT, "attribution", problems=["exact-features-logit"], seed=seed, orders=False).holds
+@pytest.mark.parametrize("setting", ["exact-features", "exact-kernels"])
+def test_right_attributions_are_not_rejected_on_fresh_seeds(setting, seed):
+    """Assert that they hold on twenty sets of latents and halves, for every output."""
+    right = RIGHT if setting == "exact-features" else RIGHT_OF_KERNELS
+    problems = [f"{setting}-{output}" for output in exact.FUNCTIONALS]
+    report = verify(right, "attribution", problems=problems, seed=seed, orders=False)
+    assert len(report.judged) == len(problems)
+    assert report.holds, report.findings()
 
 
 def test_random_numbers_are_not_better_than_chance():

@@ -218,3 +218,20 @@ def test_the_leaderboard_is_what_its_methods_answer():
         assert row["lds"] == pytest.approx(known[row["method"]]["lds"], abs=1e-3)
     assert known["random"]["behind"][2] < 0
     assert len(leaderboard.table("digits")) == len({row["method"] for row in leaderboard.entries()})
+
+
+def test_a_method_asked_alone_stands_beside_the_rows_that_are_kept():
+    """Assert the published rows, and that where the new one is the best all are held against it."""
+    from studies.attribution import leaderboard
+
+    case = TASK.case("exact-features-ink")
+    kept = [row for row in leaderboard.entries() if row["problem"] == case.name]
+    whole = leaderboard.joined(case, ("random",), kept)
+    assert [row["method"] for row in whole] == [row["method"] for row in kept]
+    known, found = (next(row for row in rows if row["method"] == "random") for rows in (kept, whole))
+    assert found["lds"] == pytest.approx(known["lds"], abs=1e-3)
+    assert found["behind"] == pytest.approx(known["behind"], abs=1e-3)
+    alone = {**known, "behind": [0.0, 0.0, 0.0]}
+    first, last = leaderboard.joined(case, ("nearest points",), [alone])
+    assert (first["method"], first["behind"]) == ("nearest points", [0.0, 0.0, 0.0])
+    assert last["behind"] == pytest.approx(known["behind"], abs=1e-3)

@@ -9,6 +9,11 @@ import torch
 
 from studies.attribution import attributors, tuning
 from studies.networks import Architecture, build
+from studies.training import Recipe, train
+from studies.training.descent import Adam
+from studies.training.record import record
+
+TUNED = ("D-TRAK", "D-TRAK features", "DAS")
 
 
 class Loss:
@@ -86,6 +91,23 @@ def test_weights_of_patches_are_those_of_a_loop_over_patches():
         assert np.allclose(found[q], total * pulls.numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_unrolled_differentiation_is_that_of_two_runs():
+    """Assert the derivative toward a point by symmetric differences of runs with other weights."""
+    given, step = problem(), 1e-3
+    given.data = given.data.double()
+    given.recipe = Recipe(Architecture(width=6, depth=1), steps=5, batch=4, rate=4e-2, warmup=1, precision="float64")
+    rule = Adam(inner=attributors.INNER)
+    given.network = train(given.recipe, given.data, seed=0).network
+    given.output = lambda denoise: denoise(given.samples.double(), torch.full((2,), 0.5).double()).mean((1, 2, 3))
+    found, ends = np.asarray(attributors.unrolled(given)), []
+    for sign in (1, -1):
+        weights = torch.full((5,), (1 - sign * step) / 5, dtype=torch.float64)
+        weights[2] += sign * step
+        ends.append(given.output(record(given.recipe, given.data, weights=weights, rule=rule).module).detach())
+    assert np.allclose(found[:, 2], (ends[0] - ends[1]) / (2 * step), rtol=1e-3)
+    assert np.abs(found[:, 2]).min() > 1e-4
+
+
 def test_what_is_kept_belongs_to_its_network():
     """Assert that answers for another network are not those of the last one, and come back with the first."""
     methods = [attributors.ATTRIBUTORS[name] for name in ("parameter response", "EK-FAC influence", "TRAK", "D-TRAK")]
@@ -100,7 +122,7 @@ def test_what_is_kept_belongs_to_its_network():
 def test_chosen_settings_are_among_the_candidates():
     """Assert that what the module uses was tried, and that the tuning setting shares no image with a problem."""
     titles = {name: [title for title, _ in of] for name, of in tuning.CANDIDATES.items()}
-    for name, share in zip(("D-TRAK", "D-TRAK features"), attributors.SQUARE_SHARES, strict=True):
+    for name, share in zip(TUNED, (*attributors.SQUARE_SHARES, attributors.SCORE_SHARE), strict=True):
         assert f"damping {share:g}" in titles[name]
     assert f"level {attributors.LEVEL:g}, side {attributors.SIDE:g}" in titles["patch weights"]
     from studies.verification.attributions.images import SETTINGS
