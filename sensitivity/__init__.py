@@ -41,7 +41,7 @@ from sensitivity.readings.influences import Influence, influence
 from sensitivity.readings.ito_bias import ito_step_bias
 from sensitivity.readings.results import SampleSensitivity, Trajectory
 from sensitivity.readings.sampling import Sampled, sample
-from sensitivity.recordings import Recording, ShardFailure, gallery, record
+from sensitivity.recordings import Recording, ShardedPoints, ShardFailure, gallery, record
 from sensitivity.responses import (
     DenoisingLoss,
     LocalResponse,
@@ -103,6 +103,7 @@ __all__ = [
     "Schedule",
     "Score",
     "ShardFailure",
+    "ShardedPoints",
     "Toward",
     "TrainedRatio",
     "TrainingRecord",

@@ -113,6 +113,28 @@ class Grid:
         parts = [_spaced(top, bottom, factor, spacing, self.exponent)[:-1] for top, bottom in pairs]
         return Grid.from_levels(torch.cat([*parts, self.levels[-1:]]))
 
+    def filled(self, widest: float = 1.2) -> Grid:
+        """The grid with levels added, evenly in log σ, where σ falls more than `widest`-fold in one interval.
+
+        A few of the times of a DDPM's table or of flow matching end with steps that divide σ by 2 to 50: no rule
+        follows log p over them (see `grid_error` of the results). The old levels stay.
+
+        Args:
+            widest: largest ratio of neighbouring levels, above 1.
+
+        Example:
+            >>> Grid.from_levels([4.0, 3.6, 1.0]).filled(2.0).levels
+            tensor([4.0000, 3.6000, 1.8974, 1.0000], dtype=torch.float64)
+        """
+        limit = check_real_number(widest, "widest")
+        if not 1 < limit < math.inf:
+            raise ValueError(f"widest={widest} is no ratio of descending levels; give a number above 1, such as 1.2.")
+        pairs = zip(self.levels[:-1].tolist(), self.levels[1:].tolist(), strict=True)
+        # Rounding must not cut an interval of just this ratio.
+        counts = [(top, low, math.ceil(math.log(top / low) / math.log(limit) - 1e-9)) for top, low in pairs]
+        parts = [_spaced(top, low, max(count, 1), "log", self.exponent)[:-1] for top, low, count in counts]
+        return Grid.from_levels(torch.cat([*parts, self.levels[-1:]]))
+
     def reversed_from(self, sigma: float) -> Tensor:
         """Ascending levels from σ (any level in (0, σ_max]) up to σ_max: σ itself, then the grid's levels above it.
 

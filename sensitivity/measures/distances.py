@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["kernel", "squared_distances", "squared_lengths", "wide"]
+__all__ = ["kernel", "kernel_", "squared_distances", "squared_lengths", "wide"]
 
 # Below this many elements of the difference array the direct form is at least as fast.
 DIRECT = 1 << 18
@@ -36,8 +36,20 @@ def kernel(exponents: Tensor) -> Tensor:
     if lowest is None:
         return exponents.exp()
     values = exponents.clamp(min=lowest).exp_()
-    # Everything that was clamped is now e^lowest, rounded either way: the threshold lies just above.
-    return functional.threshold(values, math.exp(lowest) * (1 + 1e-5), 0.0)
+    return functional.threshold(values, *_above(lowest))
+
+
+def kernel_(exponents: Tensor) -> Tensor:
+    """`kernel` in the place of its exponents, which no derivative needs: no second array passes through the cache."""
+    lowest = _LOWEST.get(exponents.dtype)
+    if lowest is None:
+        return exponents.exp_()
+    return functional.threshold(exponents.clamp_(min=lowest).exp_(), *_above(lowest), inplace=True)
+
+
+def _above(lowest: float) -> tuple[float, float]:
+    """Threshold and what is below it: all that was clamped is now e^lowest, rounded either way."""
+    return math.exp(lowest) * (1 + 1e-5), 0.0
 
 
 def squared_lengths(y: Tensor, centre: Tensor) -> Tensor:

@@ -106,10 +106,22 @@ class Points:
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`log ν_σ(x)` in nats, shape `(batch,)`."""
         state, tau2 = self._enter(x, sigma)
+        return self._normalised(self._log_sum(state, tau2), tau2).to(x.dtype)
+
+    @full_precision
+    def posterior(self, x: Tensor, sigma: Tensor | float, *, mean: bool = True) -> tuple[Tensor, Tensor]:
+        """`log Σ_j c_j e^{−|x − y_j|²/2τ²}`, `(batch,)` in double precision, and the mean `Σ_j γ_j y_j`, `(batch, d)`.
+
+        Without `mean`, `(batch, 0)` stands for it and a product is saved.
+        """
+        state, tau2 = self._enter(x, sigma)
+        return self._posterior(state, tau2) if mean else (self._log_sum(state, tau2), state[:, :0])
+
+    def _log_sum(self, state: Tensor, tau2: Tensor) -> Tensor:
         running = _Running.start(state)
         for log_terms, _ in self._log_terms(state, tau2):
             running.add(log_terms)
-        return self._normalised(running.log_sum(), tau2).to(x.dtype)
+        return running.log_sum()
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`s^ν(x) = ∇ log ν_σ(x)`, shape of `x`."""

@@ -27,7 +27,7 @@ from sensitivity.readings.adjoint import Pairing, pull_back, record_path
 from sensitivity.readings.chunks import Latents, joined
 from sensitivity.readings.prepare import UNCHANGED, Options, Prepared, prepare
 from sensitivity.readings.streaming import Recorded, paired
-from sensitivity.responses import POPULATION, Response, SourceResponse, Stage, chosen, note
+from sensitivity.responses import POPULATION, Condensed, Response, SourceResponse, Stage, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes, Watch
 from sensitivity.sampler.path import Logs
@@ -174,7 +174,16 @@ def influence(
     change = UNCHANGED if untouched else Toward(data)
     prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=source_response is None)
     speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
-    parts = [_part(p, data, speeds, top_k, source_response) for p in passages(prepared, functionals, chunk_size)]
+    down = passages(prepared, functionals, chunk_size)
+    if source_response is None or not len(latents):
+        parts = [_part(passage, *_met(passage, data, speeds, top_k)) for passage in down]
+    else:
+        both = [(passage, condensed(source_response, passage)) for passage in down]
+        values, indices = answered(source_response, [kept for _, kept in both], data, speeds[0], top_k)
+        pairs = by_chunks([len(passage.samples) for passage, _ in both], values, indices)
+        parts = [_part(passage, *pair) for (passage, _), pair in zip(both, pairs, strict=True)]
+        # What it asked of the network is known at the end.
+        parts[0].cost.away = source_response.evaluations
     result = joined(parts, functionals=not isinstance(functional, Sequence))
     return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
 
@@ -259,22 +268,17 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
         yield Passage(chunk, watch, x, at_samples, logs, pairings)
 
 
-def _part(
-    passage: Passage,
-    data: Points,
-    rates: list[Tensor | None],
-    top_k: int | None,
-    response: SourceResponse | None,
-) -> Influence:
-    prepared, x = passage.prepared, passage.samples
-    pairings = list(passage.pairings)
+def _met(passage: Passage, data: Points, rates: list[Tensor | None], top_k: int | None) -> tuple[Tensor, Tensor | None]:
+    """Values (F, batch, N) of the population's answer, or the k largest with their indices."""
+    x, pairings = passage.samples, list(passage.pairings)
     if not len(x):
         values = x.new_zeros(len(passage.functional), 0, min(top_k or len(data), len(data)))
-        indices = None if top_k is None else torch.zeros_like(values, dtype=torch.int64)
-    elif response is None:
-        values, indices = paired(Recorded.of(prepared.maps, pairings), data, rates, top_k)
-    else:
-        values, indices = _answered(response, prepared, pairings, data, rates[0], top_k)
+        return values, None if top_k is None else torch.zeros_like(values, dtype=torch.int64)
+    return paired(Recorded.of(passage.prepared.maps, pairings), data, rates, top_k)
+
+
+def _part(passage: Passage, values: Tensor, indices: Tensor | None) -> Influence:
+    prepared, x = passage.prepared, passage.samples
     passage.watch.mark((values == 0).all(-1).all(0), Outcome.NO_POINT_NEAR, prepared.grid.sigma_min)
     outcome = passage.watch.read()
     relative = relative_of(x, passage.logs.error, passage.logs.grid, prepared.maps.samplers)
@@ -300,19 +304,18 @@ def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: 
     return torch.expm1(both[:samplers].amax(0))
 
 
-def _answered(
-    response: SourceResponse,
-    prepared: Prepared,
-    pairings: Sequence[Pairing],
-    data: Points,
-    rates: Tensor | None,
-    top_k: int | None,
+def condensed(response: SourceResponse, passage: Passage) -> Condensed:
+    """What a response keeps of the stages of a chunk."""
+    prepared, stages = passage.prepared, [_stage(pairing) for pairing in passage.pairings]
+    prepared.maps.cost.sources += len(stages)
+    return response.condensed(stages, prepared.maps.each[0].products.score, prepared.grid)
+
+
+def answered(
+    response: SourceResponse, kept: Sequence[Condensed], data: Points, rates: Tensor | None, top_k: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Values (F, batch, N) by the transposed source of a response, or the k largest with their indices."""
-    score = prepared.maps.each[0].products.score
-    values = response.paired([_stage(pairing) for pairing in pairings], data, score, prepared.grid)
-    prepared.maps.cost.sources += len(pairings)
-    prepared.maps.cost.away = response.evaluations
+    """Values (F, batch, N) of another answer, or the k largest with their indices."""
+    values = response.against(kept, data)
     values = values if rates is None else values * rates
     if top_k is None:
         return values, None
@@ -323,6 +326,12 @@ def _answered(
 def _stage(pairing: Pairing) -> Stage:
     running = per_sample(pairing.record.running, pairing.record.x)
     return Stage(pairing.record.x, pairing.record.sigma, torch.where(running, pairing.cotangents, 0.0))
+
+
+def by_chunks(sizes: list[int], values: Tensor, indices: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Values and indices, (F, batch, ...), by chunks of latents."""
+    places = [None] * len(sizes) if indices is None else indices.split(sizes, 1)
+    return list(zip(values.split(sizes, 1), places, strict=True))
 
 
 def _row_slices(sizes: Sequence[int]) -> list[slice]:

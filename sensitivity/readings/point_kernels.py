@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._checks import full_precision
-from sensitivity.measures.distances import kernel, wide
+from sensitivity.measures.distances import kernel_, wide
 from sensitivity.measures.points import Points
 
 # Rows (stages × batch) handled at once: with a block of points they make matrix products that stay near the cache.
@@ -184,9 +184,14 @@ class RowGroup:
         return lengths.addmm_(x, block.flat.T)
 
     @cached_property
+    def _lengths(self) -> Tensor:
+        """|x|², (rows, 1)."""
+        return self.x.square().sum(1, keepdim=True)
+
+    @cached_property
     def _scaled(self) -> tuple[Tensor, Tensor]:
         """What an exponent owes to the row alone, (rows, 1), and x/τ²: once for all blocks."""
-        offsets = (self.offset - 0.5 * self.x.square().sum(1, keepdim=True) / self.variance).to(self.x)
+        offsets = (self.offset - 0.5 * self._lengths / self.variance).to(self.x)
         return offsets, self.x / self.variance
 
     @cached_property
@@ -200,7 +205,7 @@ class RowGroup:
         return torch.addmm(fixed, scaled, block.flat.T).reshape(len(self.cotangents), -1, len(block))
 
     def _expanded(self, block: Block) -> Tensor:
-        return self._along(block).mul_(kernel(self._exponents(block)))
+        return self._along(block).mul_(kernel_(self._exponents(block)))
 
     def _direct(self, block: Block) -> Tensor:
         shape = (-1, *self.shape[1:])
@@ -212,8 +217,10 @@ class RowGroup:
         exponents = self._exponents(block)
         # Rounding may hide a kernel that does not underflow: the limit is lowered by the largest error of the exponent,
         # ε (|x|² + |y|²)/2τ² with a margin for the sums' own rounding.
-        loss = 8 * torch.finfo(self.x.dtype).eps * (self.x.square().sum(1, keepdim=True) + block.squares.max())
-        chosen = (exponents > UNDERFLOW - loss / self.variance).nonzero()
+        loss = 8 * torch.finfo(self.x.dtype).eps * (self._lengths + block.squares.max())
+        seen = exponents > UNDERFLOW - loss / self.variance
+        # Mostly there are none, which one look at all tells sooner than a list of places.
+        chosen = seen.nonzero() if bool(seen.any()) else seen.new_empty(0, 2, dtype=torch.int64)
         if len(chosen) > SELECTED * exponents.numel():
             return self._direct(block)
         values = self.x.new_zeros(len(self.cotangents), *exponents.shape)

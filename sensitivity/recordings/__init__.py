@@ -2,7 +2,8 @@
 
 `recorder` makes the stages, `recording` holds them and asks (`storage` writes them); `shards` answers for one shard,
 `reach` says which points cannot matter, `answers` merges; `run` goes through the shards in this process or on Dask,
-`folder` keeps what is done, by its `identity`; `gallery` shows the result.
+`folder` keeps what is done, by its `identity`; `sharded_points` asks shards for a density and a score; `gallery` shows
+influences.
 May touch: readings, sources and what they may touch.
 """
 
@@ -10,5 +11,6 @@ from sensitivity.recordings.gallery import gallery
 from sensitivity.recordings.recorder import record
 from sensitivity.recordings.recording import Recording
 from sensitivity.recordings.run import ShardFailure
+from sensitivity.recordings.sharded_points import ShardedPoints
 
-__all__ = ["Recording", "ShardFailure", "gallery", "record"]
+__all__ = ["Recording", "ShardFailure", "ShardedPoints", "gallery", "record"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -60,30 +60,57 @@ class Answer:
     losses: Mapping[Any, Tensor] = field(default_factory=dict)
 
 
+A = TypeVar("A")
+
+
+class Total(Protocol[A]):
+    """The answer of all shards so far."""
+
+    def take(self, new: A) -> None:
+        """The answer of the next shard."""
+        ...
+
+    def result(self) -> A | None:
+        """The answer of all shards that did not fail; None where all did."""
+        ...
+
+
 @dataclass
-class Merger:
+class Merger(Generic[A]):
     """Answers in the order of their shards, whatever the order of their arrival, so that sums keep their bits.
 
     Attributes:
-        top_k: as asked.
+        total: what they are added to.
         order: the shards that are wanted.
     """
 
-    top_k: int | None
+    total: Total[A]
     order: list[int]
-    _early: dict[int, Answer | None] = field(default_factory=dict)
-    _all: list[Tensor] = field(default_factory=list)
-    _total: Answer | None = None
+    _early: dict[int, A | None] = field(default_factory=dict)
 
-    def add(self, shard: int, answer: Answer | None) -> None:
+    def add(self, shard: int, answer: A | None) -> None:
         """The answer of a shard, or None where it failed."""
         self._early[shard] = answer
         while self.order and self.order[0] in self._early:
             early = self._early.pop(self.order.pop(0))
             if early is not None:
-                self._take(early)
+                self.total.take(early)
 
-    def _take(self, new: Answer) -> None:
+
+@dataclass
+class Values:
+    """Influences of all shards so far.
+
+    Attributes:
+        top_k: as asked.
+    """
+
+    top_k: int | None
+    _all: list[Tensor] = field(default_factory=list)
+    _total: Answer | None = None
+
+    def take(self, new: Answer) -> None:
+        """The values, sums and bounds of the next shard."""
         old = self._total
         if self.top_k is None:
             self._all.append(new.values)

@@ -10,8 +10,9 @@ import io
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,22 +20,28 @@ import torch
 from sensitivity.recordings.answers import Answer
 
 SUFFIX = ".answer"
+A = TypeVar("A")
+Content = tuple[dict[str, torch.Tensor], dict[str, Any]]
 _counter = itertools.count()
 
 
-class Folder:
+class Folder(Generic[A]):
     """Finished shards of one question to one recording.
 
     Args:
         path: the folder, made where it is not there.
         key: what question and recording are, in JSON; a folder of another key is refused.
+        content: an answer as tensors by name and what JSON knows.
+        restored: the answer of such content.
 
     Raises:
         ValueError: for a folder that cannot be used or holds something else.
     """
 
-    def __init__(self, path: Any, key: dict[str, Any]) -> None:
-        self.path, self._key = Path(path), key
+    def __init__(
+        self, path: Any, key: dict[str, Any], content: Callable[[A], Content], restored: Callable[[Content], A]
+    ) -> None:
+        self.path, self._key, self._content, self._restored = Path(path), key, content, restored
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
@@ -60,13 +67,13 @@ class Folder:
         """Where the answer of a shard is kept."""
         return self.path / f"shard-{shard:06d}{SUFFIX}"
 
-    def write(self, shard: int, answer: Answer, made_from: dict[str, Any]) -> None:
+    def write(self, shard: int, answer: A, made_from: dict[str, Any]) -> None:
         """Keep an answer."""
-        body = packed(answer)
+        body = packed(self._content(answer))
         head = {"sha256": hashlib.sha256(body).hexdigest(), "shard": shard, **made_from, **self._key}
         replace(self.file(shard), json.dumps(head).encode() + b"\n" + body)
 
-    def read(self, shard: int, fingerprint: str) -> Answer | None:
+    def read(self, shard: int, fingerprint: str) -> A | None:
         """The answer of a shard; None where there is none or the file is damaged, and it is to be made again.
 
         Raises:
@@ -84,31 +91,42 @@ class Folder:
                 f"{meant.get('name')} has changed since its answer was kept: restore the data, or delete "
                 f"{self.file(shard)} to ask it again."
             )
-        return unpacked(body)
+        return self._restored(unpacked(body))
 
 
-def packed(answer: Answer) -> bytes:
-    """An answer as bytes."""
-    arrays = {"values": answer.values, "bound": answer.bound, "skipped": answer.skipped}
-    if answer.indices is not None:
-        arrays["indices"] = answer.indices
-    for k, name in enumerate(answer.sums):
-        arrays |= {f"sum{k}": answer.sums[name], f"loss{k}": answer.losses[name]}
-    plain = {"points": answer.points, "bytes": answer.bytes, "names": [_plain(name) for name in answer.sums]}
+def packed(content: Content) -> bytes:
+    """Tensors and what JSON knows as bytes."""
+    arrays, plain = content
     file = io.BytesIO()
     stored: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
     np.savez(file, plain=np.array(json.dumps(plain)), **stored)
     return file.getvalue()
 
 
-def unpacked(body: bytes) -> Answer:
-    """The answer of `packed` bytes."""
+def unpacked(body: bytes) -> Content:
+    """The content of `packed` bytes."""
     with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-        plain = json.loads(str(stored["plain"]))
         arrays = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "plain"}
+        return arrays, json.loads(str(stored["plain"]))
+
+
+def content_of(answer: Answer) -> Content:
+    """An answer of influences."""
+    arrays = {"values": answer.values, "bound": answer.bound, "skipped": answer.skipped}
+    if answer.indices is not None:
+        arrays["indices"] = answer.indices
+    for k, name in enumerate(answer.sums):
+        arrays |= {f"sum{k}": answer.sums[name], f"loss{k}": answer.losses[name]}
+    plain = {"points": answer.points, "bytes": answer.bytes, "names": [_plain(name) for name in answer.sums]}
+    return arrays, plain
+
+
+def answer_of(content: Content) -> Answer:
+    """The answer that `content_of` took apart."""
+    arrays, plain = content
     sums, losses = ({n: arrays[f"{role}{k}"] for k, n in enumerate(plain["names"])} for role in ("sum", "loss"))
-    values, indices, bound, skipped = (arrays.get(n) for n in ("values", "indices", "bound", "skipped"))
-    return Answer(values, indices, bound, skipped, plain["points"], plain["bytes"], sums, losses)  # type: ignore[arg-type]
+    values, bound, skipped = (arrays[n] for n in ("values", "bound", "skipped"))
+    return Answer(values, arrays.get("indices"), bound, skipped, plain["points"], plain["bytes"], sums, losses)
 
 
 def _plain(name: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,15 +17,17 @@ from sensitivity.jacobians.trial import COTANGENTS
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.readings.influences import (
     Functional,
+    Passage,
     check_products,
+    condensed,
     listed,
     passages,
 )
 from sensitivity.readings.prepare import UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.identity import name_of, network_name
-from sensitivity.recordings.recording import Part, Recording
-from sensitivity.responses import note
+from sensitivity.recordings.recording import Answered, Part, Recording
+from sensitivity.responses import POPULATION, Response, SourceResponse, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.scores.score import Score
 from sensitivity.sources.arrays import digest
@@ -47,19 +50,24 @@ def record(
     chunk_size: int | None = None,
     products: str = "auto",
     control: GaussianAnchor | None = None,
+    response: Response = POPULATION,
 ) -> Recording:
     """Sample, take the gradients of functionals, go back through the transposed sampler, and keep every stage.
 
     `record(...).influence(points)` is `influence(score, latents, functionals, points, grid, ...)`, to the last bit; the
     recording can be saved, and asked about data that are too large for memory. It holds (3 + F) numbers for each
-    entry, stage and sample: 40 stages of 32 images of 784 entries are 16 MB in single precision.
+    entry, stage and sample: 40 stages of 32 images of 784 entries are 16 MB in single precision. Of a response of
+    parameters it holds F solutions of the size of the network for each sample, and no stages.
 
     Args:
         score, latents, functionals, grid: as for `influence`; at least one latent.
 
     Other args:
         anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
-            `sample_sensitivity`. The response is that of the population, which needs nothing but the stages.
+            `sample_sensitivity`.
+        response: as for `sample_sensitivity`. The population's needs nothing but the stages afterwards; another one is
+            asked again for each point (a gradient of the training loss, of parameters), goes to the workers of a
+            `client` with its network and data, and is to be given to `Recording.load`.
 
     Raises:
         ValueError, TypeError: as `influence` does.
@@ -76,6 +84,8 @@ def record(
     check_states(latents, "latents")
     if not len(latents):
         raise ValueError("latents is empty: give at least one latent to record.")
+    answer = chosen(response)
+    other = answer if isinstance(answer, SourceResponse) else None
     options = Options(
         anchor=anchor,
         trace=trace,
@@ -86,14 +96,15 @@ def record(
         denoise=denoise,
         products=products,
         control=control,
+        response=other,
     )
     # What the seed is, before a generator moves on.
     drawn = seed if generator is None else int(generator.initial_seed())
-    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=True)
+    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=other is None)
     parts: list[Part] = []
     cost = Cost()
     for passage in passages(prepared, wanted, chunk_size):
-        stages = Recorded.of(passage.prepared.maps, list(passage.pairings))
+        stages = _kept(passage, other)
         outcome, cost = passage.watch.read(), passage.prepared.maps.cost if not parts else cost
         parts.append(
             Part(
@@ -107,6 +118,8 @@ def record(
                 levels=outcome.levels,
             )
         )
+    if other is not None:
+        cost = replace(cost, away=other.evaluations)
     made = {
         "levels": prepared.grid.levels.tolist(),
         "solver": solver if isinstance(solver, str) else repr(solver),
@@ -116,12 +129,19 @@ def record(
         "denoise": denoise,
         "products": products,
         "functionals": [name_of(f) for f in wanted],
+        "response": type(answer).__name__,
         "score": name_of(score),
         "networks": [network_name(m) for m in modules_of(score)],
         "anchor": type(anchor).__name__,
         "latents": digest(latents),
         "cost": vars(cost).copy(),
-        "note": note(score),
+        "note": note(score) if other is None else "",
         "versions": {"torch": torch.__version__, "python": platform.python_version(), "recording": 1},
     }
-    return Recording(tuple(parts), isinstance(functionals, Sequence), made)
+    return Recording.of(tuple(parts), isinstance(functionals, Sequence), made, other)
+
+
+def _kept(passage: Passage, response: SourceResponse | None) -> Recorded | Answered:
+    if response is None:
+        return Recorded.of(passage.prepared.maps, list(passage.pairings))
+    return Answered(condensed(response, passage))

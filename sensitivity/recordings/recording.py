@@ -23,29 +23,44 @@ from sensitivity.measures.points import Points
 from sensitivity.readings.chunks import joined
 from sensitivity.readings.influences import (
     Influence,
+    answered,
+    by_chunks,
     check_top,
     rates_of,
     relative_of,
 )
 from sensitivity.readings.streaming import Recorded, paired
-from sensitivity.recordings.answers import Answer, Question
-from sensitivity.recordings.folder import Folder
+from sensitivity.recordings.answers import Answer, Question, Values
+from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.identity import described
 from sensitivity.recordings.reach import axes_of
 from sensitivity.recordings.run import Ran, ShardFailure, run
+from sensitivity.recordings.shards import Asked
 from sensitivity.recordings.storage import read, write
+from sensitivity.responses import Condensed, SourceResponse
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
 from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
 
+# How far the answer of a response that is given anew may be from that of the one recorded: rounding of two machines.
+SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a response other than the population's kept of the stages."""
+
+    kept: Condensed
+    shares = (1.0,)
+
 
 @dataclass(frozen=True)
 class Part:
     """A chunk of latents: its stages, and what an `Influence` says of its samples beside values."""
 
-    stages: Recorded
+    stages: Recorded | Answered
     samples: Tensor
     functional: Tensor
     log_density: Tensor | None
@@ -63,11 +78,25 @@ class Recording:
         parts: the chunks of latents.
         several: whether a sequence of functionals was given, so that values have an axis for them.
         made_from: grid, solver, seed, trace, digests of latents and network, names of functionals, versions, cost.
+        response: whose answer was recorded; None for the population's, which nothing but the stages is needed for.
+        witness: its answer to one of its training points, (F, batch), by which it is known again.
     """
 
     parts: tuple[Part, ...]
     several: bool
     made_from: Mapping[str, Any]
+    response: SourceResponse | None = None
+    witness: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, parts: tuple[Part, ...], several: bool, made_from: Mapping[str, Any], response: SourceResponse | None
+    ) -> Recording:
+        """What was recorded, with its witness."""
+        recording = cls(parts, several, made_from, response)
+        if response is None:
+            return recording
+        return replace(recording, witness=response.against(recording._kept, response.example)[..., 0])
 
     @property
     def samples(self) -> Tensor:
@@ -105,14 +134,12 @@ class Recording:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, as `save` writes it."""
-        named = {}
+        named = {} if self.witness is None else {"witness": self.witness}
         for k, part in enumerate(self.parts):
-            for owner, prefix in ((part.stages, f"{k}.stages"), (part, f"{k}")):
-                for one in fields(owner):
-                    value = getattr(owner, one.name)
-                    if isinstance(value, Tensor):
-                        named[f"{prefix}.{one.name}"] = value.detach().contiguous()
-        return named
+            named |= {f"{k}.{name}": value for name, value in vars(part).items() if isinstance(value, Tensor)}
+            recorded = part.stages.kept if isinstance(part.stages, Answered) else vars(part.stages)
+            named |= {f"{k}.stages.{name}": value for name, value in recorded.items() if isinstance(value, Tensor)}
+        return {name: value.detach().contiguous() for name, value in named.items()}
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all, with all that is known of its making.
@@ -125,17 +152,26 @@ class Recording:
         write(path, self.tensors(), json.dumps(about))
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> Recording:
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu", response: Any = None) -> Recording:
         """Read what `save` wrote, and see that every number is as it was.
 
+        Args:
+            path: the file.
+            device: where its numbers go.
+            response: of a response other than the population's, the one that it was recorded with, made anew: the file
+                holds neither network nor loss nor training data. Its answer to one training point must be the same.
+
         Raises:
-            ImportError: without the package safetensors. ValueError: for a file that is missing, damaged or none.
+            ImportError: without the package safetensors. ValueError: for a file that is missing, damaged or none; for
+                another response than the recorded one.
         """
         tensors, text = read(path, device)
         try:
             about = json.loads(text)
-            parts = tuple(_part(tensors, k, tuple(shares)) for k, shares in enumerate(about["shares"]))
-            recording = cls(parts, about["several"], about["made_from"])
+            made_from, shares = about["made_from"], about["shares"]
+            plain = made_from.get("response", "PopulationResponse") == "PopulationResponse"
+            parts = tuple(_part(tensors, k, tuple(each) if plain else None) for k, each in enumerate(shares))
+            recording = cls(parts, about["several"], made_from, witness=tensors.get("witness"))
             meant = about["digest"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path={path} is no recording: give a file that Recording.save wrote.") from error
@@ -143,7 +179,38 @@ class Recording:
             raise ValueError(
                 f"path={path} has changed since it was written: its numbers have another SHA-256; record anew."
             )
-        return recording
+        return recording._answering(response)
+
+    def _answering(self, response: Any) -> Recording:
+        """The recording with the response that it was made with, given anew."""
+        recorded = self.made_from.get("response", "PopulationResponse")
+        if self.witness is None and (response is None or type(response).__name__ == recorded):
+            return self
+        given = "no response" if response is None else f"a {type(response).__name__}"
+        if type(response).__name__ != recorded or not isinstance(response, SourceResponse) or self.witness is None:
+            raise ValueError(
+                f"the recording is of a {recorded}, and {given} was given: pass response=, the {recorded} that it was "
+                "recorded with or one made alike."
+            )
+        try:
+            gap = (response.against(self._kept, response.example)[..., 0] - self.witness).abs().max()
+            same = bool(gap <= SAME * self.witness.abs().max())
+        except (RuntimeError, ValueError):
+            same = False  # of another size
+        if not same:
+            raise ValueError(
+                f"response={recorded} answers otherwise than the recorded one: give it the same network, loss and "
+                "training data, or record anew."
+            )
+        return replace(self, response=response)
+
+    @property
+    def _kept(self) -> list[Condensed]:
+        return [part.stages.kept for part in self.parts if isinstance(part.stages, Answered)]
+
+    @property
+    def _recorded(self) -> list[Recorded]:
+        return [part.stages for part in self.parts if isinstance(part.stages, Recorded)]
 
     def influence(
         self,
@@ -185,7 +252,8 @@ class Recording:
             column: where points lie in a table, a file with several tensors, or an item of a data set.
             shard_rows: points of a shard; a Parquet file is cut at its row groups.
             prune: what every single value may lose; points that provably cannot matter to a stage are then left out of
-                it, and `bound` of the result says how much any value may have lost (never above `prune`).
+                it, and `bound` of the result says how much any value may have lost (never above `prune`). For the
+                population's response only.
             folder: where answers of finished shards are kept, each written at once with a checksum; a run that was
                 killed goes on from there. It belongs to one recording and one question.
             incomplete: return the result of all other shards where some failed; its outcome's note names them.
@@ -216,8 +284,10 @@ class Recording:
         data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
         question = self._question(data, top_k, groups, rates, bandwidth, prune)
         key = {"recording": self.digest, "question": described(question, data)}
-        kept = None if folder is None else Folder(folder, key)
-        ran = run([part.stages for part in self.parts], data, question, client, kept, progress)
+        kept = None if folder is None else Folder(folder, key, content_of, answer_of)
+        shape = (self.functional.shape[0], self.functional.shape[1])
+        asked = Asked(self._recorded if self.response is None else self._kept, data, shape, self.response)
+        ran = run(asked, question, Values(question.top_k), client, kept, progress)
         if ran.answer is None or (ran.failures and not incomplete):
             raise ShardFailure(ran.failures, len(source.sizes), kept is not None)
         return self._result(ran, ran.answer, data, question)
@@ -241,10 +311,14 @@ class Recording:
         check_same_home(points, self.samples, "points", "the samples")
         check_finite(points, "points")
         variance = check_positive_number(bandwidth, "bandwidth", zero=True) ** 2
-        if len(self.parts[0].stages.shares) > 1:
+        if self._guided:
             raise ValueError("self_influence has no rates, which guidance needs: use influence with rates=PerBranch.")
-        rows = points.split([len(part.samples) for part in self.parts])
-        values = torch.cat([_matched(part.stages, y, variance) for part, y in zip(self.parts, rows, strict=True)], 1)
+        if self.response is not None:
+            every = self.response.against(self._kept, Points(points, bandwidth=bandwidth))
+            values = every.diagonal(dim1=1, dim2=2)
+        else:
+            rows = points.split([len(part.samples) for part in self.parts])
+            values = torch.cat([_matched(one, y, variance) for one, y in zip(self._recorded, rows, strict=True)], 1)
         return values if self.several else values[0]
 
     def _at_once(self, points: Tensor | Points, top_k: int | None, rates: Any, bandwidth: float) -> Influence:
@@ -258,11 +332,13 @@ class Recording:
             )
         check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
         speeds = rates_of(rates, self._guided, len(data), like)
-        parts = []
-        for part in self.parts:
-            values, indices = paired(part.stages, data, speeds, top_k)
-            parts.append(self._influence(part, values, indices))
-        return self._labelled(joined(parts, functionals=not self.several))
+        if self.response is None:
+            found = [paired(one, data, speeds, top_k) for one in self._recorded]
+        else:
+            pair = answered(self.response, self._kept, data, speeds[0], top_k)
+            found = list(by_chunks([len(part.samples) for part in self.parts], *pair))
+        parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
+        return self._labelled(joined(parts, functionals=not self.several), len(data))
 
     def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
         silent = (values == 0).all(-1).all(0).cpu()
@@ -285,8 +361,10 @@ class Recording:
             relative_error=relative,
         )
 
-    def _labelled(self, result: Influence) -> Influence:
-        return replace(result, outcome=replace(result.outcome, note=str(self.made_from["note"])))
+    def _labelled(self, result: Influence, points: int) -> Influence:
+        asked = 0 if self.response is None else self.response.rows_per_point * points
+        outcome = replace(result.outcome, note=str(self.made_from["note"]))
+        return replace(result, outcome=outcome, cost=replace(self.cost, away=self.cost.away + asked))
 
     @property
     def _guided(self) -> bool:
@@ -296,8 +374,15 @@ class Recording:
         self, data: PreparedSource, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
     ) -> Question:
         check_positive_number(bandwidth, "bandwidth", zero=True)
+        if self.response is not None:
+            self.response.check_points(Points(self.samples[:1], bandwidth=bandwidth))
         if prune is not None:
             check_positive_number(prune, "prune")
+            if self.response is not None:
+                raise ValueError(
+                    f"prune={prune} leaves out what a ratio of densities bounds, and a {type(self.response).__name__} "
+                    "has none: leave prune out."
+                )
         count = len(data.source)
         labels = groups if groups is None or isinstance(groups, str) else _labels(groups, count)
         speeds = tuple(rates_of(rates, self._guided, count, self.samples))
@@ -306,7 +391,7 @@ class Recording:
         axes = None if prune is None else axes_of(data.read(0)[0])
         return Question(keep, bandwidth, prune, axes, speeds, labels)
 
-    def _result(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> Influence:
+    def _result(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> Influence:
         home = self.samples.device
         sizes = [len(part.samples) for part in self.parts]
         bound = answer.bound.to(home) if question.prune is not None else None
@@ -317,7 +402,8 @@ class Recording:
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
             strict=True,
         )
-        result = self._labelled(joined([self._influence(*pieces) for pieces in split], functionals=not self.several))
+        result = joined([self._influence(*pieces) for pieces in split], functionals=not self.several)
+        result = self._labelled(result, answer.points)
         names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
         sums, losses = (
             torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
@@ -334,11 +420,11 @@ class Recording:
             provenance=self._provenance(ran, answer, data, question),
         )
 
-    def _provenance(self, ran: Ran, answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
+    def _provenance(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
         pruned = {}
         if question.prune is not None:
             share = answer.skipped / (answer.points * len(self.samples))
-            pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self.parts[0].stages.sigma, share, strict=True)}
+            pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self._recorded[0].sigma, share, strict=True)}
         return {
             "recording": self.digest,
             "made_from": dict(self.made_from),
@@ -354,9 +440,10 @@ class Recording:
         }
 
 
-def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...]) -> Part:
-    names = [f.name for f in fields(Recorded) if f.name != "shares"]
-    stages = Recorded(**{name: tensors[f"{k}.stages.{name}"] for name in names}, shares=shares)
+def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...] | None) -> Part:
+    prefix = f"{k}.stages."
+    named = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    stages = Answered(named) if shares is None else Recorded(**named, shares=shares)
     optional = ("log_density", "log_density_error", "grid_error")
     rest = {f.name: tensors[f"{k}.{f.name}"] for f in fields(Part) if f.name not in ("stages", *optional)}
     rest |= {"codes": rest["codes"].cpu(), "levels": rest["levels"].cpu()}
@@ -395,7 +482,7 @@ def _upward(bound: Tensor, like: Tensor) -> Tensor:
     return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
 
 
-def _note(before: str, ran: Ran, total: int) -> str:
+def _note(before: str, ran: Ran[Answer], total: int) -> str:
     if not ran.failures:
         return before
     failed = " ".join(ran.failures.values())

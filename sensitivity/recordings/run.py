@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from sensitivity.readings.streaming import Recorded
-from sensitivity.recordings.answers import Answer, Merger, Question
+from sensitivity.recordings.answers import Merger, Total
 from sensitivity.recordings.folder import Folder
-from sensitivity.recordings.shards import answer
 from sensitivity.sources import PreparedSource
 from sensitivity.sources.files import needed
 
 Report = Callable[[int, int, float, float], Any]
+A = TypeVar("A")
+Given = TypeVar("Given", covariant=True)
+
+
+class Question(Protocol):
+    """What differs between shards; a shard gets its own part."""
+
+    def of(self, first: int, size: int) -> Any:
+        """The question to the shard that begins at point `first`."""
+        ...
+
+
+class Asked(Protocol[Given]):
+    """What every shard is asked with; it goes to every worker once."""
+
+    @property
+    def data(self) -> PreparedSource:
+        """Where the points lie."""
+        ...
+
+    def answer(self, shard: int, question: Any) -> Given:
+        """What the points of a shard say."""
+        ...
 
 
 class ShardFailure(RuntimeError):
@@ -25,12 +46,18 @@ class ShardFailure(RuntimeError):
         failures: the sentence of each failed shard, by its number.
     """
 
-    def __init__(self, failures: dict[int, str], total: int, kept: bool) -> None:
+    def __init__(
+        self,
+        failures: dict[int, str],
+        total: int,
+        kept: bool,
+        remedy: str = "incomplete=True gives the result of the others",
+    ) -> None:
         self.failures = failures
         first = next(iter(failures.values())).rstrip(".")
         after = "the others are kept in the folder" if kept else "with folder= the others would be kept"
         number = f"{len(failures)} of {total} shards failed ({after})"
-        super().__init__(f"{number}: {first}; incomplete=True gives the result of the others.")
+        super().__init__(f"{number}: {first}; {remedy}.")
 
     def __reduce__(self) -> Any:
         return (_again, (self.failures, str(self)))
@@ -44,7 +71,7 @@ def _again(failures: dict[int, str], words: str) -> ShardFailure:
 
 
 @dataclass
-class Ran:
+class Ran(Generic[A]):
     """What came of a run.
 
     Attributes:
@@ -54,7 +81,7 @@ class Ran:
         seconds: how long it took.
     """
 
-    answer: Answer | None
+    answer: A | None
     failures: dict[int, str]
     reused: int
     seconds: float
@@ -102,13 +129,8 @@ def printed(done: int, total: int, rate: float, remaining: float) -> None:
 
 
 def run(
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    client: Any,
-    folder: Folder | None,
-    progress: Any,
-) -> Ran:
+    asked: Asked[A], question: Question, total: Total[A], client: Any, folder: Folder[A] | None, progress: Any
+) -> Ran[A]:
     """Ask every shard.
 
     Raises:
@@ -117,8 +139,8 @@ def run(
     # Dask is optional: its client is known by what it can do, so that nothing is imported to refuse another.
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
         raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
-    source, begun = data.source, time.perf_counter()
-    merger, told = Merger(question.top_k, list(range(len(source.sizes)))), Progress.of(len(source), progress)
+    source, begun = asked.data.source, time.perf_counter()
+    merger, told = Merger(total, list(range(len(source.sizes)))), Progress.of(len(source), progress)
     failures: dict[int, str] = {}
     waiting, reused = [], 0
     for shard in range(len(source.sizes)):
@@ -136,42 +158,30 @@ def run(
         merger.add(shard, stored)
         told.add(source.sizes[shard], True)
     mapped = _here if client is None else _on_dask
-    for shard, result in mapped(client, parts, data, question, waiting, folder):
+    for shard, result in mapped(client, asked, question, waiting, folder):
         if isinstance(result, str):
             failures[shard] = result
         merger.add(shard, None if isinstance(result, str) else result)
         told.add(source.sizes[shard], False)
-    return Ran(merger.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
-
-
-Found = Iterator[tuple[int, Answer | str]]
+    return Ran(total.result(), dict(sorted(failures.items())), reused, time.perf_counter() - begun)
 
 
 def _here(
-    client: None,
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    shards: list[int],
-    folder: Folder | None,
-) -> Found:
+    client: None, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
+) -> Iterator[tuple[int, A | str]]:
     for shard in shards:
-        yield shard, tried(parts, data, shard, _part(question, data, shard), folder)
+        found = tried(asked, shard, _part(question, asked.data, shard), folder)
+        yield shard, found
 
 
 def _on_dask(
-    client: Any,
-    parts: Sequence[Recorded],
-    data: PreparedSource,
-    question: Question,
-    shards: list[int],
-    folder: Folder | None,
-) -> Found:
+    client: Any, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
+) -> Iterator[tuple[int, A | str]]:
     completed = needed("distributed", "runs on a Dask client").as_completed
     # The recording goes to every worker once, not with every shard.
-    common = client.scatter((parts, data, folder), broadcast=True)
+    common = client.scatter((asked, folder), broadcast=True)
     futures = {
-        client.submit(_remote, common, shard, _part(question, data, shard), pure=False): shard for shard in shards
+        client.submit(_remote, common, shard, _part(question, asked.data, shard), pure=False): shard for shard in shards
     }
     for future in completed(list(futures)):
         shard = futures[future]
@@ -179,30 +189,28 @@ def _on_dask(
             yield shard, future.result()
         except Exception as error:
             # A worker that died, or a client that lost its cluster.
-            yield shard, f"{data.source.name(shard)} was lost ({type(error).__name__}: {str(error).splitlines()[0]})."
+            name = asked.data.source.name(shard)
+            yield shard, f"{name} was lost ({type(error).__name__}: {str(error).splitlines()[0]})."
         future.release()
 
 
-def _part(question: Question, data: PreparedSource, shard: int) -> Question:
+def _part(question: Question, data: PreparedSource, shard: int) -> Any:
     return question.of(data.source.starts[shard], data.source.sizes[shard])
 
 
-def _remote(
-    common: tuple[Sequence[Recorded], PreparedSource, Folder | None], shard: int, question: Question
-) -> Answer | str:
-    parts, data, folder = common
-    return tried(parts, data, shard, question, folder)
+def _remote(common: tuple[Asked[A], Folder[A] | None], shard: int, question: Any) -> Any:
+    asked, folder = common
+    return tried(asked, shard, question, folder)
 
 
-def tried(
-    parts: Sequence[Recorded], data: PreparedSource, shard: int, question: Question, folder: Folder | None
-) -> Answer | str:
+def tried(asked: Asked[A], shard: int, question: Any, folder: Folder[A] | None) -> A | str:
     """The answer of a shard, kept in the folder; or in a sentence what was wrong."""
-    name = data.source.name(shard)
+    source = asked.data.source
+    name = source.name(shard)
     try:
-        result = answer(parts, data, shard, question)
+        result = asked.answer(shard, question)
         if folder is not None:
-            folder.write(shard, result, {"name": name, "data": data.source.fingerprint(shard)})
+            folder.write(shard, result, {"name": name, "data": source.fingerprint(shard)})
         return result
     except Exception as error:
         # One shard's fault, of whatever kind, is not that of the others.

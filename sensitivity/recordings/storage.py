@@ -45,7 +45,8 @@ def read(path: str | Path, device: Any) -> tuple[dict[str, Tensor], str]:
     try:
         with library.safe_open(path, "pt", device=str(torch.device(device))) as file:
             about = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            # Copied to where torch puts tensors: products of numbers at odd addresses differ in their last bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a mapping
     except (library.SafetensorError, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise ValueError(f"path={path} is damaged or no safetensors file ({reason}): record and save again.") from error

@@ -13,6 +13,7 @@ from sensitivity.responses.losses import DenoisingLoss
 from sensitivity.responses.parameters import ParameterResponse
 from sensitivity.responses.response import (
     POPULATION,
+    Condensed,
     PopulationResponse,
     Response,
     SourceResponse,
@@ -25,6 +26,7 @@ from sensitivity.responses.unrolled import TrainingRecord, UnrolledResponse
 
 __all__ = [
     "POPULATION",
+    "Condensed",
     "DenoisingLoss",
     "LocalResponse",
     "ParameterResponse",

@@ -88,12 +88,8 @@ class Examples:
             weights[indices] += measure.weights[row].to(weights) / len(indices)
         return weights
 
-    def found(self, measure: Points) -> list[list[int]]:
-        """Where each of some points stands among the examples.
-
-        Raises:
-            ValueError: for points with a bandwidth, or points that are no examples.
-        """
+    def check(self, measure: Points) -> None:
+        """Refuse points with a bandwidth or of another shape."""
         if measure.bandwidth:
             raise ValueError(
                 f"bandwidth={measure.bandwidth} smooths the points, but a network is trained on examples; give Points "
@@ -104,6 +100,14 @@ class Examples:
                 f"points have shape {measure.shape}, but the training data {self.points.shape}; give one like the "
                 "other."
             )
+
+    def found(self, measure: Points) -> list[list[int]]:
+        """Where each of some points stands among the examples.
+
+        Raises:
+            ValueError: for points with a bandwidth, or points that are no examples.
+        """
+        self.check(measure)
         rows = _written(measure.data.to(self.points.data))
         missing = sum(row not in self._places for row in rows)
         if missing:

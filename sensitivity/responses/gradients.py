@@ -67,7 +67,7 @@ class DataLoss:
 
     def of_points(self, points: Points) -> Tensor:
         """g_ν, (P,)."""
-        _check_points(points, self.data)
+        check_points(points, self.data)
         clean, total = points.data.detach(), torch.zeros_like(self.weights.vector)
         for pairs in self.blocks(len(clean)):
             shares = points.weights[pairs // self.draws] / self.draws
@@ -137,7 +137,7 @@ def check_change(change: Perturbation, data: Points) -> None:
     """Refuse a change whose gradient is not known, in words."""
     for _, part in change.parts if isinstance(change, Sum) else ((1.0, change),):
         if isinstance(part, Move):
-            _check_points(part.points, data)
+            check_points(part.points, data)
             continue
         for _, measure in part.masses or ():
             if not isinstance(measure, Points):
@@ -145,10 +145,11 @@ def check_change(change: Perturbation, data: Points) -> None:
                     f"ParameterResponse takes the gradients of examples, and a {type(measure).__name__} has none; give "
                     "Points drawn from it."
                 )
-            _check_points(measure, data)
+            check_points(measure, data)
 
 
-def _check_points(points: Points, data: Points) -> None:
+def check_points(points: Points, data: Points) -> None:
+    """Refuse points that are no examples of a training, in words."""
     if points.bandwidth:
         raise ValueError(
             f"bandwidth={points.bandwidth} smooths the points, but a network is trained on examples; give Points "

@@ -26,7 +26,7 @@ from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.calibration import Calibration, calibrate
 from sensitivity.responses.patches import Denoised, Machine, Sizes, machine, ratio, upright
-from sensitivity.responses.response import Pushed, SourceResponse, Stage
+from sensitivity.responses.response import Condensed, Pushed, SourceResponse, Stage
 from sensitivity.scores.score import Score
 
 
@@ -107,17 +107,23 @@ class LocalResponse(SourceResponse):
                 "the old points and add the moved ones."
             )
         for _, measure in change.masses:
-            self._check_measure(measure)
+            self.check_points(measure)
 
-    def _check_measure(self, measure: Any) -> None:
-        if not isinstance(measure, Points) or measure.shape != self.points.shape:
+    @property
+    def example(self) -> Points:
+        """The first training point."""
+        return Points(self.points.data[:1], bandwidth=self.points.bandwidth)
+
+    def check_points(self, points: Any) -> None:
+        """Images like the data's, smoothed alike."""
+        if not isinstance(points, Points) or points.shape != self.points.shape:
             raise ValueError(
                 f"LocalResponse compares patches of images of shape {self.points.shape}, and the new law is a "
-                f"{type(measure).__name__} without them; give Points of such images."
+                f"{type(points).__name__} without them; give Points of such images."
             )
-        if measure.bandwidth != self.points.bandwidth:
+        if points.bandwidth != self.points.bandwidth:
             raise ValueError(
-                f"bandwidth={measure.bandwidth} differs from that of the data, {self.points.bandwidth}; patches of "
+                f"bandwidth={points.bandwidth} differs from that of the data, {self.points.bandwidth}; patches of "
                 "both are compared at one width, so give both the same."
             )
 
@@ -162,16 +168,34 @@ class LocalResponse(SourceResponse):
         base = local.denoised(self.points, x)
         return torch.stack([upright(_moved(local, base, change, x)) for change in changes]) / local.variance
 
-    def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
-        """Two passes over the points at every stage: one for Z and D, one for the pairing."""
-        self._check_measure(points)
+    def condensed(self, stages: Sequence[Stage], score: Score, grid: Grid) -> Condensed:
+        """The stages with the machine's Z and D there, and the machine itself: one pass over the data a stage."""
         sizes = self.sizes(score, grid)
-        total = stages[0].x.new_zeros(*stages[0].cotangents.shape[:2], len(points))
-        for stage in stages:
-            local = machine(sizes, self.points, stage.sigma)
-            base = local.denoised(self.points, stage.x)
-            total += local.pairing(points, stage.x, base, stage.cotangents)
-        return total
+        machines = [machine(sizes, self.points, stage.sigma) for stage in stages]
+        bases = [one.denoised(self.points, stage.x) for one, stage in zip(machines, stages, strict=True)]
+        columns: dict[str, list[Tensor]] = {
+            "x": [stage.x for stage in stages],
+            "cotangents": [stage.cotangents for stage in stages],
+            "log_sum": [base.log_sum for base in bases],
+            "mean": [base.mean for base in bases],
+            "rows": [one.bands[0] for one in machines],
+            "columns": [one.bands[1] for one in machines],
+            "variance": [one.variance for one in machines],
+        }
+        return {name: torch.stack(values) for name, values in columns.items()}
+
+    def against(self, kept: Sequence[Condensed], points: Points, first: int = 0) -> Tensor:
+        """One pass over the points for each stage."""
+        self.check_points(points)
+        totals = []
+        for one in kept:
+            total = one["x"].new_zeros(*one["cotangents"].shape[1:3], len(points))
+            for j, variance in enumerate(one["variance"]):
+                local = Machine((one["rows"][j], one["columns"][j]), variance)
+                base = Denoised(one["log_sum"][j], one["mean"][j])
+                total += local.pairing(points, one["x"][j], base, one["cotangents"][j])
+            totals.append(total)
+        return torch.cat(totals, 1)
 
     def finite(
         self, score: Score, changes: Sequence[Perturbation], masses: Sequence[Tensor], grid: Grid

@@ -12,7 +12,7 @@ Where published attribution takes the gradient of a loss at the sample, this is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,10 @@ from sensitivity.grid import Grid
 from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.curvature import Conjugate, Curvature, Exact, GaussNewton
-from sensitivity.responses.gradients import DataLoss, check_change
+from sensitivity.responses.gradients import DataLoss, check_change, check_points
 from sensitivity.responses.kronecker import Kronecker, covered
 from sensitivity.responses.moving_parameters import MovingParameters
-from sensitivity.responses.response import Stage, module_of
+from sensitivity.responses.response import Condensed, Stage, module_of
 from sensitivity.responses.weights import Weights
 from sensitivity.scores.score import Score
 
@@ -119,6 +119,16 @@ class ParameterResponse(MovingParameters):
         return self.losses.evaluations + self.pulled
 
     @property
+    def rows_per_point(self) -> int:  # type: ignore[override]  # as above
+        """The draws of an example."""
+        return self.losses.draws
+
+    @property
+    def example(self) -> Points:
+        """The first training point."""
+        return Points(self.data.data[:1])
+
+    @property
     def damping(self) -> float:
         """λ; where none was given, by the rule."""
         return self.curvature.damping
@@ -156,16 +166,33 @@ class ParameterResponse(MovingParameters):
         if change is not None:
             check_change(change, self.data)
 
-    def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
-        """−Γ·(H + λ)⁻¹(g_i − g_ρ) for every functional and latent."""
+    def check_points(self, points: Points) -> None:
+        """Examples like the training data, without a bandwidth."""
+        check_points(points, self.data)
+
+    def condensed(self, stages: Sequence[Stage], score: Score, grid: Grid) -> Condensed:
+        """(H + λ)⁻¹Γ, (F, batch, P), and its products with g_ρ, (F, batch)."""
         pulled = self._pulled(stages)
-        functionals, batch = pulled.shape[:2]
-        solved = self.curvature.solve(pulled.flatten(0, 1))
-        base, values, held = solved @ self.losses.base, [], []
-        for gradient in self.losses.of_each(points.data.detach()):
-            held.append(gradient)
-            if len(held) == GRADIENTS:
-                values.append(base[:, None] - solved @ torch.stack(held, 1))
-                held = []
-        values += [base[:, None] - solved @ torch.stack(held, 1)] if held else []
-        return torch.cat(values, 1).reshape(functionals, batch, len(points))
+        # A solution may come transposed, and products of the one and the other layout differ in their last bits.
+        solved = self.curvature.solve(pulled.flatten(0, 1)).contiguous()
+        return {"solved": solved.reshape(pulled.shape), "base": (solved @ self.losses.base).reshape(pulled.shape[:2])}
+
+    def against(self, kept: Sequence[Condensed], points: Points, first: int = 0) -> Tensor:
+        """−Γ·(H + λ)⁻¹(g_i − g_ρ) for every functional and latent; each gradient is taken once for all of them."""
+        self.check_points(points)
+        gradients, values = self.losses.of_each(points.data.detach()), []
+        # Products have one shape, and a point one column in them, whatever shard brings it: so its values have one
+        # sequence of bits.
+        table = self.weights.vector.new_zeros(GRADIENTS, len(self.weights))
+        for start, stop in _aligned(first, first + len(points), GRADIENTS):
+            for row in range(start, stop):
+                table[row] = next(gradients)
+            parts = [(one["solved"].flatten(0, 1) @ table.T).unflatten(0, one["base"].shape) for one in kept]
+            values.append(torch.cat(parts, 1)[..., start:stop])
+        return torch.cat([one["base"] for one in kept], 1)[..., None] - torch.cat(values, -1)
+
+
+def _aligned(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
+    """The numbers first to last − 1 cut at multiples of `size`, and counted from the multiple before."""
+    for edge in range(first - first % size, last, size):
+        yield max(first - edge, 0), min(last - edge, size)

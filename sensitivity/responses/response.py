@@ -13,7 +13,7 @@ the stages j with their cotangents μ_j.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,18 @@ class PopulationResponse(Response):
 POPULATION = PopulationResponse()
 
 
+Condensed = Mapping[str, Tensor]
+"""What a response keeps of the stages of a chunk of latents, by name."""
+
+
 class SourceResponse(Response):
     """A response that gives ṡ itself and needs no density of the base law."""
 
     evaluations: int
     """Network evaluations asked for away from the sampler's path since it was made; a gradient counts as one."""
+
+    rows_per_point: int = 0
+    """How many of them `against` asks for with each point."""
 
     @abstractmethod
     def pushed(self, products: Products, changes: Sequence[Perturbation], grid: Grid) -> Pushed:
@@ -99,9 +106,28 @@ class SourceResponse(Response):
     def check(self, score: Score, change: Perturbation | None, x: Tensor) -> None:
         """Refuse a score or a change to which the response does not apply, before anything is computed."""
 
+    @property
     @abstractmethod
-    def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
-        """Σ_j μ_j·ṡ_j[y_i] toward each single point y_i, (F, batch, N); the weights of the points play no part."""
+    def example(self) -> Points:
+        """One of its training points: the answer to it tells whether a response is that of a recording."""
+
+    @abstractmethod
+    def check_points(self, points: Points) -> None:
+        """Refuse points of a shape or a bandwidth that the response does not know."""
+
+    @abstractmethod
+    def condensed(self, stages: Sequence[Stage], score: Score, grid: Grid) -> Condensed:
+        """All that the answer to any point needs of the stages of some latents: they may then be forgotten."""
+
+    @abstractmethod
+    def against(self, kept: Sequence[Condensed], points: Points, first: int = 0) -> Tensor:
+        """Σ_j μ_j·ṡ_j[y_i] toward each single point y_i, (F, batch, N), for consecutive chunks of latents.
+
+        Args:
+            kept: what `condensed` gave for each chunk.
+            points: some of the points; their weights play no part.
+            first: the number of the first of them among all, so that values do not depend on how points are cut.
+        """
 
     @abstractmethod
     def finite(

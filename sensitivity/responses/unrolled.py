@@ -19,7 +19,7 @@ from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.examples import Examples
 from sensitivity.responses.moving_parameters import MovingParameters
-from sensitivity.responses.response import Stage, module_of
+from sensitivity.responses.response import Condensed, Stage, module_of
 from sensitivity.responses.weights import Weights
 from sensitivity.scores.score import Score
 
@@ -109,6 +109,11 @@ class UnrolledResponse(MovingParameters):
         """Rows at which the network was evaluated away from the sampler's path."""
         return self.runs * self.record.passes + self.pulled
 
+    @property
+    def example(self) -> Points:
+        """The first training point."""
+        return Points(self.examples.points.data[:1])
+
     def direction(self, change: Perturbation) -> Tensor:
         """θ̇ per unit mass moved, (P,)."""
         return self._directions([change])[0]
@@ -135,12 +140,19 @@ class UnrolledResponse(MovingParameters):
         if change is not None:
             self.examples.rates(change)
 
-    def paired(self, stages: Sequence[Stage], points: Points, score: Score, grid: Grid) -> Tensor:
-        """Γ·θ̇ toward every point: one run back for all points, for each functional and latent."""
+    def check_points(self, points: Points) -> None:
+        """Points like the examples; whether they are examples is seen when they are met."""
+        self.examples.check(points)
+
+    def condensed(self, stages: Sequence[Stage], score: Score, grid: Grid) -> Condensed:
+        """Γ·θ̇ toward every example, (F, batch, examples): one run back for each functional and latent."""
         self.weights = Weights(score, self.record.module)
-        places = self.examples.found(points)
         pulled = self._pulled(stages)
         self.runs += len(pulled.flatten(0, 1))
-        values = self.record.pull(pulled.flatten(0, 1))
-        chosen = torch.stack([values[:, indices].mean(1) for indices in places], 1)
-        return chosen.reshape(*pulled.shape[:2], len(points)).to(stages[0].x)
+        values = self.record.pull(pulled.flatten(0, 1)).unflatten(0, pulled.shape[:2])
+        return {"values": values.to(stages[0].x)}
+
+    def against(self, kept: Sequence[Condensed], points: Points, first: int = 0) -> Tensor:
+        """The values of the examples that the points are; equal examples share theirs."""
+        values = torch.cat([one["values"] for one in kept], 1)
+        return torch.stack([values[..., indices].mean(-1) for indices in self.examples.found(points)], -1)

@@ -10,8 +10,14 @@ sample, and yet L is a smooth function of the path: the second order differentia
 is the larger of its own difference between windows and of its distance to the next best variable. Where σ changes more
 than twofold that is so of the path's own part alone; the part ∫ q d(log σ) is then judged by references, whose errors
 are bounded for Gaussian data (`quadrature`): its distance to them and their bounds, averaged with weights (bound)⁻⁴.
-Where a q is positive, between components, the distance to the farthest variable counts too. Errors are added up, with
-an allowance for what no node shows (`windows.HIDDEN`).
+Where a q is positive, between components, the distance to the farthest variable counts too.
+
+A step may also leave the flow so far that its state lands between components which no earlier node tells apart: the
+rules then agree on a path's own part that is far too small. What shows it is the state's depth. A Gaussian component
+has its peak χ²/2 nats above a state, χ² = s·(−∇s)⁻¹s ≥ |s|²/(−div s) = |σs|²/(−q), since no eigenvalue of −∇s exceeds
+their sum; on the flow of Gaussian data χ² stays as it is, and |σs|² is −q in the mean over any law. By how much
+|σs|²/2|q| has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up,
+with an allowance for what no node shows (`windows.HIDDEN`).
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sensitivity.sampler.quadrature import VARIABLES
+from sensitivity.sampler.quadrature import VARIABLES, Levels
 from sensitivity.sampler.windows import Interval, Window
 
 _COUNT = len(VARIABLES)
@@ -216,6 +222,7 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
             judged += len(references)
             bounded = _bounded(interval, rates[span].detach(), path[span].detach(), choice.detach(), references)
             shown = torch.where(_like_gaussian(nodes), bounded, torch.maximum(bounded, shown))
+            shown = shown + _fallen(window.levels, nodes, number - len(window.intervals))
         now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + shown + interval.hidden, now.noise + noise)
         # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
@@ -274,6 +281,20 @@ def _bounded(interval: Interval, rates: Tensor, path: Tensor, weights: Tensor, r
 def _like_gaussian(nodes: Sequence[Node]) -> Tensor:
     """Whether no q of the nodes is positive, which for Gaussian data, whatever their scales, none is, (maps, batch)."""
     return torch.stack(_rates(nodes)).detach().mean(-2).amax(0) <= 0
+
+
+def _fallen(levels: Levels, nodes: Sequence[Node], later: int) -> Tensor:
+    """How much deeper below its component's peak node `later` lies than the node before, at least, (maps, batch)."""
+    rates = [rate.detach().mean(-2) for rate in _rates(nodes)]
+    now, before = (_depth(levels[j], nodes[j], rates[j]) for j in (later, later - 1))
+    # No Gaussian has a positive q: where the node before has one, nothing is known of its depth or taken off.
+    return (now - before.masked_fill(rates[later - 1] > 0, 0.0)).clamp(min=0.0)
+
+
+def _depth(level: float, node: Node, rate: Tensor) -> Tensor:
+    """|σs|²/2|q|, (maps, batch): a Gaussian of this score and divergence has its peak at least so many nats above."""
+    lengths = torch.stack([score.detach().flatten(1).square().sum(1) for score in node.scores])
+    return 0.5 * level**2 * lengths / (rate.abs() + _TINY)
 
 
 def _size(differences: Tensor) -> Tensor:

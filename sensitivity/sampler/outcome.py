@@ -50,7 +50,8 @@ _SENTENCES = {
     Outcome.STEP_TOO_COARSE: "step too coarse",
     Outcome.REMOVAL_CONTRADICTED: "the estimated density contradicts the removal",
     Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product, while the sample is sound",
-    Outcome.GRID_ERROR: "the grid's error in the log density is too large (take more steps, or add levels there)",
+    Outcome.GRID_ERROR: "the grid's error in the log density is too large (take more steps, or add levels "
+    "where σ falls steeply: grid.filled(1.2))",
     Outcome.INEXACT_PRODUCTS: (
         "Jacobian products are differences too inexact to use (see product_error; take float64 or a network that torch "
         "can differentiate)"

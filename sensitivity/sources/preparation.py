@@ -42,7 +42,7 @@ class Affine:
 
     def __call__(self, stored: Tensor) -> Tensor:
         """Stored points (rows, ...) as states."""
-        x = stored.to(self.dtype).mul(self.scale).add_(self.shift)
+        x = stored.to(self.dtype, copy=True).mul_(self.scale).add_(self.shift)
         return x if self.shape is None else x.reshape(len(x), *self.shape)
 
 
@@ -103,12 +103,12 @@ class PreparedSource:
             raise SourceError(f"{name} has {rows} points, but its {by} gives {len(states)}: keep one for each.")
         if states.shape[1:] != self.like.shape[1:]:
             raise SourceError(
-                f"{name} gives points of shape {tuple(states.shape[1:])}, but the recording is of shape "
+                f"{name} gives points of shape {tuple(states.shape[1:])}, but states have shape "
                 f"{tuple(self.like.shape[1:])}: mend its {by}, such as transform=Affine(shape=...)."
             )
         if states.dtype != self.like.dtype:
             raise SourceError(
-                f"{name} gives {states.dtype}, but the recording has {self.like.dtype}: end its {by} with "
+                f"{name} gives {states.dtype}, but states are {self.like.dtype}: end its {by} with "
                 f".to({self.like.dtype})."
             )
         # A sum shows what is not finite in one pass; one that overflows sends the shard to the exact look.

@@ -33,6 +33,28 @@ def test_refinement_keeps_every_old_level(spacing):
     assert torch.equal(fine.levels[::3], grid.levels)
 
 
+@pytest.mark.parametrize("spacing", ["karras", "log", "linear"])
+def test_filling_cuts_steep_intervals_alone_into_equal_ratios(spacing):
+    """Assert that old levels stay to the last bit, no ratio is above the limit, and narrow intervals are not cut."""
+    grid = Grid(80.0, 0.002, 18, spacing=spacing)
+    levels = grid.filled(1.5).levels
+    assert bool((levels[:-1] / levels[1:] <= 1.5 + 1e-12).all())
+    assert set(grid.levels.tolist()) <= set(levels.tolist())
+    for top, low in zip(grid.levels[:-1].tolist(), grid.levels[1:].tolist(), strict=True):
+        inside = levels[(levels <= top) & (levels >= low)]
+        assert len(inside) == 2 if top / low < 1.5 else bool(((inside[:-1] / inside[1:]) ** 2 > 1.5).all())
+        assert_close(
+            (inside[:-1] / inside[1:]).log(), torch.full_like(inside[1:], (inside[0] / inside[1]).log()), rtol=1e-9
+        )
+    assert grid.filled(1e6) == grid
+
+
+def test_an_interval_of_just_the_limit_is_not_cut():
+    """Assert it for ratios that are not exact in binary."""
+    levels = [1.2**k for k in range(20, -20, -1)]
+    assert Grid.from_levels(levels).filled(1.2).steps == len(levels) - 1
+
+
 def test_reversed_levels_start_where_asked_and_end_at_the_top():
     """Assert that the levels ascend from σ through the grid's own levels above it."""
     grid = Grid(10.0, 0.1, 5, spacing="log")
@@ -63,6 +85,8 @@ def test_given_levels_are_kept_in_full_precision():
         (lambda: Grid.from_levels([1.0, 2.0]), "strictly descending"),
         (lambda: Grid.from_levels([1.0, float("nan")]), "finite"),
         (lambda: Grid(1.0, 0.1, 3).refined(0), "factor=0 counts the parts"),
+        (lambda: Grid(1.0, 0.1, 3).filled(1.0), "widest=1.0 is no ratio"),
+        (lambda: Grid(1.0, 0.1, 3).filled(float("nan")), "widest=nan is no ratio"),
         (lambda: Grid(1.0, 0.1, 3).reversed_from(2.0), "lies above sigma_max"),
     ],
 )
