@@ -28,6 +28,7 @@ __all__ = [
     "described",
     "figure",
     "image_strip",
+    "legend_below",
     "listed",
     "log_ratio",
     "panels",
@@ -66,6 +67,14 @@ def panels(count: int, most: int = 4, *, panel: tuple[float, float] = PANEL) -> 
     for spare in axes[count:]:
         spare.set_axis_off()
     return drawing, axes[:count], list(axes[count:])
+
+
+def legend_below(drawing: Figure, names: Sequence[str] = (), *, columns: int = 4) -> None:
+    """One legend for all panels, below them, where it covers no data; `names` chooses and orders, all by default."""
+    pairs = [axes.get_legend_handles_labels() for axes in drawing.axes]
+    handles = {label: handle for handles, labels in pairs for handle, label in zip(handles, labels, strict=True)}
+    shown = [name for name in names or handles if name in handles]
+    drawing.legend([handles[n] for n in shown], shown, loc="outside lower center", ncols=columns, fontsize=FONT - 1)
 
 
 def listed(axes: Axes, names: Sequence[str], *, named: bool = True, size: float = FONT - 2) -> None:

@@ -78,6 +78,8 @@ def main(names: list[str]) -> int:
         "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
     }
+    # Hundreds of processes import the same files, which the README installs uncompiled: the first one keeps its work.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if not names and shutil.which("chromium") is None:
         print("[browser] not run: Chromium is not installed (Debian: apt-get install chromium)", flush=True)
         names = [name for name in GATES if name != "browser"]

@@ -222,7 +222,7 @@ def _check_law(masses: Sequence[Mass], eta: Any) -> None:
 
 
 def _within_class(masses: Sequence[Tensor], growth: Sequence[float]) -> list[Tensor]:
-    """η_k/(1 + Σ η_k T_k): masses moved in the whole as masses of the class, by Bayes' rule (see `branches`)."""
+    """η_k/(1 + Σ η_k T_k): masses moved in the whole as masses of the class, by Bayes' rule (see `per_branch`)."""
     left = 1 + torch.stack([mass * rate for mass, rate in zip(masses, growth, strict=True)]).sum(0)
     if not bool((left > 0).all()):
         raise ValueError("eta leaves no mass in the class; give a mass at which (1−η) π_c + η ν(c) > 0.")

@@ -28,7 +28,7 @@ class LocalMap:
         changes: its change of mass for each of the K directions.
         drives: whether it belongs to the drift; a network carried beside for its density does not.
         growth: T_k, the growth of its law's total mass per unit mass of direction k, zero where not given: under
-            guidance a class that gains mass has the unnormalised density p + η (T p + χ_σ), see `branches`.
+            guidance a class that gains mass has the unnormalised density p + η (T p + χ_σ), see `per_branch`.
     """
 
     products: Products

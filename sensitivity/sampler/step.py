@@ -50,7 +50,7 @@ class State:
     before: State | None = None
 
     def plus(self, weights: Sequence[float], slopes: Sequence[State]) -> State:
-        """x + Σ_j w_j ẋ_j, likewise δ and ζ; log densities are not moved by weights (see `transport` and `sde`)."""
+        """x + Σ_j w_j ẋ_j, likewise δ and ζ; log densities are not moved by weights (see `carried_density`, `sde`)."""
         return replace(
             self,
             x=combine(self.x, weights, [slope.x for slope in slopes]),

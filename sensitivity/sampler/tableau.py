@@ -6,7 +6,7 @@ The probability flow is dx/dσ = −σ s(x, σ). Every explicit step from σ to 
 
 with weights that depend on the two levels only. Runge–Kutta methods in σ have A_ij = −(σ′−σ) a_ij σ_j. The exponential
 step (second-order DPM-Solver++, Lu et al. 2022, arXiv 2211.01095, algorithm 1) integrates the linear part of
-dx/dσ = (x − D)/σ exactly. Log densities are no matter of the step: see `transport`.
+dx/dσ = (x − D)/σ exactly. Log densities are no matter of the step: see `carried_density`.
 
 A two-step method adds h (D − D_before), the change of the denoiser D = x + σ² s since the node before, with a weight
 that the three levels give (second-order multistep DPM-Solver++, ibid., algorithm 2): one network call a step.

@@ -1,9 +1,9 @@
-"""Packages that are not installed beside this one: `python -m studies.conformance.beside [FOLDER]`.
+"""Packages that are not installed beside this one: `python -m studies.conformance.beside [FOLDER [PACKAGE ...]]`.
 
 Their released files are unpacked into a folder of their own, without what they depend on where that is here already,
 and checked in another process that looks there first: nothing of this environment is changed. The rows, as those of
-the study, are kept in `beside.json` beside this module with the versions. `ABSENT` names what was looked at and has
-nothing to check, or does not install, and why.
+the study, are kept in `beside.json` beside this module with the versions; where packages are named, the others' rows
+stay as they are. `ABSENT` names what was looked at and has nothing to check, or does not install, and why.
 """
 
 from __future__ import annotations
@@ -33,11 +33,20 @@ MODULES = {
     "torchdyn": "studies.conformance.torchdyn",
     "lampe": "studies.conformance.lampe",
     "bayesflow": "studies.conformance.bayesflow",
+    "sbi": "studies.conformance.sbi",
     "diffusers": "studies.conformance.schedulers",  # installed, and here for its length: every scheduler by name
 }
 REQUIREMENTS = (
-    *("k-diffusion==0.1.1.post1", "torchebm==0.8.9", "lampe==0.9.0", "torchdyn==1.0.6", "bayesflow==2.0.12"),
+    *(
+        "k-diffusion==0.1.1.post1",
+        "torchebm==0.8.9",
+        "lampe==0.9.0",
+        "torchdyn==1.0.6",
+        "bayesflow==2.0.12",
+        "sbi==0.27.0",
+    ),
     *("h5py", "keras==3.12.0", "optree", "absl-py", "namex", "ml-dtypes", "seaborn", "torchcde"),  # what those import
+    *("nflows", "skorch", "tensorboard", "protobuf"),
 )
 ABSENT = {
     "normflows 1.7.3": "not applicable: discrete flows only, no continuous one, no score",
@@ -45,7 +54,6 @@ ABSENT = {
     "POT 0.9.7": "not applicable: transport plans and costs between samples; no flow or density of a law along one",
     "EDM": "did not install: NVIDIA's code is not on the package index; its samplers and levels are k-diffusion's "
     "sample_heun with s_churn and get_sigmas_karras",
-    "sbi 0.27.0": "not checked: its flow and score estimators import nflows, skorch and pyro beside them",
 }
 
 
@@ -71,12 +79,18 @@ def install(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def main(folder: Path, table: Path = TABLE) -> None:
-    """Install what is missing, check every package in a process of its own, and keep the rows."""
+def main(folder: Path, packages: list[str], table: Path = TABLE) -> None:
+    """Install what is missing, check the named packages (all by default), each by itself, and keep the rows."""
     if not folder.exists():
         install(folder)
-    answers = [row for package in MODULES for row in json.loads(_there(folder, MODULE, "--package", package)[-1])]
-    examples = {finding.package: _there(folder, "-c", finding.example) for finding in BESIDE}
+    known = json.loads(table.read_text("utf-8")) if packages and table.exists() else {"rows": [], "examples": {}}
+    answers, examples = [], dict(known["examples"])
+    for package in MODULES:
+        if package in (packages or MODULES):
+            answers += json.loads(_there(folder, MODULE, "--package", package)[-1])
+            examples |= {f.name: _there(folder, "-c", f.example) for f in BESIDE if f.package == package}
+        else:
+            answers += [row for row in known["rows"] if row["package"] == package]
     written = {"date": datetime.now(UTC).date().isoformat(), "rows": answers, "examples": examples}
     write(table, as_json(written))
 
@@ -95,7 +109,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--package"]:
         print(json.dumps(checked(sys.argv[2])))
     elif sys.argv[1:]:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2:])
     else:
         with TemporaryDirectory() as new:
-            main(Path(new) / "packages")
+            main(Path(new) / "packages", [])

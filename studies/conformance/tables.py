@@ -35,7 +35,7 @@ def densities(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """What differs: the measurement, whose it is, the cause, and what a user can do."""
+    """What differs: the measurement, whose it is, the cause, what a user can do, and what its authors could."""
     records: list[dict[str, Any]] = []
     for _, row in rows[rows["status"] == "differs"].iterrows():
         finding = cause(row["package"], row["check"])
@@ -47,6 +47,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
                 "whose": "" if finding is None else finding.whose,
                 "cause": "not yet known" if finding is None else finding.cause,
                 "way round": "" if finding is None else finding.way_round,
+                "proposed change": "" if finding is None else finding.mend,
             }
         )
     return pd.DataFrame(records)

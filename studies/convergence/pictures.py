@@ -221,6 +221,6 @@ def agreement(rows: pd.DataFrame) -> Figure:
     text = (
         "Left: correlation over pixels of predicted and actual change of digits, against the control with another "
         "latent's prediction. Right: size of predicted against actual change, which includes the luck of "
-        "training."
+        "training; dotted: equal sizes."
     )
     return described(drawing, text)

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from studies.density_formula.choice import regimes
 from studies.density_formula.claims_implications import band_variances
 from studies.density_formula.config import Config
 from studies.density_formula.estimators import ESTIMATORS
-from studies.figures import FONT, GREY, MARKERS, colour, described, figure, listed, panels, slopes
+from studies.figures import FONT, GREY, MARKERS, colour, described, figure, legend_below, listed, panels, slopes
 
 # the kernel estimate is off the scale beyond d = 2
 SHOWN = (
@@ -47,9 +48,7 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
         axis.set_title(f"{regime}, d = {int(dimension)}", fontsize=FONT)
     for axis in axes[::4]:
         axis.set_ylabel("rms error (nats)", fontsize=FONT)
-    handles = {text: line for axis in axes for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
-    names = [name for name in SHOWN if name in handles]
-    drawing.legend([handles[n] for n in names], names, loc="outside lower center", ncols=5, fontsize=FONT)
+    legend_below(drawing, SHOWN, columns=5)
     return described(
         drawing,
         "Root mean square error of log p against score evaluations for each estimator: exact scores against the exact "
@@ -68,6 +67,9 @@ def _cost_panel(axis: Axes, selected: Any) -> None:
                 marker=(MARKERS + "<>")[index], linestyle="--" if name in FLOWS else "-", label=name,
             )  # fmt: skip
     axis.set_xlabel("evaluations a state", fontsize=FONT)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def paths(rows: pd.DataFrame) -> Figure:
@@ -86,8 +88,7 @@ def paths(rows: pd.DataFrame) -> Figure:
         axes[column].set(title=f"d = {int(dimension)}", xlabel="σ", ylabel="rms error of log p (nats)")
         axes[column].invert_xaxis()
         axes[column + len(dimensions)].set(xlabel="evaluations a path", ylabel="relative error of δ (median)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=FONT)
+    legend_below(drawing)
     return described(
         drawing,
         "Top: rms error of log p along the path at the largest budget. Bottom: what it does to the sensitivity of the "
@@ -108,11 +109,12 @@ def network(rows: pd.DataFrame) -> Figure:
         table = part.set_index("estimator").loc[names]
         for index, column in enumerate(kinds):
             values = table[column].clip(lower=1e-4)
-            axis.plot(values, np.arange(len(names)), MARKERS[index], color=colour(index), markersize=5)
+            axis.plot(
+                values, np.arange(len(names)), MARKERS[index], color=colour(index), markersize=5, label=kinds[column]
+            )
         axis.set(xscale="log", title=f"d = {int(dimension)}", xlabel="rms difference (nats)")
         listed(axis, names)
-    marks = [axes[0].lines[index] for index in range(len(kinds))]
-    drawing.legend(marks, list(kinds.values()), loc="outside lower center", ncols=3, fontsize=FONT)
+    legend_below(drawing)
     return described(
         drawing,
         "Trained networks on mixtures, largest budget: rms difference of every estimator from the exact log density, "

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip, listed
+from studies.figures import colour, described, figure, image_strip, legend_below, listed
 from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
@@ -45,7 +45,7 @@ def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
         axis.set_xlabel("group outside the calibration")
         words.append(f"{regime} {int(((low <= actual) & (actual <= high)).sum())} of {len(others)}")
     axes[0].set_ylabel("ink of the first sample")
-    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    legend_below(drawing)
     return described(drawing, f"Ink of one sample without each group, inside its interval: {', '.join(words)}.")
 
 
@@ -77,7 +77,11 @@ def _ranks(rows: pd.DataFrame) -> Figure:
     axes[1].minorticks_off()
     axes[1].axvline(1.0, color="0.45", linewidth=0.8)
     axes[1].set_xlabel("processor time over that of retraining")
-    return described(drawing, f"Rank correlations of predicted with retrained class shares: {'; '.join(words)}.")
+    return described(
+        drawing,
+        f"Rank correlations of predicted with retrained class shares: {'; '.join(words)}. Right: the grey line is the "
+        "time of retraining.",
+    )
 
 
 def _pictures(rows: pd.DataFrame, regime: str) -> Figure:
@@ -116,4 +120,6 @@ def _planted(rows: pd.DataFrame) -> Figure:
     axes[1].set_xticks(range(len(kinds)), kinds, fontsize=7)
     axes[1].set_ylabel("harm of each group, first draw")
     words = "; ".join(f"{kind} {precision_at_top(rows, kind, 'harm').estimate:.2f}" for kind in kinds)
-    return described(drawing, f"Precision of the first three groups by harm: {words}. Planted groups are diamonds.")
+    return described(
+        drawing, f"Precision of the first three groups by harm: {words}. Planted groups are diamonds, others grey."
+    )

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PER_SAMPLE = ("ink", "contrast")
-
 
 def looks(samples: Tensor) -> Tensor:
     """Mean and standard deviation over the pixels of each sample, (batch, 2).

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from studies.low_noise.onset import Law, Onset, censored, laws, mean_interval, table, usual
-from studies.low_noise.verdicts import ratios, verdicts
+from studies.low_noise.verdicts import Verdict, ratios, verdicts
 
 KEYS = ["geometry", "objective", "N"]
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The verdict and, in brackets, the mean log ratio of every geometry and objective (lines) and N (columns)."""
+    return _by_count(rows, lambda each: f"{each.what} ({each.ratio.estimate:.2f})")
+
+
+def _by_count(rows: pd.DataFrame, said: Callable[[Verdict], str]) -> pd.DataFrame:
+    """What is said of each verdict: geometries and objectives in lines, N in columns."""
     judged = verdicts(rows)
     counts = sorted({n for _, _, n in judged})
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for (g, o, n), each in judged.items():
         line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
-        line[f"N = {n}"] = f"{each.what} ({each.ratio.estimate:.2f})"
+        line[f"N = {n}"] = said(each)
     return pd.DataFrame(list(lines.values()))
 
 
@@ -38,13 +45,11 @@ def tally(rows: pd.DataFrame) -> pd.DataFrame:
 
 def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
     """The data's share of the squared difference, `1 − (within/cross)²`, with its interval over replicates."""
-    judged = verdicts(rows)
-    counts = sorted({n for _, _, n in judged})
-    lines: dict[tuple[str, str], dict[str, str]] = {}
-    for (g, o, n), each in judged.items():
-        line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
-        line[f"N = {n}"] = f"{each.share.estimate:.2f} [{max(each.share.low, -9.99):.2f}, {each.share.high:.2f}]"
-    return pd.DataFrame(list(lines.values()))
+
+    def said(each: Verdict) -> str:
+        return f"{each.share.estimate:.2f} [{max(each.share.low, -9.99):.2f}, {each.share.high:.2f}]"
+
+    return _by_count(rows, said)
 
 
 def scaling_laws(rows: pd.DataFrame) -> pd.DataFrame:

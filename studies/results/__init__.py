@@ -98,7 +98,7 @@ def publish(result: Path | str, folder: Path = FOLDER) -> Path:
     summary = judged_anew(result, *study)
     if not summary.complete or summary.failures:
         raise StudyError(f"{result} is not complete; only results with every cell finished are published.")
-    content = to_bytes(summary.rows)
+    content = to_bytes(summary.rows, level=19)
     home = folder / safe(summary.study, "study")
     parts = {"rows.parquet": content, "claims.json": claims_to(summary.claims)}
     parts |= {f"{name}.png": each.png for name, each in summary.figures.items()}

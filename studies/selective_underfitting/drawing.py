@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, panels
+from studies.figures import colour, described, figure, legend_below, panels
 from studies.selective_underfitting.config import RUNGS, Config
 from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
@@ -61,7 +61,7 @@ def deviation(rows: Rows) -> Figure:
         axis.set(xlabel="σ", ylim=(0.85, 12))
         axis.set_title(name, fontsize=9)
     axes[0].set_ylabel("median r⋆")
-    axes[0].legend(fontsize=7)
+    legend_below(drawing)
     return described(
         drawing,
         "Median radius ratio r⋆ against noise level, falling to the right, one panel a problem: training states stay "
@@ -87,7 +87,7 @@ def errors(rows: Rows, config: Config) -> Figure:
         axis.set_xticks(range(len(smaller)), smaller, rotation=30)
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("log error, base − rung")
-    axes[0].legend(fontsize=7)
+    legend_below(drawing)
     return described(
         drawing,
         "Change of the logarithm of the error to the empirical score from each smaller network to the base network, on "
@@ -117,7 +117,7 @@ def by_level(rows: Rows, config: Config) -> Figure:
         axis.set(xlabel="σ")
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("error to the empirical score")
-    axes[0].legend(fontsize=6)
+    legend_below(drawing)
     return described(
         drawing,
         "Mean squared error of the predicted noise against that of the empirical score, by noise level: base networks "
@@ -137,7 +137,7 @@ def returning(rows: Rows, config: Config) -> Figure:
     control = rows[(rows.rung == "memoriser") & (rows.kind == "level")].groupby("sigma").returned.min()
     axes[0].semilogx(control.index, control, "k:", label="memoriser (least)")
     axes[0].set(xlabel="σ of the start", ylabel="share returned", ylim=(-0.03, 1.03))
-    axes[0].legend(fontsize=7)
+    legend_below(drawing, columns=3)
     return described(
         drawing,
         "Share of training points that the flow takes back to themselves against the noise level of the start, one "
@@ -220,7 +220,7 @@ def quality(rows: Rows) -> Figure:
             )
         axis.set(xlabel=label, xscale="linear")
     axes[0].set_ylabel("energy distance to held-out images")
-    axes[0].legend(fontsize=6)
+    legend_below(drawing)
     return described(
         drawing,
         "Energy distance between samples and held-out images against training loss, inside error and trajectory error, "

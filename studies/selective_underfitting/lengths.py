@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, panels
+from studies.figures import colour, described, legend_below, panels
 from studies.selective_underfitting.config import SHORT, Config
 from studies.selective_underfitting.pictures import MARKS, PANEL
 
@@ -46,7 +46,7 @@ def lengths(rows: Rows, config: Config) -> Figure:
         axis.set(xlabel="steps", ylim=(0.1, 2.0))
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("error, relative to the shortest")
-    axes[0].legend(fontsize=6)
+    legend_below(drawing, columns=5)
     return described(
         drawing,
         "Errors to the empirical score at the low noise levels against training steps, relative to the shortest "
@@ -79,7 +79,7 @@ def held_out_parts(rows: Rows, config: Config) -> Figure:
         axis.set(xlabel="σ")
         axis.set_title(ladder.name, fontsize=9)
     axes[0].set_ylabel("change / error of the shortest")
-    axes[0].legend(fontsize=6)
+    legend_below(drawing, columns=5)
     return described(
         drawing,
         "Change of the held-out error to the empirical score from the shortest to the longest training, over the "

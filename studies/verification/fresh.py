@@ -14,6 +14,7 @@ was cut off goes on, and one without the file starts anew.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -40,11 +41,6 @@ __all__ = ["SEEDS", "TABLE", "count_alarms", "verdicts"]
 
 TABLE = Path(__file__).with_name("fresh.json")
 SEEDS = range(1, 301)
-# Not counted since the judge became stricter, or new; `power.json` counts them on 20 to 100 seeds.
-PENDING = (
-    ("influence", "influence"),
-    ("sample-sensitivity", "sensitivity"),
-)
 BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
 # A path costs hundreds of score calls, and 64 repeats as much: these are the problems whose verdicts fit a few minutes.
 CHOSEN = {
@@ -205,7 +201,11 @@ def _known(table: Path) -> set[tuple[str, str, str]]:
 
 def _add(table: Path, entry: dict[str, Any]) -> None:
     print(json.dumps(entry), flush=True)
-    written = {"date": datetime.now(UTC).date().isoformat(), "counts": [*_counts(table), entry]}
+    written = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "version": importlib.metadata.version("score-sensitivity"),
+        "counts": [*_counts(table), entry],
+    }
     write(table, as_json(written))
 
 

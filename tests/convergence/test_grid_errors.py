@@ -11,34 +11,22 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.sensitivity_errors import GRIDS
 from support.strategies import Images, image_law, images
 
 from oracles import GaussianMixture
 from sensitivity import (
-    DiscreteDDPM,
     GaussianAnchor,
     Grid,
     Mixture,
     Outcome,
     Points,
-    RectifiedFlow,
     Toward,
     influence,
     log_density,
     sample_sensitivity,
 )
 
-DDPM = DiscreteDDPM((1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0))
-GRIDS = {
-    "karras 20": Grid(20.0, 0.05, 20),
-    "karras 50": Grid(20.0, 0.05, 50),
-    "to .002": Grid(80.0, 0.002, 40),
-    "log 30": Grid(20.0, 0.02, 30, spacing="log"),
-    "linear 30": Grid(5.0, 0.1, 30, spacing="linear"),
-    "ddpm 50": DDPM.grid(50),
-    "flow matching 50": RectifiedFlow().grid(50),
-    "flow matching 20": RectifiedFlow().grid(20),
-}
 QUICK = (Phase.explicit, Phase.generate)
 SOLVERS = ("euler", "heun", "exponential", "rk4")
 
@@ -123,7 +111,7 @@ def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
     """Assert, for an isotropic Gaussian at d = 3072 and 50 of a DDPM's times, that the error is stated and refused."""
     d = 3072
     law = GaussianAnchor(torch.zeros(d).double(), torch.tensor(0.25).double())
-    grid = DDPM.grid(50)
+    grid = GRIDS["ddpm 50"]
     latents = grid.sigma_max * torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
     new = Toward(Mixture(None, torch.full((1, d), 0.01).double(), torch.tensor(0.25).double()))
     found = sample_sensitivity(law.score, latents, new, grid, anchor=law, probes=4, seed=0)
@@ -138,7 +126,7 @@ def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_what_the_sentence_advises_for_a_ddpm_table_helps(solver):
     """Assert at d = 784, low rank and noise .1, that `filled` turns 9 nat or more into .03 with 74 levels for 50."""
-    law, grid = image_law(784, 1, 10, 0.1, 0.5, 1), DDPM.grid(50)
+    law, grid = image_law(784, 1, 10, 0.1, 0.5, 1), GRIDS["ddpm 50"]
     coarse, far, _ = _case(law, grid, solver)
     assert not bool(coarse.outcome.finished.any())
     assert float(far.max()) > 9
@@ -180,7 +168,7 @@ def test_flow_matching_grids_are_right_or_not_finished():
     """Assert at d = 256, where the log density erred by e^47, that it is within the stated error."""
     for scale in (0.0, 0.5):
         law = image_law(256, 1, 5 if scale else 0, 0.5, scale, 0)
-        _, error, stated = _case(law, RectifiedFlow().grid(50), "heun")
+        _, error, stated = _case(law, GRIDS["flow matching 50"], "heun")
         assert bool((error <= stated).all())
         assert bool((error < 1).all())
 

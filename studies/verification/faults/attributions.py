@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from studies.responses.exact import LevelNetwork
-from studies.verification.faults.base import Fault, tagged, variant
+from studies.verification.faults.base import planting, tagged, variant
 
 __all__ = ["FAULTS", "RIGHT", "RIGHT_OF_KERNELS", "influence", "of_kernels"]
 
@@ -137,68 +137,61 @@ def of_kernels(problem: Problem) -> Any:
 
 
 RIGHT, RIGHT_OF_KERNELS = variant(influence, "influence"), variant(of_kernels, "of_kernels")
+of_influence = planting("attribution", influence)
 FAULTS = (
-    Fault(
+    of_influence(
         "reversed_influence",
-        "attribution",
-        variant(influence, "reversed_influence", sign=-1.0),
         "The sign of the influence is that of removing a point.",
-        ("correlation", "derivative"),
-        WHERE,
-        "sign is reversed",
+        checks=("correlation", "derivative"),
+        where=WHERE,
+        says="sign is reversed",
+        sign=-1.0,
     ),
-    Fault(
+    of_influence(
         "shuffled_influence",
-        "attribution",
-        variant(influence, "shuffled_influence", shuffled=True),
         "The columns are not in the order of the data.",
-        ("correlation", "derivative"),
-        WHERE,
-        "in another order",
+        checks=("correlation", "derivative"),
+        where=WHERE,
+        says="in another order",
+        shuffled=True,
     ),
-    Fault(
+    of_influence(
         "overdamped_influence",
-        "attribution",
-        variant(influence, "overdamped_influence", damping=1e4),
         "The damping of the inverse is ten thousand times the ridge of the training.",
-        ("derivative",),
-        WHERE,
-        "times the ridge",
+        checks=("derivative",),
+        where=WHERE,
+        says="times the ridge",
+        damping=1e4,
     ),
-    Fault(
+    of_influence(
         "one_level_influence",
-        "attribution",
-        variant(influence, "one_level_influence", level=9),
         "Of all noise levels one alone is taken.",
-        ("derivative",),
-        WHERE,
-        "alone",
+        checks=("derivative",),
+        where=WHERE,
+        says="alone",
+        level=9,
     ),
-    Fault(
+    of_influence(
         "loss_influence",
-        "attribution",
-        variant(influence, "loss_influence", target="loss"),
         "The training loss at the sample stands in the place of the output.",
-        ("correlation", "derivative"),
-        WHERE,
-        "training loss",
+        checks=("correlation", "derivative"),
+        where=WHERE,
+        says="training loss",
+        target="loss",
     ),
-    Fault(
+    of_influence(
         "self_influence",
-        "attribution",
-        variant(influence, "self_influence", target="self"),
         "Each point's influence on its own loss is given for every query.",
-        ("correlation", "derivative", "queries"),
-        WHERE,
-        "not of their influence on a query",
+        checks=("correlation", "derivative", "queries"),
+        where=WHERE,
+        says="not of their influence on a query",
+        target="self",
     ),
-    Fault(
+    planting("attribution", tuned)(
         "tuned_on_queries",
-        "attribution",
-        tuned,
         "The numbers were fitted to the published answers.",
-        ("fresh",),
-        WHERE,
-        "tuned on the queries",
+        checks=("fresh",),
+        where=WHERE,
+        says="tuned on the queries",
     ),
 )

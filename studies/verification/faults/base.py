@@ -11,7 +11,7 @@ from studies.verification.replies import Estimator
 from studies.verification.report import Report
 from studies.verification.tasks.base import Case
 
-__all__ = ["Fault", "everywhere", "tagged", "variant"]
+__all__ = ["Fault", "everywhere", "planting", "tagged", "variant"]
 
 Where = Callable[[Case], bool]
 
@@ -44,9 +44,9 @@ class Fault:
     task: str
     estimator: Estimator
     reason: str
-    checks: tuple[str, ...] = ("accuracy",)
-    where: Where = everywhere
-    says: str = ""
+    checks: tuple[str, ...]
+    where: Where
+    says: str
 
     def caught(self, report: Report) -> str:
         """Empty if the report rejects the fault for its own reason; else what is amiss, one sentence."""
@@ -67,3 +67,24 @@ def variant(function: Callable[..., Any], name: str, **options: Any) -> Estimato
     made = partial(function, **options)
     made.__name__ = name  # type: ignore[attr-defined]  # partial objects take attributes; reports read this one
     return made
+
+
+def planting(task: str, function: Callable[..., Any]) -> Callable[..., Fault]:
+    """A function (name, reason, …) of the faults of `function(problem, **options)`, options and `Fault`'s by keyword.
+
+    Without options the function itself is wrong.
+    """
+
+    def planted(
+        name: str,
+        reason: str,
+        *,
+        checks: tuple[str, ...] = ("accuracy",),
+        where: Where = everywhere,
+        says: str = "",
+        **options: Any,
+    ) -> Fault:
+        estimator = variant(function, name, **options) if options else function
+        return Fault(name, task, estimator, reason, checks, where, says)
+
+    return planted

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.base import planting, variant
 from studies.verification.faults.products import along, at_level, generator, rademacher, trace
 from studies.verification.problem import Problem
 
@@ -141,80 +141,40 @@ def _moved_anchor(problem: Problem) -> Tensor:
     return problem.anchor.log_density(end, problem.grid.sigma_max)
 
 
+of_flow_density = planting("log-density", flow_density)
+of_log_ratio = planting("log-density-ratio", log_ratio)
 FAULTS = (
-    Fault(
-        "density_with_doubled_divergence",
-        "log-density",
-        variant(flow_density, "density_with_doubled_divergence", divergence=2.0),
-        "the divergence counts twice along the path.",
-    ),
-    Fault(
-        "density_with_wrong_sign",
-        "log-density",
-        variant(flow_density, "density_with_wrong_sign", divergence=-1.0),
-        "the integral is subtracted where it is to be added.",
-    ),
-    Fault(
-        "standard_prior",
-        "log-density",
-        variant(flow_density, "standard_prior", prior="normal"),
-        "the law at σ_max is taken as N(0, σ_max² I).",
-    ),
-    Fault(
+    of_flow_density("density_with_doubled_divergence", "the divergence counts twice along the path.", divergence=2.0),
+    of_flow_density("density_with_wrong_sign", "the integral is subtracted where it is to be added.", divergence=-1.0),
+    of_flow_density("standard_prior", "the law at σ_max is taken as N(0, σ_max² I).", prior="normal"),
+    of_flow_density(
         "density_of_z",
-        "log-density",
-        variant(flow_density, "density_of_z", coordinates="z"),
         "the density of z = αx is returned for that of x: d log α is missing.",
         where=lambda case: case.base.dimension * case.sigma**2 > 0.04,
         says="constant offset",
+        coordinates="z",
     ),
-    Fault(
-        "too_few_steps",
-        "log-density",
-        variant(flow_density, "too_few_steps", euler_steps=20),
-        "twenty even Euler steps do not resolve low noise.",
+    of_flow_density("too_few_steps", "twenty even Euler steps do not resolve low noise.", euler_steps=20),
+    planting("log-density", early_anchor)(
+        "anchor_at_the_start", "the anchor is evaluated at the state asked about, not at the end of its path."
     ),
-    Fault(
-        "anchor_at_the_start",
-        "log-density",
-        early_anchor,
-        "the anchor is evaluated at the state asked about, not at the end of its path.",
-    ),
-    Fault(
+    planting("log-density", one_probe_without_mean)(
         "kept_probe",
-        "log-density",
-        one_probe_without_mean,
         "one random probe is kept for the whole path: its errors add up instead of averaging out.",
         checks=("noise",),
         where=lambda case: case.base.dimension > 3,
     ),
-    Fault(
+    planting("log-density", probed_density)(
         "overconfident_density",
-        "log-density",
-        variant(probed_density, "overconfident_density", bars="overconfident"),
         "the standard error of the density is divided by √K twice.",
         checks=("error bars",),
         where=lambda case: case.base.dimension > 1,
+        bars="overconfident",
     ),
-    Fault(
-        "ratio_inverted",
-        "log-density-ratio",
-        variant(log_ratio, "ratio_inverted", sign=-1.0),
-        "log p − log ν is returned.",
-        says="the sign is reversed",
-    ),
-    Fault(
-        "unnoised_measure",
-        "log-density-ratio",
-        variant(log_ratio, "unnoised_measure", noised=False),
-        "ν itself is compared with the noised ρ.",
-    ),
-    Fault(
-        "missing_normaliser",
-        "log-density-ratio",
-        variant(log_ratio, "missing_normaliser", normalised=False),
-        "the factor (2π)^(−d/2) of ν is dropped.",
-        says="constant offset",
+    of_log_ratio("ratio_inverted", "log p − log ν is returned.", says="the sign is reversed", sign=-1.0),
+    of_log_ratio("unnoised_measure", "ν itself is compared with the noised ρ.", noised=False),
+    of_log_ratio(
+        "missing_normaliser", "the factor (2π)^(−d/2) of ν is dropped.", says="constant offset", normalised=False
     ),
 )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.base import planting, variant
 from studies.verification.faults.densities import STAGES, fitting_order
 from studies.verification.faults.products import along, at_level, basis, generator
 from studies.verification.problem import Problem
@@ -154,141 +154,86 @@ def _flow(case: Any) -> bool:
     return case.judge == "rows"
 
 
+of_ancestral = planting("sample", ancestral)
+of_sample = planting("sample", sample)
+of_score_derivative = planting("score-derivative", score_derivative)
+of_sensitivity = planting("sample-sensitivity", sensitivity)
+of_influence = planting("influence", influence)
 FAULTS = (
-    Fault(
+    of_ancestral(
         "one_component_per_batch",
-        "sample",
-        variant(ancestral, "one_component_per_batch", one_component=True),
         "the mixture component is drawn once for the whole batch (a published benchmark had this).",
         checks=("law",),
         where=_law,
+        one_component=True,
     ),
-    Fault(
+    of_ancestral(
         "noise_left_out",
-        "sample",
-        variant(ancestral, "noise_left_out", noised=False),
         "draws from ρ where draws at noise σ_min are asked for.",
         checks=("law",),
         where=lambda case: _law(case) and case.law != "five",  # five axes, ten times the draws would show it
+        noised=False,
     ),
-    Fault(
+    of_sample(
         "reverse_sde_drift",
-        "sample",
-        variant(sample, "reverse_sde_drift", drift=2.0),
         "the drift of the reverse SDE, twice that of the flow, without its noise.",
         checks=("accuracy", "law"),
+        drift=2.0,
     ),
-    Fault(
+    of_sample(
         "sigma_squared_in_the_flow",
-        "sample",
-        variant(sample, "sigma_squared_in_the_flow", power=2),
         "dx/dσ = −σ² s: the factor of d log σ with the steps of dσ.",
         checks=("accuracy", "law"),
+        power=2,
     ),
-    Fault(
+    of_sample(
         "latents_scaled_twice",
-        "sample",
-        variant(sample, "latents_scaled_twice", scale=True),
         "latents that are already scaled are multiplied by σ_max.",
         checks=("accuracy", "law"),
+        scale=True,
     ),
-    Fault(
+    of_sample(
         "denoised_end",
-        "sample",
-        variant(sample, "denoised_end", denoise=True),
         "the denoised state is returned for the state at σ_min.",
         checks=("accuracy", "law"),
+        denoise=True,
     ),
-    Fault(
-        "source_sign",
-        "score-derivative",
-        variant(score_derivative, "source_sign", sign=-1.0),
-        "s − s^ν: the change of moving away.",
-        says="the sign is reversed",
+    of_score_derivative("source_sign", "s − s^ν: the change of moving away.", says="the sign is reversed", sign=-1.0),
+    of_score_derivative("ratio_left_out", "the scores' difference without the density ratio.", use_ratio=False),
+    of_score_derivative("ratio_upside_down", "p/ν instead of ν/p.", invert=True),
+    of_score_derivative(
+        "measure_at_another_level", "the added law's score is taken at a tenth of the noise.", noised=False
     ),
-    Fault(
-        "ratio_left_out",
-        "score-derivative",
-        variant(score_derivative, "ratio_left_out", use_ratio=False),
-        "the scores' difference without the density ratio.",
-    ),
-    Fault(
-        "ratio_upside_down",
-        "score-derivative",
-        variant(score_derivative, "ratio_upside_down", invert=True),
-        "p/ν instead of ν/p.",
-    ),
-    Fault(
-        "measure_at_another_level",
-        "score-derivative",
-        variant(score_derivative, "measure_at_another_level", noised=False),
-        "the added law's score is taken at a tenth of the noise.",
-    ),
-    Fault(
+    planting("score-derivative", noisy_ratio)(
         "biased_exponential",
-        "score-derivative",
-        noisy_ratio,
         "the exponential of a noisy log ratio is larger on average than the ratio, by exp(var/2).",
         checks=("bias",),
         where=lambda case: case.count > 8,
     ),
-    Fault(
-        "finite_eta",
-        "score-derivative",
-        coarse_quotient,
-        "a difference quotient at η = 0.1 is called a derivative.",
+    planting("score-derivative", coarse_quotient)(
+        "finite_eta", "a difference quotient at η = 0.1 is called a derivative."
     ),
-    Fault(
+    of_sensitivity(
         "doubled_divergence_in_the_ratio",
-        "sample-sensitivity",
-        variant(sensitivity, "doubled_divergence_in_the_ratio", divergence=2.0),
         "the divergence counts twice in the carried log density, and every ratio is off.",
+        divergence=2.0,
     ),
-    Fault(
-        "jacobian_left_out",
-        "sample-sensitivity",
-        variant(sensitivity, "jacobian_left_out", jacobian=False),
-        "the source is integrated but not transported by the flow's Jacobian.",
+    of_sensitivity(
+        "jacobian_left_out", "the source is integrated but not transported by the flow's Jacobian.", jacobian=False
     ),
-    Fault(
-        "stale_log_density",
-        "sample-sensitivity",
-        variant(sensitivity, "stale_log_density", stale=True),
-        "the log density of the latents is used all the way down.",
+    of_sensitivity("stale_log_density", "the log density of the latents is used all the way down.", stale=True),
+    of_sensitivity("dropped_sigma", "the tangent's equation lacks its factor σ.", power=0),
+    of_sensitivity(
+        "sensitivity_sign", "the source enters with the wrong sign.", says="the sign is reversed", sign=-1.0
     ),
-    Fault(
-        "dropped_sigma",
-        "sample-sensitivity",
-        variant(sensitivity, "dropped_sigma", power=0),
-        "the tangent's equation lacks its factor σ.",
-    ),
-    Fault(
-        "sensitivity_sign",
-        "sample-sensitivity",
-        variant(sensitivity, "sensitivity_sign", sign=-1.0),
-        "the source enters with the wrong sign.",
-        says="the sign is reversed",
-    ),
-    Fault(
-        "points_not_centred",
-        "influence",
-        variant(influence, "points_not_centred", centred=False),
-        "the source lacks −s: mass is added, not moved.",
-    ),
-    Fault(
+    of_influence("points_not_centred", "the source lacks −s: mass is added, not moved.", centred=False),
+    of_influence(
         "averaged_influence",
-        "influence",
-        variant(influence, "averaged_influence", average=True),
         "influences are divided by the number of points asked about.",
         says="× the truth",
+        average=True,
     ),
-    Fault(
-        "influence_sign",
-        "influence",
-        variant(influence, "influence_sign", sign=-1.0),
-        "positive means that the functional falls.",
-        says="the sign is reversed",
-    ),
+    of_influence("influence_sign", "positive means that the functional falls.", says="the sign is reversed", sign=-1.0),
 )
 
 CORRECT = {

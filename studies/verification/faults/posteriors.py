@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.base import planting, variant
 from studies.verification.faults.products import along, generator
 from studies.verification.problem import Problem
 from studies.verification.tasks.base import Case
@@ -177,134 +177,93 @@ def _single(case: Case) -> bool:
     return "one Gaussian" in case.tags
 
 
+of_guided_score = planting("posterior-score", guided_score)
+of_posterior_score = planting("posterior-score", posterior_score)
+of_ancestral = planting("posterior-sample", ancestral)
+of_by_flow = planting("posterior-sample", by_flow)
+of_evidence = planting("evidence", evidence)
 FAULTS = (
-    Fault(
-        "observation_ignored",
-        "posterior-score",
-        variant(guided_score, "observation_ignored", kind="none"),
-        "the prior's score is returned, whatever is seen.",
-    ),
-    Fault(
+    of_guided_score("observation_ignored", "the prior's score is returned, whatever is seen.", kind="none"),
+    of_guided_score(
         "guidance_by_the_denoised_mean",
-        "posterior-score",
-        variant(guided_score, "guidance_by_the_denoised_mean", kind="dps"),
         "DPS: the likelihood of the denoised mean, which knows nothing of the spread that is left.",
+        kind="dps",
     ),
-    Fault(
-        "guidance_without_the_jacobian",
-        "posterior-score",
-        variant(guided_score, "guidance_without_the_jacobian", kind="straight"),
-        "DPS whose gradient is not taken through the denoiser.",
+    of_guided_score(
+        "guidance_without_the_jacobian", "DPS whose gradient is not taken through the denoiser.", kind="straight"
     ),
-    Fault(
+    of_guided_score(
         "spread_of_a_unit_prior",
-        "posterior-score",
-        variant(guided_score, "spread_of_a_unit_prior", kind="pigdm"),
         "ΠGDM: what is left is N(x̂, σ²/(1 + σ²) I), as for a prior of unit covariance, where alone it is exact.",
         where=lambda case: "unit variance" not in case.tags,
+        kind="pigdm",
     ),
-    Fault(
+    of_guided_score(
         "one_gaussian_left",
-        "posterior-score",
-        variant(guided_score, "one_gaussian_left", kind="tmpd"),
         "TMPD: what is left is one Gaussian with the right moments, exact for a Gaussian prior only.",
         where=lambda case: case.law in ("plane", "five"),  # in the others one component rules where y is known
+        kind="tmpd",
     ),
-    Fault(
+    of_guided_score(
         "likelihood_of_the_noised_state",
-        "posterior-score",
-        variant(guided_score, "likelihood_of_the_noised_state", kind="ald"),
         "the observation is compared with the noised state at noise R + σ².",
+        kind="ald",
     ),
-    Fault(
+    of_guided_score(
         "replacement_score",
-        "posterior-score",
-        variant(guided_score, "replacement_score", kind="replacement"),
         "seen coordinates take the score of the noised observation, the others do not learn of it.",
         where=lambda case: case.operator == "mask",
+        kind="replacement",
     ),
-    Fault(
-        "innovation_reversed",
-        "posterior-score",
-        variant(posterior_score, "innovation_reversed", sign=-1.0),
-        "means move away from the observation.",
-    ),
-    Fault(
-        "noise_forgotten",
-        "posterior-score",
-        variant(posterior_score, "noise_forgotten", noise=1e-3),
-        "the observation is taken to be almost exact.",
-    ),
-    Fault(
+    of_posterior_score("innovation_reversed", "means move away from the observation.", sign=-1.0),
+    of_posterior_score("noise_forgotten", "the observation is taken to be almost exact.", noise=1e-3),
+    of_posterior_score(
         "prior_weights_kept",
-        "posterior-score",
-        variant(posterior_score, "prior_weights_kept", reweigh=False),
         "components keep their prior weights whatever is seen.",
         where=lambda case: not _single(case) and case.base.dimension < 100,
+        reweigh=False,
     ),
-    Fault(
+    of_ancestral(
         "prior_draws",
-        "posterior-sample",
-        variant(ancestral, "prior_draws", prior=True),
         "draws from the prior; their ranks are uniform, but for the likelihood's.",
         checks=("calibration", "energy"),
+        prior=True,
     ),
-    Fault(
-        "narrow_posterior",
-        "posterior-sample",
-        variant(ancestral, "narrow_posterior", spread=0.5),
-        "draws half as wide as the posterior.",
-        checks=("calibration", "energy"),
+    of_ancestral(
+        "narrow_posterior", "draws half as wide as the posterior.", checks=("calibration", "energy"), spread=0.5
     ),
-    Fault(
+    of_ancestral(
         "one_draw_for_all",
-        "posterior-sample",
-        variant(ancestral, "one_draw_for_all", shared=True),
         "one random draw serves all of an observation's.",
         checks=("calibration", "energy"),
+        shared=True,
     ),
-    Fault(
-        "sampled_by_the_denoised_mean",
-        "posterior-sample",
-        variant(by_flow, "sampled_by_the_denoised_mean", kind="dps"),
-        "the flow of DPS's score.",
-        checks=("calibration", "energy"),
+    of_by_flow(
+        "sampled_by_the_denoised_mean", "the flow of DPS's score.", checks=("calibration", "energy"), kind="dps"
     ),
-    Fault(
+    of_by_flow(
         "sampled_by_replacement",
-        "posterior-sample",
-        variant(by_flow, "sampled_by_replacement", kind="replacement"),
         "the flow of the replacement's score: unseen coordinates follow the prior.",
         checks=("energy",),
         where=lambda case: case.law == "plane",  # independent coordinates do not need to learn of each other
+        kind="replacement",
     ),
-    Fault(
+    of_by_flow(
         "sampled_with_a_unit_prior",
-        "posterior-sample",
-        variant(by_flow, "sampled_with_a_unit_prior", kind="pigdm"),
         "the flow of ΠGDM's score, exact for a prior of unit covariance only.",
         checks=("calibration", "energy"),
         where=lambda case: case.law != "unit",
+        kind="pigdm",
     ),
-    Fault(
-        "evidence_without_noise",
-        "evidence",
-        variant(evidence, "evidence_without_noise", noise=False),
-        "the law of A X is taken for that of the observation.",
-    ),
-    Fault(
+    of_evidence("evidence_without_noise", "the law of A X is taken for that of the observation.", noise=False),
+    of_evidence(
         "evidence_of_the_best",
-        "evidence",
-        variant(evidence, "evidence_of_the_best", best=True),
         "the likeliest component stands for the mixture.",
         where=lambda case: not _single(case) and case.law != "image",  # there the observation says which it was
+        best=True,
     ),
-    Fault(
-        "evidence_without_constant",
-        "evidence",
-        variant(evidence, "evidence_without_constant", constant=False),
-        "the factor (2π)^(−p/2) is dropped.",
-        says="constant offset",
+    of_evidence(
+        "evidence_without_constant", "the factor (2π)^(−p/2) is dropped.", says="constant offset", constant=False
     ),
 )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from studies.verification.faults.base import Fault, variant
+from studies.verification.faults.base import planting, variant
 from studies.verification.problem import Problem
 
 __all__ = ["CORRECT", "FAULTS", "along", "at_level", "generator", "hutchinson", "trace"]
@@ -100,80 +100,62 @@ def hutchinson(
     return (values.mean(0) if divide else values.sum(0)), spread
 
 
+of_hutchinson = planting("divergence", hutchinson)
+of_exact_divergence = planting("divergence", exact_divergence)
 FAULTS = (
-    Fault(
+    planting("score-jacobian-product", forward_product)(
         "transposed_jacobian",
-        "score-jacobian-product",
-        variant(forward_product, "transposed_jacobian", transposed=True),
         "Jᵀv is returned for Jv: invisible for an exact score, wrong for a network.",
         where=lambda case: case.tilt > 0 and case.base.dimension > 1,
+        transposed=True,
     ),
-    Fault(
-        "diagonal_jacobian",
-        "score-jacobian-product",
-        diagonal_product,
-        "only the diagonal of the Jacobian acts.",
-        where=lambda case: case.base.dimension > 1,
+    planting("score-jacobian-product", diagonal_product)(
+        "diagonal_jacobian", "only the diagonal of the Jacobian acts.", where=lambda case: case.base.dimension > 1
     ),
-    Fault(
+    planting("score-jacobian-product", differences)(
         "one_sided_coarse_differences",
-        "score-jacobian-product",
-        variant(differences, "one_sided_coarse_differences", step=0.1, central=False),
         "one-sided differences with a step of 0.1 σ.",
         where=lambda case: case.law not in ("hundred", "singular"),  # one component rules there: the score is linear
+        step=0.1,
+        central=False,
     ),
-    Fault(
+    of_hutchinson(
         "missing_probe_mean",
-        "divergence",
-        variant(hutchinson, "missing_probe_mean", divide=False),
         "the sum over the probes is not divided by their number.",
         checks=("accuracy", "bias", "error bars"),
         says="16 × the truth",
+        divide=False,
     ),
-    Fault(
+    of_hutchinson(
         "uniform_probes",
-        "divergence",
-        variant(hutchinson, "uniform_probes", uniform=True),
         "probes uniform in (−1, 1) have variance 1/3, and so has the trace.",
         checks=("bias",),
         says="0.33",
+        uniform=True,
     ),
-    Fault(
+    of_hutchinson(
         "overconfident_bars",
-        "divergence",
-        variant(hutchinson, "overconfident_bars", bars="overconfident"),
         "the standard error is divided by √K twice.",
         checks=("error bars",),
         where=lambda case: case.base.dimension > 1,
+        bars="overconfident",
     ),
-    Fault(
+    of_hutchinson(
         "timid_bars",
-        "divergence",
-        variant(hutchinson, "timid_bars", bars="timid"),
         "the standard deviation of one probe is reported as the error of their mean.",
         checks=("error bars",),
         where=lambda case: case.base.dimension > 1,
+        bars="timid",
     ),
-    Fault(
-        "doubled_divergence",
-        "divergence",
-        variant(exact_divergence, "doubled_divergence", factor=2.0),
-        "the divergence is doubled.",
-        says="2 × the truth",
-    ),
-    Fault(
+    of_exact_divergence("doubled_divergence", "the divergence is doubled.", says="2 × the truth", factor=2.0),
+    of_exact_divergence(
         "last_axis_left_out",
-        "divergence",
-        variant(exact_divergence, "last_axis_left_out", first=-1),
         "the loop over coordinates stops one short.",
         where=lambda case: case.base.dimension > 1,
+        first=-1,
     ),
-    Fault(
-        "summed_over_batch",
-        "divergence",
-        summed_over_batch,
-        "the trace is averaged over the batch instead of taken per row.",
-        checks=("bias", "rows"),
+    planting("divergence", summed_over_batch)(
+        "summed_over_batch", "the trace is averaged over the batch instead of taken per row.", checks=("bias", "rows")
     ),
 )
 

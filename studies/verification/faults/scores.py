@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from studies.verification.faults.base import Fault, tagged, variant
+from studies.verification.faults.base import planting, tagged, variant
 from studies.verification.problem import Problem
 
 __all__ = ["CORRECT", "FAULTS", "denoiser", "score", "tweedie"]
@@ -106,112 +106,83 @@ def hard_assignment(problem: Problem) -> Tensor:
     return (problem.x + problem.sigma**2 * chosen) / problem.alpha
 
 
+of_score = planting("score", score)
+of_tweedie = planting("denoiser", tweedie)
 FAULTS = (
-    Fault(
+    of_score(
         "alpha_ignored",
-        "score",
-        variant(score, "alpha_ignored", use_alpha=False),
         "α is ignored: the law of X + σε is taken for that of αX + σε.",
         where=tagged("alpha"),
+        use_alpha=False,
     ),
-    Fault(
+    of_score(
         "sigma_for_variance",
-        "score",
-        variant(score, "sigma_for_variance", power=1),
         "σ is added to the covariances where σ² belongs.",
         where=lambda case: case.sigma != 1.0,
+        power=1,
     ),
-    Fault(
+    of_score(
         "isotropic_covariances",
-        "score",
-        variant(score, "isotropic_covariances", isotropic=True),
         "each covariance is replaced by its mean variance.",
         where=tagged("anisotropic"),
+        isotropic=True,
     ),
-    Fault(
+    of_score(
         "weights_ignored",
-        "score",
-        variant(score, "weights_ignored", even_weights=True),
         "all components count alike.",
         where=lambda case: "separated" not in case.tags,
+        even_weights=True,
     ),
-    Fault(
+    of_score(
         "determinant_dropped",
-        "score",
-        variant(score, "determinant_dropped", determinant=False),
         "responsibilities lack the determinant of each covariance.",
         where=lambda case: case.base.form != "points" and not {"separated", "high noise"} & set(case.tags),
+        determinant=False,
     ),
-    Fault(
+    of_score(
         "underflow",
-        "score",
-        variant(score, "underflow", stable=False),
         "densities are exponentiated one by one, and 0/0 follows far out.",
         checks=("finite",),
         where=lambda case: "tail" in case.tags or case.law == "sheet-784",
+        stable=False,
     ),
-    Fault(
+    of_score(
         "variance_floor",
-        "score",
-        variant(score, "variance_floor", floor=1e-4),
         "a floor of 1e-4 is added to the variance, which low noise does not forgive.",
         where=lambda case: case.sigma < 40.0,
+        floor=1e-4,
     ),
-    Fault(
-        "clipped_score",
-        "score",
-        clipped,
-        "the score is clipped to ±20, silently.",
-        where=tagged("tail", "low noise"),
+    planting("score", clipped)(
+        "clipped_score", "the score is clipped to ±20, silently.", where=tagged("tail", "low noise")
     ),
-    Fault(
+    planting("score", single_precision_distances)(
         "single_precision_distances",
-        "score",
-        single_precision_distances,
         "squared distances are expanded in float32 and cancel.",
         where=tagged("far from the origin"),
     ),
-    Fault(
+    planting("score", noise_as_score)(
         "noise_as_score",
-        "score",
-        noise_as_score,
         "the noise prediction is returned as the score: a factor σ.",
         where=lambda case: case.sigma != 1.0,
         says="× the truth",
     ),
-    Fault(
-        "noise_as_data",
-        "denoiser",
-        noise_as_data,
-        "the noise prediction ε is returned where x0 is asked for.",
-    ),
-    Fault(
+    planting("denoiser", noise_as_data)("noise_as_data", "the noise prediction ε is returned where x0 is asked for."),
+    planting("denoiser", denoiser)(
         "denoiser_alpha_ignored",
-        "denoiser",
-        variant(denoiser, "denoiser_alpha_ignored", use_alpha=False),
         "E[αX | z] is returned for E[X | z].",
         where=tagged("alpha"),
         says="× the truth",
+        use_alpha=False,
     ),
-    Fault(
-        "tweedie_sign",
-        "denoiser",
-        variant(tweedie, "tweedie_sign", sign=-1.0),
-        "the sign of Tweedie's correction is reversed.",
-    ),
-    Fault(
+    of_tweedie("tweedie_sign", "the sign of Tweedie's correction is reversed.", sign=-1.0),
+    of_tweedie(
         "tweedie_sigma",
-        "denoiser",
-        variant(tweedie, "tweedie_sigma", power=1),
         "Tweedie's correction carries σ where σ² belongs.",
         where=lambda case: case.sigma != 1.0,
+        power=1,
     ),
-    Fault(
-        "hard_assignment",
-        "denoiser",
-        hard_assignment,
-        "the likeliest component answers for all.",
-        where=lambda case: "separated" not in case.tags,
+    planting("denoiser", hard_assignment)(
+        "hard_assignment", "the likeliest component answers for all.", where=lambda case: "separated" not in case.tags
     ),
 )
 

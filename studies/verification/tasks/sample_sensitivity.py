@@ -23,7 +23,7 @@ PROBES = 8
 
 IMAGE = ("image-sized",)
 CASES = (
-    Case("line", 0.05, "line-toward", sigma_max=10.0, steps=128),
+    Case("line", 0.05, "line-toward", sigma_max=10.0, steps=192),
     Case("plane", 0.1, "plane-toward", sigma_max=10.0, steps=128),
     Case("gaussian", 0.1, "gaussian-toward", sigma_max=10.0, steps=128),
     Case("five", 0.1, "five-toward", sigma_max=10.0, steps=128),

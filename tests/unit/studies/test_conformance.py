@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import math
 from pathlib import Path
 
@@ -183,10 +184,33 @@ def test_packages_beside_are_kept_with_versions_and_causes() -> None:
     assert set(zip(rows["package"], rows["check"], strict=True)) == names
     judged = rows[rows["status"].isin(["agrees", "differs"])]
     assert (judged["version"] != "").all()
-    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 12
+    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 13
     differing = rows[rows["status"] == "differs"]
     assert differing["cause"].str.startswith(("theirs", "convention")).all()
     assert set(differing["check"]) == {check for finding in findings.BESIDE for check in finding.checks}
+
+
+@pytest.mark.parametrize("finding", findings.BESIDE, ids=[finding.name for finding in findings.BESIDE])
+def test_minimal_examples_beside_are_short_and_kept_with_what_they_printed(finding: findings.Finding) -> None:
+    """Assert that a finding has a cause, a proposed change, at most fifteen lines, and words of its own run."""
+    assert len(finding.example.splitlines()) <= 15
+    assert all((finding.cause, finding.mend, finding.way_round))
+    assert json.loads(beside.TABLE.read_text("utf-8"))["examples"][finding.name]
+
+
+def test_named_packages_are_checked_anew_and_the_others_rows_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert that one package's rows are replaced, in the order of packages."""
+    monkeypatch.setattr(beside, "_there", lambda folder, *command: ['[{"package": "lampe", "new": true}]'])
+    table = tmp_path / "beside.json"
+    old = [{"package": name, "new": False} for name in beside.MODULES]
+    table.write_text(json.dumps({"rows": old, "examples": {"kept": []}}))
+    beside.main(tmp_path, ["lampe"], table)
+    written = json.loads(table.read_text())
+    assert [row["package"] for row in written["rows"]] == list(beside.MODULES)
+    assert [row["package"] for row in written["rows"] if row["new"]] == ["lampe"]
+    assert written["examples"] == {"kept": []}
 
 
 def test_packages_beside_are_run_in_a_process_that_looks_in_their_folder(tmp_path: Path) -> None:

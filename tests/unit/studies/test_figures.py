@@ -5,9 +5,14 @@ import io
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from support.lines import unexplained
 
 from oracles import GaussianMixture
 from studies import figures
+from studies.results import load
+from studies.results import names as published
+from studies.study import configuration
+from studies.study import load as load_study
 
 LAW = GaussianMixture([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [np.diag([0.3, 0.5]), np.diag([0.6, 0.2])])
 
@@ -84,3 +89,35 @@ def test_what_cannot_be_drawn_is_refused(call, words):
     """Assert that errors name the argument."""
     with pytest.raises(ValueError, match=words):
         call(figures.figure()[1][0])
+
+
+def test_one_legend_for_all_panels_names_what_any_of_them_shows():
+    """Assert that labels of all panels appear once, in the order asked for, and unknown ones are left out."""
+    drawing, axes = figures.figure(1, 2)
+    axes[0].plot([0, 1], label="a")
+    axes[1].plot([0, 1], label="b")
+    axes[1].plot([1, 0], label="a")
+    figures.legend_below(drawing, ("b", "a", "c"))
+    assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["b", "a"]
+    drawn(drawing)
+
+
+def test_a_line_without_words_is_found():
+    """Assert that a dashed line needs a legend or a word, and that an axis at zero needs none."""
+    drawing, (axis,) = figures.figure()
+    axis.plot([0, 1], [1, 2], "--")
+    axis.axhline(0.0, color="0.5")
+    axis.axvline(0.3, color="0.5")
+    assert unexplained(figures.described(drawing, "Errors.")) == {"--", "grey"}
+    assert unexplained(figures.described(drawing, "Errors, bounds dashed; the grey line is the floor.")) == set()
+    axis.plot([0, 1], [1, 3], "--", label="upper")
+    axis.legend()
+    assert unexplained(figures.described(drawing, "Errors; grey: the floor.")) == set()
+
+
+@pytest.mark.parametrize("name", published())
+def test_every_line_of_a_published_figure_is_named(name):
+    """Assert that a legend or the words below the figure name every dashed, dotted and grey line."""
+    rows, study = load(name), load_study(name)
+    drawings = study.figures(rows.rows, configuration(study, rows.manifest["setting"]["level"]))
+    assert {key: lines for key, drawing in drawings.items() if (lines := unexplained(drawing))} == {}
