@@ -25,12 +25,21 @@ from sensitivity.sampler.tableau import Step
 
 @dataclass(frozen=True)
 class Record:
-    """A stage input: where it is, the log densities there, which samples took the step, and graphs that were kept."""
+    """A stage input.
+
+    Attributes:
+        x, sigma: where it is.
+        logs: the log densities there, (maps, batch).
+        running: which samples took the step, (batch,).
+        error: stated error of each log density in nats, (maps, batch); None where it is not known, at inner stages.
+        graphs: graphs that were kept.
+    """
 
     x: Tensor
     sigma: Tensor
     logs: Tensor | None
     running: Tensor
+    error: Tensor | None = None
     graphs: tuple[Graph, ...] = ()
 
 
@@ -55,23 +64,36 @@ def record_path(prepared: Prepared, watch: Watch, graphs: Graphs) -> tuple[Tenso
     return state.x, records, logs_of(prepared.maps, seen)
 
 
-Entry = tuple[State, Tensor | None, tuple[Graph, ...]]
+def errors_of(pairings: Sequence[Pairing], end: Tensor) -> Tensor:
+    """Stated errors of the log densities in nats at the stages of a backward pass, (maps, stages, batch).
+
+    An inner stage extrapolates the divergence: it is taken to be as uncertain as the node after it, whose error counts
+    how far off inner stages were. `end` is the error at σ_min, (maps, batch).
+    """
+    errors = []
+    for pairing in pairings:
+        end = end if pairing.record.error is None else pairing.record.error
+        errors.append(end)
+    return torch.stack(errors, 1)
+
+
+Entry = tuple[State, Tensor | None, Tensor | None, tuple[Graph, ...]]
 
 
 def _recording(maps: LocalMaps, entries: list[Entry], watch: Watch, graphs: Graphs) -> Slope:
     def slope(step: Step, stage: int, state: State) -> Rate:
         local, kept = graphs.during(len(state.x), lambda: maps.values(state.x, None, step, stage))
         carried = maps.carried(step, stage, state, local)
-        entries.append((state, carried.logs, kept))
-        mark_log_error(watch, maps, carried, step.table.levels[stage])
+        error = mark_log_error(watch, maps, carried, step.table.levels[stage])
+        entries.append((state, carried.logs, error, kept))
         return maps.rate(local, local.drift, None, carried)
 
     return slope
 
 
 def _record(maps: LocalMaps, step: Step, stage: int, entry: Entry, start: State, running: Tensor) -> Record:
-    state, logs, graphs = entry
-    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running, graphs)
+    state, logs, error, graphs = entry
+    return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running, error, graphs)
 
 
 def pull_back(

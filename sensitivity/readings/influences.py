@@ -53,11 +53,15 @@ class Influence:
         grid_error: the grid's error of `log_density` in nats (see `Estimate`); NaN along a stochastic path.
         outcome: how each sample ended.
         cost: network evaluations, Jacobian products and sources per sample.
-        relative_error: of each sample's values through the stated errors of its log densities, (batch,): a value is a
-            sum over the path of terms that are proportional to e^{−L}, each known up to the factor e^{±E}, E the
-            stated error of L, so that no term is off by more than the share e^E − 1 at the path's end; a value whose
-            terms cancel may be off by more than this share of itself. The sampler's truncation is not in it: see
-            `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a stochastic path.
+        relative_error: of each sample's values through the stated errors of its log densities, (batch,). The values are
+            a sum of terms v_j, one for each stage of the path, that are proportional to e^{−L_j} and known up to the
+            factor e^{±E_j}, E_j the stated error of L_j there: as a vector over all points they are off by no more than
+            the share Σ_j (e^{E_j} − 1) |v_j| / |Σ_j v_j| of their length, the largest over functionals. Far points
+            speak at high noise, where E_j is small, so that this may be a few hundredths where log p at the path's end
+            is uncertain by many nats; a single small value may be off by more. From a `Recording` that reads points by
+            shards it is e^E − 1 at the path's end, the share of the term that is known worst. The sampler's truncation
+            is not in it: see `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a
+            stochastic path.
         bound: what pruning may have taken from any single value, (batch,) or (F, batch), always ≥ the true loss; None
             where nothing was pruned.
         groups: Σ over the points of each group, (batch, G) or (F, batch, G); None without `groups=`.
@@ -176,7 +180,7 @@ def influence(
     speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
     down = passages(prepared, functionals, chunk_size)
     if source_response is None or not len(latents):
-        parts = [_part(passage, *_met(passage, data, speeds, top_k)) for passage in down]
+        parts = [_met(passage, data, speeds, top_k) for passage in down]
     else:
         both = [(passage, condensed(source_response, passage)) for passage in down]
         values, indices = answered(source_response, [kept for _, kept in both], data, speeds[0], top_k)
@@ -185,7 +189,19 @@ def influence(
         # What it asked of the network is known at the end.
         parts[0].cost.away = source_response.evaluations
     result = joined(parts, functionals=not isinstance(functional, Sequence))
-    return replace(result, outcome=replace(result.outcome, note=note(score) if source_response is None else ""))
+    if source_response is not None:
+        return replace(result, outcome=replace(result.outcome, note=""))
+    return replace(result, outcome=noted(result, note(score)))
+
+
+def noted(result: Influence, words: str) -> Outcomes:
+    """The outcomes with a note, and with what uncertain log densities leave of the values."""
+    codes, relative = result.outcome.codes, result.relative_error.detach().cpu()
+    uncertain = (codes == Outcome.LOG_RATIO_ERROR.value) | (codes == Outcome.GRID_ERROR.value)
+    if bool(uncertain.any()):
+        share = f"{float(relative[uncertain].max()):.2g} of their length"
+        words = f"Through log p the values of these samples are stated to err by at most {share}. {words}".strip()
+    return replace(result.outcome, note=words)
 
 
 def check_top(top_k: int | None) -> None:
@@ -268,13 +284,16 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
         yield Passage(chunk, watch, x, at_samples, logs, pairings)
 
 
-def _met(passage: Passage, data: Points, rates: list[Tensor | None], top_k: int | None) -> tuple[Tensor, Tensor | None]:
-    """Values (F, batch, N) of the population's answer, or the k largest with their indices."""
-    x, pairings = passage.samples, list(passage.pairings)
+def _met(passage: Passage, data: Points, rates: list[Tensor | None], top_k: int | None) -> Influence:
+    """The population's answer."""
+    x, pairings, logs = passage.samples, list(passage.pairings), passage.logs
     if not len(x):
         values = x.new_zeros(len(passage.functional), 0, min(top_k or len(data), len(data)))
-        return values, None if top_k is None else torch.zeros_like(values, dtype=torch.int64)
-    return paired(Recorded.of(passage.prepared.maps, pairings), data, rates, top_k)
+        return _part(passage, values, None if top_k is None else torch.zeros_like(values, dtype=torch.int64))
+    recorded = Recorded.of(passage.prepared.maps, pairings, total_error(logs.error, logs.grid))
+    values, indices, lengths = paired(recorded, data, rates, top_k)
+    part = _part(passage, values, indices)
+    return replace(part, relative_error=lengths.relative_error(recorded, part.relative_error))
 
 
 def _part(passage: Passage, values: Tensor, indices: Tensor | None) -> Influence:
@@ -298,10 +317,13 @@ def _part(passage: Passage, values: Tensor, indices: Tensor | None) -> Influence
 
 def relative_of(x: Tensor, error: Tensor | None, grid: Tensor | None, samplers: int) -> Tensor:
     """e^E − 1 at the path's end for the local map of the largest E, (batch,); errors (maps, batch)."""
-    if error is None or grid is None:
-        return x.new_zeros(len(x))
-    both = torch.hypot(torch.nan_to_num(error, nan=0.0), grid)
-    return torch.expm1(both[:samplers].amax(0))
+    both = total_error(error, grid)
+    return x.new_zeros(len(x)) if both is None else torch.expm1(both[:samplers].amax(0))
+
+
+def total_error(error: Tensor | None, grid: Tensor | None) -> Tensor | None:
+    """Errors of log densities by random probes and by the grid together, in nats, (maps, batch)."""
+    return None if error is None or grid is None else torch.hypot(torch.nan_to_num(error, nan=0.0), grid)
 
 
 def condensed(response: SourceResponse, passage: Passage) -> Condensed:

@@ -99,11 +99,15 @@ class Stages:
                 self.groups.append(RowGroup.of(self, chosen[first : first + size], variance, way))
 
     @full_precision
-    def against(self, block: Block) -> Tensor:
-        """Σ over stages of μ·ṡ_i, (F, batch, points of the block)."""
+    def against(self, block: Block, squares: Tensor | None = None, rate: Tensor | None = None) -> Tensor:
+        """Σ over stages of μ·ṡ_i, (F, batch, points of the block).
+
+        What each stage adds is squared and summed over points into `squares`, (F, stages, batch), times the points'
+        `rate`, (points,), which the values leave out.
+        """
         total = self.x.new_zeros(self.functionals, self.batch, len(block))
         for group in self.groups:
-            total += group.against(block)
+            total += group.against(block, squares, rate)
         return total
 
 
@@ -162,9 +166,13 @@ class RowGroup:
         )
 
     @full_precision
-    def against(self, block: Block) -> Tensor:
-        """Σ over this group's stages of μ·ṡ_i, (F, batch, points)."""
-        return self.rows(block).reshape(len(self.cotangents), -1, self.shape[0], len(block)).sum(1)
+    def against(self, block: Block, squares: Tensor | None = None, rate: Tensor | None = None) -> Tensor:
+        """Σ over this group's stages of μ·ṡ_i, (F, batch, points); see `Stages.against`."""
+        parts = self.rows(block).reshape(len(self.cotangents), -1, self.shape[0], len(block))
+        if squares is not None:
+            weighed = parts if rate is None else parts * rate
+            squares[:, list(self.stages)] += torch.linalg.vector_norm(weighed, dim=-1).square()
+        return parts.sum(1)
 
     def rows(self, block: Block) -> Tensor:
         """μ·ṡ_i of every row, (F, rows, points)."""

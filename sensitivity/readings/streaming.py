@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sensitivity.measures.points import Points
-from sensitivity.readings.adjoint import Pairing
+from sensitivity.readings.adjoint import Pairing, errors_of
 from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.sampler.local_maps import LocalMaps
 
@@ -36,6 +37,7 @@ class Recorded:
         scores: s_b(x), (maps, stages, batch, *shape).
         cotangents: μ, (F, stages, batch, *shape).
         shares: c_b, the parts of the local maps in the drift.
+        errors: stated error of each log density in nats, (maps, stages, batch); None where it is not known.
     """
 
     x: Tensor
@@ -45,10 +47,11 @@ class Recorded:
     scores: Tensor
     cotangents: Tensor
     shares: tuple[float, ...]
+    errors: Tensor | None = None
 
     @classmethod
-    def of(cls, maps: LocalMaps, pairings: Sequence[Pairing]) -> Recorded:
-        """The stages of a backward pass, in its order.
+    def of(cls, maps: LocalMaps, pairings: Sequence[Pairing], end: Tensor | None = None) -> Recorded:
+        """The stages of a backward pass, in its order; `end` is the stated error of log p at σ_min, (maps, batch).
 
         Raises:
             ValueError: where the log density of the base law was not carried along the path.
@@ -67,6 +70,7 @@ class Recorded:
             torch.stack([torch.stack(p.scores[:count]) for p in pairings], 1),
             torch.stack([p.cotangents for p in pairings], 1),
             tuple(local_map.share for local_map in maps.each[:count]),
+            None if end is None else errors_of(pairings, end)[:count],
         )
 
     def stages(self) -> list[Stages]:
@@ -76,11 +80,59 @@ class Recorded:
         return [Stages(self.x, self.sigma, score, log, self.cotangents) for score, log in parts]
 
 
-def paired(
-    recorded: Recorded, points: Points, rates: Sequence[Tensor | None], top_k: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Values (F, batch, N), or the k largest with their indices."""
-    stages = recorded.stages()
+class Paired(NamedTuple):
+    """What points say to stages.
+
+    Attributes:
+        values: (F, batch, N), or the k largest.
+        indices: which points these are, like values; None where all are kept.
+        lengths: how long the values are, and what each stage of each law adds to them.
+    """
+
+    values: Tensor
+    indices: Tensor | None
+    lengths: Lengths
+
+
+@dataclass
+class Lengths:
+    """Squared lengths, over points, of values and of what the stages add to them; rates and shares are in them.
+
+    Attributes:
+        whole: of the values, (F, batch).
+        stages: of each stage's part, one (F, stages, batch) for each local map of the drift.
+    """
+
+    whole: Tensor
+    stages: list[Tensor]
+
+    @classmethod
+    def of(cls, recorded: Recorded) -> Lengths:
+        """Those of no points yet."""
+        new, functionals = recorded.cotangents.new_zeros, len(recorded.cotangents)
+        stages, batch = recorded.logs.shape[1:]
+        return cls(new(functionals, batch), [new(functionals, stages, batch) for _ in recorded.shares])
+
+    def relative_error(self, recorded: Recorded, end: Tensor) -> Tensor:
+        """Σ_j (e^{E_j} − 1) |v_j| / |Σ_j v_j| for the parts v_j of the stages, the largest over functionals, (batch,).
+
+        By the triangle inequality the values are off by no more than this share of their length, where log densities
+        are off by no more than E_j. `end` is returned where that is not known, or where all values are zero.
+        """
+        if recorded.errors is None:
+            return end
+        lost = torch.zeros_like(self.whole)
+        for share, squares, errors in zip(recorded.shares, self.stages, recorded.errors, strict=True):
+            parts = torch.expm1(errors) * squares.sqrt()
+            # A halted sample may have any error, and receives nothing.
+            lost += abs(share) * torch.where(squares > 0, parts, 0.0).sum(1)
+        relative = torch.where(self.whole > 0, lost / self.whole.sqrt(), end).amax(0)
+        return torch.where(torch.isnan(end), end, relative.to(end))
+
+
+def paired(recorded: Recorded, points: Points, rates: Sequence[Tensor | None], top_k: int | None) -> Paired:
+    """The influence of every point, and how long its parts are."""
+    stages, lengths = recorded.stages(), Lengths.of(recorded)
     farthest = float(points.squares.max()) ** 0.5
     for one in stages:
         one.choose_ways(points.bandwidth, farthest)
@@ -93,16 +145,19 @@ def paired(
         here = slice(first, first + len(rows))
         block = Block(rows, points.bandwidth, squares[here])
         total = rows.new_zeros(stages[0].functionals, stages[0].batch, len(rows))
-        for share, one, rate in zip(recorded.shares, stages, rates, strict=False):
-            values = one.against(block)
-            total = torch.add(total, values if rate is None else values * rate[here], alpha=share)
+        for share, one, rate, added in zip(recorded.shares, stages, rates, lengths.stages, strict=False):
+            speed = None if rate is None else rate[here]
+            values = one.against(block, added, speed)
+            total = torch.add(total, values if speed is None else values * speed, alpha=share)
+        lengths.whole += total.square().sum(-1)
         # The k largest of a union are among the k largest of its parts: a block leaves no more than k points behind.
         if top_k is None:
             blocks.append(total)
         else:
             best = largest(best, total, first, top_k)
         first = here.stop
-    return best if best is not None else (torch.cat(blocks, -1), None)
+    values, indices = best if best is not None else (torch.cat(blocks, -1), None)
+    return Paired(values, indices, lengths)
 
 
 def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:

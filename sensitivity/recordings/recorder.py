@@ -22,6 +22,7 @@ from sensitivity.readings.influences import (
     condensed,
     listed,
     passages,
+    total_error,
 )
 from sensitivity.readings.prepare import UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded
@@ -143,5 +144,6 @@ def record(
 
 def _kept(passage: Passage, response: SourceResponse | None) -> Recorded | Answered:
     if response is None:
-        return Recorded.of(passage.prepared.maps, list(passage.pairings))
+        error = total_error(passage.logs.error, passage.logs.grid)
+        return Recorded.of(passage.prepared.maps, list(passage.pairings), error)
     return Answered(condensed(response, passage))

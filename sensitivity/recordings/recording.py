@@ -26,10 +26,11 @@ from sensitivity.readings.influences import (
     answered,
     by_chunks,
     check_top,
+    noted,
     rates_of,
     relative_of,
 )
-from sensitivity.readings.streaming import Recorded, paired
+from sensitivity.readings.streaming import Paired, Recorded, paired
 from sensitivity.recordings.answers import Answer, Question, Values
 from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.identity import described
@@ -333,12 +334,19 @@ class Recording:
         check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
         speeds = rates_of(rates, self._guided, len(data), like)
         if self.response is None:
-            found = [paired(one, data, speeds, top_k) for one in self._recorded]
-        else:
-            pair = answered(self.response, self._kept, data, speeds[0], top_k)
-            found = list(by_chunks([len(part.samples) for part in self.parts], *pair))
+            pieces = zip(self.parts, self._recorded, strict=True)
+            parts = [self._met(part, one, paired(one, data, speeds, top_k)) for part, one in pieces]
+            result = joined(parts, functionals=not self.several)
+            return replace(result, outcome=noted(result, str(self.made_from["note"])))
+        pair = answered(self.response, self._kept, data, speeds[0], top_k)
+        found = by_chunks([len(part.samples) for part in self.parts], *pair)
         parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
         return self._labelled(joined(parts, functionals=not self.several), len(data))
+
+    def _met(self, part: Part, recorded: Recorded, found: Paired) -> Influence:
+        """The population's answer for a chunk of latents, which knows how much each stage adds."""
+        whole = self._influence(part, found.values, found.indices)
+        return replace(whole, relative_error=found.lengths.relative_error(recorded, whole.relative_error))
 
     def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
         silent = (values == 0).all(-1).all(0).cpu()

@@ -81,17 +81,21 @@ def sampling(maps: LocalMaps) -> Slope:
     return slope
 
 
-def mark_log_error(watch: Watch, maps: LocalMaps, carried: Carriage, level: float) -> None:
+def mark_log_error(watch: Watch, maps: LocalMaps, carried: Carriage, level: float) -> Tensor | None:
     """Mark samples one of whose log densities has too large an error, by its larger part: random probes or the grid.
+
+    Returns the errors in nats, (maps, batch), at nodes, and None at inner stages.
 
     One group of probes has no standard error: its noise is judged by how little neighbouring divergences agree.
     """
     if carried.logs is None or not (carried.node or carried.memory is None):
-        return
+        return None
     noise, grid = log_errors(maps, carried.logs, carried.memory)
-    large = torch.hypot(noise, grid) > LOG_RATIO_ERROR_LIMIT
+    both = torch.hypot(noise, grid)
+    large = both > LOG_RATIO_ERROR_LIMIT
     watch.mark((large & (noise >= grid)).any(0), Outcome.LOG_RATIO_ERROR, level)
     watch.mark((large & (noise < grid)).any(0), Outcome.GRID_ERROR, level)
+    return both
 
 
 def log_errors(maps: LocalMaps, logs: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:

@@ -111,6 +111,7 @@ def test_influence_is_the_composition_to_the_last_bit(solver, chunk):
                 "log_density",
                 "log_density_error",
                 "grid_error",
+                "relative_error",
             ):
                 one, other = getattr(whole, name), getattr(kept, name)
                 assert (one is None) == (other is None)
