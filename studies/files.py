@@ -68,6 +68,9 @@ def write(path: Path, content: bytes) -> None:
         with suppress(OSError):  # where nothing can be written, nothing can be removed
             temporary.unlink(missing_ok=True)
         raise StudyError(explain(error, path)) from error
+    except BaseException:  # an interrupt
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> bytes:

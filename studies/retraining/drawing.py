@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, listed
+from studies.figures import colour, described, figure, legend_below, listed
 from studies.retraining.causes import CAUSES
 from studies.retraining.claims import SWAPS, TRUTHS
 from studies.retraining.config import MAIN, Config, Regime
@@ -90,7 +90,7 @@ def overview(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
             _point(axis, place + 0.2, median_interval(best), 1, "s", _once("best of three baselines", first))
         axis.set_xticks(range(len(regimes)), [f"{r.name}\n{r.pairs} pairs" for r in regimes], rotation=60, fontsize=7)
         axis.set(ylabel="median correlation over pixels", ylim=(-0.1, 1.05), title=f"{truth}, class 3 at η = .1")
-        axis.legend(fontsize=7, loc="lower left")
+    legend_below(drawing)
     words = "; ".join(
         f"{r.name} {np.median(correlations(of(rows, regime=r.name), 'flow', 'scratch')):.2f} of "
         f"{floor(of(rows, regime=r.name), 'scratch').ceiling:.2f}"
@@ -122,7 +122,7 @@ def predictors(rows: pd.DataFrame, regime: Regime) -> Figure:
         axis.axvspan(noise.ceiling_low, noise.ceiling_high, color=colour(2), alpha=0.15, linewidth=0)
         axis.axvline(0, color="0.6", linewidth=0.6)
         axis.set(xlabel="correlation over pixels", xlim=(-0.75, 1.02), title=f"{truth}, class 3 at η = .1")
-        axis.legend(fontsize=7, loc="lower left")
+    legend_below(drawing)
     return described(
         drawing,
         f"{regime.name}: box plots over latents of the correlation between predicted and actual change, one box a "
@@ -238,7 +238,7 @@ def _bars(axis: Axes, shares: dict[str, tuple[Interval, Interval]]) -> None:
         axis.barh(np.arange(len(names)) + offset, y, 0.32, xerr=errors, color=colour(index), label=label)
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="share of the variance")
-    axis.legend(fontsize=6)
+    axis.legend(fontsize=6, loc="center right")  # the longest bars are the first and the last two
 
 
 def _exchanged(axis: Axes, rows: pd.DataFrame) -> None:

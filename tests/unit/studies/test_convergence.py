@@ -14,6 +14,7 @@ from studies.bridge import exact_score
 from studies.convergence import exact, images, neural, robust, truth, verdicts
 from studies.convergence.engine import predict, relative
 from studies.convergence.problems import SIGMA_MAX, SIGMA_MIN, problem
+from studies.results import load
 from studies.running.setting import Setting
 from studies.running.tables import decode, encode, frame, join
 from studies.study import LEVELS, Context, configuration
@@ -26,6 +27,12 @@ def results(tmp_path_factory):
     context = Context(config, folder=tmp_path_factory.mktemp("convergence") / "smoke")
     parts = [decode(encode(cell.name, convergence.run_cell(cell, context))) for cell in convergence.cells(config)]
     return frame(join(parts)), config
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The published rows, of the full configuration."""
+    return load("convergence").rows, convergence.Config.full()
 
 
 def test_smoke_rows_support_every_claim(results):
@@ -54,9 +61,9 @@ def test_claims_about_learned_networks_are_made_where_they_are_judged(results):
     assert all(configuration(convergence, level).judged for level in LEVELS[1:])
 
 
-def test_a_prediction_of_the_wrong_size_fails_the_order_claim(results):
+def test_a_prediction_of_the_wrong_size_fails_the_order_claim(published):
     """Assert that a sensitivity 1 % too long has no first order left."""
-    rows, config = results
+    rows, config = published
     wrong = rows.copy()
     wrong["errors"] = [None if e is None else np.asarray(e, dtype=float) + 0.01 for e in rows["errors"]]
     claims = [c for c in convergence.claims(wrong, config) if "tends to the predicted" in c.statement]
@@ -64,9 +71,9 @@ def test_a_prediction_of_the_wrong_size_fails_the_order_claim(results):
     assert not any(claim.holds for claim in claims)
 
 
-def test_a_slope_without_points_above_the_floor_is_a_claim_that_does_not_hold(results):
+def test_a_slope_without_points_above_the_floor_is_a_claim_that_does_not_hold(published):
     """Assert that a floor cannot hide errors."""
-    rows, config = results
+    rows, config = published
     wrong = rows.copy()
     wrong.loc[wrong["part"] == "exact", "floor"] = 1.0
     claims = [c for c in convergence.claims(wrong, config) if "tends to the predicted" in c.statement]
