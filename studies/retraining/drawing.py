@@ -238,7 +238,7 @@ def _bars(axis: Axes, shares: dict[str, tuple[Interval, Interval]]) -> None:
         axis.barh(np.arange(len(names)) + offset, y, 0.32, xerr=errors, color=colour(index), label=label)
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="share of the variance")
-    axis.legend(fontsize=6, loc="center right")  # the longest bars are the first and the last two
+    axis.legend(fontsize=6, loc="center right", bbox_to_anchor=(1, 0.64))  # beside the shortest bar
 
 
 def _exchanged(axis: Axes, rows: pd.DataFrame) -> None:
