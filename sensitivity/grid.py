@@ -12,7 +12,7 @@ Levels live on the CPU in float64 whatever the device of the samples, so that st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -109,9 +109,7 @@ class Grid:
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise ValueError(f"factor={factor!r} counts the parts of an interval; give an integer of at least 1.")
         spacing = "log" if self.spacing == "given" else self.spacing
-        pairs = zip(self.levels[:-1].tolist(), self.levels[1:].tolist(), strict=True)
-        parts = [_spaced(top, bottom, factor, spacing, self.exponent)[:-1] for top, bottom in pairs]
-        return Grid.from_levels(torch.cat([*parts, self.levels[-1:]]))
+        return self._cut(lambda top, bottom: factor, spacing)
 
     def filled(self, widest: float = 1.2) -> Grid:
         """The grid with levels added, evenly in log σ, where σ falls more than `widest`-fold in one interval.
@@ -129,11 +127,18 @@ class Grid:
         limit = check_real_number(widest, "widest")
         if not 1 < limit < math.inf:
             raise ValueError(f"widest={widest} is no ratio of descending levels; give a number above 1, such as 1.2.")
+
+        def parts(top: float, bottom: float) -> int:
+            # Rounding must not cut an interval of just this ratio.
+            return max(math.ceil(math.log(top / bottom) / math.log(limit) - 1e-9), 1)
+
+        return self._cut(parts, "log")
+
+    def _cut(self, parts: Callable[[float, float], int], spacing: str) -> Grid:
+        """Every interval cut into `parts(top, bottom)` parts."""
         pairs = zip(self.levels[:-1].tolist(), self.levels[1:].tolist(), strict=True)
-        # Rounding must not cut an interval of just this ratio.
-        counts = [(top, low, math.ceil(math.log(top / low) / math.log(limit) - 1e-9)) for top, low in pairs]
-        parts = [_spaced(top, low, max(count, 1), "log", self.exponent)[:-1] for top, low, count in counts]
-        return Grid.from_levels(torch.cat([*parts, self.levels[-1:]]))
+        levels = [_spaced(top, low, parts(top, low), spacing, self.exponent)[:-1] for top, low in pairs]
+        return Grid.from_levels(torch.cat([*levels, self.levels[-1:]]))
 
     def reversed_from(self, sigma: float) -> Tensor:
         """Ascending levels from σ (any level in (0, σ_max]) up to σ_max: σ itself, then the grid's levels above it.

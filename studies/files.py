@@ -64,12 +64,11 @@ def write(path: Path, content: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt too
         with suppress(OSError):  # where nothing can be written, nothing can be removed
             temporary.unlink(missing_ok=True)
-        raise StudyError(explain(error, path)) from error
-    except BaseException:  # an interrupt
-        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StudyError(explain(error, path)) from error
         raise
 
 

@@ -90,16 +90,7 @@ class Examples:
 
     def check(self, measure: Points) -> None:
         """Refuse points with a bandwidth or of another shape."""
-        if measure.bandwidth:
-            raise ValueError(
-                f"bandwidth={measure.bandwidth} smooths the points, but a network is trained on examples; give Points "
-                f"without a bandwidth to {self.name}."
-            )
-        if measure.shape != self.points.shape:
-            raise ValueError(
-                f"points have shape {measure.shape}, but the training data {self.points.shape}; give one like the "
-                "other."
-            )
+        check_points(measure, self.points, self.name)
 
     def found(self, measure: Points) -> list[list[int]]:
         """Where each of some points stands among the examples.
@@ -116,6 +107,19 @@ class Examples:
                 f"examples of the record's own points, or ParameterResponse in the place of {self.name}."
             )
         return [self._places[row] for row in rows]
+
+
+def check_points(points: Points, data: Points, name: str) -> None:
+    """Refuse points that cannot be examples of a training, in words; `name` is the response that gets them."""
+    if points.bandwidth:
+        raise ValueError(
+            f"bandwidth={points.bandwidth} smooths the points, but a network is trained on examples; give Points "
+            f"without a bandwidth to {name}."
+        )
+    if points.shape != data.shape:
+        raise ValueError(
+            f"points have shape {points.shape}, but the training data {data.shape}; give one like the other."
+        )
 
 
 def _written(data: Tensor) -> list[bytes]:

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.displacement import Move
 from sensitivity.perturbations.perturbation import Perturbation, Sum
+from sensitivity.responses.examples import check_points
 from sensitivity.responses.losses import checked, draws_of
 from sensitivity.responses.weights import Weights
 
@@ -67,7 +68,7 @@ class DataLoss:
 
     def of_points(self, points: Points) -> Tensor:
         """g_ν, (P,)."""
-        check_points(points, self.data)
+        check_points(points, self.data, "ParameterResponse")
         clean, total = points.data.detach(), torch.zeros_like(self.weights.vector)
         for pairs in self.blocks(len(clean)):
             shares = points.weights[pairs // self.draws] / self.draws
@@ -137,7 +138,7 @@ def check_change(change: Perturbation, data: Points) -> None:
     """Refuse a change whose gradient is not known, in words."""
     for _, part in change.parts if isinstance(change, Sum) else ((1.0, change),):
         if isinstance(part, Move):
-            check_points(part.points, data)
+            check_points(part.points, data, "ParameterResponse")
             continue
         for _, measure in part.masses or ():
             if not isinstance(measure, Points):
@@ -145,17 +146,4 @@ def check_change(change: Perturbation, data: Points) -> None:
                     f"ParameterResponse takes the gradients of examples, and a {type(measure).__name__} has none; give "
                     "Points drawn from it."
                 )
-            check_points(measure, data)
-
-
-def check_points(points: Points, data: Points) -> None:
-    """Refuse points that are no examples of a training, in words."""
-    if points.bandwidth:
-        raise ValueError(
-            f"bandwidth={points.bandwidth} smooths the points, but a network is trained on examples; give Points "
-            "without a bandwidth to ParameterResponse."
-        )
-    if points.shape != data.shape:
-        raise ValueError(
-            f"points have shape {points.shape}, but the training data {data.shape}; give one like the other."
-        )
+            check_points(measure, data, "ParameterResponse")

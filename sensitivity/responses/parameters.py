@@ -24,7 +24,8 @@ from sensitivity.grid import Grid
 from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation
 from sensitivity.responses.curvature import Conjugate, Curvature, Exact, GaussNewton
-from sensitivity.responses.gradients import DataLoss, check_change, check_points
+from sensitivity.responses.examples import check_points
+from sensitivity.responses.gradients import DataLoss, check_change
 from sensitivity.responses.kronecker import Kronecker, covered
 from sensitivity.responses.moving_parameters import MovingParameters
 from sensitivity.responses.response import Condensed, Stage, module_of
@@ -168,7 +169,7 @@ class ParameterResponse(MovingParameters):
 
     def check_points(self, points: Points) -> None:
         """Examples like the training data, without a bandwidth."""
-        check_points(points, self.data)
+        check_points(points, self.data, "ParameterResponse")
 
     def condensed(self, stages: Sequence[Stage], score: Score, grid: Grid) -> Condensed:
         """(H + λ)⁻¹Γ, (F, batch, P), and its products with g_ρ, (F, batch)."""
