@@ -30,7 +30,7 @@ from sensitivity.readings.influences import (
     rates_of,
     relative_of,
 )
-from sensitivity.readings.streaming import Paired, Recorded, paired
+from sensitivity.readings.streaming import Lengths, Recorded, paired
 from sensitivity.recordings.answers import Answer, Question, Values
 from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.identity import described
@@ -334,21 +334,24 @@ class Recording:
         check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
         speeds = rates_of(rates, self._guided, len(data), like)
         if self.response is None:
-            pieces = zip(self.parts, self._recorded, strict=True)
-            parts = [self._met(part, one, paired(one, data, speeds, top_k)) for part, one in pieces]
-            result = joined(parts, functionals=not self.several)
-            return replace(result, outcome=noted(result, str(self.made_from["note"])))
-        pair = answered(self.response, self._kept, data, speeds[0], top_k)
-        found = by_chunks([len(part.samples) for part in self.parts], *pair)
-        parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
+            met = [paired(one, data, speeds, top_k) for one in self._recorded]
+            pieces = zip(self.parts, met, strict=True)
+            parts = [self._influence(part, values, places, None, lengths) for part, (values, places, lengths) in pieces]
+        else:
+            pair = answered(self.response, self._kept, data, speeds[0], top_k)
+            found = by_chunks([len(part.samples) for part in self.parts], *pair)
+            parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
         return self._labelled(joined(parts, functionals=not self.several), len(data))
 
-    def _met(self, part: Part, recorded: Recorded, found: Paired) -> Influence:
-        """The population's answer for a chunk of latents, which knows how much each stage adds."""
-        whole = self._influence(part, found.values, found.indices)
-        return replace(whole, relative_error=found.lengths.relative_error(recorded, whole.relative_error))
-
-    def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
+    def _influence(
+        self,
+        part: Part,
+        values: Tensor,
+        indices: Tensor | None,
+        bound: Tensor | None = None,
+        lengths: Lengths | None = None,
+    ) -> Influence:
+        """What a chunk of latents says; how much each stage adds is known by its `lengths`."""
         silent = (values == 0).all(-1).all(0).cpu()
         if bound is not None:
             silent = silent & (bound == 0).all(0).cpu()
@@ -356,6 +359,8 @@ class Recording:
         codes = part.codes.masked_fill(new, Outcome.NO_POINT_NEAR.value)
         outcome = Outcomes(codes, part.levels.masked_fill(new, self.grid.sigma_min))
         relative = relative_of(part.samples, part.log_density_error, part.grid_error, len(part.stages.shares))
+        if lengths is not None and isinstance(part.stages, Recorded):
+            relative = lengths.relative_error(part.stages, relative)
         return Influence(
             values=values,
             indices=indices,
@@ -371,7 +376,8 @@ class Recording:
 
     def _labelled(self, result: Influence, points: int) -> Influence:
         asked = 0 if self.response is None else self.response.rows_per_point * points
-        outcome = replace(result.outcome, note=str(self.made_from["note"]))
+        words = str(self.made_from["note"])
+        outcome = noted(result, words) if self.response is None else replace(result.outcome, note=words)
         return replace(result, outcome=outcome, cost=replace(self.cost, away=self.cost.away + asked))
 
     @property
@@ -408,6 +414,7 @@ class Recording:
             answer.values.to(home).split(sizes, 1),
             [None] * len(sizes) if answer.indices is None else answer.indices.to(home).split(sizes, 1),
             [None] * len(sizes) if bound is None else bound.split(sizes, 1),
+            [None] * len(sizes) if answer.lengths is None else answer.lengths.to(home).split(sizes),
             strict=True,
         )
         result = joined([self._influence(*pieces) for pieces in split], functionals=not self.several)
