@@ -238,6 +238,7 @@ def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tens
         part = points[first : first + size]
         tau, rate = problem.placement.times(part[..., 0])
         z = frames(problem.noise, part, problem.dimension, frame, replicate, options.orthogonal, first)
+        # dv = 2τ dτ, and dτ = rate du for u uniform on (0, 1).
         total = total + (_integrand(problem, tau, z) * 2 * tau * rate).sum(0) / nodes
     return total
 
@@ -250,6 +251,7 @@ def _integrand(problem: _Problem, tau: Tensor, z: Tensor) -> Tensor:
     reference = problem.reference_score(y, levels).reshape(z.shape).to(torch.float64)
     value = ((score - reference) * (score + reference + 2 * z / tau[..., None])).sum(-1) / 2
     if problem.options.raw:
+        # What the formula without a reference has analytically, E|Z|² = d, is drawn here.
         value = value + (z.square().sum(-1) - problem.dimension) / (2 * tau.square())
     return value.mean(0)
 

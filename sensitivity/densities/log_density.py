@@ -206,6 +206,8 @@ def _kernel(x: Tensor, sigma: Tensor, data: Tensor | None) -> Estimate:
     value = points.log_density(x, sigma)
     if count == 1:
         return Estimate(value, torch.full_like(value, float("nan")), 0)
+    # k² = (4πσ²)^{−d/2} times the kernel at σ/√2.
     squares = points.log_density(x, sigma / sqrt(2)) - x[0].numel() / 2 * (4 * pi * sigma.square()).log()
+    # By Cauchy and Schwarz not negative, but for rounding where one point is all.
     spread = ((squares - 2 * value).exp() - 1).clamp(min=0.0) / (count - 1)
     return Estimate(value, spread.sqrt(), count - 1)

@@ -285,6 +285,7 @@ def _with_density(maps: tuple[LocalMap, ...], x: Tensor, options: Options, solve
     trace = None
     if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
         trace = Trace.resolve(options.trace, options.probes, prod(x.shape[1:]), control=options.control)
+    # A run without chance draws no key, and leaves its caller's generator where it was.
     if not stochastic and (trace is None or trace.exact):
         return LocalMaps(maps, trace)
     return LocalMaps(

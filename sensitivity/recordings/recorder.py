@@ -27,7 +27,8 @@ from sensitivity.readings.influences import (
 from sensitivity.readings.prepare import UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.identity import name_of, network_name
-from sensitivity.recordings.recording import Answered, Part, Recording
+from sensitivity.recordings.parts import Answered, Part
+from sensitivity.recordings.recording import Recording
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.scores.score import Score
