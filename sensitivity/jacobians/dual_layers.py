@@ -180,6 +180,7 @@ def _rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, e
         return NotImplemented
     value = input.value
     rows, tangents, scale = _rows(input, normalized_shape, weight)
+    # What torch itself takes where nothing is said.
     least = torch.finfo(value.dtype).eps if eps is None else eps
     spread = torch.rsqrt(rows.square().mean((-2, -1), keepdim=True) + least)
     image = functional.rms_norm(value, normalized_shape, weight, eps)

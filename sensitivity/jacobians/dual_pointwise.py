@@ -46,6 +46,7 @@ _pointwise("relu", lambda v, y: (v > 0).to(v.dtype))
 
 @rule("pow", "__pow__")
 def _pow(dual: Any, exponent: Any) -> Any:
+    # Of the powers 0 and 1 the slope would be written with v⁻¹ or v⁰, which at v = 0 is no number or undecided.
     if not isinstance(dual, Dual) or isinstance(exponent, Tensor) or exponent in (0, 1):
         return NotImplemented
     value = dual.value

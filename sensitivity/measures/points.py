@@ -267,6 +267,7 @@ class _Running:
         top = torch.maximum(self.top, log_terms.detach().amax(1, keepdim=True))
         # A block of zero weights has top = −∞ and contributes nothing.
         anchor = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+        # What was summed so far was relative to the old maximum: it fades as the maximum rises, and nothing overflows.
         shrink = (self.top - anchor).exp()
         terms = kernel(log_terms - anchor)
         self.total = self.total * shrink + terms.sum(1, keepdim=True)
@@ -294,6 +295,7 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
     p = p.to(rows.dtype)
     along = tangent @ rows.T - (origin * tangent).sum(1, keepdim=True)
     q = p * along
+    # Σ p (y − x) without the array of differences: a product, and the mass times x taken off.
     first = p @ rows - p.sum(1, keepdim=True) * origin
     second = q @ rows - q.sum(1, keepdim=True) * origin
     return first, second, q.sum(1, keepdim=True)

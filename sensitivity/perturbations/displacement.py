@@ -81,6 +81,7 @@ class Move(Perturbation):
         source, curvature = _Combination(x), _Combination(x)
         ratio = x.new_zeros(x.shape[0])
         for block in self._blocks(x, sigma, score, log_density):
+            # The second derivative of the kernel in h, over the kernel.
             curve = block.slope**2 - (block.moves**2).sum(1) / block.variance
             ratio = ratio + (block.ratio * block.slope).sum(1)
             source.add(block, block.slope, torch.ones_like(block.slope))

@@ -72,6 +72,7 @@ def resample(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
     response: Response = POPULATION,
@@ -93,8 +94,8 @@ def resample(
             parameters θ + ηθ̇, that of `LocalResponse` is exact in η.
 
     Other args:
-        trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as for
-            `sample_sensitivity`.
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, progress, control, differentiable: as
+            for `sample_sensitivity`.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -120,6 +121,7 @@ def resample(
         products=products,
         differentiable=differentiable,
         control=control,
+        progress=progress,
     )
     answer = chosen(response)
     if isinstance(answer, SourceResponse):
@@ -248,8 +250,8 @@ def _per_latent(eta: Any, x: Tensor) -> Tensor:
 def _resample(prepared: Prepared, masses: list[list[Mass]]) -> Resampled:
     watch = Watch(prepared.latents.shape[0], prepared.latents.device)
     slope = finite_slope(prepared.maps, masses, watch)
-    at_min = follow(prepared.start(), prepared.path, slope, watch, advance=prepared.advance)
-    end = follow(at_min, prepared.final, slope, watch)
+    at_min = follow(prepared.start(), prepared.told(prepared.path), slope, watch, advance=prepared.advance)
+    end = follow(at_min, prepared.told(prepared.final), slope, watch)
     seen = end if prepared.denoise else observed(prepared.maps, at_min, prepared.last, watch)
     return Resampled(end.x, *logs_of(prepared.maps, seen), watch.read(), prepared.maps.cost)
 

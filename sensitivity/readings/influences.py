@@ -106,6 +106,7 @@ def influence(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     response: Response = POPULATION,
 ) -> Influence:
@@ -128,7 +129,8 @@ def influence(
         grid, anchor: as for `sample_sensitivity`.
 
     Other args:
-        trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, progress, control: as for
+            `sample_sensitivity`; the way down and the way back are counted, not the points.
         response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:
@@ -170,12 +172,14 @@ def influence(
         denoise=denoise,
         products=products,
         control=control,
+        progress=progress,
         response=source_response,
     )
     # The points are met on the way back; a response other than the population's may refuse them before.
     untouched = source_response is None or isinstance(score, GuidedScore)
     change = UNCHANGED if untouched else Toward(data)
-    prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=source_response is None)
+    carried = source_response is None
+    prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=carried, passes=2)
     speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
     down = passages(prepared, functionals, chunk_size)
     if source_response is None or not len(latents):
@@ -279,7 +283,7 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         at_samples = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        pairings = pull_back(chunk.maps, [*chunk.path, *chunk.final], records, cotangents)
+        pairings = pull_back(chunk, records, cotangents)
         yield Passage(chunk, watch, x, at_samples, logs, pairings)
 
 

@@ -245,6 +245,7 @@ class RowGroup:
     def _pairs(self, row: Tensor, point: Tensor, block: Block) -> Tensor:
         """r_i (s_i − s)·μ for the given pairs of rows and points, (F, pairs), in double precision."""
         precise = wide(self.x)
+        # Differences first, in double precision: |x|² − 2x·y + |y|² would lose what is small here.
         gap = block.flat[point].to(precise) - self.x[row].to(precise)
         variance = self.variance[row].to(precise)
         kernel = (self.offset[row] - 0.5 * gap.square().sum(1, keepdim=True) / variance).exp()

@@ -183,6 +183,20 @@ def paired(recorded: Recorded, points: Points, rates: Sequence[Tensor | None], t
     return Paired(values, indices, lengths)
 
 
+def matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
+    """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision; `extra` = b²."""
+    total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
+    y, dimension = points.flatten(1).double(), points[0].numel()
+    for j, sigma in enumerate(stages.sigma.double()):
+        tau2 = sigma**2 + extra
+        gap = y - stages.x[j].flatten(1).double()
+        log_ratio = -0.5 * gap.square().sum(1) / tau2 - 0.5 * dimension * (2 * torch.pi * tau2).log()
+        ratio = torch.where(stages.running[j], (log_ratio - stages.logs[0, j]).exp(), 0.0)
+        slope = (gap / tau2 - stages.scores[0, j].flatten(1)) * ratio[:, None]
+        total += (slope * stages.cotangents[:, j].flatten(2)).sum(-1)
+    return total.to(points)
+
+
 def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:
     """The k largest |value| with their indices, of those so far and of values that begin at point `first`."""
     indices = torch.arange(first, first + values.shape[-1], device=values.device).expand(values.shape)

@@ -46,6 +46,7 @@ class Reduced:
         inside = flat @ axes.to(flat)
         rest = (squares - inside.double().square().sum(1)).clamp(min=0).sqrt()
         loose = SLACK * squares
+        # √a is off by δa/√a, and by no more than √δa where a itself is no larger.
         return cls(torch.cat([inside, rest.to(inside)[:, None]], 1), squares, loose / torch.maximum(rest, loose.sqrt()))
 
     def __getitem__(self, rows: slice | Tensor) -> Reduced:
@@ -88,6 +89,7 @@ class Rows:
         variance, offset = self.group.variance[:, 0].double(), self.group.offset[:, 0]
         near = self.reduced.nearest(points)
         far = self.reduced.squares.sqrt() + points.squares.max().sqrt()
+        # Where t e^{−t²/2τ²} is largest within [D, E]: at τ, or at the end that is nearest to it.
         peak = torch.minimum(torch.maximum(variance.sqrt(), near), far)
         slope = peak / variance * (offset - 0.5 * peak.square() / variance).exp()
         slope = slope + self.score * (offset - 0.5 * near.square() / variance).exp()

@@ -45,7 +45,7 @@ def misses(of: Any) -> Tensor:
     """Every point's root mean square error of the predicted noise, mean over draws (N,).
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
     """
     sigma, noise = of.draws()
     level = sigma[:, None, None, None]
@@ -78,7 +78,7 @@ def score_of_images(of: Any, g: Tensor, share: float, samples: Tensor) -> Tensor
     """τ by its definition (queries, N).
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
         g: gradients of the points' losses (N, P).
         share: λ over the mean eigenvalue of the Gauss-Newton matrix.
         samples: x_q (queries, 1, h, w).

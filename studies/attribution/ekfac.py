@@ -117,7 +117,7 @@ def solved(of: Any, g: Tensor) -> Any:
     """`(H + λ)⁻¹` of gradients g (N, P) of a problem's points; NotImplemented for networks that are no perceptrons.
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
         g: one row a point.
     """
     sigma, noise = of.draws()

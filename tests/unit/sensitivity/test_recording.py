@@ -32,6 +32,7 @@ from sensitivity import (
 from sensitivity.readings.point_kernels import Block, Stages
 from sensitivity.readings.streaming import Lengths
 from sensitivity.recordings.answers import Question
+from sensitivity.recordings.asking import question_of
 from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.reach import Reduced, Rows, axes_of
 from sensitivity.recordings.shards import Asked, Meeting
@@ -296,7 +297,8 @@ def test_the_bound_holds_for_every_row_and_is_not_idle(points):
     """Assert that no point adds more than the bound of its block, and that the bound is not idle."""
     kept = _recording(torch.float64)
     data = points.double()
-    question = kept._question(PreparedSource(as_source(data), kept.samples[:0]), 1, None, None, 0.0, 1e-3)
+    prepared = PreparedSource(as_source(data), kept.samples[:0])
+    question = question_of(prepared, kept.samples, None, top_k=1, prune=1e-3)
     meeting = Meeting(kept.parts[0].stages, data, question)
     block, near = Block(data, 0.0, meeting.squares), Reduced.of(data, meeting.squares, axes_of(data))
     tight = 0.0

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from studies.attribution import attributors, tuning
+from studies.attribution.attributors import gradients, parameter_gradients, runs, similarities
 from studies.networks import Architecture, build
 from studies.training import Recipe, train
 from studies.training.descent import Adam
@@ -54,7 +55,7 @@ def problem(seed=0):
 def test_d_trak_is_the_damped_kernel_of_the_predicted_noise_times_the_pull():
     """Assert the formula with gradients by autograd, image by image."""
     given = problem()
-    sigma, noise = given.loss.draw(attributors.DRAWS, given.data)
+    sigma, noise = given.loss.draw(parameter_gradients.DRAWS, given.data)
 
     def features(image):
         state = image.expand(noise.shape) + sigma[:, None, None, None] * noise
@@ -96,7 +97,7 @@ def test_unrolled_differentiation_is_that_of_two_runs():
     given, step = problem(), 1e-3
     given.data = given.data.double()
     given.recipe = Recipe(Architecture(width=6, depth=1), steps=5, batch=4, rate=4e-2, warmup=1, precision="float64")
-    rule = Adam(inner=attributors.INNER)
+    rule = Adam(inner=runs.INNER)
     given.network = train(given.recipe, given.data, seed=0).network
     given.output = lambda denoise: denoise(given.samples.double(), torch.full((2,), 0.5).double()).mean((1, 2, 3))
     found, ends = np.asarray(attributors.unrolled(given)), []
@@ -122,9 +123,9 @@ def test_what_is_kept_belongs_to_its_network():
 def test_chosen_settings_are_among_the_candidates():
     """Assert that what the module uses was tried, and that the tuning setting shares no image with a problem."""
     titles = {name: [title for title, _ in of] for name, of in tuning.CANDIDATES.items()}
-    for name, share in zip(TUNED, (*attributors.SQUARE_SHARES, attributors.SCORE_SHARE), strict=True):
+    for name, share in zip(TUNED, (*gradients.SQUARE_SHARES, gradients.SCORE_SHARE), strict=True):
         assert f"damping {share:g}" in titles[name]
-    assert f"level {attributors.LEVEL:g}, side {attributors.SIDE:g}" in titles["patch weights"]
+    assert f"level {similarities.LEVEL:g}, side {similarities.SIDE:g}" in titles["patch weights"]
     from studies.verification.attributions.images import SETTINGS
 
     known = {image.numpy().tobytes() for image in SETTINGS["digits"].data}

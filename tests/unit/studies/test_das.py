@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from studies.attribution import attributors, das
+from studies.attribution.attributors import parameter_gradients
 from studies.networks import Architecture, build
 
 
@@ -43,7 +44,7 @@ def given():
 
 def noises(given, image):
     """The predicted noise at an image, all draws (draws, 16), and the drawn noise."""
-    sigma, noise = given.loss.draw(attributors.DRAWS, given.data)
+    sigma, noise = given.loss.draw(parameter_gradients.DRAWS, given.data)
     state = image + sigma[:, None, None, None] * noise
     return ((state - given.network(state, sigma)) / sigma[:, None, None, None]).flatten(1), noise.flatten(1)
 
@@ -110,7 +111,7 @@ def test_what_is_left_is_what_a_fit_without_the_point_gives():
 
 def test_the_score_of_images_is_the_mean_square_of_the_moved_noise(given):
     """Assert τ from whole Jacobians at the samples and dense solves; that a point's own rows are left out matters."""
-    of, share = attributors._Gradients(given, outputs=False), 0.5
+    of, share = parameter_gradients.Gradients(given, outputs=False), 0.5
     rows, g = of.jacobians(das.PROBES), of.points(given.loss)
     damping = share * rows.square().sum() / min(rows.shape)
     ridge = damping * torch.eye(rows.shape[1], dtype=rows.dtype)
