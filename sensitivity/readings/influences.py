@@ -58,10 +58,9 @@ class Influence:
             factor e^{±E_j}, E_j the stated error of L_j there: as a vector over all points they are off by no more than
             the share Σ_j (e^{E_j} − 1) |v_j| / |Σ_j v_j| of their length, the largest over functionals. Far points
             speak at high noise, where E_j is small, so that this may be a few hundredths where log p at the path's end
-            is uncertain by many nats; a single small value may be off by more. From a `Recording` that reads points by
-            shards it is e^E − 1 at the path's end, the share of the term that is known worst. The sampler's truncation
-            is not in it: see `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a
-            stochastic path.
+            is uncertain by many nats; a single small value may be off by more. Of terms that pruning leaves out, the
+            most that they might be counts. The sampler's truncation is not in it: see
+            `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a stochastic path.
         bound: what pruning may have taken from any single value, (batch,) or (F, batch), always ≥ the true loss; None
             where nothing was pruned.
         groups: Σ over the points of each group, (batch, G) or (F, batch, G); None without `groups=`.

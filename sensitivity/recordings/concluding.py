@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sensitivity.readings.influences import Influence
+from sensitivity.readings.streaming import Lengths
 from sensitivity.recordings.answers import Answer, Question
 from sensitivity.recordings.identity import described
 from sensitivity.recordings.run import Ran
@@ -18,14 +19,15 @@ from sensitivity.sources import PreparedSource
 
 def by_parts(
     sizes: Sequence[int], answer: Answer, home: torch.device, pruned: bool
-) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
-    """Values, indices and bounds, (F, batch, ...), of each chunk of latents."""
+) -> list[tuple[Tensor, Tensor | None, Tensor | None, Lengths | None]]:
+    """Values, indices and bounds, (F, batch, ...), of each chunk of latents, and how long its values are."""
     nothing = [None] * len(sizes)
     return list(
         zip(
             answer.values.to(home).split(sizes, 1),
             nothing if answer.indices is None else answer.indices.to(home).split(sizes, 1),
             answer.bound.to(home).split(sizes, 1) if pruned else nothing,
+            nothing if answer.lengths is None else answer.lengths.to(home).split(sizes),
             strict=True,
         )
     )

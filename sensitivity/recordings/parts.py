@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from sensitivity.readings.influences import Influence, relative_of
-from sensitivity.readings.streaming import Recorded
+from sensitivity.readings.streaming import Lengths, Recorded
 from sensitivity.responses import Condensed
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.sampler.outcome import Outcome, Outcomes
@@ -36,15 +36,27 @@ class Part:
     levels: Tensor
 
     def influence(
-        self, values: Tensor, indices: Tensor | None, bound: Tensor | None, cost: Cost, sigma_min: float
+        self,
+        values: Tensor,
+        indices: Tensor | None,
+        bound: Tensor | None,
+        lengths: Lengths | None,
+        cost: Cost,
+        sigma_min: float,
     ) -> Influence:
-        """The values that points gave these samples, with an outcome for those that no point reaches."""
+        """The values that points gave these samples, with an outcome for those that no point reaches.
+
+        What errors of log densities make of the values is known by `lengths`, by how much each stage adds.
+        """
         silent = (values == 0).all(-1).all(0).cpu()
         if bound is not None:
             # Zeros that pruning left are not known to be zeros: the bound says what it may have taken.
             silent = silent & (bound == 0).all(0).cpu()
         new = silent & (self.codes == Outcome.FINISHED.value)
         codes = self.codes.masked_fill(new, Outcome.NO_POINT_NEAR.value)
+        relative = relative_of(self.samples, self.log_density_error, self.grid_error, len(self.stages.shares))
+        if lengths is not None and isinstance(self.stages, Recorded):
+            relative = lengths.relative_error(self.stages, relative)
         return Influence(
             values=values,
             indices=indices,
@@ -55,7 +67,7 @@ class Part:
             grid_error=self.grid_error,
             outcome=Outcomes(codes, self.levels.masked_fill(new, sigma_min)),
             cost=cost,
-            relative_error=relative_of(self.samples, self.log_density_error, self.grid_error, len(self.stages.shares)),
+            relative_error=relative,
         )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sensitivity.readings.point_kernels import Block, RowGroup, Stages
+from sensitivity.readings.point_kernels import Block, RowGroup, Stages, squared_lengths
 
 AXES = 128
 # Below this part of a group's rows, copying the others costs more than leaving these out saves.
@@ -104,9 +104,18 @@ def axes_of(points: Tensor, count: int = AXES) -> Tensor:
 
 
 def pruned(
-    stages: Stages, rows: list[Rows], block: Block, points: Reduced, limit: float
+    stages: Stages,
+    rows: list[Rows],
+    block: Block,
+    points: Reduced,
+    limit: float,
+    squares: Tensor,
+    rate: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values without the rows that add at most `limit` each, and what they might have added.
+
+    `squares`, (F, stages, batch), gets what each stage adds as in `Stages.against`, of rows left out the most that they
+    might have added.
 
     Returns:
         values (F, batch, points); bound (F, batch), on each of the values; skipped (stages,), samples left out of each.
@@ -116,18 +125,22 @@ def pruned(
     skipped = torch.zeros(len(stages.sigma), dtype=torch.float64)
     for one in rows:
         if not one.tried:
-            values += one.group.against(block)
+            values += one.group.against(block, squares, rate)
             continue
         bounds = one.bounds(points)
         sample = torch.arange(bounds.shape[1], device=values.device) % stages.batch
         skip = bounds.amax(0) <= limit
         if float(skip.double().mean()) < WORTH:
             one.tried = False
-            values += one.group.against(block)
+            values += one.group.against(block, squares, rate)
             continue
         bound.index_add_(1, sample[skip], bounds[:, skip])
+        lengths = bounds.square() * (len(block) if rate is None else rate.double().square().sum())
         skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
         if not bool(skip.all()):
             kept = (~skip).nonzero()[:, 0]
-            values.index_add_(1, sample[kept], one.group.only(kept).rows(block))
+            found = one.group.only(kept).rows(block)
+            values.index_add_(1, sample[kept], found)
+            lengths[:, kept] = squared_lengths(found, rate, lengths)
+        squares[:, list(one.group.stages)] += lengths.reshape(len(lengths), -1, stages.batch)
     return values, bound, skipped

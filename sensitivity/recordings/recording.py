@@ -22,7 +22,7 @@ from sensitivity.grid import Grid
 from sensitivity.measures.points import Points
 from sensitivity.readings.chunks import joined
 from sensitivity.readings.influences import Influence, answered, by_chunks, check_top, noted, rates_of
-from sensitivity.readings.streaming import Paired, Recorded, matched, paired
+from sensitivity.readings.streaming import Lengths, Recorded, matched, paired
 from sensitivity.recordings.answers import Answer, Question, Values
 from sensitivity.recordings.asking import question_of
 from sensitivity.recordings.concluding import by_parts, noted_failures, provenance_of, with_sums
@@ -289,26 +289,29 @@ class Recording:
         check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
         speeds = rates_of(rates, self._guided, len(data), like)
         if self.response is None:
-            pieces = zip(self.parts, self._recorded, strict=True)
-            parts = [self._met(part, one, paired(one, data, speeds, top_k)) for part, one in pieces]
-            result = joined(parts, functionals=not self.several)
-            return replace(result, outcome=noted(result, str(self.made_from["note"])))
-        pair = answered(self.response, self._kept, data, speeds[0], top_k)
-        found = by_chunks([len(part.samples) for part in self.parts], *pair)
-        parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
+            met = [paired(one, data, speeds, top_k) for one in self._recorded]
+            pieces = zip(self.parts, met, strict=True)
+            parts = [self._influence(part, values, places, None, lengths) for part, (values, places, lengths) in pieces]
+        else:
+            pair = answered(self.response, self._kept, data, speeds[0], top_k)
+            found = by_chunks([len(part.samples) for part in self.parts], *pair)
+            parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
         return self._labelled(joined(parts, functionals=not self.several), len(data))
 
-    def _met(self, part: Part, recorded: Recorded, found: Paired) -> Influence:
-        """The population's answer for a chunk of latents, which knows how much each stage adds."""
-        whole = self._influence(part, found.values, found.indices)
-        return replace(whole, relative_error=found.lengths.relative_error(recorded, whole.relative_error))
-
-    def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
-        return part.influence(values, indices, bound, self.cost, self.grid.sigma_min)
+    def _influence(
+        self,
+        part: Part,
+        values: Tensor,
+        indices: Tensor | None,
+        bound: Tensor | None = None,
+        lengths: Lengths | None = None,
+    ) -> Influence:
+        return part.influence(values, indices, bound, lengths, self.cost, self.grid.sigma_min)
 
     def _labelled(self, result: Influence, points: int) -> Influence:
         asked = 0 if self.response is None else self.response.rows_per_point * points
-        outcome = replace(result.outcome, note=str(self.made_from["note"]))
+        words = str(self.made_from["note"])
+        outcome = noted(result, words) if self.response is None else replace(result.outcome, note=words)
         return replace(result, outcome=outcome, cost=replace(self.cost, away=self.cost.away + asked))
 
     @property

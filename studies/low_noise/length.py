@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.bounds import above, below, within
+from studies.claim_bounds import above, below, within
 from studies.figures import colour, described, figure
 from studies.low_noise import config as parent
 from studies.low_noise import measures

@@ -43,7 +43,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sensitivity import GaussianAnchor
-from studies.bounds import above, at_least, below
+from studies.claim_bounds import above, at_least, below
 from studies.figures import colour, described, panels
 from studies.retraining.bench import LawDenoiser
 from studies.selective_underfitting import measures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case
+from support.strategies import image_law
 from torch.utils.data import DataLoader, TensorDataset
 
 from sensitivity import (
@@ -28,9 +30,12 @@ from sensitivity import (
     sample_sensitivity,
 )
 from sensitivity.readings.point_kernels import Block, Stages
+from sensitivity.readings.streaming import Lengths
+from sensitivity.recordings.answers import Question
 from sensitivity.recordings.asking import question_of
+from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.reach import Reduced, Rows, axes_of
-from sensitivity.recordings.shards import Meeting
+from sensitivity.recordings.shards import Asked, Meeting
 from sensitivity.sources import PreparedSource, as_source
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 6)
@@ -359,9 +364,80 @@ def test_rates_under_guidance_by_shards():
     assert torch.equal(kept.influence(data, rates=rates).values, whole.values)
     found = kept.influence(data, rates=rates, shard_rows=7)
     assert_close(found.values, whole.values, rtol=1e-9, atol=1e-12 * float(whole.values.abs().max()))
+    assert_close(found.relative_error, whole.relative_error, rtol=1e-9)
     limit = 1e-4 * float(whole.values.abs().max())
     less = kept.influence(data, rates=rates, shard_rows=7, prune=limit)
     assert bool(((less.values - whole.values).abs().amax(-1) <= less.bound + 1e-3 * limit).all())
+
+
+def _of_images(dtype, **options):
+    """A recording of 20 steps on low rank plus noise .1 at d = 784, and points of that law."""
+    law = image_law(WIDE, 1, 10, 0.1, 0.5, 7)
+    base = Mixture(*(torch.from_numpy(part).to(dtype) for part in law), covariance_type="diagonal")
+    spread, draw = torch.from_numpy(law.variances[0]).to(dtype), torch.Generator().manual_seed(3)
+    points = base.means[0] + spread.sqrt() * torch.randn(200, WIDE, generator=draw).to(dtype)
+    latents = base.means[0] + (spread + 400).sqrt() * torch.randn(3, WIDE, generator=draw).to(dtype)
+    options |= {"anchor": base, "trace": "hutchinson", "probes": 2, "seed": 0}
+    return record(base.score, latents, [_bright, _square], Grid(20.0, 0.05, 20), **options), points
+
+
+@pytest.mark.parametrize("chunk", [None, 2], ids=["whole", "chunks"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_shards_state_the_error_that_points_in_memory_state(dtype, chunk, tmp_path):
+    """Assert it to rounding and in the outcome's words, with lists, sums and a folder; e^10 was stated before."""
+    kept, points = _of_images(dtype, chunk_size=chunk)
+    wanted = kept.influence(points)
+    assert bool((wanted.relative_error < 0.02).all())
+    assert bool((torch.hypot(wanted.log_density_error, wanted.grid_error) > 2).all())
+    folder = {"folder": tmp_path / "answers"}
+    for options in ({}, {"top_k": 3, "groups": [k % 3 for k in range(200)]}, folder, folder):
+        found = kept.influence(points, shard_rows=90, **options)
+        assert_close(found.relative_error, wanted.relative_error, rtol=8 * torch.finfo(dtype).eps)
+        assert found.outcome.sentence == wanted.outcome.sentence
+    assert found.provenance["reused"] == 3
+
+
+def test_what_pruning_leaves_out_counts_as_the_most_it_might_be():
+    """Assert for strict and loose limits that no less is stated than without pruning, by at most a hundredth more."""
+    kept, points = _of_images(torch.float64)
+    whole = kept.influence(points)
+    for tolerance in (1e-1, 1e-6):
+        found = kept.influence(points, prune=tolerance * float(whole.values.abs().max()), shard_rows=90)
+        assert max(found.provenance["pruned"].values()) == 1.0
+        excess = found.relative_error / whole.relative_error - 1
+        assert bool(((excess > -1e-6) & (excess < 0.01)).all())
+
+
+def test_the_error_by_shards_is_known_without_what_grows_with_the_points():
+    """Assert that a shard's answer keeps two numbers a functional, stage and sample, whatever the number of points."""
+    kept, points = _of_images(torch.float32)
+    data = PreparedSource(as_source(points), kept.samples[:0])
+    stages = kept.parts[0].stages
+    answer = Asked([stages], data, (2, 3)).answer(0, Question(top_k=2))
+    assert answer.lengths.whole.shape == (2, 3)
+    assert answer.lengths.stages.shape == (1, *stages.cotangents.shape[:3])
+
+
+def test_answers_without_lengths_leave_the_error_at_the_paths_end(tmp_path):
+    """Assert that answers which another version kept in a folder are used, and the least that is known is stated."""
+    kept, points = _of_images(torch.float64)
+    whole = kept.influence(points, shard_rows=90, folder=tmp_path)
+    folder = Folder(tmp_path, json.loads((tmp_path / "question.json").read_text()), content_of, answer_of)
+    source = as_source(points, shard_rows=90)
+    answer = folder.read(1, source.fingerprint(1))
+    folder.write(1, replace(answer, lengths=None), {"name": source.name(1), "data": source.fingerprint(1)})
+    found = kept.influence(points, shard_rows=90, folder=tmp_path)
+    assert torch.equal(found.values, whole.values)
+    assert_close(found.relative_error, torch.expm1(torch.hypot(whole.log_density_error, whole.grid_error)))
+
+
+def test_shards_whose_lengths_are_not_added_up_are_seen(monkeypatch):
+    """Assert that a total which forgets the shards before states another error."""
+    kept, points = _of_images(torch.float64)
+    wanted = kept.influence(points).relative_error
+    monkeypatch.setattr(Lengths, "__add__", lambda self, other: other)
+    found = kept.influence(points, shard_rows=90).relative_error
+    assert not bool(torch.isclose(found, wanted, rtol=1e-3).any())
 
 
 def test_progress_says_rate_and_remaining_time(wide, points, capsys):

@@ -18,7 +18,7 @@ from studies.attribution.gradients import GRADIENTS, Task, _largest_hessian
 from studies.attribution.methods import METHODS
 from studies.attribution.problem import SIGMA_MAX, SIGMA_MIN, Setup, true_influence
 from studies.attribution.retraining import checkpoints, halves, recipe
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.networks import Architecture, build
 from studies.study import Context
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from support import demonstration
 
-from studies.bounds import above, equals
+from studies.claim_bounds import above, equals
 from studies.cli import main
 from studies.errors import StudyError
 from studies.reports.upkeep import newest

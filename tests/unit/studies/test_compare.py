@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.bounds import at_most
+from studies.claim_bounds import at_most
 from studies.reports.compare import Comparison, compare
 from studies.running.summary import Summary
 from studies.running.tables import decode, encode, join

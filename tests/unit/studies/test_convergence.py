@@ -9,8 +9,8 @@ import torch
 from support.close import assert_close
 
 from studies import convergence
-from studies.bounds import Verdict
 from studies.bridge import exact_score
+from studies.claim_bounds import Verdict
 from studies.convergence import exact, images, neural, robust, truth, verdicts
 from studies.convergence.engine import predict, relative
 from studies.convergence.problems import SIGMA_MAX, SIGMA_MIN, problem

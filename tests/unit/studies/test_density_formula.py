@@ -11,8 +11,8 @@ import torch
 from support.close import assert_close
 
 from oracles import GaussianMixture
-from studies.bounds import Verdict
 from studies.bridge import engine_measure
+from studies.claim_bounds import Verdict
 from studies.density_formula import (
     choice,
     classifier,

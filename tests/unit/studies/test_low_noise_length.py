@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.low_noise import length
 from studies.low_noise.config import LOW
 from studies.runner import run

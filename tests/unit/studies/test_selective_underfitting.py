@@ -13,7 +13,7 @@ from scipy import stats
 
 from oracles import GaussianMixture
 from studies import selective_underfitting as study
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.networks import Architecture, build
 from studies.selective_underfitting import (
     Distilled,

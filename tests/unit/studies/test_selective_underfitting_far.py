@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.runner import run
 from studies.selective_underfitting import far
 from studies.selective_underfitting.config import Ladder

@@ -11,8 +11,20 @@ import pandas as pd
 import pytest
 
 import studies
-from studies import bounds
-from studies.bounds import Condition, Tally, Verdict, above, agrees, at_least, at_most, below, equals, restored, within
+from studies import claim_bounds
+from studies.claim_bounds import (
+    Condition,
+    Tally,
+    Verdict,
+    above,
+    agrees,
+    at_least,
+    at_most,
+    below,
+    equals,
+    restored,
+    within,
+)
 from studies.errors import StudyError
 from studies.reports import papers
 from studies.results import load, names
@@ -194,7 +206,7 @@ def test_published_claims_follow_from_published_rows(name):
     """Assert that what is published is what the code makes of the rows, with bounds and not with recorded words."""
     assert changed(name) == []
     published = load(name).claims
-    assert not any(isinstance(claim.bound, bounds.Recorded) for claim in published)
+    assert not any(isinstance(claim.bound, claim_bounds.Recorded) for claim in published)
     assert len({claim.statement for claim in published}) == len(published)
 
 
@@ -253,7 +265,7 @@ def test_nothing_but_a_bound_sets_a_verdict():
     guilty = []
     for path in HOME.rglob("*.py"):
         name = path.relative_to(HOME).as_posix()
-        if name != "bounds.py":
+        if name != "claim_bounds.py":
             guilty += verdicts_set(path.read_text(encoding="utf-8"), name)
     assert guilty == []
 
@@ -270,7 +282,7 @@ def test_nothing_but_a_bound_sets_a_verdict():
         "object.__setattr__(claim, 'verdict', 'holds')",
         "claim.holds = True",
         "claim.judgement: object = good",
-        "bounds.Recorded('> 0', Verdict.HOLDS)",
+        "claim_bounds.Recorded('> 0', Verdict.HOLDS)",
         "Region(low=0.0)",
         "class Lenient(Bound): pass",
         "class Sure(study.Claim): pass",
