@@ -293,8 +293,8 @@ async def _answer(address: str) -> None:
         comm = await connect(address, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
         try:
             await comm.write({"op": "identity", "reply": True})
-            found = await comm.read()
+            result = await comm.read()
         finally:
             comm.abort()
-    if not isinstance(found, dict) or found.get("type") != "Scheduler":
+    if not isinstance(result, dict) or result.get("type") != "Scheduler":
         raise OSError("another program answers there")

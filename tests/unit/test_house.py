@@ -42,9 +42,9 @@ def crowded(text: str) -> list[str]:
 
 def loose(text: str) -> list[str]:
     """What a text has that JSON has not: NaN and infinities, which other readers than Python's refuse."""
-    found: list[str] = []
-    json.loads(text, parse_constant=found.append)
-    return found
+    values: list[str] = []
+    json.loads(text, parse_constant=values.append)
+    return values
 
 
 @pytest.mark.parametrize("package", [oracles, sensitivity], ids=lambda package: package.__name__)
