@@ -86,8 +86,8 @@ class Shown:
     @cached_property
     def caption(self) -> str:
         """The picture in words, its numbers included."""
-        said, was, luck = ((x - self.samples).flatten(1) for x in (self.predicted, self.retrained, self.reseeded))
-        alike = torch.nn.functional.cosine_similarity(said, was).median()
+        predicted, was, luck = ((x - self.samples).flatten(1) for x in (self.predicted, self.retrained, self.reseeded))
+        alike = torch.nn.functional.cosine_similarity(predicted, was).median()
         seed = (luck.norm(dim=1) / was.norm(dim=1)).median()
         setting, count = self.setting, len(self.samples)
         return (
