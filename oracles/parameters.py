@@ -112,13 +112,13 @@ def _product(groups: tuple[Group, ...], rates: Rates, x: Array, v: Array) -> Arr
             inner = inner + whitening.solve(_times(rates.covariances, solved))
         return turned + weighted(t.share, inner)
 
-    return total(part(*terms) for terms in _parts(groups, rates, at))
+    return total(part(*terms) for terms in _parts(rates, at))
 
 
 def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -> Array:
     """ṡ or s̈ at states (n, d)."""
     at = _unweighted(groups, x)
-    terms = [_moving(*part, at.score) for part in _parts(groups, rates, at)]
+    terms = [_moving(*part, at.score) for part in _parts(rates, at)]
     first = total(weighted(t.rate, t.centred) + weighted(t.share, t.velocity) for t in terms)
     if order == 1:
         return first
@@ -160,9 +160,7 @@ def _unweighted(groups: tuple[Group, ...], x: Array) -> _Unweighted:
     return _Unweighted(ready(ones, x.shape[0]), x, weights)
 
 
-def _parts(
-    groups: tuple[Group, ...], rates: Rates, at: _Unweighted
-) -> Iterator[tuple[Whitening, Rates, Array, Array, Array]]:
+def _parts(rates: Rates, at: _Unweighted) -> Iterator[tuple[Whitening, Rates, Array, Array, Array]]:
     """Per piece: its whitening and rates, e_k and γ_k (K, n), g_k (K, n, d)."""
     end = 0
     # e_k = N_k/p and not γ_k/w_k: the rate of a weight acts on components that have none yet.

@@ -346,6 +346,7 @@ def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Esti
     first = _estimate(problem, pilot, 0)
     wanted = _SAFETY * (first.standard_error / tolerance).square().clamp(min=1 / _SAFETY)
     largest = max(evaluations - pilot, pilot)
+    # Budgets in doublings of the pilot's: states of like budgets go together, in a few runs.
     doublings = wanted.log2().ceil().clamp(max=(-(-largest // pilot) - 1).bit_length()).to(torch.int64)
     value, error = torch.empty_like(first.value), torch.empty_like(first.value)
     cost = torch.empty_like(doublings)

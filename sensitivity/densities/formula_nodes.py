@@ -47,6 +47,8 @@ class Placement:
             return least * (span * u).exp(), least * span * (span * u).exp()
         start = (self.fine / self.coarse).log()
         span = ((self.top + self.fine) / (self.top + self.coarse)).log() - start
+        # Uniform in log((τ + a)/(τ + b)): like log τ between the two scales, like τ below the finer, like 1/τ above the
+        # coarser.
         ratio = (start + span * u).exp()
         tau = (ratio * self.coarse - self.fine) / (1 - ratio)
         return tau, span * (tau + self.fine) * (tau + self.coarse) / (self.coarse - self.fine)
@@ -116,6 +118,7 @@ def _directions(noise: Noise, points: Tensor, dimension: int, size: int, replica
         axis = torch.stack([angle.cos(), angle.sin()], dim=-1)
         return torch.stack([axis, torch.stack([-angle.sin(), angle.cos()], dim=-1)])[:size]
     draw = noise.gaussian((dimension, size), step=replicate, stream=_FRAME, probes=count, first=first)
+    # Columns are uniform on the sphere but for their signs, which the factorisation chooses and `frames` draws.
     return torch.linalg.qr(draw).Q.permute(3, 0, 1, 2)
 
 
@@ -134,5 +137,6 @@ def _chi_quantile(u: Tensor, dimension: int) -> Tensor:
         density = ((half - 1) * x.log() - x - torch.lgamma(half)).exp()
         below, above = torch.special.gammainc(half, x), torch.special.gammaincc(half, x)
         step = torch.where(u < 0.5, (below / u).log() * below, -(above / (1 - u)).log() * above) / density
+        # No step beyond a factor of two: from a poor start in a tail Newton's would leave the positive numbers.
         x = torch.maximum(torch.minimum(x - step, 2 * x), x / 2)
     return (2 * x).sqrt()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_outputs, outside_inference_mode
-from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states
+from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states, per_sample
 from sensitivity.grid import Grid
 from sensitivity.groups.conformal import Calibration
 from sensitivity.groups.members import GroupChange, Groups
@@ -92,7 +92,7 @@ class Counterfactual:
         low, high = calibration.interval(self.values, self.stretch)
         trust = self._trust(calibration)
         lost = torch.tensor([state in (Trust.REFUSED, Trust.TOO_FEW) for state in trust], device=low.device)
-        lost = lost.reshape(-1, *([1] * (low.ndim - 1))) | self._unfinished(low)
+        lost = per_sample(lost, low) | self._unfinished(low)
         note = (
             f"Intervals at {100 * calibration.level:g} % from {len(calibration)} retrained groups hold if groups are "
             "exchangeable with these."
@@ -203,7 +203,7 @@ def counterfactual(
     linear = sample_sensitivity(score, latents, [each.perturbation for each in changes], grid, **options)
     told.add(1)
     eta = torch.tensor([each.eta for each in changes], dtype=torch.float64).to(linear.samples)
-    first = eta.reshape(-1, *([1] * latents.ndim)) * linear.sensitivity
+    first = per_sample(eta, linear.sensitivity) * linear.sensitivity
     if form == "first":
         samples, ended = linear.samples + first, [linear.outcome] * len(changes)
     else:

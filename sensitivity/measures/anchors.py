@@ -126,9 +126,7 @@ class GaussianAnchor:
         check_count(rank, "rank", 0)
         check_count(samples, "samples")
         noise = Noise.draw(samples, seed=seed)
-        return cls.from_factors(
-            *moments_of_score(Products(score), mean, sigma, rank=rank, samples=samples, noise=noise)
-        )
+        return cls.from_factors(*moments_of_score(Products(score), mean, sigma, rank=rank, noise=noise))
 
     @property
     def shape(self) -> tuple[int, ...]:

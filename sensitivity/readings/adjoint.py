@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.readings.prepare import Prepared
 from sensitivity.sampler.local_maps import LocalMaps
@@ -101,7 +102,7 @@ def pull_back(prepared: Prepared, records: Sequence[Sequence[Record]], cotangent
     maps, later = prepared.maps, None
     back = prepared.told([*prepared.path, *prepared.final][::-1])
     for step, entries in zip(back, reversed(records), strict=True):
-        taken = entries[0].running.reshape(-1, *[1] * (cotangents.ndim - 2))
+        taken = per_sample(entries[0].running, cotangents[0])
         pairings: list[Pairing] = []
 
         def transpose(

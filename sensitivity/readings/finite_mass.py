@@ -213,6 +213,7 @@ def _check_law(masses: Sequence[Mass], eta: Any) -> None:
     if not masses or not masses[0][0].numel():
         return
     moved = sum((w for w, _ in masses[1:]), masses[0][0])
+    # Masses that a caller has added up to 1, or taken from counts, round.
     slack = 1e3 * torch.finfo(moved.dtype).eps
     if bool((moved > 1 + slack).any()):
         raise ValueError(

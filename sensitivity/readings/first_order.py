@@ -231,6 +231,8 @@ def judged(slope: Slope, maps: LocalMaps, judge: Truncation, versions: int) -> S
 def source_errors(maps: LocalMaps, memory: Memory) -> Tensor:
     """Stated error in nats of the log densities that each direction's source depends on, (K, batch)."""
     each = torch.hypot(*log_errors(maps, memory.now.logs, memory)).detach()
+    # log r = log ν − log p: errors of a carried ν add to that of p; of branches, each with a p of its own, the largest
+    # counts.
     both = each[: maps.samplers].amax(0) + each[maps.samplers :].sum(0)
     count = len(maps.each[0].changes)
     needed = [
@@ -315,6 +317,7 @@ def log_ratios(prepared: Prepared, x: Tensor, logs: Tensor | None, level: float)
     rows = []
     for change in maps[main].changes:
         if isinstance(change, CarriedContamination) and logs is not None:
+            # States stand for the scores, of which a log ratio asks nothing.
             change = change.at([x] * len(maps), logs)
         unknown = x.new_full(x.shape[:1], float("nan"))
         rows.append(unknown if change is None else change.log_ratio(x, sigma, log_density))

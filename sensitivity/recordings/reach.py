@@ -139,8 +139,8 @@ def pruned(
         skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
         if not bool(skip.all()):
             kept = (~skip).nonzero()[:, 0]
-            found = one.group.only(kept).rows(block)
-            values.index_add_(1, sample[kept], found)
-            lengths[:, kept] = squared_lengths(found, rate, lengths)
+            seen = one.group.only(kept).rows(block)
+            values.index_add_(1, sample[kept], seen)
+            lengths[:, kept] = squared_lengths(seen, rate, lengths)
         squares[:, list(one.group.stages)] += lengths.reshape(len(lengths), -1, stages.batch)
     return values, bound, skipped

@@ -294,8 +294,8 @@ class Recording:
             parts = [self._influence(part, values, places, None, lengths) for part, (values, places, lengths) in pieces]
         else:
             pair = answered(self.response, self._kept, data, speeds[0], top_k)
-            found = by_chunks([len(part.samples) for part in self.parts], *pair)
-            parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
+            split = by_chunks([len(part.samples) for part in self.parts], *pair)
+            parts = [self._influence(part, *pair) for part, pair in zip(self.parts, split, strict=True)]
         return self._labelled(joined(parts, functionals=not self.several), len(data))
 
     def _influence(

@@ -128,8 +128,8 @@ def _here(
     client: None, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
 ) -> Iterator[tuple[int, A | str]]:
     for shard in shards:
-        found = tried(asked, shard, _part(question, asked.data, shard), folder)
-        yield shard, found
+        result = tried(asked, shard, _part(question, asked.data, shard), folder)
+        yield shard, result
 
 
 def _on_dask(

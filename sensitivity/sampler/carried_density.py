@@ -141,8 +141,8 @@ def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence
     nodes = (*memory.nodes[-count:], entry)
     log_tangents = []
 
-    def along(own: Window, choice: Tensor, *each: Parts) -> Tensor:
-        return _stage(own, _whole(each), choice)
+    def along(traced: Window, choice: Tensor, *each: Parts) -> Tensor:
+        return _stage(traced, _whole(each), choice)
 
     for tangent, change in zip(memory.tangents, moved, strict=True):
         moved_nodes = (*tangent.nodes[-count:], change)
@@ -169,8 +169,8 @@ def _tangent_after(
 ) -> MemoryTangent:
     moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(own: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(own, _whole(each), memory.final._replace(logs=final), choice)
+    def sums(traced: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(traced, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
     # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are

@@ -113,8 +113,8 @@ def left_out(g: Tensor, rows: Tensor, share: float) -> Tensor:
     inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
     seen = inverse @ (rows @ g.T)  # R (H + λ)⁻¹ g of every point
     blocks = inverse.view(size, each, size, each).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (1 − h_i)/λ, (N, k, k)
-    own = seen.view(size, each, size).diagonal(dim1=0, dim2=2).T  # (N, k)
-    # Woodbury for H − H_i: what a point's own rows had seen of its gradient comes back.
+    diagonal = seen.view(size, each, size).diagonal(dim1=0, dim2=2).T  # (N, k)
+    # Woodbury for H − H_i: what a point's diagonal rows had seen of its gradient comes back.
     back = torch.zeros_like(seen).view(size, each, size)
-    back[torch.arange(size), :, torch.arange(size)] = torch.linalg.solve(damping * blocks, own)
+    back[torch.arange(size), :, torch.arange(size)] = torch.linalg.solve(damping * blocks, diagonal)
     return ((g - seen.T @ rows) / damping + (inverse @ back.flatten(0, 1)).T @ rows) / size

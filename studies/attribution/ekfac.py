@@ -60,7 +60,7 @@ def layers(network: torch.nn.Module, residual: Any, batches: Any, probes: int = 
         ValueError: it has a parameter outside of such layers.
     """
     dense = {name: part for name, part in network.named_modules() if isinstance(part, Dense)}
-    names = {f"{name}.{own}" for name, layer in dense.items() for own, _ in layer.named_parameters()}
+    names = {f"{name}.{parameter}" for name, layer in dense.items() for parameter, _ in layer.named_parameters()}
     if names != {name for name, _ in network.named_parameters()}:
         raise ValueError("network has parameters outside of dense layers; the factored curvature knows perceptrons.")
     generator = torch.Generator().manual_seed(6)

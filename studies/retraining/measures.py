@@ -179,6 +179,7 @@ def explained(response: Array, causes: dict[str, Array]) -> dict[str, tuple[Inte
 def _r2(products: Array, chosen: list[int]) -> Array:
     """R² of the first column on the chosen ones, from centred products (draws, columns, columns), (draws,)."""
     moments = products[:, chosen, 0]
+    # A cause may be constant in a draw, or two may be equal there: the products are then singular.
     inverse = np.linalg.pinv(products[np.ix_(range(len(products)), chosen, chosen)], hermitian=True)
     fitted = np.einsum("di,dij,dj->d", moments, inverse, moments)
     return np.asarray(fitted / np.maximum(products[:, 0, 0], 1e-300))

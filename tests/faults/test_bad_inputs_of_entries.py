@@ -451,15 +451,15 @@ def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
     bad = (RUNS.get(entry, {}).get(argument) or KINDS[argument])()[name]
     extra = {"trace": "hutchinson"} if argument == "probes" else {}
     try:
-        found = call(**{**good, **extra, argument: bad})
+        result = call(**{**good, **extra, argument: bad})
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = Path(frames[-1].filename).is_relative_to(HOME)
+        outcome = Path(frames[-1].filename).is_relative_to(HOME)
         said = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
         return (
-            "refused" if isinstance(error, OURS) and own and said else "cryptic"
+            "refused" if isinstance(error, OURS) and outcome and said else "cryptic"
         ), f"{type(error).__name__}: {error}"
-    return _judged(found, entry, good, argument, name, bad)
+    return _judged(result, entry, good, argument, name, bad)
 
 
 def _judged(found: Any, entry: str, good: dict[str, Any], argument: str, name: str, bad: Any) -> tuple[str, str]:

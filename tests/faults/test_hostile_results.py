@@ -245,9 +245,9 @@ def test_no_flipped_bit_passes(whole: Result) -> None:
         before = (whole.folder / name).read_bytes()
         for content in flipped(whole.folder / name, 50, rng):
             (whole.folder / name).write_bytes(content)
-            found = store.read(cells)
-            assert set(found.tables) == {cell.name for cell in cells} - {CELL}, name
-            assert len(found.problems) == 1
+            stored = store.read(cells)
+            assert set(stored.tables) == {cell.name for cell in cells} - {CELL}, name
+            assert len(stored.problems) == 1
             tried += 1
         (whole.folder / name).write_bytes(before)
     assert tried >= 150
@@ -256,12 +256,12 @@ def test_no_flipped_bit_passes(whole: Result) -> None:
 
 def flipped(path: Path, count: int, rng: random.Random) -> list[bytes]:
     """Contents with one bit changed, `count` of them."""
-    found = []
+    values = []
     for _ in range(count):
         content = bytearray(path.read_bytes())
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        found.append(bytes(content))
-    return found
+        values.append(bytes(content))
+    return values
 
 
 def rewritten(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -125,6 +125,8 @@ def _damped(g: Tensor, of: Gradients) -> Tensor:
     rows = of.jacobians(8)
     gram = rows @ rows.T
     damping = SHARE * gram.diagonal().sum() / min(rows.shape)
+    # Mass that comes to a point leaves all points alike. And (RᵀR + λ)⁻¹ = [1 − Rᵀ(RRᵀ + λ)⁻¹R]/λ: a matrix of the size
+    # of the rows, not of the parameters.
     centred = g - g.mean(0)
     solution = torch.linalg.solve(gram + damping * torch.eye(len(gram), dtype=gram.dtype), rows @ centred.T)
     return (centred.T - rows.T @ solution) / damping

@@ -109,6 +109,7 @@ def kept(name: str, of: Gradients, build: Callable[[], Any], state: dict[str, Te
 def kernel(of_outputs: Tensor, features: Tensor, share: float = SHARE) -> Tensor:
     gram = features @ features.T
     damping = share * gram.diagonal().mean()
+    # (ΦᵀΦ + λ)⁻¹Φᵀ = Φᵀ(ΦΦᵀ + λ)⁻¹: a matrix of the points, not of the parameters.
     inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
     return -(of_outputs @ features.T) @ inverse
 
