@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.kernel_ratio import KernelRatio
-from sensitivity.measures.measure import Measure, Ratio
+from sensitivity.measures.measure import Ratio
 from sensitivity.measures.mixture import Mixture
 from sensitivity.measures.points import Points
 from sensitivity.perturbations.finite_score import Mass, log_sum
@@ -31,6 +31,7 @@ PEAKS = 256  # of a measure: a few are proof enough, and cost no more than a ste
 SURE = {torch.float64: 1e-6}
 SURE_SINGLE = 0.05
 
+Known = KernelRatio | Points | Mixture
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -48,14 +49,16 @@ def no_law(score: Any, masses: Sequence[Mass], sigma: Tensor) -> Tensor | None:
     moved = torch.stack([w.detach() for w, _ in masses])
     if not bool((moved < 0).any()):
         return None
-    measures, base = [measure for _, measure in masses], _density_of(score)
-    if not all(isinstance(nu, KernelRatio if base is None else Points | Mixture | KernelRatio) for nu in measures):
+    base = _density_of(score)
+    known = (KernelRatio,) if base is None else (KernelRatio, Points, Mixture)
+    measures: list[Known] = [measure for _, measure in masses if isinstance(measure, known)]
+    if len(measures) < len(masses):
         return None
     places = [_peaks(nu) for w, nu in zip(moved, measures, strict=True) if bool((w < 0).any())]
     return _lost(moved, measures, base, torch.cat(places), sigma)
 
 
-def _lost(moved: Tensor, measures: Sequence[Measure], base: LogDensity | None, x: Tensor, sigma: Tensor) -> Tensor:
+def _lost(moved: Tensor, measures: Sequence[Known], base: LogDensity | None, x: Tensor, sigma: Tensor) -> Tensor:
     """Whether the density of each mass is negative at one of the x, (batch,); `moved` (masses, batch)."""
     log_p = torch.zeros_like(x.flatten(1)[:, 0]) if base is None else base(x, sigma)
     logs = [torch.zeros_like(log_p)]
@@ -74,7 +77,7 @@ def _density_of(score: Any) -> LogDensity | None:
     return law.log_density if isinstance(law, Mixture | Points | GaussianAnchor) else None
 
 
-def _peaks(measure: Measure) -> Tensor:
+def _peaks(measure: Known) -> Tensor:
     """Some of the places where a measure of points or components is densest, (peaks, *shape)."""
     law = measure.new if isinstance(measure, KernelRatio) else measure
     every = law.means if isinstance(law, Mixture) else law.data

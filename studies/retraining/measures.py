@@ -136,6 +136,8 @@ def plain_share(correlation: Array, between: Array, pairs: int) -> float:
 
 def chance(between: Array, pairs: int) -> Array:
     """Shares of a perfect prediction by simulation, (RESAMPLES,): how far the noise of so few pairs carries it."""
+    # At 0 a perfect prediction has no share and at 1 no noise. Rounded, so that resamples and repeated calls share one
+    # simulation.
     reliability = float(np.clip(np.median(between), 0.01, 0.99))
     return _chance(pairs, len(between), round(reliability, 3))
 

@@ -2,12 +2,14 @@
 
 The cases are a product, entries × arguments × bad values. Each must end in a ValueError, TypeError or ImportError that
 this package raises and that names the argument, or in a finite result that equals the one for the good argument.
+`python tests/faults/test_bad_inputs_of_entries.py` counts how they end.
 """
 
 from __future__ import annotations
 
 import re
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -513,3 +515,7 @@ def test_bad_input_ends_in_a_sentence_or_in_the_right_result(entry: str) -> None
             if kind in ("silent", "cryptic"):
                 bad.append(f"{kind}: {' / '.join(case)}: {seen.splitlines()[0][:150]}")
     assert not bad, "\n".join(bad)
+
+
+if __name__ == "__main__":
+    print(f"{len(MATRIX)} bad inputs: {dict(Counter(verdict(*case)[0] for case in MATRIX))}")
