@@ -73,6 +73,7 @@ class VPLinear(_VariancePreserving):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(α, σ′)` at time t."""
         log_alpha = -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
+        # σ′² = 1 − α² by expm1: at small t α is 1 to rounding.
         return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
 
     def _log_rate(self, t: Tensor) -> Tensor:

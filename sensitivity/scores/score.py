@@ -128,6 +128,7 @@ class NetworkScore:
     def _two_samples(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The first sample and a companion that differs from it in state and level, even in a batch of equal ones."""
         companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
+        # A network that mixes the levels of a batch shows at two of them only, both of which its schedule must know.
         other = 0.7 * sigma[-1:]
         if self.schedule is not None and bool((other < self.schedule.sigma_min).any()):
             other = 1.4 * sigma[-1:]
@@ -148,6 +149,7 @@ class NetworkScore:
         output = self._call(x, x * _like(alpha, x), t.round().long() if whole else t.to(x.dtype))
         rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
         level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
+        # With x₀ = x − σ ε, "velocity" is α̇ x + (σ̇′ − σ α̇) ε and "v" is (α + σ σ′) ε − σ′ x; the score is −ε/σ.
         if self.parametrization == "score":
             return alpha * output
         if self.parametrization == "denoiser":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, agrees, at_least, at_most, equals
+from studies.claim_bounds import above, agrees, at_least, at_most, equals
 from studies.convergence.config import Config
 from studies.statistics import (
     Interval,

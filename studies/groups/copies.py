@@ -41,7 +41,7 @@ from torch import Tensor
 from sensitivity import Grid, Points, Score, as_score
 from sensitivity.membership import Detector, NearestRatio, denoising_loss
 from studies import data
-from studies.bounds import above, at_least, at_most, below
+from studies.claim_bounds import above, at_least, at_most, below
 from studies.figures import colour, described, figure
 from studies.networks import Architecture
 from studies.retraining.bench import BANDWIDTHS, OBJECTIVE

@@ -89,6 +89,7 @@ def shift(size: float) -> Plant:
     def plant(task: Task, truth: np.ndarray, reply: Reply) -> Reply:
         if reply.value is None:
             return reply
+        # A row that is shifted by c/√d in each of d entries is shifted by c.
         entries = np.sqrt(max(reply.value[0].size, 1))
         unit = 1.0 if task.absolute or not truth.size else float(np.median(rownorm(truth)))
         return replace(reply, value=reply.value + size * unit / entries)
@@ -134,6 +135,7 @@ def smallest(
                     return False
         return True
 
+    # By bisection: what is seen at one size is seen at every larger one.
     low, high = 0, len(grid)
     while low < high:
         middle = (low + high) // 2

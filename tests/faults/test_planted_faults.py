@@ -12,8 +12,8 @@ from studies.verification.faults import CORRECT, FAULTS
 from studies.verification.fresh import count_alarms, problems, right
 from studies.verification.replies import Reply
 
-RIGHT = [(task, name, estimator) for task, found in CORRECT.items() for name, estimator in found.items()]
-OURS = [(task, estimator) for task, found in ENGINE.items() for estimator in found]
+RIGHT = [(task, name, estimator) for task, one in CORRECT.items() for name, estimator in one.items()]
+OURS = [(task, estimator) for task, one in ENGINE.items() for estimator in one]
 # Sixteen and more repeats of a whole path; the slow tests have them.
 COSTLY = ("kept_probe", "overconfident_density", "probed_density", "probed_ratio")
 

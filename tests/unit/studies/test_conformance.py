@@ -24,8 +24,8 @@ SMOKE = conformance.Config.smoke()
 def rows_of(*packages: str, quantities: tuple[str, ...] = ("schedule", "conversion")) -> pd.DataFrame:
     """Rows of some packages."""
     config = conformance.Config(packages=packages, quantities=quantities)
-    found = [row for cell in conformance.cells(config) for row in conformance.run_cell(cell, Context(config))]
-    return pd.DataFrame(found)
+    values = [row for cell in conformance.cells(config) for row in conformance.run_cell(cell, Context(config))]
+    return pd.DataFrame(values)
 
 
 def test_names_of_checks_are_unique_and_causes_name_existing_checks() -> None:

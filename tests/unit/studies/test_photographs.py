@@ -57,9 +57,9 @@ def test_what_is_trained_is_what_the_adapter_reads():
     """
     network = networks.build(SHAPE, 0).requires_grad_(False)
     x, sigma = torch.randn(3, 3, 32, 32), torch.tensor([0.07, 1.3, 40.0])
-    own = networks.Denoiser(network, 0.5, torch.tensor([9, 9, 9]))
+    outputs = networks.Denoiser(network, 0.5, torch.tensor([9, 9, 9]))
     read = x + sigma.reshape(-1, 1, 1, 1) ** 2 * networks.score(network, 9)(x, sigma)
-    assert_close(own(x, sigma), read, rtol=1e-5, atol=2e-5)
+    assert_close(outputs(x, sigma), read, rtol=1e-5, atol=2e-5)
 
 
 def test_a_killed_training_ends_in_the_same_bits(tmp_path, monkeypatch):

@@ -36,11 +36,11 @@ def test_honest_bars_are_rejected_no_more_often_than_stated(rows: int, shared: b
         noise = rng.standard_normal((16, 1 if shared else rows))
         values = np.broadcast_to(noise * np.exp(0.3 * noise) if heavy else noise, (16, rows))
         spread = float(np.sqrt(np.exp(2 * 0.3**2) * (1 + 4 * 0.3**2) - 0.3**2 * np.exp(0.3**2))) if heavy else 1.0
-        found = honesty(values, np.full((16, rows), spread))
-        assert found is not None
-        z = np.log(found.ratio) * np.sqrt(2 * found.freedom)
+        honest = honesty(values, np.full((16, rows), spread))
+        assert honest is not None
+        z = np.log(honest.ratio) * np.sqrt(2 * honest.freedom)
         beyond += abs(z) > 4.0
-        assert found.holds
+        assert honest.holds
     assert beyond <= (0.02 if heavy else 0.002) * total
 
 
@@ -51,9 +51,9 @@ def test_bars_wrong_by_half_are_told_within_the_budget(factor: float) -> None:
     for repeats, rows in ((1024, 1), (64, 32)):
         rejected = 0
         for _ in range(100):
-            found = honesty(rng.standard_normal((repeats, rows)), np.full((repeats, rows), factor))
-            assert found is not None
-            rejected += not found.holds
+            ratio = honesty(rng.standard_normal((repeats, rows)), np.full((repeats, rows), factor))
+            assert ratio is not None
+            rejected += not ratio.holds
         assert rejected >= 99, (repeats, rows)
 
 
@@ -127,9 +127,9 @@ def test_other_seeds_are_counted_by_themselves(tmp_path: Path) -> None:
 def test_a_wrong_estimator_is_rejected_on_every_fresh_seed() -> None:
     """Assert that blocks do not hide faults: rejections, and the check that fails."""
     fault = FAULTS["doubled_divergence"]
-    found = fresh.count_alarms(fault.estimator, fault.task, "plane-s0.1", range(1, 6))
-    assert found["rejected"] == [1, 2, 3, 4, 5]
-    assert found["checks"] == ["accuracy"]
+    result = fresh.count_alarms(fault.estimator, fault.task, "plane-s0.1", range(1, 6))
+    assert result["rejected"] == [1, 2, 3, 4, 5]
+    assert result["checks"] == ["accuracy"]
     coupled = FAULTS["summed_over_batch"]
     assert "rows" in fresh.count_alarms(coupled.estimator, coupled.task, "plane-s0.1", range(1, 3))["checks"]
 
@@ -139,8 +139,8 @@ def test_the_published_counts_reject_nothing() -> None:
     counts = json.loads(fresh.TABLE.read_text())["counts"]
     assert all(entry["seeds"] == 300 for entry in counts)
     assert all(entry["rejected"] == [] for entry in counts)
-    found = [(task, e) for task in CORRECT for e in fresh.right(task)]
-    expected = {(task, e.__name__, p) for task, e in found for p in fresh.problems(task, e)}
+    values = [(task, e) for task in CORRECT for e in fresh.right(task)]
+    expected = {(task, e.__name__, p) for task, e in values for p in fresh.problems(task, e)}
     first, again = ([e for e in counts if (e["first"] == 1) is is_first] for is_first in (True, False))
     assert {(entry["task"], entry["estimator"], entry["problem"]) for entry in first} == expected
     assert [(entry["problem"], entry["first"]) for entry in again] == [("line-s0.05", 301)]

@@ -21,20 +21,20 @@ PUBLISHED = json.loads(power.TABLE.read_text())["power"]
 
 def recorded(spread: float, reported: float | None, repeats: int, rows: int = 32) -> list[list[Answers]]:
     """Six seeds of answers about truths of one, with noise and standard errors."""
-    rng, case, found = np.random.default_rng(0), TASKS["divergence"].case("plane-s0.1"), []
+    rng, case, value = np.random.default_rng(0), TASKS["divergence"].case("plane-s0.1"), []
     for _ in range(6):
         truth = 1.0 + rng.random(rows)
         noise = spread * rng.standard_normal((repeats, rows))
         error = None if reported is None else np.full(rows, reported)
-        found.append([Answers(case, truth, tuple(Reply(truth + each, error) for each in noise))])
-    return found
+        value.append([Answers(case, truth, tuple(Reply(truth + each, error) for each in noise))])
+    return value
 
 
 def test_a_deterministic_answer_shows_a_factor_of_the_limit() -> None:
     """Assert that the limit (.1 %) is found to a step of the grid, and that less is not seen."""
     task, seeds = TASKS["divergence"], recorded(0.0, None, 1)
-    found = smallest(task, seeds, lambda f: (factor(f), factor(-f)), power.GRID)
-    assert 1e-3 <= found <= 1.3e-3
+    least = smallest(task, seeds, lambda f: (factor(f), factor(-f)), power.GRID)
+    assert 1e-3 <= least <= 1.3e-3
     assert not any(rejected(task, seed, factor(0.9e-3)) for seed in seeds)
     assert not any(rejected(task, seed, None) for seed in seeds)
 
@@ -42,8 +42,8 @@ def test_a_deterministic_answer_shows_a_factor_of_the_limit() -> None:
 def test_error_bars_off_by_half_are_seen_and_honest_ones_are_not() -> None:
     """Assert that 256 repeats of 32 rows see 1.5 × in both directions and take 1.05 × for honest."""
     task, seeds = TASKS["divergence"], recorded(0.1, 0.1, 256)
-    found = smallest(task, seeds, lambda m: (bars(m), bars(1 / m)), power.BARS)
-    assert 1.15 < found <= 1.5
+    least = smallest(task, seeds, lambda m: (bars(m), bars(1 / m)), power.BARS)
+    assert 1.15 < least <= 1.5
     assert not any(rejected(task, seed, bars(1.05)) for seed in seeds)
 
 
@@ -56,9 +56,9 @@ def test_what_is_never_seen_is_infinite() -> None:
 def test_what_is_measured_is_what_verify_rejects() -> None:
     """Assert that an estimator wrong by the measured factor is rejected, and one of a fiftieth of it is not."""
     right = CORRECT["evidence"]["evidence"]
-    found = measure(right, "evidence", seeds=3)
-    assert found["rejected"] == 0
-    for size, holds in ((2 * found["factor"], False), (0.02 * found["factor"], True)):
+    result = measure(right, "evidence", seeds=3)
+    assert result["rejected"] == 0
+    for size, holds in ((2 * result["factor"], False), (0.02 * result["factor"], True)):
         report = verify(lambda problem, f=size: right(problem) * (1 + f), "evidence", orders=False)
         assert report.holds == holds
 
