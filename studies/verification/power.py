@@ -187,10 +187,13 @@ def _blurred(estimator: Estimator, task: str, problem: str, count: int) -> Itera
 
 
 def measured_bars(estimator: Estimator, task: str, suite: str = "quick") -> dict[str, Any]:
-    """The smallest wrong factor of error bars that is rejected, of noise added to the truth; nothing for draws."""
+    """The smallest wrong factor of error bars that is rejected, of noise added to the truth.
+
+    There is none for draws, nor where a task allows no noise.
+    """
     chosen, names = find_task(task), problems(task, estimator, suite)
     names = [name for name in names if chosen.case(name).judge == "rows"]
-    if not names:
+    if not names or not chosen.noise:
         return {"bars": None, "bars_of": ""}
     answers = blurred(estimator, task, names, FEW_SEEDS)
     found = smallest(chosen, answers, lambda m: (bars(m), bars(1 / m)), BARS)

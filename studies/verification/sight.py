@@ -38,7 +38,8 @@ def sentence(task: str, suite: str = "quick") -> str:
     exact = next((entry for entry in known if entry["suite"] == suite), known[0])
     unit = " nat" if TASKS[task].absolute else " of the truth's size"
     words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
-    honest = next((entry["bars"] for entry in known if entry["bars"]), None)
+    own = [entry for entry in known if entry["bars_of"] == "its own"]
+    honest = (own or [exact])[0]["bars"]
     words += [f"error bars wrong by {honest:g} ×"] if honest else []
     return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
 

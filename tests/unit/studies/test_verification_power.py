@@ -81,20 +81,22 @@ def test_repeats_are_as_many_as_verify_asks_for(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_task_was_measured() -> None:
-    """Assert that the table has every task and right estimator, and none rejected."""
+    """Assert that the table has the quick suite of every task and right estimator, and none rejected."""
     assert [entry["rejected"] for entry in PUBLISHED] == [0] * len(PUBLISHED)
     known = [(task, each) for task in TASKS for each in power.estimators(task)]
-    expected = {(task, each.__name__, "quick") for task, each in known}
-    expected |= {(task, each.__name__, "full") for task, each in known if not power.costly(each)}
-    assert {(entry["task"], entry["estimator"], entry["suite"]) for entry in PUBLISHED} == expected
+    full = {(entry["task"], entry["estimator"]) for entry in PUBLISHED if entry["suite"] == "full"}
+    assert full <= {(task, each.__name__) for task, each in known if not power.costly(each)}
+    quick = {(entry["task"], entry["estimator"]) for entry in PUBLISHED if entry["suite"] == "quick"}
+    assert quick == {(task, each.__name__) for task, each in known}
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: "/".join((e["task"], e["estimator"], e["suite"])))
 def test_the_goals_are_met(entry: dict) -> None:
-    """Assert 1 % for every deterministic answer, 1.5 × for error bars; draws have no factor."""
-    if entry["bars"] is not None:
-        assert entry["bars"] <= 1.5
-    elif entry["task"] != "posterior-sample":
+    """Assert 1 % for every deterministic answer, and 1.5 × for error bars wherever a task allows noise."""
+    noisy = TASKS[entry["task"]].noise > 0
+    assert (entry["bars"] is not None) == noisy
+    assert not noisy or entry["bars"] <= 1.5
+    if entry["task"] != "posterior-sample" and entry["bars_of"] != "its own":
         assert entry["factor"] <= 0.01
 
 
