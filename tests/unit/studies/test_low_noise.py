@@ -102,9 +102,9 @@ def test_the_bandwidth_follows_the_spacing_of_the_data():
 
 def test_the_data_part_takes_the_seeds_out_whatever_they_do():
     """Assert e = |μ_A − μ_B|/size on average, under seed noise ten times as large and shared by A and B."""
-    apart, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
+    shift, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
     a, a2 = noise[0, 0] + 0.1 * noise[1, 0], noise[0, 1] + 0.1 * noise[1, 1]
-    b, b2 = noise[0, 0] + apart + 0.1 * noise[2, 0], noise[0, 1] + apart + 0.1 * noise[2, 1]
+    b, b2 = noise[0, 0] + shift + 0.1 * noise[2, 0], noise[0, 1] + shift + 0.1 * noise[2, 1]
     portions = shares(torch.stack([a, a2, b, b2]), 2.0)
     assert_close(portions["data_part"], 0.02**0.5 / 2, rtol=0.05)
     assert portions["within"] > 0.9
