@@ -16,7 +16,7 @@ from studies.low_noise.comparison import shares
 from studies.low_noise.config import GEOMETRIES, IMAGES, LARGEST, LEVELS, OBJECTIVES, Part
 from studies.low_noise.onset import crossing, onset, scaling
 from studies.low_noise.problem import LAWS, Problem
-from studies.low_noise.references import BANDWIDTHS, Memory, bandwidth, optimum
+from studies.low_noise.references import Memory, optimum
 from studies.low_noise.verdicts import verdict
 from studies.runner import run
 from studies.study import Context
@@ -90,14 +90,6 @@ def test_the_memory_takes_one_noise_level_for_each_state():
     law, x = Memory(torch.as_tensor(RNG.standard_normal((9, 3)))), torch.as_tensor(RNG.standard_normal((2, 3)))
     both = law.denoiser(x, torch.tensor([0.3, 2.0], dtype=torch.float64))
     assert_close(both, torch.cat([law.denoiser(x[:1], 0.3), law.denoiser(x[1:], 2.0)]), rtol=1e-9, atol=1e-12)
-
-
-def test_the_bandwidth_follows_the_spacing_of_the_data():
-    """Assert that few data are smoothed more than many of the same law."""
-    points = torch.as_tensor(RNG.standard_normal((4000, 1)))
-    few, many = (bandwidth(points[:n], points[3500:], 1.0) for n in (5, 3000))
-    assert few > many
-    assert {few, many} <= set(BANDWIDTHS)
 
 
 def test_the_data_part_takes_the_seeds_out_whatever_they_do():
