@@ -35,7 +35,7 @@ from sensitivity import (
 from studies import data
 from studies.bandwidths import likeliest
 from studies.errors import StudyError
-from studies.responses.answers import Answer, Priced, cost
+from studies.responses.answers import Answer, WithResidual, cost
 from studies.responses.bench import flat
 from studies.responses.config import Config
 
@@ -178,7 +178,7 @@ class ExactBench:
         ratio = Toward(KernelRatio(added, self.images, self.bandwidth))
         anchor, config = GaussianAnchor.from_data(self.images), self.config
         local = LocalResponse(self.images, levels=config.levels, states=config.states)
-        calls: dict[str, Callable[[], Priced]] = {
+        calls: dict[str, Callable[[], WithResidual]] = {
             "population": lambda: self._asked(score, smooth, anchor=anchor, trace="exact"),
             "kernel": lambda: self._asked(score, ratio),
             "local": lambda: self._asked(score, sharp, response=local),
@@ -197,12 +197,12 @@ class ExactBench:
             tolerance=1e-8, block=512,
         )  # fmt: skip
 
-    def _asked(self, score: Any, perturbation: Toward, **options: Any) -> Priced:
+    def _asked(self, score: Any, perturbation: Toward, **options: Any) -> WithResidual:
         result: SampleSensitivity = sample_sensitivity(score, self.latents, perturbation, self.grid, **options)
         return result, float(getattr(options.get("response"), "residual", math.nan))
 
 
-def _timed(call: Callable[[], Priced]) -> Answer:
+def _timed(call: Callable[[], WithResidual]) -> Answer:
     start = time.perf_counter()
     change = call()
     return Answer(flat(change[0].sensitivity).numpy(), cost(change[0]), time.perf_counter() - start, change[1])
