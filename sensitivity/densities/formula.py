@@ -344,6 +344,7 @@ def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Esti
         raise ValueError(f"tolerance={tolerance} needs a positive number of nats and at least 2 replicates.")
     pilot = max(evaluations // 8, problem.options.cost(1, 1))
     first = _estimate(problem, pilot, 0)
+    # At least the pilot's own budget, which also keeps log2 of an error of 0 finite.
     wanted = _SAFETY * (first.standard_error / tolerance).square().clamp(min=1 / _SAFETY)
     largest = max(evaluations - pilot, pilot)
     # Budgets in doublings of the pilot's: states of like budgets go together, in a few runs.

@@ -286,6 +286,7 @@ def _cotangent_reason(station: Station, u: Tensor, image: Tensor) -> str | None:
 
 def _disagreement(product: str, value: Tensor, station: Station, u: Tensor | None = None) -> str:
     expected = station.best if u is None else (u * station.best).flatten(1).sum(1)
+    # Where the reference vanishes, a candidate that does not is infinitely far from it, and one that does is no 0/0.
     error = float((value - expected).norm() / expected.norm().clamp(min=torch.finfo(value.dtype).tiny))
     return (
         f"at σ = {float(station.sigma):.3g} the denoiser's part of {product} disagrees with differences of the score's "

@@ -156,6 +156,7 @@ def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Inte
     resampled = np.divide(
         1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0
     )
+    # A perfect correlation leaves nothing to explain; the floor keeps the estimate finite, its interval may not be.
     value = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
     return _interval(value, resampled)
 

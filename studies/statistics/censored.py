@@ -114,6 +114,8 @@ def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: f
 def _crossing(profile: Callable[[float], float], start: float, allowed: float, side: int) -> float:
     """Where the profile reaches `allowed` on one side; infinite if it does not."""
     step = 0.05
+    # The profile rises from 0 at the optimum, but how fast depends on the data: doubling finds the bracket that brentq
+    # needs.
     while profile(start + side * step) < allowed:
         step *= 2
         if step > FARTHEST:
