@@ -45,6 +45,7 @@ def verify(
     slack: float = 1.0,
     orders: bool = True,
     name: str = "",
+    seedless: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Hold an estimator against the truth on every problem of a task.
@@ -66,6 +67,8 @@ def verify(
         slack: widens every limit by this factor.
         orders: also measure observed orders, where the task has some.
         name: what the report calls the estimator.
+        seedless: the estimator is known to use no seed; it is asked with another one, and for fewer rows, on the first
+            problem only. By default every problem is asked twice to tell.
         progress: called with each case's name before it runs.
 
     Returns:
@@ -86,11 +89,12 @@ def verify(
     chosen = find_task(task)
     library = load_backend(backend)
     _check(estimator, repeats, slack, seed)
-    start, verdicts = time.perf_counter(), []
+    start, verdicts = time.perf_counter(), list[Verdict]()
     for case in _selected(chosen, suite, problems):
         if progress is not None:
             progress(case.name)
-        verdicts.append(_examine(estimator, chosen, case, library, seed, repeats, slack))
+        told = seedless and any(len(verdict.replies) == 1 for verdict in verdicts)
+        verdicts.append(_examine(estimator, chosen, case, library, seed, repeats, slack, probe=not told))
     measured = _orders(estimator, chosen, library, seed, verdicts) if orders else []
     return Report(
         task=chosen,
@@ -144,12 +148,20 @@ def _seed(case: Case, seed: int, repeat: int) -> int:
 
 
 def _examine(
-    estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    library: Backend,
+    seed: int,
+    repeats: int,
+    slack: float,
+    *,
+    probe: bool,
 ) -> Verdict:
     if case.judge == "lds":
         return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
-    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
+    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats, probe=probe)
     return with_coupling(judge(task, case, truth, replies, slack))
 
 
@@ -173,20 +185,25 @@ def repeated(
     library: Backend,
     seed: int,
     repeats: int,
+    *,
+    probe: bool = True,
 ) -> list[Reply]:
-    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows."""
+    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows.
+
+    Which it is a second question tells, the `probe`: for fewer rows, with another seed.
+    """
     shape = _shape(case, truth)
 
     def ask(repeat: int, given: Arrays, size: tuple[int, ...]) -> Reply:
         return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
 
     first = ask(0, inputs, shape)
-    if first.error or not first.applicable or case.judge != "rows":
+    if not probe or first.error or not first.applicable or case.judge != "rows":
         return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
-    probe = ask(1, few, truth[:PROBE_ROWS].shape)
-    if probe.error or _same(task, first, probe, truth):
-        return [first, probe] if probe.error else [first]
+    other = ask(1, few, truth[:PROBE_ROWS].shape)
+    if other.error or _same(task, first, other, truth):
+        return [first, other] if other.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
     replies = [first, *(ask(repeat, inputs, shape) for repeat in range(1, times))]
     while not decided(replies) and 2 * len(replies) <= _most(first):
