@@ -94,8 +94,8 @@ class Worker(ExecutionWorkerLocalSerial):
 
 def execute() -> None:
     """Run the pages that have changed since they were last run."""
-    found = (page for page in BOOK.rglob("*.md") if PAGES.parent not in page.parents)
-    pages = [str(page) for page in found if "\nkernelspec:" in page.read_text(encoding="utf-8")[:1000]]
+    sources = (page for page in BOOK.rglob("*.md") if PAGES.parent not in page.parents)
+    pages = [str(page) for page in sources if "\nkernelspec:" in page.read_text(encoding="utf-8")[:1000]]
     cache = get_cache(PAGES.parent / ".jupyter_cache")
     for page in pages:
         cache.add_nb_to_project(page, read_data={"name": "myst_nb_md", "type": "plugin"})
@@ -125,11 +125,11 @@ def main(arguments: list[str]) -> int:
     if code := subprocess.run(command, check=False).returncode:
         return code
     pages = sorted(page for page in PAGES.rglob("*.html") if "_static" not in page.parts)
-    found = [line for page in pages for line in outside(page)]
-    print("\n".join(found) or f"{len(pages)} pages stand alone: {PAGES / 'index.html'}")
-    if "--open" in arguments and not found:
+    links = [line for page in pages for line in outside(page)]
+    print("\n".join(links) or f"{len(pages)} pages stand alone: {PAGES / 'index.html'}")
+    if "--open" in arguments and not links:
         webbrowser.open((PAGES / "index.html").as_uri())
-    return 1 if found or not pages else 0
+    return 1 if links or not pages else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 Laws are written once against the array API standard: NumPy, PyTorch, JAX or array-api-strict arrays in, the same kind
 out. Importing this package loads neither torch nor JAX; the larger truths are loaded when they are first named.
+
+Lives here: exact laws (`mixture`, `empirical`, `lines`), paths of laws (`perturbation`, `parameters`, `edits`), flows
+and transports, a network that is trained exactly, symbolic proofs and arbitrary precision. May touch: nothing of the
+other two rooms, since a truth that shares code with what it judges is none.
 """
 
 from __future__ import annotations

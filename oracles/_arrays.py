@@ -269,6 +269,7 @@ def safe_log(weights: Array) -> Array:
     """Natural logarithm with log 0 = -inf, silently and with a derivative of zero there."""
     xp = namespace(weights)
     positive = weights > 0
+    # The logarithm is taken of 1 where there is no weight: the derivative of the branch not taken would be 0 · ∞ there.
     logs = xp.log(xp.where(positive, weights, xp.ones_like(weights)))
     return xp.where(positive, logs, xp.full_like(logs, -float("inf")))
 

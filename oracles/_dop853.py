@@ -24,6 +24,8 @@ class _WorstBlock(DOP853):
     block = (1, 1)
 
     def _estimate_error_norm(self, K: np.ndarray, h: float, scale: np.ndarray) -> float:
+        # SciPy's scale is atol + rtol |y_i| for each coordinate i: the largest of a block makes it one of the whole
+        # vector, so that a coordinate near zero asks for no accuracy of its own.
         scales = scale.reshape(self.block).max(axis=1)
         # Of two embedded errors DOP853 makes e₅²/√(e₅² + .01 e₃²), which falls as h⁸ as the method's own error does;
         # here for each block by itself, not for the whole state.

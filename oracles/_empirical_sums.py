@@ -110,6 +110,7 @@ def _rounding(data: Data, x: Array, sigma: Array) -> float:
     centred, level = _arrays.concrete(x - data.centre[None, :], "an empirical law"), _arrays.concrete(sigma, "sigma")
     if not np.all(np.isfinite(centred)):
         raise ValueError("x contains values that are not finite; remove or replace them")
+    # The worst pair of state and point decides for all of the chunk: one way is taken for it.
     largest = float(np.sqrt(np.max(np.sum(centred.astype(np.float64) ** 2, axis=-1), initial=0.0)))
     epsilon = float(np.finfo(centred.dtype).eps) / 2
     return 4 * epsilon * (largest * data.reach + data.spread**2 / 2) / float(level) ** 2
@@ -247,6 +248,7 @@ class Candidates:
         """Indices (n, k) of points and which of them are meant, for some of the states."""
         counts, starts = self.counts[chosen, None], self.starts[chosen, None]
         places = np.arange(counts.max())[None, :]
+        # A list ends before the longest: its last point is repeated, and marked as not meant.
         return self.columns[starts + np.minimum(places, counts - 1)], places < counts
 
 
@@ -263,6 +265,7 @@ class Leading(Evaluation):
         self._offsets = xp.astype(near, xp.float64) - self._x[:, None, :]
         logs = xp.astype(xp.reshape(xp.take(data.log_weights, flat, axis=0), (rows, width)), xp.float64)
         squares = xp.sum(self._offsets * self._offsets, axis=-1)
+        # Points that only fill up a shorter list get the logarithm of no weight.
         absent = _arrays.from_numpy(np.where(padded[1], 0.0, -np.inf), logs)
         level = xp.astype(sigma, xp.float64)
         terms = (logs + absent - 0.5 * squares / (level * level)).T

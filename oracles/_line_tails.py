@@ -14,6 +14,7 @@ NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 def log_difference(larger: np.ndarray, smaller: np.ndarray) -> np.ndarray:
     """log(e^larger − e^smaller)."""
+    # By expm1, since 1 − e^a loses its digits where the two are nearly equal.
     return larger + np.log(-np.expm1(smaller - larger))
 
 
@@ -28,6 +29,7 @@ def log_hinge(z: np.ndarray) -> np.ndarray:
 
 def fraction(t: np.ndarray) -> np.ndarray:
     """q(t) = 1/(t + 2/(t + 3/(t + …))) = φ/(1 − Φ) − t for t ≥ 4, by its continued fraction."""
+    # From the far end, which is right whatever it begins with once it is deep enough: for t ≥ 4, 80 terms are.
     tail = np.zeros_like(t)
     for n in range(80, 1, -1):
         tail = n / (t + tail)
@@ -37,6 +39,8 @@ def fraction(t: np.ndarray) -> np.ndarray:
 def mills_slope(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """q(t) = φ/(1 − Φ) − t and q'(t) = q(q + t) − 1."""
     far, near = np.maximum(t, 4.0), np.minimum(t, 4.0)
+    # q falls like 1/t, so that φ/(1 − Φ) − t loses ε t² of it: from 4 on it comes from its own fraction. Both branches
+    # are evaluated everywhere, at places where neither overflows.
     hazard = np.exp(-0.5 * near**2 - LOG_ROOT_2PI - log_ndtr(-near))
     q = np.where(t > 4.0, fraction(far), hazard - near)
     return q, q * (q + t) - 1
@@ -44,6 +48,7 @@ def mills_slope(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def log_mills_difference(z: np.ndarray, c: float) -> np.ndarray:
     """log M(c + z) − log M(c − z) = −∫_{−z}^{z} q(c + u) du for |z| < c − 4, where the logarithms nearly cancel."""
+    # Outside, where the caller takes the difference of logarithms, anything finite will do.
     z = np.where(np.abs(z) < c - 4, z, 0.0)
     u = np.maximum(c + z[..., None] * NODES, 4.0)
     return -z * np.sum(NODE_WEIGHTS * fraction(u), axis=-1)
@@ -52,6 +57,7 @@ def log_mills_difference(z: np.ndarray, c: float) -> np.ndarray:
 def log_tilted(y: np.ndarray, b: float, t: float) -> np.ndarray:
     """log of `A = e^{t²/2b² − y/b} Φ(y/t − t/b)`, without the cancelling exponents where Φ is small."""
     z = y / t - t / b
+    # Φ(z) = ½ e^{−z²/2} erfcx(−z/√2), and t²/2b² − y/b − z²/2 is −y²/2t²: nothing large is left to cancel.
     scaled = -0.5 * (y / t) ** 2 + np.log(0.5 * erfcx(-np.minimum(z, 0.0) / np.sqrt(2)))
     return np.where(z < 0, scaled, 0.5 * (t / b) ** 2 - y / b + log_ndtr(np.maximum(z, 0.0)))
 

@@ -69,9 +69,11 @@ class Fused:
     """A Gaussian mixture in its eigenbases: means in them (K, d), eigenvalues (K, d), bases (K, d, d)."""
 
     def __init__(self, law: GaussianMixture) -> None:
+        # A component without weight has no logarithm of it.
         kept = law.weights > 0
         self.log_weights, self.means = np.log(law.weights[kept]), law.means[kept]
         values, self.bases = np.linalg.eigh(law.covariances[kept])
+        # `eigh` rounds zero eigenvalues to either side of zero.
         self.values, self.transposed = np.maximum(values, 0.0), np.swapaxes(self.bases, 1, 2).copy()
 
     def at(self, sigma: float, x: np.ndarray) -> _FusedHere:
@@ -103,6 +105,8 @@ class _FusedHere:
     def third_order(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Σ_k γ_k [(a·u)(a·v) a − (a·u) C⁻¹v − (a·v) C⁻¹u − (uᵀC⁻¹v) a]."""
         a, solved_u = self.centred, self._solved(u)
+        # C⁻¹ stands where `oracles.mixture` has C⁻¹ − Σ_k γ_k C_k⁻¹: the same, as Σ_k γ_k a_k = 0, and a pass less. The
+        # flow asks for D²s[δ, δ] only.
         solved_v = solved_u if v is u else self._solved(v)
         along_u, along_v = self._along(u)[..., None], self._along(v)[..., None]
         between = np.einsum("nd,knd->kn", u, solved_v)[..., None]

@@ -81,6 +81,7 @@ def _started(features: Features, reach: float) -> _Panels:
     done: list[_Panels] = []
     while len(panels.owner):
         middle, length = 0.5 * (panels.low + panels.high), panels.high - panels.low
+        # From the feature to the nearer end of the panel; negative where it lies inside.
         gap = np.abs(middle[:, None] - features.centres[panels.owner]) - 0.5 * length[:, None]
         allowed = np.min(features.widths[panels.owner] + 0.5 * np.maximum(gap, 0.0), axis=1)
         # A feature narrower than the spacing of numbers is left to what can be resolved.
@@ -108,5 +109,6 @@ def _evaluated(integrand: Integrand, panels: _Panels) -> tuple[np.ndarray, np.nd
     values = integrand(np.repeat(panels.owner, len(_NODES)), points.ravel()).reshape(*points.shape, -1)
     fine, coarse = values[:, :12], values[:, 12:]
     value = half[:, None] * np.einsum("pnc,n->pc", fine, _FINE[1])
+    # The rule of 12 is kept and the one of 8 only judges it: the difference is the error of the coarser.
     rough = half * (coarse[..., 0] @ _COARSE[1])
     return value, np.abs(value[:, 0] - rough), half * (np.abs(fine[..., 0]) @ _FINE[1])

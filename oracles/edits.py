@@ -65,7 +65,7 @@ def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -
     at = _unweighted(groups, x)
     gained = [
         (part.weights[:, None] * relative, scores - at.score[None, :, :])
-        for _, part, relative, _, scores in _parts(groups, rates, at)
+        for _, part, relative, _, scores in _parts(rates, at)
     ]
     # Weights are affine in η, and so are numerator and denominator of s^η: every order is a power of ṗ/p times ṡ.
     ratio = total(namespace(x).sum(rate, axis=0) for rate, _ in gained)

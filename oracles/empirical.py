@@ -298,6 +298,7 @@ def _nearest_pair(
     distances = squares[rows, None] + squares[None, others] - 2 * points[rows] @ points[others].T
     if rows == others:
         np.fill_diagonal(distances, np.inf)
+    # The least and what is compared with it may both be off.
     limit = min(best, float(distances.min())) + 2 * doubt
     i, j = np.nonzero(distances <= limit)
     for k in range(0, len(i), ROWS):

@@ -154,6 +154,7 @@ def truth(
     check_levels(sigma_max, sigma_min)
     field, factor = _variational(perturbation, order, eta)
     states = numpy_states(latents)
+    # A derivative of order k in the mass moved from ρ_η, times (dm/dη)^k.
     powers = factor ** np.arange(order + 1.0).reshape(-1, *[1] * states.ndim)
     fine, coarse = (
         powers * _run(field, states, sigma_max, sigma_min, order, tolerance, scale, chunk_size)
@@ -180,6 +181,7 @@ def _primal(law: Any) -> Field:
     at = local(law)
 
     def field(u: float, stack: Stack) -> Stack:
+        # In u = log σ, dx/du = σ dx/dσ = −σ² s: the flow's natural time, in which four decades of noise are even work.
         return -np.exp(2 * u) * at(np.exp(u), stack[0]).score[None]
 
     return field
@@ -228,6 +230,9 @@ def _contamination(base: Any, toward: Any, order: int) -> Field:
         rows = [here.score, pushed + ratio * gap]
         if order == 2:
             along = np.sum(gap * delta, axis=-1, keepdims=True)
+            # ∇r = r (s_ν − s), so that ṡ = r (s_ν − s) has the derivative r [gap (gap·δ) + ∇s_ν δ − ∇s δ] along δ; and
+            # s^η = s + g (s_ν − s) with g = η r/(1 + η (r − 1)) has the second derivative −2 (r − 1) r (s_ν − s) at η =
+            # 0.
             slope = ratio * (gap * along + there.product(delta) - pushed)
             curvature = here.product(stack[2]) + here.third_order(delta, delta)
             rows.append(curvature + 2 * slope - 2 * (ratio - 1) * ratio * gap)

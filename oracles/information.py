@@ -163,6 +163,7 @@ def _shapes(frame: _Frame, others: Sequence[_Parts]) -> tuple[np.ndarray, np.nda
     centres, roots = [np.zeros((1, size))], [np.eye(size)[None]]
     if np.all(np.linalg.norm(frame.root, axis=0) > 0):  # a singular component meets f alone
         for parts in others:
+            # Columns of roots are eigenvectors times √λ: one of length zero is a direction without variance.
             regular = np.all(np.linalg.norm(parts.roots, axis=1) > 0, axis=-1)
             means, scales = frame.means_and_roots(parts)
             spread = np.linalg.norm(scales, axis=-1)
@@ -232,6 +233,8 @@ class _Lines:
         def inner(owner: np.ndarray, z: np.ndarray) -> np.ndarray:
             return (_normal(z) * function(np.stack([z, u[owner]], -1)))[:, None]
 
+        # The outer integral weighs a line's error by φ(u): each may add an eighth of the tolerance per unit of u. 1e-30
+        # stands for a φ that has underflowed.
         value, error, _ = integrate(inner, self.along(u), REACH, tolerance / np.maximum(8 * _normal(u), 1e-30))
         return np.stack([value[:, 0], error], -1)
 
@@ -241,6 +244,7 @@ class _Lines:
         centres = self.centre + self.slope * offset
         faint = 0.5 * (offset / self.spread) ** 2 - 0.5 * (centres**2 + u[:, None] ** 2) > NEGLIGIBLE
         far = np.abs(centres) > REACH + 2 * REACH * self.width
+        # A feature without end asks for no panels.
         return Features(centres, np.where(faint | far, np.inf, self.width))
 
 

@@ -190,6 +190,8 @@ class Uniform(Line):
         # p′/p, p″/p and p‴/p in units of the noise, of which the score and its derivatives are the cumulants.
         first, second, third = fa - fb, zb * fb - za * fa, (za**2 - 1) * fa - (zb**2 - 1) * fb
         s = first / t
+        # F is the mean of Φ((x − u)/t) over the interval, (t/width) [h(z_a) − h(z_b)] with h(z) = zΦ(z) + φ(z), whose
+        # derivative is Φ.
         scale = np.log(t / width)
         return Shape(
             mass - np.log(width),
@@ -242,6 +244,7 @@ class Laplace(Line):
         ahead, behind = tails.mills_slope(c + z), tails.mills_slope(c - z)
         ratio_slope, ratio_curvature = -(ahead[0] + behind[0]) / t, -(ahead[1] - behind[1]) / t**2
         tanh = np.tanh(0.5 * log_ratio)
+        # 1 − tanh² without the difference, which far out would be one of two numbers that round to 1.
         inverse = np.exp(-np.abs(log_ratio))
         sech2 = 4 * inverse / (1 + inverse) ** 2
         left, right = tails.log_laplace_tail(y, b, t, log_b), tails.log_laplace_tail(-y, b, t, log_a)
@@ -250,6 +253,8 @@ class Laplace(Line):
             tanh / b,
             sech2 * ratio_slope / (2 * b),
             sech2 * (ratio_curvature - tanh * ratio_slope**2) / (2 * b),
+            # The tail on the other side is near 1: it is 1 less this one. −1e-300 keeps log1p finite where that one is
+            # not asked for.
             np.where(y <= 0, left, np.log1p(-np.exp(np.minimum(right, -1e-300)))),
             np.where(y >= 0, right, np.log1p(-np.exp(np.minimum(left, -1e-300)))),
         )
@@ -316,6 +321,7 @@ def _mix(log_weights: np.ndarray, parts: Shape) -> Shape:
         return np.sum(gamma * a, axis=-1)
 
     s = mean(parts.score)
+    # Cumulants: s′ and s″ of the mixture are the mean of the parts' own and the second and third central moments of g.
     c = parts.score - s[..., None]
     return Shape(
         total[..., 0],

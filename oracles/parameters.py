@@ -112,13 +112,13 @@ def _product(groups: tuple[Group, ...], rates: Rates, x: Array, v: Array) -> Arr
             inner = inner + whitening.solve(_times(rates.covariances, solved))
         return turned + weighted(t.share, inner)
 
-    return total(part(*terms) for terms in _parts(groups, rates, at))
+    return total(part(*terms) for terms in _parts(rates, at))
 
 
 def _derivative(groups: tuple[Group, ...], rates: Rates, x: Array, order: int) -> Array:
     """ṡ or s̈ at states (n, d)."""
     at = _unweighted(groups, x)
-    terms = [_moving(*part, at.score) for part in _parts(groups, rates, at)]
+    terms = [_moving(*part, at.score) for part in _parts(rates, at)]
     first = total(weighted(t.rate, t.centred) + weighted(t.share, t.velocity) for t in terms)
     if order == 1:
         return first
@@ -160,11 +160,10 @@ def _unweighted(groups: tuple[Group, ...], x: Array) -> _Unweighted:
     return _Unweighted(ready(ones, x.shape[0]), x, weights)
 
 
-def _parts(
-    groups: tuple[Group, ...], rates: Rates, at: _Unweighted
-) -> Iterator[tuple[Whitening, Rates, Array, Array, Array]]:
+def _parts(rates: Rates, at: _Unweighted) -> Iterator[tuple[Whitening, Rates, Array, Array, Array]]:
     """Per piece: its whitening and rates, e_k and γ_k (K, n), g_k (K, n, d)."""
     end = 0
+    # e_k = N_k/p and not γ_k/w_k: the rate of a weight acts on components that have none yet.
     relative = namespace(at.x).exp(at.densities - at.log_density[None, :])
     for piece, shares, scores in at.component_scores():
         start, end = end, end + piece.covariances.size
@@ -181,13 +180,16 @@ def _moving(whitening: Whitening, rates: Rates, relative: Array, share: Array, g
         rate = rate - dot(g, means)
     if rates.covariances is not None:
         stretched = _times(rates.covariances, g)
+        # g = −P (x − μ): Ṗ = −P Σ̇ P gives ġ = P μ̇ − P Σ̇ g; and g̈ = −2 P Σ̇ ġ, both rates being constant.
         velocity = velocity - whitening.solve(stretched)
         acceleration = -2.0 * whitening.solve(_times(rates.covariances, velocity))
+        # ½ gᵀΣ̇g is what the exponent gains, −½ tr PΣ̇ what the normalisation loses.
         first, second = _traces(whitening, rates.covariances, g.shape[-1])
         rate = rate + 0.5 * (dot(g, stretched) - first[:, None])
         second_rate = dot(stretched, velocity) + 0.5 * second[:, None]
     if rates.means is not None:
         second_rate = second_rate - dot(velocity, rates.means[:, None, :])
+    # A = (ẇ_k + w_k l̇_k) N_k/p, the rate of the numerator of γ_k; its own rate has 2 ẇ l̇ + w (l̇² + l̈), since ẅ = 0.
     gained = 0.0 * share if rates.weights is None else rates.weights[:, None] * relative
     return _Moving(
         share=share,

@@ -2,6 +2,9 @@
 
 From a black-box torch score in variance-exploding coordinates (see `as_score`) to score derivatives, sensitivities of
 samples, influences of training points and samples under finite changes, on CPU or GPU.
+
+Lives here: one folder a family, in the order of the data's way, each of which imports only those before it.
+May touch: torch and NumPy; heavier packages where they are asked for. Never the oracles, which judge it.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ _DEPTH = 4  # how far functions are followed to the networks that they call
 def evaluate(score: Callable[[Tensor, Tensor], Any], x: Tensor, sigma: Tensor) -> Tensor:
     """`score(x, σ)` of copies, checked, in the dtype of `x`."""
     try:
+        # Copies: a network that works in place changes neither the states of a run nor its levels.
         value = score(x.clone(), sigma.clone())
     except RuntimeError:
         check_dtypes(score, x)

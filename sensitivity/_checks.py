@@ -49,6 +49,7 @@ def transformed() -> bool:
     """Whether the code runs inside a `torch.func` transform or a trace, where values cannot be read or kept."""
     if torch.compiler.is_compiling():
         return True
+    # Torch has no public question for this; a torch without the private one is taken to be outside.
     peek = getattr(torch._C._functorch, "peek_interpreter_stack", None)
     return peek is not None and peek() is not None
 

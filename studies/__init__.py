@@ -1,6 +1,9 @@
 """Studies: experiments that hold the engine (`sensitivity`) against the truth (`oracles`), and the tools to run them.
 
-Nothing heavy is imported here; `studies.verify` and `studies.lds` are loaded when they are first asked for.
+Lives here: the studies by name, what runs and stores them (`running`), what shows them (`reports`), verification,
+training, networks, statistics, and the published tables (`results`).
+May touch: both other rooms. Nothing heavy is imported here; `studies.verify` and `studies.lds` are loaded when they are
+first asked for.
 """
 
 from typing import Any

@@ -216,6 +216,7 @@ def _variance(score: Score, predicted: Floats, outputs: Floats) -> tuple[float, 
         return over_subsets, len(parts) - 1
     shared = max(0.0, _shared_by_seeds(score, predicted, outputs))
     total = over_subsets + shared
+    # Of a sum of two variances (Welch 1947, Satterthwaite 1946).
     freedom = total**2 / (over_subsets**2 / (len(parts) - 1) + shared**2 / (seeds - 1)) if total > 0 else subsets - 1
     return total, freedom
 
@@ -232,6 +233,7 @@ def _shared_by_seeds(score: Score, predicted: Floats, outputs: Floats) -> float:
         order = rng.permutation(subsets)
         halves = (order[: subsets // 2], order[subsets // 2 :])
         first, second = (_seed_deviations(score, predicted[half], outputs[:, half]) for half in halves)
+        # The jackknife's square of deviations, with one factor from each half.
         draws.append((seeds - 1) / seeds * float(first @ second))
     return float(np.mean(draws))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.errors import StudyError
 from studies.running import code, execution, provenance, text
 from studies.running.dispatch import dispatch

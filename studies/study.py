@@ -6,7 +6,7 @@ A study module defines
 - `Config`: a frozen dataclass of JSON-able fields with class methods `smoke`, `quick`, `full`, `paper`;
 - `cells(config)`: the independent pieces of work;
 - `run_cell(cell, context)`: the rows of one cell, flat dictionaries of scalars, strings and short lists;
-- `claims(rows, config)`: what the study asserts, with measured values, intervals and bounds (`studies.bounds`);
+- `claims(rows, config)`: what the study asserts, with measured values, intervals and bounds (`studies.claim_bounds`);
 - `figures(rows, config)`: Matplotlib figures by name, each with a text alternative in the attribute `alt`.
 
 Three attributes are optional: `VERSION` (an integer; raising it sets aside rows stored by older code), `SERIAL`
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, final
 
-from studies.bounds import Bound, Condition, Judgement, Verdict, all_of
+from studies.claim_bounds import Bound, Condition, Judgement, Verdict, all_of
 from studies.errors import StudyError
 from studies.running.foreign import ForeignError, contained
 
@@ -97,15 +97,15 @@ class Claim:
         statement: what is claimed, one sentence.
         measured: the measured value (or a sentence that says why there is none).
         interval: its uncertainty (low, high), or None where there is none.
-        bound: what theory or the paper predicts, made by a function of `studies.bounds`.
+        bound: what theory or the paper predicts, made by a function of `studies.claim_bounds`.
         source: the paper and equation or section, or the kind of control.
         conditions: what else must be true for the claim to hold.
 
     Raises:
-        TypeError: a bound that is not one of `studies.bounds`.
+        TypeError: a bound that is not one of `studies.claim_bounds`.
 
     Example:
-        >>> from studies.bounds import above
+        >>> from studies.claim_bounds import above
         >>> claim = Claim("pigs fly", 0.3, (-0.5, 1.1), above(0, interval=True), "folklore")
         >>> claim.holds, str(claim.verdict), claim.expected
         (False, 'open', '> 0 (interval decides)')
@@ -122,7 +122,7 @@ class Claim:
         if not isinstance(self.bound, Bound):
             raise TypeError(
                 f"the bound of the claim {self.statement!r} is {self.bound!r}; make it by a function of "
-                "studies.bounds, such as at_most(0.1) or above(0, interval=True)."
+                "studies.claim_bounds, such as at_most(0.1) or above(0, interval=True)."
             )
 
     @classmethod

@@ -111,10 +111,10 @@ def report(ended: list, results) -> None:
     from accelerator_parts import store
 
     lines = [f"{each.job.name:16} {each.seconds:6.1f} s  {each.verdict}" for each in ended]
-    found = store.table(results.frame(), LINES - len(lines))
+    result = store.table(results.frame(), LINES - len(lines))
     card = store.gpu()
     print("\n" + "=" * 40, (card or {"name": "no GPU"})["name"])
-    print("\n".join([*lines, "-" * 40, *found]), flush=True)
+    print("\n".join([*lines, "-" * 40, *result]), flush=True)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ def tests_of(file: Path) -> list[str]:
     if file.parts[0] == "tests":
         return [str(file)]
     everywhere = [path.relative_to(ROOT) for path in FILES]
-    named = [str(p) for p in everywhere if p.stem == f"test_{file.stem.lstrip('_')}"]
-    package = re.escape(".".join(file.parts[:-1]))
-    uses = re.compile(rf"{package}\.{file.stem}\b|from {package} import [^\n]*\b{file.stem}\b")
+    parts = file.parts[:-1] if file.stem == "__init__" else (*file.parts[:-1], file.stem)
+    named = [str(p) for p in everywhere if p.stem == f"test_{parts[-1].lstrip('_')}"]
+    package, name = re.escape(".".join(parts[:-1])), parts[-1]
+    uses = re.compile(rf"{package}\.{name}\b|from {package} import [^\n]*\b{name}\b")
     return named or [str(p) for p in everywhere if uses.search((ROOT / p).read_text(encoding="utf-8"))]
 
 

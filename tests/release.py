@@ -56,7 +56,7 @@ def strangers_way(folder: Path) -> None:
     run([builder / "pip", "install", "-q", "build"], folder)
     run([builder / "python", "-m", "build", "-o", folder / "dist", ROOT], folder)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    quickstart, own = blocks(readme)[0], blocks(readme.split(WALKTHROUGH)[1])[0]
+    quickstart, value = blocks(readme)[0], blocks(readme.split(WALKTHROUGH)[1])[0]
     for archive in sorted((folder / "dist").iterdir()):
         room = folder / archive.suffix.strip(".")
         programs = environment(room / "env")
@@ -65,7 +65,7 @@ def strangers_way(folder: Path) -> None:
         run([programs / "python", "quickstart.py"], room)
         run([programs / "studies", "list"], room)
         verify = [programs / "studies", "verify", "mine:estimate", "--task", "log-density"]
-        for text, expected in ((own, 1), (own.replace(*MENDED), 0)):
+        for text, expected in ((value, 1), (value.replace(*MENDED), 0)):
             (room / "mine.py").write_text(text, encoding="utf-8")
             run(verify, room, expected)
 

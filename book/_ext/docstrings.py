@@ -31,28 +31,28 @@ ITEM = re.compile(r"^((?! )[\w*.,/ ’'()-]{1,120}?):\s+(.*)$")
 
 def markdown(docstring: str) -> list[str]:
     """The lines of a docstring as Markdown."""
-    lines, found = inspect.cleandoc(docstring).split("\n"), []
+    lines, result = inspect.cleandoc(docstring).split("\n"), []
     inside, code = "", False
     for line in lines:
         heading = SECTION.match(line)
         if code and not line.strip():
-            found.append("```")
+            result.append("```")
             code = False
         if RULE.match(line) and not code:  # a table drawn in characters stays as it is
-            found += ["", "```text"]
+            result += ["", "```text"]
             code = True
         if heading:
             inside = heading[1]
-            found += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), *([] if heading[3] else [""])]
+            result += ["", f"**{inside}**{heading[2]} {heading[3]}".rstrip(), *([] if heading[3] else [""])]
         elif line.lstrip().startswith(">>>") and not code:
-            found += ["", "```python", line.strip()]
+            result += ["", "```python", line.strip()]
             code = True
         elif code:
-            found.append(line.removeprefix("    "))
+            result.append(line.removeprefix("    "))
         else:
-            found += _text(line, inside)
+            result += _text(line, inside)
             inside = inside if not line or line.startswith(" ") else ""
-    return [*found, "```"] if code else found
+    return [*result, "```"] if code else result
 
 
 def _text(line: str, inside: str) -> list[str]:
@@ -69,8 +69,8 @@ def _text(line: str, inside: str) -> list[str]:
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """Names of `__all__`, or the classes and functions defined in the module."""
-    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and n[0] != "_"]
-    for name in getattr(module, "__all__", own):
+    values = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and n[0] != "_"]
+    for name in getattr(module, "__all__", values):
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             yield name, value

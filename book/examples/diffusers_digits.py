@@ -35,10 +35,10 @@ def likeness(x: torch.Tensor) -> torch.Tensor:  # how far the sample is itself
 
 
 anchor = GaussianAnchor.from_data(images)
-found = influence(score, latents, likeness, points, grid, anchor=anchor, probes=4, seed=0, top_k=6)
-print(found.outcome.sentence)
+influences = influence(score, latents, likeness, points, grid, anchor=anchor, probes=4, seed=0, top_k=6)
+print(influences.outcome.sentence)
 _, axes = plt.subplots(4, 7, figsize=(7, 4), layout="constrained", subplot_kw={"xticks": [], "yticks": []})
-for row, values, chosen, picture in zip(axes, found.values, found.indices, samples, strict=True):
+for row, values, chosen, picture in zip(axes, influences.values, influences.indices, samples, strict=True):
     for place, shown, title in zip(row, [picture, *images[chosen]], ["sample", *values.int().tolist()], strict=True):
         place.imshow(shown[0], cmap="gray", vmin=-1, vmax=1)
         place.set_title(title, fontsize=7)

@@ -38,10 +38,10 @@ def likeness(z: torch.Tensor) -> torch.Tensor:  # how far the decoded image is i
     return ((z @ axes) * (pictures - mean)).sum(1)
 
 
-found = influence(score, latents, likeness, points, grid, anchor=anchor, top_k=6)
-print(found.outcome.sentence)
+result = influence(score, latents, likeness, points, grid, anchor=anchor, top_k=6)
+print(result.outcome.sentence)
 _, places = plt.subplots(4, 7, figsize=(7, 4), layout="constrained", subplot_kw={"xticks": [], "yticks": []})
-for row, values, chosen, picture in zip(places, found.values, found.indices, pictures, strict=True):
+for row, values, chosen, picture in zip(places, result.values, result.indices, pictures, strict=True):
     for place, shown, title in zip(row, [picture, *images[chosen]], ["sample", *values.int().tolist()], strict=True):
         place.imshow(shown.reshape(8, 8), cmap="gray", vmin=-1, vmax=1)
         place.set_title(title, fontsize=7)

@@ -30,12 +30,12 @@ for _ in range(800):
 
 latents = 10 * torch.randn(4, 2)
 points, anchor = Points(data, bandwidth=0.05), GaussianAnchor.from_data(data)
-found = influence(
+influences = influence(
     as_score(denoiser, "denoiser"), latents, lambda x: x[:, 0], points, Grid(10.0, 0.05, 40), anchor=anchor
 )
-print(found.outcome.sentence)
+print(influences.outcome.sentence)
 shown, axes = plt.subplots(1, 4, figsize=(10, 2.6), sharex=True, sharey=True, layout="constrained")
-for place, values, sample in zip(axes, found.values, found.samples, strict=True):
+for place, values, sample in zip(axes, influences.values, influences.samples, strict=True):
     dots = place.scatter(*data.T, s=6, c=values, cmap="coolwarm", vmin=-values.abs().max(), vmax=values.abs().max())
     place.scatter(*sample[:, None], marker="*", s=90, c="black")
     plt.colorbar(dots, ax=place, orientation="horizontal", label="d(first coordinate)/dη")

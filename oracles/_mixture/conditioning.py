@@ -156,6 +156,8 @@ def _noise_spectrum(noise: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarra
     if noise.ndim < 2:
         return np.broadcast_to(noise, (size,)), np.eye(size)
     values, basis = np.linalg.eigh(noise)
+    # `eigh` gives a zero eigenvalue as some ε |R|, of either sign: taken for a variance it would be an observation of
+    # enormous precision, or the root of a negative number.
     floor = ROUNDING * size * np.finfo(float).eps * np.max(np.abs(values))
     return np.where(values <= floor, 0.0, values), basis
 
@@ -165,6 +167,7 @@ def _reading(operator: np.ndarray, variances: np.ndarray, basis: np.ndarray, exa
     units = np.ones_like(variances) if exact else 1 / np.sqrt(variances)
     whitened = units[:, None] * basis.T
     left, sizes, right = np.linalg.svd(whitened @ operator, full_matrices=False)
+    # A direction that A reaches only by rounding belongs to what no x reaches.
     kept = sizes > ROUNDING * max(operator.shape) * np.finfo(float).eps * sizes.max()
     if exact and kept.sum() < len(variances):
         raise ValueError(
@@ -173,6 +176,7 @@ def _reading(operator: np.ndarray, variances: np.ndarray, basis: np.ndarray, exa
         )
     left, sizes = left[:, kept], sizes[kept]
     matrix, reach = left.T @ whitened, left.shape[1]
+    # The density of y: the determinant of the whitening, and the standard normals of the p − t directions outside V.
     constant = float(np.sum(np.log(units))) - 0.5 * (len(variances) - reach) * math.log(2 * math.pi)
     if exact:  # Tᵀ x itself: y's density is that of Tᵀ x over the product of a
         matrix, constant = matrix / sizes[:, None], constant - float(np.sum(np.log(sizes)))
@@ -225,6 +229,7 @@ def _factorised(group: Group, reading: Reading, residuals: Array) -> Posterior:
     """Any Σ = Q diag(ℓ²) Qᵀ + v (I − Q Qᵀ) with T within the span of Q, or Q square."""
     basis, roots, rest = _factors(group.covariances.numpy(), reading.directions)
     seen = reading.scales[:, None] * (reading.directions.T @ basis) * roots[:, None, :]
+    # All of Z, with the columns that the observation does not see: these keep their variance in Φ.
     left, sizes, right = np.linalg.svd(seen, full_matrices=True)
     known, columns = seen.shape[1:]
     if reading.exact:
@@ -233,6 +238,7 @@ def _factorised(group: Group, reading: Reading, residuals: Array) -> Posterior:
     growth = square if reading.exact else 1 + square
     whitening = np.swapaxes(left, 1, 2) / np.sqrt(growth)[:, :, None]
     gain = right[:, : sizes.shape[1], :].swapaxes(1, 2) * (sizes / growth[:, : sizes.shape[1]])[:, None, :]
+    # By roots ℓ, never by inverses of them: a singular Σ has zeros among them.
     gain = basis @ (roots[:, :, None] * (gain @ left[:, :, : sizes.shape[1]].swapaxes(1, 2)))
     xp = namespace(residuals)
     shift, white = (
@@ -277,6 +283,8 @@ def _shrunk(
     factor = roots[:, :, None] * np.swapaxes(right, 1, 2) * shrink[..., None, :]
     # Singular values of Φ, not eigenvalues of Φ Φᵀ: a small variance keeps its own digits beside a large one.
     turned, values, _ = np.linalg.svd(factor)
+    # What the observation has fixed comes as singular values of zero, sorted last and rounded: points are to stay
+    # points.
     values = np.where(kept[::-1], values, 0.0) if exact else values
     return _covariances(prior, basis @ turned, values**2, rest)
 
@@ -333,6 +341,7 @@ def _dense(group: Group, operator: Array, observation: Array, noise: Array) -> P
     residuals = observation[None, :] - xp.matmul(group.means, operator.T)
     white = _arrays.solve(lower, residuals[:, :, None])
     kept = _arrays.eye(group.covariances.dimension, operator) - xp.matmul(gain, operator)
+    # Positive semi-definite whatever rounding does to K, which (I − K A) Σ alone is not.
     moved = _sandwich(kept, matrices) + _sandwich(gain, spread)
     logs = xp.sum(xp.log(xp.linalg.diagonal(lower)), axis=-1) + 0.5 * size * math.log(2 * math.pi)
     means = group.means + xp.matmul(_arrays.transposed(half), white)[:, :, 0]

@@ -77,6 +77,7 @@ class Covariances(ABC):
 
     def shrinkage(self, sigma: Array) -> Covariances:
         """`C (C + σ² I)⁻¹`, which maps x − μ to the posterior mean's distance from μ."""
+        # Not 1 − σ²/(λ + σ²), of which small λ would keep no digit.
         return self.replaced(tuple(part / (part + sigma * sigma) for part in self.spectrum))
 
     def average(self, weights: Array) -> Array:
@@ -263,6 +264,7 @@ def full(covariances: Array) -> Full:
     xp = namespace(covariances)
     eigenvalues, basis = xp.linalg.eigh(detached(covariances))
     check_positive_semidefinite(eigenvalues, "covariances")
+    # Rounding may leave −ε |C|: with noise below its root the noised variance would be negative.
     eigenvalues = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
     if not tracked(covariances):
         return Full(basis, eigenvalues)
@@ -281,6 +283,7 @@ def low_rank(factors: Array, variances: Array) -> Covariances:
     dimension, rank = int(factors.shape[1]), int(factors.shape[2])
     if tracked(factors):
         return full(xp.matmul(factors, transposed(factors)) + variances[:, None, None] * eye(dimension, factors))
+    # Singular values of F, not eigenvalues of F Fᵀ: small ones keep digits that their squares lose beside large ones.
     basis, sizes, _ = xp.linalg.svd(factors, full_matrices=False)
     eigenvalues = sizes * sizes + variances[:, None]
     return LowRank(basis, eigenvalues, variances[:, None]) if rank < dimension else Full(basis, eigenvalues)

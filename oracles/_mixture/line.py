@@ -97,6 +97,8 @@ def _bisected(law: LineLaw, u: Array, upper: bool) -> Array:
 def _newton(law: LineLaw, u: Array, x: Array, upper: bool) -> Array:
     """One Newton step; two of them from a constant root carry exact derivatives up to the third."""
     excess = u - survival(law, x) if upper else cdf(law, x) - u
+    # The root is a constant to derivatives; the step x − (F − u)/p has the derivative of the quantile in u and in the
+    # law's parameters, exactly where F = u.
     return x - (excess * namespace(x).exp(-law.log_density(x)))[..., None]
 
 

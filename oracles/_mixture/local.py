@@ -206,6 +206,7 @@ def _posteriors(groups: Iterable[Group], at: Local, sigma: Array) -> Iterator[tu
 def second_moment(weights: Array, vectors: Array) -> Array:
     """`Σ_k w_kn v_kn v_knᵀ`, shape (n, d, d)."""
     xp = namespace(weights)
+    # A product over the components, (n, d, K) by (n, K, d): the summands (K, n, d, d) are never formed.
     columns = xp.permute_dims(weights[:, :, None] * vectors, (1, 2, 0))
     return xp.matmul(columns, xp.permute_dims(vectors, (1, 0, 2)))
 

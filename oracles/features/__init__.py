@@ -212,6 +212,7 @@ class FittedDenoiser:
             return self._latest[1]
         level = FittedLevel(self._level(sigma, lambda k: self.moments if k == 0 else None))
         if isinstance(sigma, float) and isinstance(self.points, np.ndarray):  # flows come back to a level
+            # Of a float only: an array's σ may be traced, and what is traced belongs to one graph.
             self._latest = (sigma, level)
         return level
 

@@ -51,6 +51,7 @@ def influence(
     start = _gradient(gradient, samples, latents)
     flat, slopes = (array.reshape(-1, states.shape[-1]) for array in (samples, start))
     where = _arrays.concrete(points, "influence").astype(np.float64)
+    # Two of the four cotangents are (m, m) for every latent: they bound how many latents go together.
     step = max(1, STATE // (2 * exact.network.size**2))
     pieces = [
         _values(exact, flat[i : i + step], slopes[i : i + step], where, sigma_max, sigma_min, rtol)
@@ -102,6 +103,7 @@ class _Layout:
     def packed(self, parts: list[np.ndarray]) -> np.ndarray:
         """Parts (n, ...) as rows."""
         flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        # Zeros fill the last row: the solver's blocks are vectors of one length d.
         flat = np.pad(flat, ((0, 0), (0, self.rows * self.dimension - self.count)))
         return flat.reshape(len(flat), self.rows, self.dimension).swapaxes(0, 1)
 
@@ -122,6 +124,8 @@ def _field(fitted: FittedDenoiser, layout: _Layout) -> Callable[[float, Stack], 
         here = fitted.noised(float(np.exp(u)))
         level, weights = here.level, here.coefficients
         angles = bands.angles(x)
+        # W = B (G + λI)⁻¹ has δW = (δB − W δG)(G + λI)⁻¹: with a the state's cotangent, aᵀ δW φ pairs δG with −(Wᵀa) zᵀ
+        # and δB with a zᵀ, z = (G + λI)⁻¹ φ; `even`, `odd` and `damping` are how G and B hang on the moments.
         features, turned = np.cos(angles), slope @ weights
         solved = level.solve(features)
         outer = turned[:, :, None] * solved[:, None, :]

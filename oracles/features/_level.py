@@ -105,6 +105,8 @@ def _check_condition(level: Level) -> None:
     if known is None or ridge is None:
         return
     epsilon, accuracy = float(np.finfo(known.dtype).eps), level.network.accuracy
+    # G is positive semi-definite: the smallest eigenvalue of G + λI is at least λ, the largest at most the largest sum
+    # of a row.
     if epsilon * np.abs(known).sum(axis=1).max() / float(ridge) <= accuracy:  # a bound that costs no eigenvalues
         return
     condition = _condition(known)
@@ -117,6 +119,7 @@ def _check_condition(level: Level) -> None:
 
 
 def _condition(matrix: np.ndarray) -> float:
+    # Not positive to rounding: no digit of W is known.
     values = np.linalg.eigvalsh(matrix.astype(np.float64))
     return float(values[-1] / values[0]) if values[0] > 0 else math.inf
 

@@ -93,6 +93,8 @@ def moments(bands: Spectrum, points: Array, weights: Array, velocities: Array | 
 
 def _block(bands: Spectrum, points: Array, weights: Array, velocities: Array | None, order: int) -> Moments:
     xp = namespace(points)
+    # Σ_i w_i c_i c_iᵀ moves through both factors, x_i c_iᵀ through x_i once (a straight path has no second derivative)
+    # and through c_i.
     waves = _waves(bands, points, velocities, order)
     column = weights[:, None]
     pairs = [(math.comb(order, a), waves[a], waves[order - a]) for a in range(order + 1)]

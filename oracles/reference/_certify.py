@@ -39,6 +39,7 @@ def certified(evaluate: Callable[[], Array], digits: int, scale: Callable[[], Nu
         working *= 2
         with mpmath.workdps(working):
             fine = evaluate()
+            # 10^−60 is told from zero only by digits that go beyond it.
             if scale is not None and working > 80 and size(fine) <= ZERO * scale():
                 return 0 * fine
             if size(coarse - fine) <= mpmath.mpf(10) ** -digits * size(fine):
@@ -82,9 +83,12 @@ def differences(path: Callable[[Any, int], Array], digits: int, step_digits: int
     with mpmath.workdps(working + 10):
         here, other = path(0, working), path(0, working - 6)
         near, far = ([path(sign * k * step, working) for sign in (-1, 1)] for k in (1, 2))
+        # At 6 digits fewer the path moves by what those lack; its own error is 10^−6 of that, two digits of which are
+        # reserve.
         noise = size(here - other) * mpmath.mpf(10) ** -4
         first = [(b - a) / (2 * k * step) for k, (a, b) in ((1, near), (2, far))]
         second = [(a - 2 * here + b) / (k * step) ** 2 for k, (a, b) in ((1, near), (2, far))]
+        # The absolute weights of the values add up to 3/2 over h and 17/3 over h²: 4 and 8 are above both.
         d1, e1 = _extrapolated(first, step, 4 * noise / step)
         d2, e2 = _extrapolated(second, step, 8 * noise / step**2)
         return {

@@ -47,6 +47,8 @@ def _mixed(base: Any, toward: Any, eta: Any) -> Any:
 
 def _integrate(law: Any, latent: Any, sigma_max: Any, sigma_min: Any, digits: int) -> Array:
     with mpmath.workdps(digits + 15):
+        # With n coefficients a step of 10^{−digits/n} of the radius of convergence leaves 10^−digits: .17 of it for n =
+        # 1.3 digits.
         x, v, end = list(exact(latent)), exact(sigma_max)[()] ** 2, exact(sigma_min)[()] ** 2
         parts, length = _components(law), int(1.3 * digits) + 10
         while v > end:
@@ -89,6 +91,7 @@ class _Component:
 
     def __init__(self, part: tuple[Any, list, list, list], v: Any) -> None:
         weight, self.mean, values, self.columns = part
+        # Differences at η = −h give the new law's components negative weights.
         self.sign, self.log_weight = mpmath.sign(weight), mpmath.log(abs(weight))
         self.rates = [-1 / (value + v) for value in values]
         self.powers = [mpmath.mpf(1)] * len(values)
@@ -135,6 +138,7 @@ class _Component:
 def _reach(series: list[list], digits: int) -> Any:
     """The step at which the last two terms are 10^−digits of the state's size."""
     size, last = max(abs(s[0]) for s in series) + 1, len(series[0]) - 1
+    # A series may end, such as that of a point's own flow: its last terms are zeros.
     floor = mpmath.mpf(10) ** (-40 * digits)
     return min(
         (mpmath.mpf(10) ** -digits * size / max(floor, *(abs(s[n]) for s in series))) ** (mpmath.mpf(1) / n)

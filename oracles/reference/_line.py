@@ -93,6 +93,7 @@ def _moved(
 
         def function(x: Any) -> tuple[Any, Any]:
             values = _mixed(base, toward, share, x, low)
+            # Of the two tails the smaller one, which does not round to 1; the sign makes both rise with x.
             return (values[side] - target[side]) * (3 - 2 * side), values[0]
 
         return np.array([_root(function, z * low / high, digits)], dtype=object)

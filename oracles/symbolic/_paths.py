@@ -81,9 +81,9 @@ class SymbolicPath:
             e, share, a = component / density, self.base.weights[k] * component / density, local.a[k]
             velocity, rate, acceleration, rate_change = self._component(local, k)
             moved = self.weights[k] * e + share * rate
-            bent = 2 * self.weights[k] * e * rate + share * (rate**2 + rate_change)
+            accelerated = 2 * self.weights[k] * e * rate + share * (rate**2 + rate_change)
             first += moved * a + share * velocity
-            second += bent * a + 2 * moved * velocity + share * acceleration
+            second += accelerated * a + 2 * moved * velocity + share * acceleration
             mass += moved
         return Expression(sp.Array(list(first if order == 1 else second - 2 * mass * first)), self.arguments)
 

@@ -58,11 +58,15 @@ def _close(task: _Tail, low: np.ndarray, high: np.ndarray, max_steps: int) -> np
         value, slope = task(x)
         low, high = np.where(value <= 0, x, low), np.where(value >= 0, x, high)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            # Quotients of tails that have underflowed are no numbers: such a step lies in no bracket, and the bracket
+            # is halved.
             newton = x - value / slope
         # Newton alone may creep: where h bends strongly one end of the bracket moves a little and the other never.
         slow = high - low > 0.5 * third_last[0]
         inside = (newton >= low) & (newton <= high) & ~slow
         following = np.where(inside, newton, 0.5 * (low + high))
+        # The width three steps ago comes first: a bracket that has not halved since is halved now, so that 400 steps
+        # suffice.
         third_last = [*third_last[1:], high - low]
         done = np.abs(following - x) <= _EPS * np.abs(following)
         x = following

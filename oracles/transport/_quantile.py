@@ -61,6 +61,7 @@ class QuantileOracle:
         # F^η agrees at both ends, so of χ = ν − ρ = (ν − ρ_η)/(1 − η) only ν's part is left.
         value = _probability_between(self.toward.noised(sigma_max), z, toward, x, log_p) / (1 - eta)
         if order == 2:
+            # δ = A/((1 − η) p^η(x)): along η, A changes by −ν δ and p^η at the sample by (ν − p^η)/(1 − η) + p′ δ.
             ratio = np.exp(toward.log_density(x) - log_p)
             value = -value * (2 * (ratio - 1) / (1 - eta) + low.score(x) * value)
         return restored(x, latents), restored(value, latents)

@@ -32,6 +32,7 @@ from sensitivity.densities.estimate import Estimate
 from sensitivity.densities.formula_nodes import TIMES, Placement, coordinates, frames, uniforms, vectors
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
+from sensitivity.progress import Progress
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -118,7 +119,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class _Problem:
-    """One batch of states and what the integrand needs; `start` is `log q_{σ_0}(x)`."""
+    """One batch of states and what the integrand needs; `start` is `log q_{σ_0}(x)`, `progress` that of all batches."""
 
     score: Score
     x: Tensor
@@ -130,6 +131,7 @@ class _Problem:
     chunk_size: int
     options: Formula
     start: Tensor
+    progress: Progress
 
     def rows(self, rows: Tensor) -> _Problem:
         x, sigma, start = self.x[rows], self.sigma[rows], self.start[rows]
@@ -177,6 +179,7 @@ def formula_log_density(
     evaluations: int = 2048,
     tolerance: float | None = None,
     chunk_size: int = 4096,
+    progress: Progress | None = None,
 ) -> Estimate:
     """`log p_σ(x)` in nats at a cost of about `evaluations` network calls for each state.
 
@@ -184,7 +187,8 @@ def formula_log_density(
     `evaluations` in all, at which the standard error should reach it.
     """
     options = options or Formula()
-    problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
+    problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size, progress)
+    problem.progress.total *= 1 if tolerance is None else 2
     return _estimate(problem, evaluations) if tolerance is None else _to_tolerance(problem, evaluations, tolerance)
 
 
@@ -199,10 +203,11 @@ def formula_log_ratio(
     noise: Noise,
     evaluations: int,
     chunk_size: int = 4096,
+    progress: Progress | None = None,
 ) -> Estimate:
     """`log p_σ(x) − log q_σ(x)` of two networks with the same noise; `reference` has q's score and q's anchor."""
     options = Formula(reference)
-    problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size)
+    problem = _problem(score, x, sigma, anchor, sigma_max, noise, options, chunk_size, progress)
     return _estimate(replace(problem, start=torch.zeros_like(problem.start)), evaluations)
 
 
@@ -218,7 +223,7 @@ def _estimate(problem: _Problem, evaluations: int, first: int = 0) -> Estimate:
 
 def _groups(problem: _Problem, nodes: int, frame: int, first: int) -> Tensor:
     """Independent estimates, `(replicates, batch)`."""
-    numbers = range(first, first + problem.options.replicates)
+    numbers = problem.progress.over(range(first, first + problem.options.replicates), len(problem.x))
     parts = [_terminal(problem, nodes, frame, k) - _integral(problem, nodes, frame, k) for k in numbers]
     return problem.start + torch.stack(parts)
 
@@ -233,6 +238,7 @@ def _integral(problem: _Problem, nodes: int, frame: int, replicate: int) -> Tens
         part = points[first : first + size]
         tau, rate = problem.placement.times(part[..., 0])
         z = frames(problem.noise, part, problem.dimension, frame, replicate, options.orthogonal, first)
+        # dv = 2τ dτ, and dτ = rate du for u uniform on (0, 1).
         total = total + (_integrand(problem, tau, z) * 2 * tau * rate).sum(0) / nodes
     return total
 
@@ -245,6 +251,7 @@ def _integrand(problem: _Problem, tau: Tensor, z: Tensor) -> Tensor:
     reference = problem.reference_score(y, levels).reshape(z.shape).to(torch.float64)
     value = ((score - reference) * (score + reference + 2 * z / tau[..., None])).sum(-1) / 2
     if problem.options.raw:
+        # What the formula without a reference has analytically, E|Z|² = d, is drawn here.
         value = value + (z.square().sum(-1) - problem.dimension) / (2 * tau.square())
     return value.mean(0)
 
@@ -271,6 +278,7 @@ def _problem(
     noise: Noise,
     options: Formula,
     chunk_size: int,
+    progress: Progress | None,
 ) -> _Problem:
     reference = anchor if isinstance(options.reference, str) else options.reference
     if reference is not None and not isinstance(reference, Scored):
@@ -288,6 +296,8 @@ def _problem(
     placement = Placement(ends[0], ends[1], ends[2], options.raw)
     sigma = sigma.expand(x.shape[0])
     start = _log_density(reference, x, sigma)
+    told = Progress(0, None) if progress is None else progress
+    told.total = len(x) * options.replicates
     return _Problem(
         score=score,
         x=x,
@@ -299,6 +309,7 @@ def _problem(
         chunk_size=chunk_size,
         options=options,
         start=start,
+        progress=told,
     )
 
 
@@ -333,8 +344,10 @@ def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Esti
         raise ValueError(f"tolerance={tolerance} needs a positive number of nats and at least 2 replicates.")
     pilot = max(evaluations // 8, problem.options.cost(1, 1))
     first = _estimate(problem, pilot, 0)
+    # At least the pilot's own budget, which also keeps log2 of an error of 0 finite.
     wanted = _SAFETY * (first.standard_error / tolerance).square().clamp(min=1 / _SAFETY)
     largest = max(evaluations - pilot, pilot)
+    # Budgets in doublings of the pilot's: states of like budgets go together, in a few runs.
     doublings = wanted.log2().ceil().clamp(max=(-(-largest // pilot) - 1).bit_length()).to(torch.int64)
     value, error = torch.empty_like(first.value), torch.empty_like(first.value)
     cost = torch.empty_like(doublings)

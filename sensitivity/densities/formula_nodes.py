@@ -47,6 +47,8 @@ class Placement:
             return least * (span * u).exp(), least * span * (span * u).exp()
         start = (self.fine / self.coarse).log()
         span = ((self.top + self.fine) / (self.top + self.coarse)).log() - start
+        # Uniform in log((τ + a)/(τ + b)): like log τ between the two scales, like τ below the finer, like 1/τ above the
+        # coarser.
         ratio = (start + span * u).exp()
         tau = (ratio * self.coarse - self.fine) / (1 - ratio)
         return tau, span * (tau + self.fine) * (tau + self.coarse) / (self.coarse - self.fine)
@@ -99,6 +101,7 @@ def frames(
         draw = noise.gaussian((size, dimension), step=replicate, stream=_FRAME, probes=count, first=first)
         return draw.permute(2, 0, 1, 3)
     index = torch.arange(size, dtype=torch.float64, device=points.device)[:, None, None]
+    # At 0 and 1 the quantile is 0 and ∞; the antithetic radius takes 1 − u, so both ends need room.
     strata = ((index + points[..., 1]) / size).clamp(1e-12, 1 - 1e-12)
     signs = noise.rademacher((size,), step=replicate, stream=_SIGN, probes=count, first=first).permute(2, 0, 1)
     directions = signs[..., None] * _directions(noise, points, dimension, size, replicate, first)
@@ -116,6 +119,7 @@ def _directions(noise: Noise, points: Tensor, dimension: int, size: int, replica
         axis = torch.stack([angle.cos(), angle.sin()], dim=-1)
         return torch.stack([axis, torch.stack([-angle.sin(), angle.cos()], dim=-1)])[:size]
     draw = noise.gaussian((dimension, size), step=replicate, stream=_FRAME, probes=count, first=first)
+    # Columns are uniform on the sphere but for their signs, which the factorisation chooses and `frames` draws.
     return torch.linalg.qr(draw).Q.permute(3, 0, 1, 2)
 
 
@@ -134,5 +138,6 @@ def _chi_quantile(u: Tensor, dimension: int) -> Tensor:
         density = ((half - 1) * x.log() - x - torch.lgamma(half)).exp()
         below, above = torch.special.gammainc(half, x), torch.special.gammaincc(half, x)
         step = torch.where(u < 0.5, (below / u).log() * below, -(above / (1 - u)).log() * above) / density
+        # No step beyond a factor of two: from a poor start in a tail Newton's would leave the positive numbers.
         x = torch.maximum(torch.minimum(x - step, 2 * x), x / 2)
     return (2 * x).sqrt()

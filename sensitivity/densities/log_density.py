@@ -44,6 +44,7 @@ from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
 from sensitivity.noise import Noise
+from sensitivity.progress import Progress
 from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
@@ -69,6 +70,7 @@ def log_density(
     seed: int | None = None,
     solver: str = "heun",
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     formula: Formula | None = None,
     evaluations: int = 2048,
@@ -96,6 +98,7 @@ def log_density(
         solver: step of the flow: "euler", "heun", "rk4", "dopri5", "exponential", "2m". The log density is taken along
             the states that it computes, so that its error hangs on the number of nodes more than on the solver.
         products: how Jacobian products are taken (see `Products`); by default a probe costs one backward pass.
+        progress: as for `sample_sensitivity`; the formula counts replicates in the place of steps.
         control: a Gaussian whose divergence is known; random probes then see only the difference from it.
         formula: options of the density formula.
         evaluations: network calls for each state that the formula may spend.
@@ -131,6 +134,7 @@ def log_density(
     x = at_least_single(x)
     level = check_sigma(sigma, x)
     check_levels(level)
+    told = Progress.of(0, progress)
     if method == "kernel":
         return _kernel(x, level, data)
     anchor = as_anchor(anchor)
@@ -142,6 +146,7 @@ def log_density(
         return Estimate(x.new_zeros(0), x.new_zeros(0))
     x = x.contiguous()
     grid = grid or Grid(80.0, min(float(level.min()), 40.0), 80)
+    # σ_max itself, rounded to the states' float32, may lie above the grid's double.
     if bool((level > grid.sigma_max * (1 + 1e-6)).any()):
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."
@@ -153,10 +158,11 @@ def log_density(
             return formula_log_density(
                 partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
                 options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
+                progress=told,
             )  # fmt: skip
         chosen = choose(Products(score, products, differentiable), x, level.min(), uses=VALUES, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)
-        return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size)
+        return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size, progress=told)
 
 
 def _flow(
@@ -169,16 +175,19 @@ def _flow(
     noise: Noise,
     solver: str,
     chunk_size: int | None,
+    progress: Progress,
 ) -> Estimate:
     """Along the probability flow; states are grouped by level, since a path has one grid."""
     groups = torch.empty(trace.groups, x.shape[0], dtype=x.dtype, device=x.device)
     starts, error = sigma.expand(x.shape[0]), torch.empty(x.shape[0], dtype=x.dtype, device=x.device)
     calls = torch.zeros(x.shape[0], dtype=torch.int64)
-    for value in starts.unique().cpu().tolist():
-        levels = grid.reversed_from(min(value, grid.sigma_max))
-        rows = torch.nonzero(starts == value).flatten()
+    paths = {value: grid.reversed_from(min(value, grid.sigma_max)) for value in starts.unique().cpu().tolist()}
+    rows_of = {value: torch.nonzero(starts == value).flatten() for value in paths}
+    progress.total = sum(len(rows_of[value]) * (len(levels) - 1) for value, levels in paths.items())
+    for value, levels in paths.items():
+        rows = rows_of[value]
         for part in rows.split(chunk_size or len(rows)):
-            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, noise[part], solver)
+            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, noise[part], solver, progress)
             groups[:, part] = anchor_log_density(anchor, flow.x, levels[-1].to(x)) - flow.increments[0]
             error[part] = flow.error[0]
             calls[part.cpu()] = flow.cost.evaluations + flow.cost.products
@@ -198,6 +207,8 @@ def _kernel(x: Tensor, sigma: Tensor, data: Tensor | None) -> Estimate:
     value = points.log_density(x, sigma)
     if count == 1:
         return Estimate(value, torch.full_like(value, float("nan")), 0)
+    # k² = (4πσ²)^{−d/2} times the kernel at σ/√2.
     squares = points.log_density(x, sigma / sqrt(2)) - x[0].numel() / 2 * (4 * pi * sigma.square()).log()
+    # By Cauchy and Schwarz not negative, but for rounding where one point is all.
     spread = ((squares - 2 * value).exp() - 1).clamp(min=0.0) / (count - 1)
     return Estimate(value, spread.sqrt(), count - 1)

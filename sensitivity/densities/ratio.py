@@ -40,6 +40,7 @@ from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.traces import Trace
 from sensitivity.jacobians.trial import VALUES, choose
 from sensitivity.noise import Noise
+from sensitivity.progress import Progress
 from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.path import integrate_density
 from sensitivity.scores.score import check_domain
@@ -77,6 +78,7 @@ def log_density_ratio(
     seed: int | None = None,
     solver: str = "heun",
     products: str = "auto",
+    progress: Any = False,
     evaluations: int = 2048,
     differentiable: bool = False,
 ) -> Estimate:
@@ -90,8 +92,8 @@ def log_density_ratio(
         method: "flow" or "formula".
 
     Other args:
-        grid, trace, probes, generator, seed, solver, products, evaluations, differentiable: as in `log_density`;
-            `evaluations` counts calls of each of the two networks.
+        grid, trace, probes, generator, seed, solver, products, progress, evaluations, differentiable: as in
+            `log_density`; `evaluations` counts calls of each of the two networks.
 
     Raises:
         ValueError: as `log_density`.
@@ -122,6 +124,7 @@ def log_density_ratio(
     if x.shape[0] == 0:
         return Estimate(x.new_zeros(0), x.new_zeros(0))
     check_levels(level)
+    told = Progress.of(0, progress)
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 80)
     for model in (base, new):
         check_domain(model, level, grid.sigma_max)
@@ -130,14 +133,14 @@ def log_density_ratio(
         if method == "formula":
             return formula_log_ratio(
                 partial(evaluate, new), _Model(partial(evaluate, base), anchor), x, level, anchor=new_anchor,
-                sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations,
+                sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations, progress=told,
             )  # fmt: skip
         pair = tuple(
             choose(Products(score, products, differentiable), x, level, uses=VALUES, until=grid.sigma_max)
             for score in (base, new)
         )
         way = Trace.resolve(trace, probes, prod(x.shape[1:]))
-        return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver)
+        return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver, told)
 
 
 def _along_base(
@@ -148,9 +151,11 @@ def _along_base(
     trace: Trace,
     noise: Noise,
     solver: str,
+    progress: Progress,
 ) -> Estimate:
+    progress.total = len(x) * (len(levels) - 1)
     maps = [LocalMap(pair[0], 1.0), LocalMap(pair[1], 0.0, drives=False)]
-    flow = integrate_density(maps, x, levels, trace, noise, solver)
+    flow = integrate_density(maps, x, levels, trace, noise, solver, progress)
     base, new = (anchor_log_density(anchor, flow.x, levels[-1].to(x)) for anchor in anchors)
     groups = (new - base).to(x.dtype) - (flow.increments[1] - flow.increments[0])
     cost = flow.cost.evaluations + flow.cost.products

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_like, check_real_number, check_tensor
+from sensitivity._checks import check_finite, check_like, check_real_number, check_tensor, per_sample
 
 ROUNDING = 1e-9  # of (n + 1)·level, which for n = 9 and level = .9 is 9.000000000000002 or so
 
@@ -130,7 +130,7 @@ class Calibration:
     def scores(self) -> Tensor:
         """R, like `predicted`."""
         error = (self.retrained - self.predicted).abs()
-        return error if self.stretch is None else error / self._like(self.stretch.to(error), error)
+        return error if self.stretch is None else error / per_sample(self.stretch.to(error), error)
 
     @property
     def margin(self) -> Tensor:
@@ -149,7 +149,7 @@ class Calibration:
                 f"calibration has outcomes of shape {expected} a group, and {given} are asked for; calibrate with the "
                 "same functional" + (" on these latents." if not self.pooled else ".")
             )
-        wider = self._like(torch.as_tensor(stretch).to(values).expand(len(values)), values)
+        wider = per_sample(torch.as_tensor(stretch).to(values).expand(len(values)), values)
         margin = wider * self.margin.to(values)
         return values - margin, values + margin
 
@@ -168,7 +168,3 @@ class Calibration:
         if rank > groups * latents:
             return torch.full_like(self.predicted[0, 0], math.inf)
         return self.scores.flatten(0, 1).sort(0).values[rank - 1]
-
-    @staticmethod
-    def _like(each: Tensor, values: Tensor) -> Tensor:
-        return each.reshape(-1, *([1] * (values.ndim - 1)))

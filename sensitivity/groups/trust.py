@@ -87,7 +87,7 @@ class GroupOutcomes:
         """One sentence or more for all groups."""
         parts = []
         for state in dict.fromkeys((Trust.WITHIN, *Trust)):
-            who = [str(name) for name, found in zip(self.names, self.trust, strict=True) if found is state]
+            who = [str(name) for name, trust in zip(self.names, self.trust, strict=True) if trust is state]
             listed = "" if state is Trust.WITHIN or len(who) == len(self.names) else f" ({', '.join(who)})"
             if who:
                 parts.append(f"{len(who)} of {len(self.names)} groups {state.sentence}{listed}")

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from sensitivity._callables import functional_outputs, outside_inference_mode
-from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states
+from sensitivity._checks import check_choice, check_positive_number, check_seed, check_states, per_sample
 from sensitivity.grid import Grid
 from sensitivity.groups.conformal import Calibration
 from sensitivity.groups.members import GroupChange, Groups
 from sensitivity.groups.trust import SHARE, GroupOutcomes, Trust, departures, judged, stretches
 from sensitivity.measures.anchors import GaussianAnchor
+from sensitivity.progress import Progress
 from sensitivity.readings.finite_mass import Resampled, resample
 from sensitivity.readings.first_order import sample_sensitivity
 from sensitivity.readings.results import SampleSensitivity
@@ -91,7 +92,7 @@ class Counterfactual:
         low, high = calibration.interval(self.values, self.stretch)
         trust = self._trust(calibration)
         lost = torch.tensor([state in (Trust.REFUSED, Trust.TOO_FEW) for state in trust], device=low.device)
-        lost = lost.reshape(-1, *([1] * (low.ndim - 1))) | self._unfinished(low)
+        lost = per_sample(lost, low) | self._unfinished(low)
         note = (
             f"Intervals at {100 * calibration.level:g} % from {len(calibration)} retrained groups hold if groups are "
             "exchangeable with these."
@@ -138,6 +139,7 @@ def counterfactual(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
 ) -> Counterfactual:
     """What samples would be if a group of the training data were gone, halved, doubled or other, without retraining.
@@ -161,6 +163,7 @@ def counterfactual(
     Other args:
         anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
             `sample_sensitivity`.
+        progress: likewise, but that runs of the sampler are counted: one, and one for each group.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -196,13 +199,15 @@ def counterfactual(
         "response": response,
     }
     changes = groups.changes(moves=isinstance(chosen(response), UnrolledResponse))
+    told = Progress.of(1 + len(changes) * (form == "finite"), progress, "runs")
     linear = sample_sensitivity(score, latents, [each.perturbation for each in changes], grid, **options)
+    told.add(1)
     eta = torch.tensor([each.eta for each in changes], dtype=torch.float64).to(linear.samples)
-    first = eta.reshape(-1, *([1] * latents.ndim)) * linear.sensitivity
+    first = per_sample(eta, linear.sensitivity) * linear.sensitivity
     if form == "first":
         samples, ended = linear.samples + first, [linear.outcome] * len(changes)
     else:
-        finite = _finite(score, latents, changes, linear.grid, options)
+        finite = _finite(score, latents, changes, linear.grid, options, told)
         samples, ended = torch.stack([each.samples for each in finite]), [each.outcome for each in finite]
     result = _gathered(changes, eta, linear, first, samples, ended, functional, share if form == "finite" else None)
     return result if calibration is None else result.calibrated(calibration)
@@ -220,12 +225,12 @@ def _shared(generator: torch.Generator | None, seed: int | None) -> int:
 
 
 def _finite(
-    score: Score, latents: Tensor, changes: Sequence[GroupChange], grid: Grid, options: dict[str, Any]
+    score: Score, latents: Tensor, changes: Sequence[GroupChange], grid: Grid, options: dict[str, Any], told: Progress
 ) -> list[Resampled]:
     """One run for each group; parameters that move are solved for all groups together, and once."""
     together = [each.perturbation for each in changes]
     runs = []
-    for k, each in enumerate(changes):
+    for k, each in enumerate(told.over(changes)):
         if isinstance(options["response"], MovingParameters):
             masses = [other.eta if j == k else 0.0 for j, other in enumerate(changes)]
             runs.append(resample(score, latents, together, masses, grid, **options))

@@ -23,6 +23,7 @@ from sensitivity.groups.games import Coalition, Game, by_enumeration, by_permuta
 from sensitivity.groups.members import Groups
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.perturbations.contamination import Toward
+from sensitivity.progress import Progress
 from sensitivity.readings.finite_mass import resample
 from sensitivity.readings.influences import influence
 from sensitivity.responses import POPULATION, Response
@@ -77,6 +78,7 @@ def group_values(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
 ) -> GroupValues:
     """How much each of G disjoint groups of the training data contributes to a functional of the samples.
@@ -95,6 +97,7 @@ def group_values(
 
     Other args:
         anchor, trace, probes, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
+        progress: likewise, but that coalitions are counted (for "additive" steps).
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -132,25 +135,34 @@ def group_values(
         "response": response,
     }
     if kind == "additive":
-        return _additive(score, latents, groups, grid, functional, options)
+        return _additive(score, latents, groups, grid, functional, options | {"progress": progress})
     _check_keep(keep, groups, kind)
-    sampler = _Coalitions(score, latents, groups, grid, functional, float(keep), options)
+    # Who is asked does not depend on the answers: a game of noughts counts the runs beforehand.
+    rehearsed = Game(lambda _: torch.zeros(()), len(groups))
+    _played(rehearsed, kind, permutations, seed)
+    told = Progress.of(len(rehearsed.known), progress, "coalitions")
+    sampler = _Coalitions(score, latents, groups, grid, functional, float(keep), options, told)
     game = Game(sampler, len(groups))
+    played = _played(game, kind, permutations, seed)
+    return GroupValues(groups.names, *played, len(game.known), sampler.unfinished)
+
+
+def _played(game: Game, kind: str, permutations: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values and standard errors of the players, and φ of all and of none."""
     if kind == "leave-out":
         shares = leave_one_out(game)
-    elif permutations is None:
-        if len(groups) > ENUMERATED:
-            raise ValueError(
-                f"permutations=None asks all coalitions of {len(groups)} groups; give at most {ENUMERATED} groups, or "
-                "a number of random orders."
-            )
-        shares = by_enumeration(game)
-    else:
+    elif permutations is not None:
         check_count(permutations, "permutations", 2)
         shares = by_permutations(game, permutations, seed)
+    elif game.players <= ENUMERATED:
+        shares = by_enumeration(game)
+    else:
+        raise ValueError(
+            f"permutations=None asks all coalitions of {game.players} groups; give at most {ENUMERATED} groups, or a "
+            "number of random orders."
+        )
     whole = game(game.whole)
-    none = torch.full_like(whole, math.nan) if kind == "leave-out" else game(game.nobody)
-    return GroupValues(groups.names, *shares, whole, none, len(game.known), sampler.unfinished)
+    return *shares, whole, torch.full_like(whole, math.nan) if kind == "leave-out" else game(game.nobody)
 
 
 class _Coalitions:
@@ -165,9 +177,10 @@ class _Coalitions:
         functional: Callable[[Tensor], Tensor],
         keep: float,
         options: dict[str, Any],
+        progress: Progress,
     ):
         self.score, self.latents, self.groups, self.grid = score, latents, groups, grid
-        self.functional, self.keep, self.options = functional, keep, options
+        self.functional, self.keep, self.options, self.progress = functional, keep, options, progress
         # The same objects for every coalition: a response that solves for directions does so once.
         self.changes = [Toward(groups.law(name)) for name in groups.names]
         self.unfinished = 0
@@ -177,6 +190,7 @@ class _Coalitions:
         eta = self.groups.moved(multipliers).tolist()
         run = resample(self.score, self.latents, self.changes, eta, self.grid, **self.options)
         self.unfinished += int(not bool(run.outcome.finished.all()))
+        self.progress.add(1)
         return functional_outputs(self.functional, run.samples, "functional")
 
 

@@ -152,9 +152,9 @@ def _normalised(value: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         flat = value.flatten(-2)
         normal, _, spread = torch.native_layer_norm(flat, flat.shape[-1:], None, None, eps)
         return normal.reshape(value.shape), spread.unsqueeze(-1)
-    apart = value - value.mean((-2, -1), keepdim=True)
-    spread = torch.rsqrt(apart.square().mean((-2, -1), keepdim=True) + eps)
-    return apart * spread, spread
+    centred = value - value.mean((-2, -1), keepdim=True)
+    spread = torch.rsqrt(centred.square().mean((-2, -1), keepdim=True) + eps)
+    return centred * spread, spread
 
 
 @rule("layer_norm")
@@ -180,6 +180,7 @@ def _rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, e
         return NotImplemented
     value = input.value
     rows, tangents, scale = _rows(input, normalized_shape, weight)
+    # What torch itself takes where nothing is said.
     least = torch.finfo(value.dtype).eps if eps is None else eps
     spread = torch.rsqrt(rows.square().mean((-2, -1), keepdim=True) + least)
     image = functional.rms_norm(value, normalized_shape, weight, eps)

@@ -46,6 +46,7 @@ _pointwise("relu", lambda v, y: (v > 0).to(v.dtype))
 
 @rule("pow", "__pow__")
 def _pow(dual: Any, exponent: Any) -> Any:
+    # The power 0 would have the slope 0 · v⁻¹, which is no number at v = 0.
     if not isinstance(dual, Dual) or isinstance(exponent, Tensor) or exponent in (0, 1):
         return NotImplemented
     value = dual.value
@@ -87,5 +88,5 @@ def _gelu_slope(v: Tensor) -> Tensor:
 def _gelu_tanh_slope(v: Tensor) -> Tensor:
     """Of ½ v (1 + tanh √(2/π)(v + .044715 v³))."""
     root = math.sqrt(2 / math.pi)
-    bent = torch.tanh(root * (v + 0.044715 * v**3))
-    return 0.5 * (1 + bent) + 0.5 * v * (1 - bent * bent) * root * (1 + 3 * 0.044715 * v * v)
+    tanh = torch.tanh(root * (v + 0.044715 * v**3))
+    return 0.5 * (1 + tanh) + 0.5 * v * (1 - tanh * tanh) * root * (1 + 3 * 0.044715 * v * v)

@@ -68,13 +68,13 @@ _WRITES = ("__setitem__", "__iadd__", "__isub__", "__imul__", "__idiv__", "__itr
 
 def _places() -> dict[Any, int]:
     """Where the functions of `torch.nn.functional` that can work in place are told so."""
-    found = {}
+    places = {}
     for function in vars(functional).values():
         if inspect.isfunction(function):
             names = list(inspect.signature(function).parameters)
             if "inplace" in names:
-                found[function] = names.index("inplace")
-    return found
+                places[function] = names.index("inplace")
+    return places
 
 
 _IN_PLACE = _places()
@@ -152,10 +152,10 @@ class Dual(torch.Tensor):
         _check_recording()
         known = _RULES.get(func)
         if known is not None:
-            found = known(*args, **kwargs)
-            if found is not NotImplemented:
+            result = known(*args, **kwargs)
+            if result is not NotImplemented:
                 _count(func, True)
-                return found
+                return result
         return _without_rule(func, args, kwargs)
 
     @classmethod
@@ -248,9 +248,9 @@ def rule(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def rule_of(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The same for functions given as such."""
 
-    def registered(own: Callable[..., Any]) -> Callable[..., Any]:
-        _RULES.update(dict.fromkeys(functions, own))
-        return own
+    def registered(handler: Callable[..., Any]) -> Callable[..., Any]:
+        _RULES.update(dict.fromkeys(functions, handler))
+        return handler
 
     return registered
 

@@ -173,6 +173,7 @@ class Products:
     def _kept(self, x: Tensor, sigma: Tensor) -> Graph:
         """The score with its graph, which the run keeps if it wants to."""
         with torch.enable_grad():
+            # A leaf of its own: the graph begins here, whatever the state was made of.
             state = x.detach().requires_grad_()
             graph = Graph(self.score, state, self._at(sigma)(state))
         if self._keeping() and graph.value.requires_grad:
@@ -249,6 +250,8 @@ def _units(tangents: Tensor) -> tuple[Tensor, Tensor]:
     """
     with torch.no_grad():
         size = tangents.detach().abs().flatten(2).amax(2)
+        # A number over its mantissa is the power of two itself, exactly. It is a constant to derivatives, from which it
+        # cancels.
         mantissa = torch.frexp(size).mantissa
         known = torch.isfinite(size) & (size > 0)
         power = torch.where(known, size / torch.where(known, mantissa, 1.0), 1.0)
@@ -319,6 +322,7 @@ def _second_forward(products: Products, x: Tensor, sigma: Tensor, tangent: Tenso
     def along(y: Tensor) -> tuple[Tensor, Tensor]:
         return _pushed(products._at(sigma), y, tangent)
 
+    # The derivative of (s, J t) along t is (J t, D²s[t, t]).
     (value, product), (_, curvature) = _pushed(along, x, tangent)
     return value, product, curvature
 

@@ -115,6 +115,7 @@ def stations(score: object, x: Tensor, sigma: Tensor, until: float | None) -> It
 
 
 def levels(start: float, until: float | None) -> list[float]:
+    # Levels closer than a thousandth are one station to any network, and each station costs passes.
     if until is None or not until > 0 or abs(until / start - 1) < 1e-3:
         return [start]
     return [start * (until / start) ** (k / (LEVELS - 1)) for k in range(LEVELS - 1)] + [until]
@@ -130,6 +131,7 @@ def _moved(x: Tensor, s: Tensor, start: float, end: float, step: int) -> Tensor:
     """One Euler step down the flow, or noise added on the way up."""
     if end < start:
         return x + (start - end) * start * s
+    # Independent noise of variance end² − start² carries p_start to p_end without a score: the way up cannot go astray.
     white = Noise.draw(2, seed=1, device=x.device).gaussian(tuple(x.shape[1:]), step=step, dtype=x.dtype)[0]
     return x + (end**2 - start**2) ** 0.5 * white
 
@@ -147,6 +149,7 @@ def _direction(x: Tensor, denoised: Tensor, step: int) -> Tensor:
     signs = noise.rademacher(tuple(x.shape[1:]), step=step, dtype=x.dtype)[0].flatten(1)
     along = (denoised[:1] - denoised[1:]).flatten(1)
     length = along.norm().clamp(min=torch.finfo(x.dtype).tiny)
+    # Where both samples denoise to one point there is no such way; signs alone remain.
     along = torch.nan_to_num(along / length)
     # Signs that point the other way are turned round: in one dimension the two would cancel.
     signs = signs * torch.where((signs * along).sum(1, keepdim=True) < 0, -1.0, 1.0)
@@ -161,11 +164,13 @@ def _station(score: object, x: Tensor, sigma: Tensor, s: Tensor, k: int) -> Stat
     wide, wider = (torch.full_like(small, share) * sigma for share in (_WIDE, _WIDER))
     lengths = torch.stack([small, 2 * small, wide, 2 * wide, wider, 2 * wider])
     value, slopes = differences(score, x, sigma, v.expand(6, *x.shape), lengths)  # type: ignore[arg-type]
+    # D = x + σ² s rounds with the size of its parts, which at high noise nearly cancel.
     noise = unit * (denoised.flatten(1).norm(dim=1) + (sigma**2 * s).flatten(1).norm(dim=1))
     _check_samples(score, x, sigma, s, value, k, let_pass(unit))
     images = v + sigma**2 * slopes
     gaps = (images[::2] - images[1::2]).flatten(2).norm(dim=2)
     gaps = torch.where(torch.isfinite(gaps), gaps, float("inf"))
+    # v has length 1: where ∇D v is shorter, J v = (∇D v − v)/σ² is of the size of v/σ², and so is what an error means.
     error = gaps[0] / images[0].flatten(1).norm(dim=1).clamp(min=1.0)
     images = torch.where(torch.isfinite(images[::2]), images[::2], 0.0)
     return Station(x, v, s, sigma, images, gaps + noise / lengths[::2], float(error.max()))
@@ -177,11 +182,13 @@ def _check_samples(score: object, x: Tensor, sigma: Tensor, s: Tensor, other: Te
     Raises:
         ValueError: for a score that is random or couples the samples of a batch.
     """
+    # One and the other in turn: coupling may reach only one of the two.
     row = slice(k % 2, k % 2 + 1)
     alone = evaluate(score, x[row], sigma)  # type: ignore[arg-type]
     if not (_differ(x, s, other, sigma, share) or _differ(x[row], s[row], alone, sigma, share)):
         return
     again = evaluate(score, x, sigma)  # type: ignore[arg-type]
+    # The very same call: nothing but chance makes it differ, where another batch may take another kernel.
     if _differ(x, s, again, sigma, share / 10):
         raise ValueError(
             f"score gives different outputs for the same input at σ = {float(sigma):.3g}: a score is deterministic, "
@@ -197,5 +204,6 @@ def _differ(x: Tensor, first: Tensor, second: Tensor, sigma: Tensor, share: floa
     """Whether two scores differ by more than rounding; what is compared is the denoiser, which −x/σ² does not hide."""
     gap = (sigma**2 * (first - second)).flatten(1).norm(dim=1)
     denoised = (x + sigma**2 * first).flatten(1).norm(dim=1)
+    # A denoiser near zero still carries the rounding of the two parts that it is the sum of.
     whole = x.flatten(1).norm(dim=1) + (sigma**2 * first).flatten(1).norm(dim=1)
     return bool((gap > share * (denoised + 0.01 * whole)).any())

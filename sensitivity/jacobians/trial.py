@@ -100,6 +100,7 @@ def choose(
         return replace(products, method="forward" if uses.tangents else "reverse") if products.undecided else products
     ends = _ends(sigma, until)
     key = (products.method, products.differentiable, uses, x.shape[1:], x.dtype, x.device, in_autocast(x))
+    # A level that has passed through a float32 grid comes back a few 1e-8 off and is not a new one.
     if key in known and known[key][0] <= ends[0] * (1 + 1e-6) and ends[1] <= known[key][1] * (1 + 1e-6):
         return replace(products, **known[key][2])
     chosen, judged = decide(products, x, sigma, uses, until)
@@ -139,6 +140,7 @@ def decide(products: Products, x: Tensor, sigma: Tensor, uses: Uses, until: floa
         chosen = _fastest(products, x, sigma, uses, route)
     else:
         chosen = _first(products, route, uses, _methods(products.method, uses))
+    # A route that ends early met a score that is not finite: of the levels beyond nothing is known.
     tried = len(route) == len(levels(1.0, None if until is None else until / float(sigma.detach().reshape(-1)[0])))
     return chosen, tried and any(station.judges for station in route) and not any(station.blind for station in route)
 
@@ -284,6 +286,7 @@ def _cotangent_reason(station: Station, u: Tensor, image: Tensor) -> str | None:
 
 def _disagreement(product: str, value: Tensor, station: Station, u: Tensor | None = None) -> str:
     expected = station.best if u is None else (u * station.best).flatten(1).sum(1)
+    # Where the reference vanishes, a candidate that does not is infinitely far from it, and one that does is no 0/0.
     error = float((value - expected).norm() / expected.norm().clamp(min=torch.finfo(value.dtype).tiny))
     return (
         f"at σ = {float(station.sigma):.3g} the denoiser's part of {product} disagrees with differences of the score's "
@@ -303,6 +306,7 @@ def _second_reason(candidate: Products, station: Station) -> str | None:
         part.flatten(1).norm(dim=1)
         for part in (differences_of[0] - differences_of[1], differences_of[0], second - differences_of[0])
     )
+    # What the difference of two slopes loses, over the step between them.
     rounding = torch.finfo(x.dtype).eps * slopes[0].flatten(1).norm(dim=1) / length.flatten()
     good = miss <= FAR * size + 3 * gap + 10 * rounding
     if bool((good | ~torch.isfinite(gap)).all()):

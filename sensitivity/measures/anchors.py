@@ -126,9 +126,7 @@ class GaussianAnchor:
         check_count(rank, "rank", 0)
         check_count(samples, "samples")
         noise = Noise.draw(samples, seed=seed)
-        return cls.from_factors(
-            *moments_of_score(Products(score), mean, sigma, rank=rank, samples=samples, noise=noise)
-        )
+        return cls.from_factors(*moments_of_score(Products(score), mean, sigma, rank=rank, noise=noise))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,6 +154,7 @@ class GaussianAnchor:
 
     def score_product(self, x: Tensor, sigma: Tensor | float, tangent: Tensor) -> Tensor:
         """`∇s^q · tangent`; the same for every x."""
+        # s^q is linear in x − m.
         return self.score(tangent + self.mean, sigma)
 
     def divergence(self, sigma: Tensor) -> Tensor:
@@ -246,6 +245,7 @@ def _factorised(mean: Tensor, covariance: Tensor | float, rank: int | None) -> t
             f"covariance has shape {tuple(matrix.shape)} and mean {tuple(mean.shape)}: "
             f"give a number, variances shaped like the mean, or a ({dimension}, {dimension}) matrix."
         )
+    # Loose enough for a covariance that was summed in float32, over as many data as there may be.
     if not torch.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * float(matrix.abs().max())):
         raise ValueError("covariance is not symmetric, so it is no covariance: symmetrise it as (C + Cᵀ)/2.")
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
@@ -254,6 +254,7 @@ def _factorised(mean: Tensor, covariance: Tensor | float, rank: int | None) -> t
 
 def _decomposed(centred: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
     _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
+    # Singular values of the centred data, not eigenvalues of a (d, d) covariance, which for images is never formed.
     return _truncated(singular.square() / centred.shape[0], rows.T, rank, centred.shape[1])
 
 
@@ -262,6 +263,7 @@ def _truncated(values: Tensor, vectors: Tensor, rank: int | None, dimension: int
     kept = len(values) if rank is None else min(rank, len(values))
     if kept < 0:
         raise ValueError(f"rank={rank} is negative: give at least 0, or None for all directions.")
+    # Where no direction is left there is nothing to share: the sum of no values is zero.
     rest = max(dimension - kept, 1)
     return values[:kept], vectors[:, :kept], values[kept:].sum() / rest
 

@@ -91,5 +91,6 @@ class RatioClassifier(Ratio):
             raise ValueError(f"network returns {shape} for a batch of {x.shape[0]}: return one logit for each state.")
         logit = logit.reshape(-1).to(x.dtype)
         if self.base == "old":
+            # e^ℓ is the odds of new against old, (1 − π)/π takes off what the shares of the training states put in.
             return logit + math.log1p(-self.prior) - math.log(self.prior)
         return nn.functional.logsigmoid(logit) - math.log(self.prior)

@@ -210,6 +210,8 @@ def _factorise(c: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _factorise_full(c: Tensor) -> tuple[Tensor, Tensor]:
     size = c.abs().amax((1, 2), keepdim=True)
+    # A product such as A Aᵀ is symmetric up to some ε of its largest entry; more is no rounding,
+    # and its symmetric part would be another law.
     if bool(((c - c.mT).abs() > 100 * torch.finfo(c.dtype).eps * size).any()):
         raise ValueError("covariances is not symmetric: pass (C + Cᵀ)/2.")
     values, vectors = torch.linalg.eigh((c + c.mT) / 2)

@@ -17,7 +17,7 @@ _POWER = 2  # subspace iterations
 
 
 def moments_of_score(
-    products: Products, mean: Tensor, sigma: Tensor | float, *, rank: int | None, samples: int, noise: Noise
+    products: Products, mean: Tensor, sigma: Tensor | float, *, rank: int | None, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variances, directions, remaining variance: `m = E D`, `C = σ² G (I − G)⁻¹`, `G = E ∇D` at m ± σz."""
     level = torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device)

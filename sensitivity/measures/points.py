@@ -26,6 +26,7 @@ from sensitivity._checks import (
     check_states,
     check_weights,
     full_precision,
+    per_sample,
 )
 from sensitivity.measures.distances import LEADING, kernel, squared_distances, squared_lengths, wide
 
@@ -132,7 +133,7 @@ class Points:
         """Both in one pass over the data: shapes `(batch,)` and that of `x`."""
         state, tau2 = self._enter(x, sigma)
         log_sum, mean = self._posterior(state, tau2)
-        score = (mean - state) / _column(tau2, state)
+        score = (mean - state) / per_sample(tau2, state)
         return self._normalised(log_sum, tau2).to(x.dtype), score.to(x.dtype).reshape(x.shape)
 
     def _posterior(self, state: Tensor, tau2: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +164,7 @@ class Points:
             running.add(log_terms, lambda p, rows=rows: _moments(p, self._centred(rows), origin, t))
         shift, along, outer = running.average(0), running.average(2), running.average(1)
         covariance = outer - shift * along
-        tau2_column = _column(tau2, state)
+        tau2_column = per_sample(tau2, state)
         return (covariance / tau2_column**2 - t / tau2_column).to(x.dtype).reshape(x.shape)
 
     @full_precision
@@ -203,7 +204,7 @@ class Points:
     def _add_pairing(
         self, out: Tensor, state: Tensor, tau2: Tensor, score: Tensor, log_density: Tensor, cotangent: Tensor
     ) -> None:
-        tau2_column = _column(tau2, state)
+        tau2_column = per_sample(tau2, state)
         offset = -(0.5 * self.dimension) * (2 * math.pi * tau2).log() - log_density.to(tau2.dtype)
         offset = offset.reshape(-1, 1)
         # λ·(s_i − s) = λ·(y_i − c)/τ² − [λ·(x − c)/τ² + λ·s]: the bracket is the same for all points, which then need
@@ -220,7 +221,7 @@ class Points:
     def normals(self, x: Tensor, sigma: Tensor | float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Per block: `log c_j N(x; y_j, τ²I)`, `(batch, rows)`, the rows `(rows, d)`, τ² (0-d or a column)."""
         state, tau2 = self._enter(x, sigma)
-        variance = _column(tau2, state)
+        variance = per_sample(tau2, state)
         volume = (0.5 * self.dimension) * (2 * math.pi * variance).log()
         for log_terms, rows in self._log_terms(state, tau2):
             yield log_terms - volume, rows, variance
@@ -233,7 +234,7 @@ class Points:
 
     def _log_terms(self, state: Tensor, tau2: Tensor, weighted: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Per block: `log c_j − |x − y_j|²/2τ²` (`(batch, rows)`, double precision) and the rows themselves."""
-        scale = -0.5 / _column(tau2, state)
+        scale = -0.5 / per_sample(tau2, state)
         parts = (part.split(self.block) for part in (self._rows, self._lengths, self._log_weights))
         for rows, lengths, log_weights in zip(*parts, strict=True):
             terms = squared_distances(state, rows, self._centre, lengths) * scale
@@ -267,6 +268,7 @@ class _Running:
         top = torch.maximum(self.top, log_terms.detach().amax(1, keepdim=True))
         # A block of zero weights has top = −∞ and contributes nothing.
         anchor = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+        # What was summed so far was relative to the old maximum: it fades as the maximum rises, and nothing overflows.
         shrink = (self.top - anchor).exp()
         terms = kernel(log_terms - anchor)
         self.total = self.total * shrink + terms.sum(1, keepdim=True)
@@ -294,6 +296,7 @@ def _moments(p: Tensor, rows: Tensor, origin: Tensor, tangent: Tensor) -> tuple[
     p = p.to(rows.dtype)
     along = tangent @ rows.T - (origin * tangent).sum(1, keepdim=True)
     q = p * along
+    # Σ p (y − x) without the array of differences: a product, and the mass times x taken off.
     first = p @ rows - p.sum(1, keepdim=True) * origin
     second = q @ rows - q.sum(1, keepdim=True) * origin
     return first, second, q.sum(1, keepdim=True)
@@ -307,11 +310,6 @@ def _nearest_again(along: Tensor, log_terms: Tensor, rows: Tensor, stage: tuple[
     near = log_terms.topk(min(LEADING, len(rows)), dim=1).indices
     direction = (rows[near].to(state.dtype) - state[:, None]) / tau2[..., None] - score[:, None]
     return along.scatter(1, near, (direction * cotangent[:, None]).sum(-1).to(along.dtype))
-
-
-def _column(value: Tensor, state: Tensor) -> Tensor:
-    """A 0-d or `(batch,)` level shaped to broadcast against `(batch, d)`."""
-    return value if value.ndim == 0 else value.reshape(-1, 1)
 
 
 def whole(value: int, name: str) -> int:

@@ -64,6 +64,7 @@ class Contamination(Perturbation):
         total = torch.zeros_like(x)
         for c, measure in self._masses:
             r, direction = _ratio(measure, x, sigma, score, log_density)
+            # ∇r_j = r_j (s_j − s).
             along = (direction * tangent).flatten(1).sum(1)
             change = measure.score_product(x, sigma, tangent)
             # The product of a ratio is already that of s_j − s.
@@ -160,6 +161,8 @@ class Reweight(Contamination):
             raise ValueError(
                 f"log_weights gives a total mass of {self.mean_multiplier}: use smaller ones, or Remove to take all."
             )
+        # The reweighted part has another mass, ā for 1: what it gains or loses beyond reweighting, all of ρ gives or
+        # takes.
         super().__init__(((self.mean_multiplier, measure.reweighted(multipliers)), (-1.0, measure)))
 
     def mass(self, count: int, moved: int | None = None) -> float:

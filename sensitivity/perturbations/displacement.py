@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sensitivity._checks import check_finite, check_like, check_log_density, full_precision
+from sensitivity._checks import check_finite, check_like, check_log_density, full_precision, per_sample
 from sensitivity.measures.distances import kernel
 from sensitivity.measures.points import Points, whole
 from sensitivity.perturbations.perturbation import Perturbation, Terms
@@ -81,6 +81,7 @@ class Move(Perturbation):
         source, curvature = _Combination(x), _Combination(x)
         ratio = x.new_zeros(x.shape[0])
         for block in self._blocks(x, sigma, score, log_density):
+            # The second derivative of the kernel in h, over the kernel.
             curve = block.slope**2 - (block.moves**2).sum(1) / block.variance
             ratio = ratio + (block.ratio * block.slope).sum(1)
             source.add(block, block.slope, torch.ones_like(block.slope))
@@ -107,8 +108,8 @@ class Move(Perturbation):
         for block in self._blocks(x, sigma, score, log_density):
             along = block.differences(t, score.flatten(1))
             total.add(block, along * block.slope + t @ block.moves.T / block.variance, along)
-            weight = _as(x, (block.ratio * block.slope).sum(1, keepdim=True))
-            rest = rest - weight * (tangent / _as(x, block.variance) + score_product)
+            weight = per_sample((block.ratio * block.slope).sum(1, keepdim=True), x)
+            rest = rest - weight * (tangent / per_sample(block.variance, x) + score_product)
         return total.total(score) + rest
 
     def log_ratio(self, x: Tensor, sigma: Tensor | float, log_density: Tensor | None) -> Tensor:
@@ -159,9 +160,4 @@ class _Combination:
         self._weight = self._weight + weight
 
     def total(self, score: Tensor) -> Tensor:
-        return self._sum.reshape(self._x.shape) - _as(self._x, self._weight) * score
-
-
-def _as(x: Tensor, column: Tensor) -> Tensor:
-    """A 0-d or `(batch, 1)` value shaped to broadcast against `x`."""
-    return column if column.ndim == 0 else column.reshape(-1, *([1] * (x.ndim - 1)))
+        return self._sum.reshape(self._x.shape) - per_sample(self._weight, self._x) * score

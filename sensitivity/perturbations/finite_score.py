@@ -63,8 +63,8 @@ def gate(
         directions.append(gradient if known else gradient - score)
     signed = torch.stack(weights)
     ratios = torch.stack(logs)
-    top = _log_sum(signed, ratios)
-    excess = _log_sum(-signed, ratios) - top
+    top = log_sum(signed, ratios)
+    excess = log_sum(-signed, ratios) - top
     # A ratio may overflow where no mass moves; the gate there is 0 times a number that must be finite.
     largest = math.log(torch.finfo(ratios.dtype).max) - 1
     gates = signed * (ratios - top).clamp(max=largest).exp() / -torch.expm1(excess)
@@ -74,7 +74,7 @@ def gate(
     return total, excess
 
 
-def _log_sum(masses: Tensor, logs: Tensor) -> Tensor:
+def log_sum(masses: Tensor, logs: Tensor) -> Tensor:
     """log Σ w_j e^{l_j} over the positive masses; without any, a constant −∞, whose derivatives are 0 and not NaN."""
     chosen = masses > 0
     terms = torch.where(chosen, torch.where(chosen, masses, 1.0).log() + logs, float("-inf"))

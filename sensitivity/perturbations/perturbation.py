@@ -103,6 +103,7 @@ class Perturbation(ABC):
     ) -> Tensor:
         """`s̈(x) = d²s/dη²` at η = 0, like `x`; arguments as `source`."""
         terms = self.terms(x, sigma, score, log_density)
+        # s^η = s + η ∇u/(1 + η u) has the derivative ∇u/(1 + η u)² in η, and that, at 0, −2 u ∇u.
         second = -2 * per_sample(terms.ratio, x) * terms.source
         return second if terms.curvature is None else second + terms.curvature
 

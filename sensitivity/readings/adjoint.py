@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sensitivity._checks import per_sample
 from sensitivity.jacobians.kept import Graph, Graphs
 from sensitivity.readings.prepare import Prepared
 from sensitivity.sampler.local_maps import LocalMaps
@@ -55,7 +56,7 @@ class Pairing:
 def record_path(prepared: Prepared, watch: Watch, graphs: Graphs) -> tuple[Tensor, list[list[Record]], Logs]:
     """Sample and keep the stage inputs of every step; also the log densities at σ_min."""
     state, records, maps = prepared.start(), [], prepared.maps.keeping(graphs)
-    for step in [*prepared.path, *prepared.final]:
+    for step in prepared.told([*prepared.path, *prepared.final]):
         entries: list[Entry] = []
         after = take(step, state, _recording(maps, entries, watch, graphs), watch, prepared.advance)
         records.append([_record(prepared.maps, step, j, e, state, watch.running) for j, e in enumerate(entries)])
@@ -96,13 +97,12 @@ def _record(maps: LocalMaps, step: Step, stage: int, entry: Entry, start: State,
     return Record(state.where(running, start).x, step.sigmas[stage], maps.means(logs), running, error, graphs)
 
 
-def pull_back(
-    maps: LocalMaps, path: Sequence[Step], records: Sequence[Sequence[Record]], cotangents: Tensor
-) -> Iterator[Pairing]:
+def pull_back(prepared: Prepared, records: Sequence[Sequence[Record]], cotangents: Tensor) -> Iterator[Pairing]:
     """Stage cotangents from the last step to the first, for F cotangents ∇φ of the samples, (F, batch, *shape)."""
-    later: Tensor | None = None
-    for step, entries in zip(reversed(path), reversed(records), strict=True):
-        taken = entries[0].running.reshape(-1, *[1] * (cotangents.ndim - 2))
+    maps, later = prepared.maps, None
+    back = prepared.told([*prepared.path, *prepared.final][::-1])
+    for step, entries in zip(back, reversed(records), strict=True):
+        taken = per_sample(entries[0].running, cotangents[0])
         pairings: list[Pairing] = []
 
         def transpose(

@@ -20,6 +20,7 @@ from sensitivity.grid import Grid
 from sensitivity.jacobians.trial import VALUES
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.measures.points import Points
+from sensitivity.perturbations.existence import no_law
 from sensitivity.perturbations.finite_score import Mass, gate, masses_of
 from sensitivity.readings.chunks import Latents, joined
 from sensitivity.readings.prepare import Options, Prepared, as_changes, prepare
@@ -31,7 +32,7 @@ from sensitivity.sampler.path import follow, logs_of, mark_log_error, observed
 from sensitivity.sampler.step import Rate, Slope, State
 from sensitivity.sampler.tableau import Step
 from sensitivity.scores.per_branch import PerBranch
-from sensitivity.scores.score import Score
+from sensitivity.scores.score import GuidedScore, Score
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def resample(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
     response: Response = POPULATION,
@@ -87,14 +89,16 @@ def resample(
             is the mass that moves in the whole, of which the class gets its share by Bayes' rule (see `PerBranch`);
             `PerBranch` gives each branch a mass of its own. A law exists for 0 ≤ η ≤ 1, and for η < 0 down to
             −m/(N − m) where m of N points are removed; other masses are refused, or end in an outcome where only the
-            densities can tell.
+            densities can tell: `REMOVAL_CONTRADICTED` where a path meets a negative one, `NO_LAW` where one of an exact
+            law (a score of `Mixture`, `Points` or `GaussianAnchor`) or of a `KernelRatio` is negative at a point of
+            what is taken. Of a network N is not known, and paths avoid what is negative: take `perturbation.mass(N)`.
         grid, anchor: as for `sample_sensitivity`.
         response: as for `sample_sensitivity`; the finite form of `ParameterResponse` and `UnrolledResponse` has the
             parameters θ + ηθ̇, that of `LocalResponse` is exact in η.
 
     Other args:
-        trace, probes, generator, seed, solver, denoise, chunk_size, products, control, differentiable: as for
-            `sample_sensitivity`.
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, progress, control, differentiable: as
+            for `sample_sensitivity`.
 
     Raises:
         ValueError, TypeError: for arguments that do not fit, with the remedy.
@@ -120,16 +124,19 @@ def resample(
         products=products,
         differentiable=differentiable,
         control=control,
+        progress=progress,
     )
     answer = chosen(response)
     if isinstance(answer, SourceResponse):
         return _answered(answer, score, latents, perturbation, eta, grid, options, chunk_size)
     prepared = prepare(score, latents, perturbation, grid, options, uses=VALUES)
     masses = _masses(prepared, eta)
+    impossible = _impossible(score, masses, prepared)
     parts, first = [], 0
     for chunk in prepared.chunks(chunk_size):
         rows = slice(first, first + len(chunk.latents))
-        parts.append(_resample(chunk, [[(w[rows], nu) for w, nu in local_map] for local_map in masses]))
+        moved = [[(w[rows], nu) for w, nu in local_map] for local_map in masses]
+        parts.append(_resample(chunk, moved, impossible[rows]))
         first = rows.stop
     return joined(parts)
 
@@ -206,6 +213,7 @@ def _check_law(masses: Sequence[Mass], eta: Any) -> None:
     if not masses or not masses[0][0].numel():
         return
     moved = sum((w for w, _ in masses[1:]), masses[0][0])
+    # Masses that a caller has added up to 1, or taken from counts, round.
     slack = 1e3 * torch.finfo(moved.dtype).eps
     if bool((moved > 1 + slack).any()):
         raise ValueError(
@@ -245,11 +253,24 @@ def _per_latent(eta: Any, x: Tensor) -> Tensor:
     return value.expand(x.shape[0])
 
 
-def _resample(prepared: Prepared, masses: list[list[Mass]]) -> Resampled:
+def _impossible(score: Score, masses: list[list[Mass]], prepared: Prepared) -> Tensor:
+    """Of which latents it is certain that their masses leave no law, (batch,)."""
+    impossible = torch.zeros(len(prepared.latents), dtype=torch.bool, device=prepared.latents.device)
+    sigma = torch.tensor(prepared.grid.sigma_min, dtype=torch.float64).to(prepared.latents)
+    laws = (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,)
+    for law, moved in zip(laws, masses, strict=False):
+        found = no_law(law, moved, sigma)
+        impossible = impossible if found is None else impossible | found
+    return impossible
+
+
+def _resample(prepared: Prepared, masses: list[list[Mass]], impossible: Tensor | None = None) -> Resampled:
     watch = Watch(prepared.latents.shape[0], prepared.latents.device)
+    if impossible is not None:
+        watch.mark(impossible, Outcome.NO_LAW, prepared.grid.sigma_min)
     slope = finite_slope(prepared.maps, masses, watch)
-    at_min = follow(prepared.start(), prepared.path, slope, watch, advance=prepared.advance)
-    end = follow(at_min, prepared.final, slope, watch)
+    at_min = follow(prepared.start(), prepared.told(prepared.path), slope, watch, advance=prepared.advance)
+    end = follow(at_min, prepared.told(prepared.final), slope, watch)
     seen = end if prepared.denoise else observed(prepared.maps, at_min, prepared.last, watch)
     return Resampled(end.x, *logs_of(prepared.maps, seen), watch.read(), prepared.maps.cost)
 

@@ -57,6 +57,7 @@ def sample_sensitivity(
     trajectory: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     differentiable: bool = False,
     response: Response = POPULATION,
@@ -90,6 +91,8 @@ def sample_sensitivity(
         chunk_size: latents computed at once.
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
+        progress: True for a line on standard error, or a function of (steps done, of, a second, seconds left); see
+            `sensitivity.progress`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
 
     Raises:
@@ -116,6 +119,7 @@ def sample_sensitivity(
         products=products,
         differentiable=differentiable,
         control=control,
+        progress=progress,
         response=source_response,
     )
     if source_response is not None and order != 1:
@@ -151,8 +155,9 @@ def _forward(prepared: Prepared, order: int, standard_error: bool, trajectory: b
     judge = Truncation()
     slope = judged(slope, maps, judge, versions)
     kept = [_start(prepared, order, versions)]
-    at_min = follow(kept[0], prepared.path, slope, watch, advance=prepared.advance, kept=kept if trajectory else None)
-    end = follow(at_min, prepared.final, slope, watch)
+    states = kept if trajectory else None
+    at_min = follow(kept[0], prepared.told(prepared.path), slope, watch, advance=prepared.advance, kept=states)
+    end = follow(at_min, prepared.told(prepared.final), slope, watch)
     seen = end if prepared.denoise else _seen(prepared, at_min, slope, order, watch)
     logs = logs_of(maps, seen)
     # A halted sample never reached σ_min, where the log ratio is taken.
@@ -226,6 +231,8 @@ def judged(slope: Slope, maps: LocalMaps, judge: Truncation, versions: int) -> S
 def source_errors(maps: LocalMaps, memory: Memory) -> Tensor:
     """Stated error in nats of the log densities that each direction's source depends on, (K, batch)."""
     each = torch.hypot(*log_errors(maps, memory.now.logs, memory)).detach()
+    # log r = log ν − log p: errors of a carried ν add to that of p; of branches, each with a p of its own, the largest
+    # counts.
     both = each[: maps.samplers].amax(0) + each[maps.samplers :].sum(0)
     count = len(maps.each[0].changes)
     needed = [
@@ -310,6 +317,7 @@ def log_ratios(prepared: Prepared, x: Tensor, logs: Tensor | None, level: float)
     rows = []
     for change in maps[main].changes:
         if isinstance(change, CarriedContamination) and logs is not None:
+            # States stand for the scores, of which a log ratio asks nothing.
             change = change.at([x] * len(maps), logs)
         unknown = x.new_full(x.shape[:1], float("nan"))
         rows.append(unknown if change is None else change.log_ratio(x, sigma, log_density))

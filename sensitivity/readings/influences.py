@@ -58,10 +58,9 @@ class Influence:
             factor e^{±E_j}, E_j the stated error of L_j there: as a vector over all points they are off by no more than
             the share Σ_j (e^{E_j} − 1) |v_j| / |Σ_j v_j| of their length, the largest over functionals. Far points
             speak at high noise, where E_j is small, so that this may be a few hundredths where log p at the path's end
-            is uncertain by many nats; a single small value may be off by more. From a `Recording` that reads points by
-            shards it is e^E − 1 at the path's end, the share of the term that is known worst. The sampler's truncation
-            is not in it: see `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a
-            stochastic path.
+            is uncertain by many nats; a single small value may be off by more. Of terms that pruning leaves out, the
+            most that they might be counts. The sampler's truncation is not in it: see
+            `SampleSensitivity.sensitivity_error`. 0 where no density is needed, NaN along a stochastic path.
         bound: what pruning may have taken from any single value, (batch,) or (F, batch), always ≥ the true loss; None
             where nothing was pruned.
         groups: Σ over the points of each group, (batch, G) or (F, batch, G); None without `groups=`.
@@ -107,6 +106,7 @@ def influence(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     response: Response = POPULATION,
 ) -> Influence:
@@ -129,7 +129,8 @@ def influence(
         grid, anchor: as for `sample_sensitivity`.
 
     Other args:
-        trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for `sample_sensitivity`.
+        trace, probes, generator, seed, solver, denoise, chunk_size, products, progress, control: as for
+            `sample_sensitivity`; the way down and the way back are counted, not the points.
         response: as for `sample_sensitivity`. All but the population's form the full matrix before `top_k` is taken.
 
     Raises:
@@ -171,12 +172,14 @@ def influence(
         denoise=denoise,
         products=products,
         control=control,
+        progress=progress,
         response=source_response,
     )
     # The points are met on the way back; a response other than the population's may refuse them before.
     untouched = source_response is None or isinstance(score, GuidedScore)
     change = UNCHANGED if untouched else Toward(data)
-    prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=source_response is None)
+    carried = source_response is None
+    prepared = prepare(score, latents, change, grid, options, uses=COTANGENTS, density=carried, passes=2)
     speeds = rates_of(rates, prepared.maps.samplers > 1, len(data), prepared.latents)
     down = passages(prepared, functionals, chunk_size)
     if source_response is None or not len(latents):
@@ -280,7 +283,7 @@ def passages(prepared: Prepared, functionals: Sequence[Functional], chunk_size: 
         chunks, watches, forward, gradients.split(sizes, 1), _row_slices(sizes), strict=True
     ):
         at_samples = torch.stack([v[rows] if v.ndim else v.expand(rows.stop - rows.start) for v in values])
-        pairings = pull_back(chunk.maps, [*chunk.path, *chunk.final], records, cotangents)
+        pairings = pull_back(chunk, records, cotangents)
         yield Passage(chunk, watch, x, at_samples, logs, pairings)
 
 

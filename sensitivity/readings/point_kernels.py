@@ -54,6 +54,12 @@ class Block:
         return self._points
 
 
+def squared_lengths(values: Tensor, rate: Tensor | None, like: Tensor) -> Tensor:
+    """Σ_i (rate_i v_i)² over the last axis, the points, as `like`, whose precision squares of small values need."""
+    weighed = values if rate is None else values * rate
+    return torch.linalg.vector_norm(weighed, dim=-1).to(like).square()
+
+
 @dataclass
 class Stages:
     """All stages of one local map.
@@ -170,8 +176,7 @@ class RowGroup:
         """Σ over this group's stages of μ·ṡ_i, (F, batch, points); see `Stages.against`."""
         parts = self.rows(block).reshape(len(self.cotangents), -1, self.shape[0], len(block))
         if squares is not None:
-            weighed = parts if rate is None else parts * rate
-            squares[:, list(self.stages)] += torch.linalg.vector_norm(weighed, dim=-1).square()
+            squares[:, list(self.stages)] += squared_lengths(parts, rate, squares)
         return parts.sum(1)
 
     def rows(self, block: Block) -> Tensor:
@@ -240,6 +245,7 @@ class RowGroup:
     def _pairs(self, row: Tensor, point: Tensor, block: Block) -> Tensor:
         """r_i (s_i − s)·μ for the given pairs of rows and points, (F, pairs), in double precision."""
         precise = wide(self.x)
+        # Differences first, in double precision: |x|² − 2x·y + |y|² would lose what is small here.
         gap = block.flat[point].to(precise) - self.x[row].to(precise)
         variance = self.variance[row].to(precise)
         kernel = (self.offset[row] - 0.5 * gap.square().sum(1, keepdim=True) / variance).exp()

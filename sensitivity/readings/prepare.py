@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -20,6 +20,7 @@ from sensitivity.jacobians.trial import TANGENTS, VALUES, Uses, choose
 from sensitivity.measures.anchors import GaussianAnchor
 from sensitivity.noise import Noise
 from sensitivity.perturbations.perturbation import Perturbation
+from sensitivity.progress import Progress
 from sensitivity.readings.linking import link
 from sensitivity.sampler.adaptive import Adaptive
 from sensitivity.sampler.carried_density import Memory
@@ -51,6 +52,7 @@ class Prepared:
         logs: log densities at the latents, (maps, groups, batch), or None.
         directions: K, the number of perturbations; `single` says that the caller gave one, not a sequence.
         grid: the levels of the path.
+        progress: how far all chunks together are.
         advance: how a state takes a step.
     """
 
@@ -63,12 +65,17 @@ class Prepared:
     directions: int
     single: bool
     grid: Grid
+    progress: Progress
     advance: Advance = advance
 
     @property
     def final(self) -> list[Step]:
         """The denoising step, or nothing."""
         return [self.last] if self.denoise else []
+
+    def told(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """The steps, each of them reported for all latents once it was taken."""
+        return self.progress.over(steps, len(self.latents))
 
     def start(self, tangent: Tensor | None = None, curvature: Tensor | None = None) -> State:
         """The state at σ_max, with the tangents that are carried (see `State`)."""
@@ -113,6 +120,7 @@ class Options:
     differentiable: bool = False
     control: GaussianAnchor | None = None
     response: Any = None
+    progress: Any = False
 
 
 def prepare(
@@ -124,6 +132,7 @@ def prepare(
     *,
     uses: Uses = TANGENTS,
     density: bool = False,
+    passes: int = 1,
 ) -> Prepared:
     """Check the arguments and build the run.
 
@@ -133,6 +142,7 @@ def prepare(
         options: how it is computed.
         uses: which Jacobian products it will take beside those of a divergence.
         density: whether log densities are carried even where no perturbation needs them.
+        passes: how often the path is followed.
 
     Raises:
         ValueError: for wrong shapes, non-finite latents, a missing anchor, an unknown solver or trace.
@@ -143,6 +153,8 @@ def prepare(
     check_seed(options.generator, options.seed)
     if not isinstance(grid, Grid):
         raise TypeError(f"grid is a {type(grid).__name__}; give a Grid(sigma_max, sigma_min, steps).")
+    # A wrong word is refused before anything long begins.
+    progress = Progress.of(0, options.progress)
     changes, single = as_changes(perturbation)
     if perturbation is UNCHANGED and not isinstance(score, GuidedScore):
         changes = [None]
@@ -169,6 +181,7 @@ def prepare(
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()
         one_step = Stochastic(solver, maps, anchors, shared.noise, levels)
+    progress.total = passes * len(x) * (len(path) - (not options.denoise))
     return Prepared(
         latents=x,
         maps=shared,
@@ -179,6 +192,7 @@ def prepare(
         directions=len(changes),
         single=single,
         grid=grid,
+        progress=progress,
         advance=one_step,
     )
 
@@ -271,6 +285,7 @@ def _with_density(maps: tuple[LocalMap, ...], x: Tensor, options: Options, solve
     trace = None
     if carried and not (isinstance(solver, SDE) and not solver.needs_divergence):
         trace = Trace.resolve(options.trace, options.probes, prod(x.shape[1:]), control=options.control)
+    # A run without chance draws no key, and leaves its caller's generator where it was.
     if not stochastic and (trace is None or trace.exact):
         return LocalMaps(maps, trace)
     return LocalMaps(

@@ -63,6 +63,7 @@ def sample(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     differentiable: bool = False,
 ) -> Sampled:
     """Samples from latents at σ_max; with `log_density`, log p_σ_min of each, taken along the states on the way.
@@ -79,7 +80,7 @@ def sample(
         anchor: log density at σ_max, such as `GaussianAnchor.from_data(data)`; under guidance `PerBranch`.
 
     Other args:
-        trace, probes, generator, seed, control, denoise, chunk_size, products: as for `sample_sensitivity`.
+        trace, probes, generator, seed, control, denoise, chunk_size, products, progress: as for `sample_sensitivity`.
         differentiable: keep the graph to the latents and the network's parameters.
 
     Raises:
@@ -108,6 +109,7 @@ def sample(
         products=products,
         differentiable=differentiable,
         control=control,
+        progress=progress,
     )
     with nullcontext() if differentiable else torch.no_grad():
         prepared = prepare(score, latents, UNCHANGED, grid, options, uses=VALUES, density=log_density)
@@ -117,8 +119,8 @@ def sample(
 def _sampled(prepared: Prepared) -> Sampled:
     watch = Watch(prepared.latents.shape[0], prepared.latents.device)
     slope = watched(prepared.maps, watch)
-    at_min = follow(prepared.start(), prepared.path, slope, watch, advance=prepared.advance)
-    end = follow(at_min, prepared.final, slope, watch)
+    at_min = follow(prepared.start(), prepared.told(prepared.path), slope, watch, advance=prepared.advance)
+    end = follow(at_min, prepared.told(prepared.final), slope, watch)
     seen = end if prepared.denoise else observed(prepared.maps, at_min, prepared.last, watch)
     return Sampled(end.x, *logs_of(prepared.maps, seen), watch.read(), prepared.maps.cost, prepared.grid)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sensitivity.measures.distances import wide
 from sensitivity.measures.points import Points
 from sensitivity.readings.adjoint import Pairing, errors_of
 from sensitivity.readings.point_kernels import Block, Stages
@@ -94,24 +95,46 @@ class Paired(NamedTuple):
     lengths: Lengths
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lengths:
-    """Squared lengths, over points, of values and of what the stages add to them; rates and shares are in them.
+    """Squared lengths, over points, of values and of what the stages add to them, in double precision.
 
     Attributes:
-        whole: of the values, (F, batch).
-        stages: of each stage's part, one (F, stages, batch) for each local map of the drift.
+        whole: of the values, (F, batch); rates and shares are in them.
+        stages: of each stage's part for each local map of the drift, (maps, F, stages, batch); rates are in them.
     """
 
     whole: Tensor
-    stages: list[Tensor]
+    stages: Tensor
 
     @classmethod
     def of(cls, recorded: Recorded) -> Lengths:
         """Those of no points yet."""
-        new, functionals = recorded.cotangents.new_zeros, len(recorded.cotangents)
-        stages, batch = recorded.logs.shape[1:]
-        return cls(new(functionals, batch), [new(functionals, stages, batch) for _ in recorded.shares])
+        maps, stages, batch = recorded.logs.shape
+        none = recorded.x.new_zeros(maps, len(recorded.cotangents), stages, batch, dtype=wide(recorded.x))
+        return cls(torch.zeros_like(none[0, :, 0]), none)
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Lengths]) -> Lengths:
+        """Those of several chunks of latents as one."""
+        return cls(torch.cat([part.whole for part in parts], -1), torch.cat([part.stages for part in parts], -1))
+
+    def __add__(self, other: Lengths) -> Lengths:
+        """Those of more points."""
+        return Lengths(self.whole + other.whole, self.stages + other.stages)
+
+    def split(self, sizes: Sequence[int]) -> list[Lengths]:
+        """Those of chunks of latents."""
+        pairs = zip(self.whole.split(list(sizes), -1), self.stages.split(list(sizes), -1), strict=True)
+        return [Lengths(whole, stages) for whole, stages in pairs]
+
+    def to(self, device: torch.device) -> Lengths:
+        """Those on another device."""
+        return Lengths(self.whole.to(device), self.stages.to(device))
+
+    def add(self, values: Tensor) -> None:
+        """Count the values of further points, (F, batch, points)."""
+        self.whole.add_(torch.linalg.vector_norm(values, dim=-1).to(self.whole).square())
 
     def relative_error(self, recorded: Recorded, end: Tensor) -> Tensor:
         """Σ_j (e^{E_j} − 1) |v_j| / |Σ_j v_j| for the parts v_j of the stages, the largest over functionals, (batch,).
@@ -123,7 +146,7 @@ class Lengths:
             return end
         lost = torch.zeros_like(self.whole)
         for share, squares, errors in zip(recorded.shares, self.stages, recorded.errors, strict=True):
-            parts = torch.expm1(errors) * squares.sqrt()
+            parts = torch.expm1(errors.to(squares)) * squares.sqrt()
             # A halted sample may have any error, and receives nothing.
             lost += abs(share) * torch.where(squares > 0, parts, 0.0).sum(1)
         relative = torch.where(self.whole > 0, lost / self.whole.sqrt(), end).amax(0)
@@ -149,7 +172,7 @@ def paired(recorded: Recorded, points: Points, rates: Sequence[Tensor | None], t
             speed = None if rate is None else rate[here]
             values = one.against(block, added, speed)
             total = torch.add(total, values if speed is None else values * speed, alpha=share)
-        lengths.whole += total.square().sum(-1)
+        lengths.add(total)
         # The k largest of a union are among the k largest of its parts: a block leaves no more than k points behind.
         if top_k is None:
             blocks.append(total)
@@ -158,6 +181,20 @@ def paired(recorded: Recorded, points: Points, rates: Sequence[Tensor | None], t
         first = here.stop
     values, indices = best if best is not None else (torch.cat(blocks, -1), None)
     return Paired(values, indices, lengths)
+
+
+def matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
+    """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision; `extra` = b²."""
+    total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
+    y, dimension = points.flatten(1).double(), points[0].numel()
+    for j, sigma in enumerate(stages.sigma.double()):
+        tau2 = sigma**2 + extra
+        gap = y - stages.x[j].flatten(1).double()
+        log_ratio = -0.5 * gap.square().sum(1) / tau2 - 0.5 * dimension * (2 * torch.pi * tau2).log()
+        ratio = torch.where(stages.running[j], (log_ratio - stages.logs[0, j]).exp(), 0.0)
+        slope = (gap / tau2 - stages.scores[0, j].flatten(1)) * ratio[:, None]
+        total += (slope * stages.cotangents[:, j].flatten(2)).sum(-1)
+    return total.to(points)
 
 
 def largest(best: tuple[Tensor, Tensor] | None, values: Tensor, first: int, k: int) -> tuple[Tensor, Tensor]:

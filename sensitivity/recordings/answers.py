@@ -9,6 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from sensitivity.readings.streaming import Lengths
+
 
 @dataclass(frozen=True)
 class Question:
@@ -48,6 +50,7 @@ class Answer:
         sums, losses: for each group, Σ values and what pruning may have taken from it, (F, batch), double.
         skipped: samples × points left out of each stage, (stages,), double.
         points, bytes: how many points were met and bytes read for them.
+        lengths: of the values over all points and of what each stage adds to them; None where no stages are met.
     """
 
     values: Tensor
@@ -58,6 +61,7 @@ class Answer:
     bytes: int
     sums: Mapping[Any, Tensor] = field(default_factory=dict)
     losses: Mapping[Any, Tensor] = field(default_factory=dict)
+    lengths: Lengths | None = None
 
 
 A = TypeVar("A")
@@ -124,7 +128,8 @@ class Values:
         sums, losses = _added(old.sums, new.sums), _added(old.losses, new.losses)
         bound, skipped = torch.maximum(old.bound, new.bound), old.skipped + new.skipped
         points, read = old.points + new.points, old.bytes + new.bytes
-        self._total = Answer(values, indices, bound, skipped, points, read, sums, losses)
+        lengths = None if old.lengths is None or new.lengths is None else old.lengths + new.lengths
+        self._total = Answer(values, indices, bound, skipped, points, read, sums, losses, lengths)
 
     def result(self) -> Answer | None:
         """The answer of all shards that did not fail; None where all did."""

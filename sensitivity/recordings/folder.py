@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from sensitivity.readings.streaming import Lengths
 from sensitivity.recordings.answers import Answer
 
 SUFFIX = ".answer"
@@ -117,6 +118,8 @@ def content_of(answer: Answer) -> Content:
         arrays["indices"] = answer.indices
     for k, name in enumerate(answer.sums):
         arrays |= {f"sum{k}": answer.sums[name], f"loss{k}": answer.losses[name]}
+    if answer.lengths is not None:
+        arrays |= {"whole": answer.lengths.whole, "stages": answer.lengths.stages}
     plain = {"points": answer.points, "bytes": answer.bytes, "names": [_plain(name) for name in answer.sums]}
     return arrays, plain
 
@@ -126,7 +129,9 @@ def answer_of(content: Content) -> Answer:
     arrays, plain = content
     sums, losses = ({n: arrays[f"{role}{k}"] for k, n in enumerate(plain["names"])} for role in ("sum", "loss"))
     values, bound, skipped = (arrays[n] for n in ("values", "bound", "skipped"))
-    return Answer(values, arrays.get("indices"), bound, skipped, plain["points"], plain["bytes"], sums, losses)
+    # Answers of other versions, and of responses, have none.
+    lengths = Lengths(arrays["whole"], arrays["stages"]) if "whole" in arrays else None
+    return Answer(values, arrays.get("indices"), bound, skipped, plain["points"], plain["bytes"], sums, losses, lengths)
 
 
 def _plain(name: Any) -> Any:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sensitivity.readings.point_kernels import Block, RowGroup, Stages
+from sensitivity.readings.point_kernels import Block, RowGroup, Stages, squared_lengths
 
 AXES = 128
 # Below this part of a group's rows, copying the others costs more than leaving these out saves.
@@ -46,6 +46,7 @@ class Reduced:
         inside = flat @ axes.to(flat)
         rest = (squares - inside.double().square().sum(1)).clamp(min=0).sqrt()
         loose = SLACK * squares
+        # √a is off by δa/√a, and by no more than √δa where a itself is no larger.
         return cls(torch.cat([inside, rest.to(inside)[:, None]], 1), squares, loose / torch.maximum(rest, loose.sqrt()))
 
     def __getitem__(self, rows: slice | Tensor) -> Reduced:
@@ -88,6 +89,7 @@ class Rows:
         variance, offset = self.group.variance[:, 0].double(), self.group.offset[:, 0]
         near = self.reduced.nearest(points)
         far = self.reduced.squares.sqrt() + points.squares.max().sqrt()
+        # Where t e^{−t²/2τ²} is largest within [D, E]: at τ, or at the end that is nearest to it.
         peak = torch.minimum(torch.maximum(variance.sqrt(), near), far)
         slope = peak / variance * (offset - 0.5 * peak.square() / variance).exp()
         slope = slope + self.score * (offset - 0.5 * near.square() / variance).exp()
@@ -102,9 +104,18 @@ def axes_of(points: Tensor, count: int = AXES) -> Tensor:
 
 
 def pruned(
-    stages: Stages, rows: list[Rows], block: Block, points: Reduced, limit: float
+    stages: Stages,
+    rows: list[Rows],
+    block: Block,
+    points: Reduced,
+    limit: float,
+    squares: Tensor,
+    rate: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values without the rows that add at most `limit` each, and what they might have added.
+
+    `squares`, (F, stages, batch), gets what each stage adds as in `Stages.against`, of rows left out the most that they
+    might have added.
 
     Returns:
         values (F, batch, points); bound (F, batch), on each of the values; skipped (stages,), samples left out of each.
@@ -114,18 +125,22 @@ def pruned(
     skipped = torch.zeros(len(stages.sigma), dtype=torch.float64)
     for one in rows:
         if not one.tried:
-            values += one.group.against(block)
+            values += one.group.against(block, squares, rate)
             continue
         bounds = one.bounds(points)
         sample = torch.arange(bounds.shape[1], device=values.device) % stages.batch
         skip = bounds.amax(0) <= limit
         if float(skip.double().mean()) < WORTH:
             one.tried = False
-            values += one.group.against(block)
+            values += one.group.against(block, squares, rate)
             continue
         bound.index_add_(1, sample[skip], bounds[:, skip])
+        lengths = bounds.square() * (len(block) if rate is None else rate.double().square().sum())
         skipped[list(one.group.stages)] += skip.reshape(-1, stages.batch).sum(1).cpu().double()
         if not bool(skip.all()):
             kept = (~skip).nonzero()[:, 0]
-            values.index_add_(1, sample[kept], one.group.only(kept).rows(block))
+            seen = one.group.only(kept).rows(block)
+            values.index_add_(1, sample[kept], seen)
+            lengths[:, kept] = squared_lengths(seen, rate, lengths)
+        squares[:, list(one.group.stages)] += lengths.reshape(len(lengths), -1, stages.batch)
     return values, bound, skipped

@@ -27,7 +27,8 @@ from sensitivity.readings.influences import (
 from sensitivity.readings.prepare import UNCHANGED, Options, prepare
 from sensitivity.readings.streaming import Recorded
 from sensitivity.recordings.identity import name_of, network_name
-from sensitivity.recordings.recording import Answered, Part, Recording
+from sensitivity.recordings.parts import Answered, Part
+from sensitivity.recordings.recording import Recording
 from sensitivity.responses import POPULATION, Response, SourceResponse, chosen, note
 from sensitivity.sampler.local_maps import Cost
 from sensitivity.scores.score import Score
@@ -50,6 +51,7 @@ def record(
     denoise: bool = False,
     chunk_size: int | None = None,
     products: str = "auto",
+    progress: Any = False,
     control: GaussianAnchor | None = None,
     response: Response = POPULATION,
 ) -> Recording:
@@ -64,7 +66,7 @@ def record(
         score, latents, functionals, grid: as for `influence`; at least one latent.
 
     Other args:
-        anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, control: as for
+        anchor, trace, probes, generator, seed, solver, denoise, chunk_size, products, progress, control: as for
             `sample_sensitivity`.
         response: as for `sample_sensitivity`. The population's needs nothing but the stages afterwards; another one is
             asked again for each point (a gradient of the training loss, of parameters), goes to the workers of a
@@ -97,11 +99,12 @@ def record(
         denoise=denoise,
         products=products,
         control=control,
+        progress=progress,
         response=other,
     )
     # What the seed is, before a generator moves on.
     drawn = seed if generator is None else int(generator.initial_seed())
-    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=other is None)
+    prepared = prepare(score, latents, UNCHANGED, grid, options, uses=COTANGENTS, density=other is None, passes=2)
     parts: list[Part] = []
     cost = Cost()
     for passage in passages(prepared, wanted, chunk_size):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,54 +21,24 @@ from sensitivity._checks import check_finite, check_positive_number, check_same_
 from sensitivity.grid import Grid
 from sensitivity.measures.points import Points
 from sensitivity.readings.chunks import joined
-from sensitivity.readings.influences import (
-    Influence,
-    answered,
-    by_chunks,
-    check_top,
-    noted,
-    rates_of,
-    relative_of,
-)
-from sensitivity.readings.streaming import Paired, Recorded, paired
+from sensitivity.readings.influences import Influence, answered, by_chunks, check_top, noted, rates_of
+from sensitivity.readings.streaming import Lengths, Recorded, matched, paired
 from sensitivity.recordings.answers import Answer, Question, Values
+from sensitivity.recordings.asking import question_of
+from sensitivity.recordings.concluding import by_parts, noted_failures, provenance_of, with_sums
 from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.identity import described
-from sensitivity.recordings.reach import axes_of
+from sensitivity.recordings.parts import Answered, Part, named, part_of
 from sensitivity.recordings.run import Ran, ShardFailure, run
 from sensitivity.recordings.shards import Asked
 from sensitivity.recordings.storage import read, write
+from sensitivity.recordings.witness import known_again, witness_of
 from sensitivity.responses import Condensed, SourceResponse
 from sensitivity.sampler.local_maps import Cost
-from sensitivity.sampler.outcome import Outcome, Outcomes
+from sensitivity.sampler.outcome import Outcomes
 from sensitivity.sources import PreparedSource, as_source
 from sensitivity.sources.arrays import digest
 from sensitivity.sources.source import SHARD
-
-# How far the answer of a response that is given anew may be from that of the one recorded: rounding of two machines.
-SAME = 1e-3
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a response other than the population's kept of the stages."""
-
-    kept: Condensed
-    shares = (1.0,)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A chunk of latents: its stages, and what an `Influence` says of its samples beside values."""
-
-    stages: Recorded | Answered
-    samples: Tensor
-    functional: Tensor
-    log_density: Tensor | None
-    log_density_error: Tensor | None
-    grid_error: Tensor | None
-    codes: Tensor
-    levels: Tensor
 
 
 @dataclass(frozen=True)
@@ -97,7 +67,7 @@ class Recording:
         recording = cls(parts, several, made_from, response)
         if response is None:
             return recording
-        return replace(recording, witness=response.against(recording._kept, response.example)[..., 0])
+        return replace(recording, witness=witness_of(response, recording._kept))
 
     @property
     def samples(self) -> Tensor:
@@ -135,12 +105,8 @@ class Recording:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, as `save` writes it."""
-        named = {} if self.witness is None else {"witness": self.witness}
-        for k, part in enumerate(self.parts):
-            named |= {f"{k}.{name}": value for name, value in vars(part).items() if isinstance(value, Tensor)}
-            recorded = part.stages.kept if isinstance(part.stages, Answered) else vars(part.stages)
-            named |= {f"{k}.stages.{name}": value for name, value in recorded.items() if isinstance(value, Tensor)}
-        return {name: value.detach().contiguous() for name, value in named.items()}
+        tensors = named(self.parts) | ({} if self.witness is None else {"witness": self.witness})
+        return {name: value.detach().contiguous() for name, value in tensors.items()}
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all, with all that is known of its making.
@@ -171,7 +137,7 @@ class Recording:
             about = json.loads(text)
             made_from, shares = about["made_from"], about["shares"]
             plain = made_from.get("response", "PopulationResponse") == "PopulationResponse"
-            parts = tuple(_part(tensors, k, tuple(each) if plain else None) for k, each in enumerate(shares))
+            parts = tuple(part_of(tensors, k, tuple(each) if plain else None) for k, each in enumerate(shares))
             recording = cls(parts, about["several"], made_from, witness=tensors.get("witness"))
             meant = about["digest"]
         except (KeyError, TypeError, ValueError) as error:
@@ -180,30 +146,9 @@ class Recording:
             raise ValueError(
                 f"path={path} has changed since it was written: its numbers have another SHA-256; record anew."
             )
-        return recording._answering(response)
-
-    def _answering(self, response: Any) -> Recording:
-        """The recording with the response that it was made with, given anew."""
-        recorded = self.made_from.get("response", "PopulationResponse")
-        if self.witness is None and (response is None or type(response).__name__ == recorded):
-            return self
-        given = "no response" if response is None else f"a {type(response).__name__}"
-        if type(response).__name__ != recorded or not isinstance(response, SourceResponse) or self.witness is None:
-            raise ValueError(
-                f"the recording is of a {recorded}, and {given} was given: pass response=, the {recorded} that it was "
-                "recorded with or one made alike."
-            )
-        try:
-            gap = (response.against(self._kept, response.example)[..., 0] - self.witness).abs().max()
-            same = bool(gap <= SAME * self.witness.abs().max())
-        except (RuntimeError, ValueError):
-            same = False  # of another size
-        if not same:
-            raise ValueError(
-                f"response={recorded} answers otherwise than the recorded one: give it the same network, loss and "
-                "training data, or record anew."
-            )
-        return replace(self, response=response)
+        recorded = made_from.get("response", "PopulationResponse")
+        takes_part = known_again(response, recorded, recording.witness, recording._kept)
+        return replace(recording, response=response) if takes_part else recording
 
     @property
     def _kept(self) -> list[Condensed]:
@@ -283,7 +228,17 @@ class Recording:
             points, bandwidth = points.data, points.bandwidth
         source = as_source(points, shard_rows=shard_rows, column=column)
         data = PreparedSource(source, self.samples[:0], transform, encoder, encoder_batch)
-        question = self._question(data, top_k, groups, rates, bandwidth, prune)
+        question = question_of(
+            data,
+            self.samples,
+            self.response,
+            guided=self._guided,
+            top_k=top_k,
+            groups=groups,
+            rates=rates,
+            bandwidth=bandwidth,
+            prune=prune,
+        )
         key = {"recording": self.digest, "question": described(question, data)}
         kept = None if folder is None else Folder(folder, key, content_of, answer_of)
         shape = (self.functional.shape[0], self.functional.shape[1])
@@ -319,7 +274,7 @@ class Recording:
             values = every.diagonal(dim1=1, dim2=2)
         else:
             rows = points.split([len(part.samples) for part in self.parts])
-            values = torch.cat([_matched(one, y, variance) for one, y in zip(self._recorded, rows, strict=True)], 1)
+            values = torch.cat([matched(one, y, variance) for one, y in zip(self._recorded, rows, strict=True)], 1)
         return values if self.several else values[0]
 
     def _at_once(self, points: Tensor | Points, top_k: int | None, rates: Any, bandwidth: float) -> Influence:
@@ -334,164 +289,46 @@ class Recording:
         check_same_home(data.data, like.cpu() if data.data.device.type == "cpu" else like, "points", "the recording")
         speeds = rates_of(rates, self._guided, len(data), like)
         if self.response is None:
-            pieces = zip(self.parts, self._recorded, strict=True)
-            parts = [self._met(part, one, paired(one, data, speeds, top_k)) for part, one in pieces]
-            result = joined(parts, functionals=not self.several)
-            return replace(result, outcome=noted(result, str(self.made_from["note"])))
-        pair = answered(self.response, self._kept, data, speeds[0], top_k)
-        found = by_chunks([len(part.samples) for part in self.parts], *pair)
-        parts = [self._influence(part, *pair) for part, pair in zip(self.parts, found, strict=True)]
+            met = [paired(one, data, speeds, top_k) for one in self._recorded]
+            pieces = zip(self.parts, met, strict=True)
+            parts = [self._influence(part, values, places, None, lengths) for part, (values, places, lengths) in pieces]
+        else:
+            pair = answered(self.response, self._kept, data, speeds[0], top_k)
+            split = by_chunks([len(part.samples) for part in self.parts], *pair)
+            parts = [self._influence(part, *pair) for part, pair in zip(self.parts, split, strict=True)]
         return self._labelled(joined(parts, functionals=not self.several), len(data))
 
-    def _met(self, part: Part, recorded: Recorded, found: Paired) -> Influence:
-        """The population's answer for a chunk of latents, which knows how much each stage adds."""
-        whole = self._influence(part, found.values, found.indices)
-        return replace(whole, relative_error=found.lengths.relative_error(recorded, whole.relative_error))
-
-    def _influence(self, part: Part, values: Tensor, indices: Tensor | None, bound: Tensor | None = None) -> Influence:
-        silent = (values == 0).all(-1).all(0).cpu()
-        if bound is not None:
-            silent = silent & (bound == 0).all(0).cpu()
-        new = silent & (part.codes == Outcome.FINISHED.value)
-        codes = part.codes.masked_fill(new, Outcome.NO_POINT_NEAR.value)
-        outcome = Outcomes(codes, part.levels.masked_fill(new, self.grid.sigma_min))
-        relative = relative_of(part.samples, part.log_density_error, part.grid_error, len(part.stages.shares))
-        return Influence(
-            values=values,
-            indices=indices,
-            samples=part.samples,
-            functional=part.functional,
-            log_density=part.log_density,
-            log_density_error=part.log_density_error,
-            grid_error=part.grid_error,
-            outcome=outcome,
-            cost=self.cost,
-            relative_error=relative,
-        )
+    def _influence(
+        self,
+        part: Part,
+        values: Tensor,
+        indices: Tensor | None,
+        bound: Tensor | None = None,
+        lengths: Lengths | None = None,
+    ) -> Influence:
+        return part.influence(values, indices, bound, lengths, self.cost, self.grid.sigma_min)
 
     def _labelled(self, result: Influence, points: int) -> Influence:
         asked = 0 if self.response is None else self.response.rows_per_point * points
-        outcome = replace(result.outcome, note=str(self.made_from["note"]))
+        words = str(self.made_from["note"])
+        outcome = noted(result, words) if self.response is None else replace(result.outcome, note=words)
         return replace(result, outcome=outcome, cost=replace(self.cost, away=self.cost.away + asked))
 
     @property
     def _guided(self) -> bool:
         return len(self.parts[0].stages.shares) > 1
 
-    def _question(
-        self, data: PreparedSource, top_k: int | None, groups: Any, rates: Any, bandwidth: float, prune: float | None
-    ) -> Question:
-        check_positive_number(bandwidth, "bandwidth", zero=True)
-        if self.response is not None:
-            self.response.check_points(Points(self.samples[:1], bandwidth=bandwidth))
-        if prune is not None:
-            check_positive_number(prune, "prune")
-            if self.response is not None:
-                raise ValueError(
-                    f"prune={prune} leaves out what a ratio of densities bounds, and a {type(self.response).__name__} "
-                    "has none: leave prune out."
-                )
-        count = len(data.source)
-        labels = groups if groups is None or isinstance(groups, str) else _labels(groups, count)
-        speeds = tuple(rates_of(rates, self._guided, count, self.samples))
-        # With sums asked for and no list, one leading point stands for the matrix.
-        keep = 1 if groups is not None and top_k is None else top_k
-        axes = None if prune is None else axes_of(data.read(0)[0])
-        return Question(keep, bandwidth, prune, axes, speeds, labels)
-
     def _result(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> Influence:
-        home = self.samples.device
-        sizes = [len(part.samples) for part in self.parts]
-        bound = answer.bound.to(home) if question.prune is not None else None
-        split = zip(
-            self.parts,
-            answer.values.to(home).split(sizes, 1),
-            [None] * len(sizes) if answer.indices is None else answer.indices.to(home).split(sizes, 1),
-            [None] * len(sizes) if bound is None else bound.split(sizes, 1),
-            strict=True,
-        )
-        result = joined([self._influence(*pieces) for pieces in split], functionals=not self.several)
-        result = self._labelled(result, answer.points)
-        names = tuple(sorted(answer.sums, key=lambda name: (str(type(name)), name)))
-        sums, losses = (
-            torch.stack([part[n] for n in names], -1).to(self.samples) if names else None
-            for part in (answer.sums, answer.losses)
-        )
-        one = slice(None) if self.several else 0
+        pruned = question.prune is not None
+        split = by_parts([len(part.samples) for part in self.parts], answer, self.samples.device, pruned)
+        parts = [self._influence(part, *pieces) for part, pieces in zip(self.parts, split, strict=True)]
+        result = self._labelled(joined(parts, functionals=not self.several), answer.points)
+        result = with_sums(result, answer, pruned, self.several)
+        # Another response keeps no stages, and prunes none.
+        levels = self._recorded[0].sigma if self._recorded else self.samples.new_empty(0)
+        told = provenance_of(ran, answer, data, question, levels, len(self.samples))
         return replace(
             result,
-            bound=None if bound is None else _upward(bound, self.samples)[one],
-            groups=None if sums is None else sums[one],
-            group_bound=None if losses is None or bound is None else losses[one],
-            group_names=names,
-            outcome=replace(result.outcome, note=_note(result.outcome.note, ran, len(data.source.sizes))),
-            provenance=self._provenance(ran, answer, data, question),
+            outcome=replace(result.outcome, note=noted_failures(result.outcome.note, ran, len(data.source.sizes))),
+            provenance={"recording": self.digest, "made_from": dict(self.made_from)} | told,
         )
-
-    def _provenance(self, ran: Ran[Answer], answer: Answer, data: PreparedSource, question: Question) -> dict[str, Any]:
-        pruned = {}
-        if question.prune is not None:
-            share = answer.skipped / (answer.points * len(self.samples))
-            pruned = {f"{float(s):.4g}": float(v) for s, v in zip(self._recorded[0].sigma, share, strict=True)}
-        return {
-            "recording": self.digest,
-            "made_from": dict(self.made_from),
-            "question": described(question, data),
-            "points": answer.points,
-            "of": len(data.source),
-            "shards": len(data.source.sizes),
-            "bytes_read": answer.bytes,
-            "reused": ran.reused,
-            "failures": ran.failures,
-            "pruned": pruned,
-            "seconds": ran.seconds,
-        }
-
-
-def _part(tensors: Mapping[str, Tensor], k: int, shares: tuple[float, ...] | None) -> Part:
-    prefix = f"{k}.stages."
-    named = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    stages = Answered(named) if shares is None else Recorded(**named, shares=shares)
-    optional = ("log_density", "log_density_error", "grid_error")
-    rest = {f.name: tensors[f"{k}.{f.name}"] for f in fields(Part) if f.name not in ("stages", *optional)}
-    rest |= {"codes": rest["codes"].cpu(), "levels": rest["levels"].cpu()}
-    return Part(stages, **rest, **{name: tensors.get(f"{k}.{name}") for name in optional})  # type: ignore[arg-type]
-
-
-def _matched(stages: Recorded, points: Tensor, extra: float) -> Tensor:
-    """Σ over stages of r (s_y − s)·μ with one point a sample, (F, batch), in double precision."""
-    total = stages.cotangents.new_zeros(stages.cotangents.shape[0], len(points), dtype=torch.float64)
-    y, dimension = points.flatten(1).double(), points[0].numel()
-    for j, sigma in enumerate(stages.sigma.double()):
-        tau2 = sigma**2 + extra
-        gap = y - stages.x[j].flatten(1).double()
-        log_ratio = -0.5 * gap.square().sum(1) / tau2 - 0.5 * dimension * (2 * torch.pi * tau2).log()
-        ratio = torch.where(stages.running[j], (log_ratio - stages.logs[0, j]).exp(), 0.0)
-        slope = (gap / tau2 - stages.scores[0, j].flatten(1)) * ratio[:, None]
-        total += (slope * stages.cotangents[:, j].flatten(2)).sum(-1)
-    return total.to(points)
-
-
-def _labels(groups: Any, count: int) -> list[Any]:
-    # Labels come as arrays, tensors or columns of any package, which share this method and no class.
-    values = groups.tolist() if hasattr(groups, "tolist") else groups
-    if not isinstance(values, Sequence) or any(isinstance(v, list | dict | set) for v in values[:1]):
-        raise TypeError(f"groups is a {type(groups).__name__}: give one label a point, or the name of a field.")
-    if len(values) != count:
-        raise ValueError(f"groups has {len(values)} labels, but there are {count} points: give one label a point.")
-    if kinds := {type(v).__name__ for v in values} - {"int", "str"}:
-        raise TypeError(f"groups has labels of type {sorted(kinds)[0]}: give integers or strings.")
-    return list(values)
-
-
-def _upward(bound: Tensor, like: Tensor) -> Tensor:
-    """A bound in the dtype of the values, never below itself."""
-    rounded = bound.to(like.dtype)
-    return torch.where(rounded < bound, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)
-
-
-def _note(before: str, ran: Ran[Answer], total: int) -> str:
-    if not ran.failures:
-        return before
-    failed = " ".join(ran.failures.values())
-    return f"{before} {len(ran.failures)} of {total} shards failed and are left out: {failed}".strip()

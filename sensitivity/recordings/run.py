@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from sensitivity.progress import Progress
 from sensitivity.recordings.answers import Merger, Total
 from sensitivity.recordings.folder import Folder
 from sensitivity.sources import PreparedSource
 from sensitivity.sources.files import needed
 
-Report = Callable[[int, int, float, float], Any]
 A = TypeVar("A")
 Given = TypeVar("Given", covariant=True)
 
@@ -87,47 +86,6 @@ class Ran(Generic[A]):
     seconds: float
 
 
-@dataclass
-class Progress:
-    """How far a run is: points done, of how many, points a second, seconds left.
-
-    Attributes:
-        total: number of points.
-        report: None for silence, or what is called with (done, total, rate, remaining).
-    """
-
-    total: int
-    report: Report | None
-    done: int = 0
-    fresh: int = 0
-    start: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def of(cls, total: int, asked: Any) -> Progress:
-        """`progress=` as it was given: False, True, or a function."""
-        if not isinstance(asked, bool) and not callable(asked):
-            raise TypeError(f"progress={asked!r} is a {type(asked).__name__}: give True, False or a function.")
-        return cls(total, asked if callable(asked) else printed if asked else None)
-
-    def add(self, points: int, reused: bool) -> None:
-        """Some points are done; the rate is that of points that were computed."""
-        self.done, self.fresh = self.done + points, self.fresh + (0 if reused else points)
-        if self.report is not None:
-            rate = self.fresh / max(time.perf_counter() - self.start, 1e-9)
-            self.report(self.done, self.total, rate, (self.total - self.done) / rate if rate else 0.0)
-
-
-def printed(done: int, total: int, rate: float, remaining: float) -> None:
-    """One line on standard error, written over itself."""
-    end = "\n" if done >= total else ""
-    print(
-        f"\r{done} of {total} points, {rate:.0f} a second, {remaining:.0f} s left ",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )
-
-
 def run(
     asked: Asked[A], question: Question, total: Total[A], client: Any, folder: Folder[A] | None, progress: Any
 ) -> Ran[A]:
@@ -140,7 +98,7 @@ def run(
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):
         raise TypeError(f"client is a {type(client).__name__}: give a dask.distributed.Client.")
     source, begun = asked.data.source, time.perf_counter()
-    merger, told = Merger(total, list(range(len(source.sizes)))), Progress.of(len(source), progress)
+    merger, told = Merger(total, list(range(len(source.sizes)))), Progress.of(len(source), progress, "points")
     failures: dict[int, str] = {}
     waiting, reused = [], 0
     for shard in range(len(source.sizes)):
@@ -170,8 +128,8 @@ def _here(
     client: None, asked: Asked[A], question: Question, shards: list[int], folder: Folder[A] | None
 ) -> Iterator[tuple[int, A | str]]:
     for shard in shards:
-        found = tried(asked, shard, _part(question, asked.data, shard), folder)
-        yield shard, found
+        result = tried(asked, shard, _part(question, asked.data, shard), folder)
+        yield shard, result
 
 
 def _on_dask(

@@ -56,6 +56,7 @@ class Together:
 def together(one: Moments, other: Moments) -> Moments:
     """The moments of two sets of points."""
     log_sum = torch.logaddexp(one.log_sum, other.log_sum)
+    # A shard without weight has L = −∞, whose difference from another −∞ is no number.
     shares = [torch.where(part.log_sum > -torch.inf, (part.log_sum - log_sum).exp(), 0.0) for part in (one, other)]
     return Moments(log_sum, shares[0][:, None] * one.mean + shares[1][:, None] * other.mean)
 

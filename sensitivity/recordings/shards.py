@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sensitivity.measures.points import Points
 from sensitivity.readings.point_kernels import Block, Stages
-from sensitivity.readings.streaming import Recorded
+from sensitivity.readings.streaming import Lengths, Recorded
 from sensitivity.recordings.answers import Answer, Question, kept
 from sensitivity.recordings.reach import Reduced, Rows, pruned
 from sensitivity.responses import Condensed, SourceResponse
@@ -41,6 +41,11 @@ class Meets(Protocol):
 
     shape: tuple[int, int]
     stages: int
+
+    @property
+    def lengths(self) -> Lengths | None:
+        """Those of all blocks whose values were asked for; None where no stages are met."""
+        ...
 
     def values(self, here: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Values of a block (F, batch, points), their bound (F, batch), and the samples left out of each stage."""
@@ -73,8 +78,11 @@ class Asked:
         names, codes = _groups(self.data, shard, question, len(states))
         states = states.to(self.data.like.device)
         start = self.data.source.starts[shard]
-        met = [_met(one, states, start, question, len(names), codes) for one in self._meetings(states, start, question)]
-        return _answer(met, names, len(states), read, question)
+        meetings = self._meetings(states, start, question)
+        met = [_met(one, states, start, question, len(names), codes) for one in meetings]
+        lengths = [one.lengths for one in meetings if one.lengths is not None]
+        answer = _answer(met, names, len(states), read, question)
+        return replace(answer, lengths=Lengths.side_by_side(lengths)) if lengths else answer
 
     def _meetings(self, states: Tensor, start: int, question: Question) -> list[Meets]:
         if self.response is None:
@@ -90,8 +98,8 @@ def _answer(met: list[Met], names: list[Any], points: int, read: int, question: 
     values, bound, sums, losses = (torch.cat([f[k] for f in met], 1) for k in (0, 2, 3, 4))
     indices = None if question.top_k is None else torch.cat([f[1] for f in met], 1)
     skipped = torch.stack([f[5] for f in met]).sum(0)
-    by_name = [{name: part[..., k] for k, name in enumerate(names)} for part in (sums, losses)]
-    return Answer(values, indices, bound, skipped, points, read, *by_name)
+    added, lost = ({name: part[..., k] for k, name in enumerate(names)} for part in (sums, losses))
+    return Answer(values, indices, bound, skipped, points, read, added, lost)
 
 
 def _groups(data: PreparedSource, shard: int, question: Question, rows: int) -> tuple[list[Any], Tensor | None]:
@@ -142,6 +150,7 @@ class Meeting:
         self.squares = torch.cat([torch.linalg.vector_norm(y, dim=1, dtype=torch.float64).square() for y in pieces])
         self.of_laws: list[Stages] = part.stages()
         self.shape, self.stages = (len(part.cotangents), part.x.shape[1]), len(part.sigma)
+        self.lengths = Lengths.of(part)
         farthest = float(self.squares.max()) ** 0.5
         axes = question.axes
         for one in self.of_laws:
@@ -156,22 +165,24 @@ class Meeting:
         total = self.states.new_zeros(one.functionals, one.batch, len(block))
         bound = torch.zeros(one.functionals, one.batch, dtype=torch.float64, device=total.device)
         skipped = torch.zeros(len(one.sigma), dtype=torch.float64)
-        for law, (share, stages, rate) in enumerate(zip(self.shares, self.of_laws, self.question.rates, strict=True)):
+        for law, (share, rate) in enumerate(zip(self.shares, self.question.rates, strict=True)):
             speed = None if rate is None else rate[here]
-            part, loss, left = self._of_law(law, stages, block, share, speed, here)
+            part, loss, left = self._of_law(law, block, share, speed, here)
             total = torch.add(total, part if speed is None else part * speed, alpha=share)
             bound, skipped = bound + loss, skipped + left / len(self.shares)
+        self.lengths.add(total)
         return total, bound, skipped
 
     def _of_law(
-        self, law: int, stages: Stages, block: Block, share: float, rate: Tensor | None, here: slice
+        self, law: int, block: Block, share: float, rate: Tensor | None, here: slice
     ) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        stages, squares = self.of_laws[law], self.lengths.stages[law]
         if self.reduced is None or self.question.prune is None:
-            return stages.against(block), 0.0, 0.0
+            return stages.against(block, squares, rate), 0.0, 0.0
         weight = abs(share) * (1.0 if rate is None else float(rate.abs().max()))
         # Every stage of every law may lose an equal part of what a value may lose.
         limit = self.question.prune / (len(stages.sigma) * len(self.shares) * max(weight, 1e-300))
-        values, bound, skipped = pruned(stages, self.rows[law], block, self.reduced[here], limit)
+        values, bound, skipped = pruned(stages, self.rows[law], block, self.reduced[here], limit, squares, rate)
         return values, weight * bound, skipped
 
 
@@ -179,6 +190,7 @@ class Answering:
     """Points and what a response kept: every point is met once for all chunks of latents."""
 
     stages = 0
+    lengths: Lengths | None = None
 
     def __init__(
         self,

@@ -158,6 +158,7 @@ class Exact(Curvature):
             )
         vector = matrix.data.weights.vector
         dense = matrix.product(torch.eye(count, dtype=vector.dtype, device=vector.device)).double()
+        # Columns come from products that round each for itself.
         dense = (dense + dense.T) / 2
         self.damping = SHARE * float(dense.diagonal().mean()) if damping is None else damping
         dense.diagonal().add_(self.damping)

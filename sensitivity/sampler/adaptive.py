@@ -63,6 +63,8 @@ class Adaptive:
 
         flow = _Flow(score, grid.sigma_max)
         ends = torch.tensor([0.0, grid.sigma_max - grid.sigma_min], dtype=torch.float64)
+        # The solver steps onto σ_min instead of past it; times are double whatever the states are, or levels of short
+        # steps would coincide.
         options = {"step_t": ends[1:], "dtype": torch.float64}
         try:
             with torch.no_grad():

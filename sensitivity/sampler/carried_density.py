@@ -141,8 +141,8 @@ def inside_tangents(memory: Memory, window: Window, entry: Node, moved: Sequence
     nodes = (*memory.nodes[-count:], entry)
     log_tangents = []
 
-    def along(own: Window, choice: Tensor, *each: Parts) -> Tensor:
-        return _stage(own, _whole(each), choice)
+    def along(traced: Window, choice: Tensor, *each: Parts) -> Tensor:
+        return _stage(traced, _whole(each), choice)
 
     for tangent, change in zip(memory.tangents, moved, strict=True):
         moved_nodes = (*tangent.nodes[-count:], change)
@@ -169,8 +169,8 @@ def _tangent_after(
 ) -> MemoryTangent:
     moved = (*tangent.nodes, change)[-len(nodes) :]
 
-    def sums(own: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(own, _whole(each), memory.final._replace(logs=final), choice)
+    def sums(traced: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
+        before, now, newest = _summed(traced, _whole(each), memory.final._replace(logs=final), choice)
         return before.logs, now.logs, newest
 
     # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
@@ -301,6 +301,8 @@ def _size(differences: Tensor) -> Tensor:
     """Size of a difference (…, groups, batch) without the noise that its groups show, (…, batch)."""
     if differences.shape[-2] == 1 or not differences.shape[-1]:  # nothing to take a variance of
         return differences[..., 0, :].abs()
+    # E (mean)² = (E mean)² + variance of the mean: less that, what is left is the rules' own difference, not the
+    # probes'.
     noise = differences.var(-2) / differences.shape[-2]
     return (differences.mean(-2).square() - noise).clamp(min=0.0).sqrt()
 
@@ -323,6 +325,8 @@ def _path(window: Window, nodes: Sequence[Node], b: int) -> Tensor:
     for m in range(len(nodes) - 1):
         here, there = levels[m], levels[m + 1]
         step = nodes[m + 1].x - nodes[m].x
+        # σ_l c_l and D_{m+1} − D_m of `quadrature`, from the step x_{m+1} − x_m and not from places or denoisers, whose
+        # differences are small beside them.
         defects.append(torch.add(step, scores[m + 1], alpha=there * (there - here)))
         denoiser_steps.append(torch.add(torch.add(step, scores[m + 1], alpha=there**2), scores[m], alpha=-(here**2)))
     terms = torch.stack(defects + denoiser_steps)  # with one score at once: operations are dear on small states

@@ -30,6 +30,7 @@ class Outcome(Enum):
     GRID_ERROR = 6
     INEXACT_PRODUCTS = 8
     NO_POINT_NEAR = 9
+    NO_LAW = 10
 
     @property
     def sentence(self) -> str:
@@ -57,6 +58,8 @@ _SENTENCES = {
         "can differentiate)"
     ),
     Outcome.NO_POINT_NEAR: "every influence is zero (no point near the path: do points and latents have one scale?)",
+    Outcome.NO_LAW: "no law has this mass: at a point of what is taken the density would be negative (m of N points "
+    "are removed by eta = −m/(N − m): take perturbation.mass(N))",
 }
 _HALTING = (Outcome.NONFINITE_SCORE, Outcome.REMOVAL_CONTRADICTED)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sensitivity.jacobians.traces import Trace
 from sensitivity.noise import Noise
+from sensitivity.progress import Progress
 from sensitivity.sampler.carried_density import Memory, Sums
 from sensitivity.sampler.carried_network import LocalMap
 from sensitivity.sampler.local_maps import Carriage, Cost, LocalMaps
@@ -29,7 +30,7 @@ COARSE = 1.0
 
 def follow(
     state: State,
-    path: Sequence[Step],
+    path: Iterable[Step],
     slope: Slope,
     watch: Watch | None = None,
     *,
@@ -165,6 +166,7 @@ def integrate_density(
     trace: Trace,
     noise: Noise | None,
     tableau: Tableau | str = "heun",
+    progress: Progress | None = None,
 ) -> Flow:
     """Follow the probability flow of the first local map from (x, σ) through ascending levels up to σ_max.
 
@@ -175,12 +177,14 @@ def integrate_density(
         trace: how div s is estimated.
         noise: noise of the probes, None for the exact trace.
         tableau: the solver or its name.
+        progress: told of every step, for all states.
     """
     method: Any = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
     start = Memory.start(torch.zeros(len(maps), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = LocalMaps(tuple(maps), trace, noise)
     *path, last = steps(levels, method, x, trace)
-    end = follow(State(x, memory=start), path, sampling(carried))
+    told = path if progress is None else progress.over(path, len(x))
+    end = follow(State(x, memory=start), told, sampling(carried))
     sums: Sums = required_memory(observed(carried, end, last)).now if path else start.now
     return Flow(end.x, sums.logs, sums.error, carried.cost)
 

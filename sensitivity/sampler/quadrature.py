@@ -96,11 +96,11 @@ def _variables(sigma: Array) -> Array:
 
 def _factors(t: Array, at: Array) -> tuple[Array, Array]:
     """(at − t_j)/(t_i − t_j), (…, n, n, points), with ones for i = j, and t_i − t_j likewise."""
-    own = np.arange(t.shape[-1])
+    diagonal = np.arange(t.shape[-1])
     gaps = t[..., :, None] - t[..., None, :]
-    gaps[..., own, own] = 1.0
+    gaps[..., diagonal, diagonal] = 1.0
     factors = (at[..., None, None, :] - t[..., None, :, None]) / gaps[..., None]
-    factors[..., own, own, :] = 1.0
+    factors[..., diagonal, diagonal, :] = 1.0
     return factors, gaps
 
 
@@ -111,11 +111,12 @@ def _lagrange(t: Array, at: Array) -> Array:
 
 def _slopes(factors: Array, gaps: Array) -> Array:
     """dℓ_i/dt, (…, n, points)."""
-    own = np.arange(gaps.shape[-1])
-    without = np.repeat(factors[..., None, :, :], len(own), axis=-3)  # (…, i, k, j, points): the factor k is left out
-    without[..., own, own, :] = 1.0
+    diagonal = np.arange(gaps.shape[-1])
+    # (…, i, k, j, points): the factor k is left out
+    without = np.repeat(factors[..., None, :, :], len(diagonal), axis=-3)
+    without[..., diagonal, diagonal, :] = 1.0
     terms = np.multiply.reduce(without, axis=-2) / gaps[..., None]
-    terms[..., own, own, :] = 0.0
+    terms[..., diagonal, diagonal, :] = 0.0
     return np.add.reduce(terms, axis=-2)
 
 
@@ -146,11 +147,11 @@ def references(levels: Levels, start: float, end: float) -> tuple[Reference, ...
     def centred(v: Array) -> Array:
         return (v - middle) / (v + middle)
 
-    found = [
+    values = [
         _reference(levels, start, end, lambda v: v / most, (0.0, np.inf)),
         _reference(levels, start, end, lambda v: -least / v, (-np.inf, 0.0)),
     ]
-    return (*found, *([_reference(levels, start, end, centred, (-1.0, 1.0))] if len(levels) % 2 == 0 else []))
+    return (*values, *([_reference(levels, start, end, centred, (-1.0, 1.0))] if len(levels) % 2 == 0 else []))
 
 
 def _reference(

@@ -79,6 +79,7 @@ class Truncation:
         nodes = self.nodes
         if not nodes:
             return tangent.new_zeros(tangent.shape[:2])
+        # A path without a last denoising step ends at a state whose score nobody asked for.
         if nodes[-1].level != level:  # the slope at the end is extrapolated
             last = nodes[-1]
             self._sum(len(nodes) - 1)
@@ -90,6 +91,7 @@ class Truncation:
     def denoised(self, error: Tensor | None = None) -> Tensor:
         """T after the exact step to σ = 0, whose result is G at the last node."""
         last, total = self.nodes[-1], required_total(self)
+        # A step to σ = 0 has q = 1: δ becomes G, and an error of ṡ counts in full.
         growth = _growth(last, 1.0)
         return growth * total + _growing(last.error if error is None else error) * last.source
 

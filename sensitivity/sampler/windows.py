@@ -145,8 +145,8 @@ def _judges_of(levels: Levels, interval: int) -> Array:
     high, low = max(levels[interval : interval + 2]), min(levels[interval : interval + 2])
     if high <= WIDE * low:
         return np.zeros((0, len(levels)))
-    found = references(levels, levels[interval], levels[interval + 1])
-    return np.stack([reference.rates for reference in found] + [reference.bound for reference in found])
+    rules = references(levels, levels[interval], levels[interval + 1])
+    return np.stack([reference.rates for reference in rules] + [reference.bound for reference in rules])
 
 
 def _inside(nodes: Sequence[float], k: int, level: float, like: Tensor, size: int) -> Window:

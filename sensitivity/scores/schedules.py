@@ -73,6 +73,7 @@ class VPLinear(_VariancePreserving):
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(α, σ′)` at time t."""
         log_alpha = -(t**2) * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
+        # σ′² = 1 − α² by expm1: at small t α is 1 to rounding.
         return log_alpha.exp(), (-(2 * log_alpha).expm1()).sqrt()
 
     def _log_rate(self, t: Tensor) -> Tensor:
@@ -274,6 +275,7 @@ class DiscreteDDPM(_VariancePreserving):
         log = sigma.log()
         right = torch.searchsorted(table, log.contiguous()).clamp(1, table.numel() - 1)
         low, high = table[right - 1], table[right]
+        # An end of the table, rounded beyond it, has the end's own time.
         t = (right - 1) + ((log - low) / (high - low)).clamp(0, 1)
         return t.round() if self.integer_times else t
 

@@ -128,6 +128,7 @@ class NetworkScore:
     def _two_samples(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The first sample and a companion that differs from it in state and level, even in a batch of equal ones."""
         companion = 0.5 * x[-1:] + per_sample(sigma[-1:], x)
+        # A network that mixes the levels of a batch shows at two of them only, both of which its schedule must know.
         other = 0.7 * sigma[-1:]
         if self.schedule is not None and bool((other < self.schedule.sigma_min).any()):
             other = 1.4 * sigma[-1:]
@@ -148,6 +149,7 @@ class NetworkScore:
         output = self._call(x, x * _like(alpha, x), t.round().long() if whole else t.to(x.dtype))
         rates = self.schedule.rates(t) if self.parametrization == "velocity" else (alpha, noise)
         level, alpha, noise, alpha_rate, noise_rate = (_like(v, x) for v in (sigma, alpha, noise, *rates))
+        # With x₀ = x − σ ε, "velocity" is α̇ x + (σ̇′ − σ α̇) ε and "v" is (α + σ σ′) ε − σ′ x; the score is −ε/σ.
         if self.parametrization == "score":
             return alpha * output
         if self.parametrization == "denoiser":
@@ -218,6 +220,8 @@ def check_domain(score: object, lowest: Tensor | float, highest: Tensor | float)
         return
     low, high = (float(v.detach()) if isinstance(v, Tensor) else v for v in (lowest, highest))
     first, last = schedule.domain
+    # The ends of a package's float32 table, and the levels that a user reads off it, agree to fewer digits than a
+    # double has.
     outside = low < first * (1 - 1e-4) or high > last * (1 + 1e-4)
     if outside and math.isfinite(low) and math.isfinite(high):
         wrong = low if low < first * (1 - 1e-4) else high

@@ -45,7 +45,7 @@ def misses(of: Any) -> Tensor:
     """Every point's root mean square error of the predicted noise, mean over draws (N,).
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
     """
     sigma, noise = of.draws()
     level = sigma[:, None, None, None]
@@ -78,7 +78,7 @@ def score_of_images(of: Any, g: Tensor, share: float, samples: Tensor) -> Tensor
     """τ by its definition (queries, N).
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
         g: gradients of the points' losses (N, P).
         share: λ over the mean eigenvalue of the Gauss-Newton matrix.
         samples: x_q (queries, 1, h, w).
@@ -113,8 +113,8 @@ def left_out(g: Tensor, rows: Tensor, share: float) -> Tensor:
     inverse = torch.linalg.inv(gram + damping * torch.eye(len(gram), dtype=gram.dtype))
     seen = inverse @ (rows @ g.T)  # R (H + λ)⁻¹ g of every point
     blocks = inverse.view(size, each, size, each).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (1 − h_i)/λ, (N, k, k)
-    own = seen.view(size, each, size).diagonal(dim1=0, dim2=2).T  # (N, k)
-    # Woodbury for H − H_i: what a point's own rows had seen of its gradient comes back.
+    diagonal = seen.view(size, each, size).diagonal(dim1=0, dim2=2).T  # (N, k)
+    # Woodbury for H − H_i: what a point's diagonal rows had seen of its gradient comes back.
     back = torch.zeros_like(seen).view(size, each, size)
-    back[torch.arange(size), :, torch.arange(size)] = torch.linalg.solve(damping * blocks, own)
+    back[torch.arange(size), :, torch.arange(size)] = torch.linalg.solve(damping * blocks, diagonal)
     return ((g - seen.T @ rows) / damping + (inverse @ back.flatten(0, 1)).T @ rows) / size

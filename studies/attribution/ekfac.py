@@ -60,7 +60,7 @@ def layers(network: torch.nn.Module, residual: Any, batches: Any, probes: int = 
         ValueError: it has a parameter outside of such layers.
     """
     dense = {name: part for name, part in network.named_modules() if isinstance(part, Dense)}
-    names = {f"{name}.{own}" for name, layer in dense.items() for own, _ in layer.named_parameters()}
+    names = {f"{name}.{parameter}" for name, layer in dense.items() for parameter, _ in layer.named_parameters()}
     if names != {name for name, _ in network.named_parameters()}:
         raise ValueError("network has parameters outside of dense layers; the factored curvature knows perceptrons.")
     generator = torch.Generator().manual_seed(6)
@@ -117,7 +117,7 @@ def solved(of: Any, g: Tensor) -> Any:
     """`(H + λ)⁻¹` of gradients g (N, P) of a problem's points; NotImplemented for networks that are no perceptrons.
 
     Args:
-        of: the network's gradients, as `studies.attribution.attributors` has them.
+        of: the network's gradients, as `studies.attribution.attributors.parameter_gradients` has them.
         g: one row a point.
     """
     sigma, noise = of.draws()

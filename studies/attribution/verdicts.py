@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from studies.attribution import EMPIRICAL, EXACT, OURS
-from studies.bounds import above
+from studies.claim_bounds import above
 from studies.statistics import Interval, mean_of_units
 from studies.study import Claim
 

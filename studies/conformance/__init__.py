@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from studies.bounds import equals
+from studies.claim_bounds import equals
 from studies.study import Cell, Claim, Context
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from studies.bounds import Condition, at_most
+from studies.claim_bounds import Condition, at_most
 from studies.cost import benchmarks, floors
 from studies.cost.benchmarks import Setup
 from studies.cost.benchmarks._drawing import ratios

@@ -73,6 +73,7 @@ def floor_seconds(work: Work, times: dict[str, Floats]) -> float:
         work: of one call.
         times: seconds of `references`, (rounds,) each; their fastest rounds count.
     """
+    # A product takes a multiplication and an addition for each of SIDE³ terms; a copy reads every byte and writes it.
     operations_per_second = 2 * SIDE**3 / float(np.min(times[ARITHMETIC]))
     bytes_per_second = 2 * BYTES / float(np.min(times[MEMORY]))
     return max(work.operations / operations_per_second, work.bytes / bytes_per_second)

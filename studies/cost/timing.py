@@ -91,6 +91,7 @@ def alternate(
     times: dict[str, Floats] = {name: np.empty(rounds) for name in names}
     with _no_garbage_collection():
         for turn in range(rounds):
+            # Every round in another order: whatever else the machine does meets all of them alike.
             for index in rng.permutation(len(names)):
                 name = names[index]
                 times[name][turn] = _seconds(alternatives[name], repeats[name], device, clock)
@@ -121,6 +122,7 @@ def _wait(device: str) -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Any:
+    # A collection would fall on whichever alternative runs when it is due.
     gc.collect()
     was = gc.isenabled()
     gc.disable()

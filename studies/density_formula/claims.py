@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from studies.bounds import Condition, above, agrees, at_least, at_most, below, within
+from studies.claim_bounds import Condition, above, agrees, at_least, at_most, below, within
 from studies.density_formula.asserting import PAPER, Z, chosen
 from studies.density_formula.claims_implications import implications
 from studies.density_formula.config import Config

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, agrees, at_least, below, equals
+from studies.claim_bounds import above, agrees, at_least, below, equals
 from studies.density_formula.asserting import PAPER, Z, chosen
 from studies.statistics import Interval, bootstrap, fit_slope, median_interval, paired, share_interval
 from studies.study import Claim

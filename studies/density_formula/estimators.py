@@ -84,6 +84,7 @@ def _probed(trace: str, *, control: bool = False) -> Estimator:
 
 
 def _flow(setup: Setup, x: Tensor, steps: int, seed: int, sigma: float, **options: Any) -> Estimate:
+    # A grid has two levels: at σ_max itself nothing is left to follow, and the lower one is not used.
     grid = Grid(SIGMA_MAX, min(sigma, SIGMA_MAX / 1.001), steps, spacing="log")
     return log_density(setup.score, x, sigma, anchor=setup.end, method="flow", grid=grid, seed=seed, **options)
 

@@ -49,8 +49,8 @@ class GroupBench:
         whole = _chosen(data.load(self.regime.images))
         rows = shuffled(np.asarray(whole.labels))
         each = self.regime.count // len(rows)
-        train = np.sort(np.concatenate([found[:each] for found in rows]))
-        held_out = np.sort(np.concatenate([found[each : each + max(1, each // 10)] for found in rows]))
+        train = np.sort(np.concatenate([one[:each] for one in rows]))
+        held_out = np.sort(np.concatenate([one[each : each + max(1, each // 10)] for one in rows]))
         return whole.subset(torch.from_numpy(train)), whole.subset(torch.from_numpy(held_out))
 
     @property

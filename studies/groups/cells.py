@@ -192,18 +192,18 @@ def run_exact(config: Config) -> Rows:
     network = LevelNetwork(bench.fitted, bench.grid.levels.tolist()).eval()
     groups = Groups(bench.images, {name: rows.tolist() for name, rows in members.items()})
     response = UnrolledResponse(Solved(bench, network))
-    found = counterfactual(as_score(network, "denoiser"), bench.latents, groups, bench.grid, response=response)
+    prediction = counterfactual(as_score(network, "denoiser"), bench.latents, groups, bench.grid, response=response)
     seconds, start = time.process_time() - start, time.process_time()
     retrained = torch.stack([_solved(bench, rows) for rows in members.values()])
-    rows = _asked("exact", "real", found, retrained, shares, members)
+    rows = _asked("exact", "real", prediction, retrained, shares, members)
     predicted = {
-        "unrolled": of_samples(shares, found.samples, seconds),
-        "unrolled, first order": of_samples(shares, found.base + found.first, seconds),
+        "unrolled": of_samples(shares, prediction.samples, seconds),
+        "unrolled, first order": of_samples(shares, prediction.base + prediction.first, seconds),
     }
     rows += [_method("exact", name, each, shares, {"fresh": retrained}) for name, each in predicted.items()]
     model = {"kind": "model", "regime": "exact", "images": len(labels), "parameters": network.readout.numel()}
     rows.append(model | {"retraining_seconds": time.process_time() - start})
-    return rows + _pictures("exact", found, retrained)
+    return rows + _pictures("exact", prediction, retrained)
 
 
 def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:

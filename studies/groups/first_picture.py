@@ -86,8 +86,8 @@ class Shown:
     @cached_property
     def caption(self) -> str:
         """The picture in words, its numbers included."""
-        said, was, luck = ((x - self.samples).flatten(1) for x in (self.predicted, self.retrained, self.reseeded))
-        alike = torch.nn.functional.cosine_similarity(said, was).median()
+        predicted, was, luck = ((x - self.samples).flatten(1) for x in (self.predicted, self.retrained, self.reseeded))
+        alike = torch.nn.functional.cosine_similarity(predicted, was).median()
         seed = (luck.norm(dim=1) / was.norm(dim=1)).median()
         setting, count = self.setting, len(self.samples)
         return (
@@ -113,10 +113,10 @@ def shown(setting: Setting) -> Shown:
     noise = torch.randn(setting.latents, *images.shape[1:], generator=torch.Generator().manual_seed(5))
     latents = images.mean(0) + grid.sigma_max * noise
     rows = np.flatnonzero(labels == setting.dropped)
-    found = counterfactual(score, latents, Groups(images, {"class": rows.tolist()}), grid, response=response)
-    order = found.change[0].flatten(1).norm(dim=1).argsort(descending=True)
+    prediction = counterfactual(score, latents, Groups(images, {"class": rows.tolist()}), grid, response=response)
+    order = prediction.change[0].flatten(1).norm(dim=1).argsort(descending=True)
     some = order[: setting.shown]
-    itself = found.base[some] - images.mean(0)
+    itself = prediction.base[some] - images.mean(0)
     gains = influence(
         score, latents[some], lambda x: (x * itself).flatten(1).sum(1), run.points, grid, response=response
     )  # how far the sample is itself
@@ -125,7 +125,9 @@ def shown(setting: Setting) -> Shown:
     again = run.network_at(run.retrained(left / left.sum()))
     other = record(recipe, images, seed=1, rule=RULE)
     made = (_samples(again, latents, grid), _samples(other.module, latents, grid))
-    return Shown(setting, found.base, found.samples[0], *made, order, images[gains.values.topk(WINNERS).indices])
+    return Shown(
+        setting, prediction.base, prediction.samples[0], *made, order, images[gains.values.topk(WINNERS).indices]
+    )
 
 
 def _images(setting: Setting) -> tuple[Tensor, np.ndarray]:

@@ -43,9 +43,9 @@ class Pool:
     @classmethod
     def of(cls, rows: pd.DataFrame, regime: str, pool: str) -> Pool:
         """Ink and contrast of every latent, and class shares, side by side."""
-        found = of(rows, kind="group", regime=regime, pool=pool)
-        predicted, retrained = (_stacked(found, name) for name in ("predicted", "retrained"))
-        return cls(list(found.group), predicted, retrained, torch.tensor(found.stretch.to_numpy(dtype=float)))
+        result = of(rows, kind="group", regime=regime, pool=pool)
+        predicted, retrained = (_stacked(result, name) for name in ("predicted", "retrained"))
+        return cls(list(result.group), predicted, retrained, torch.tensor(result.stretch.to_numpy(dtype=float)))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -173,7 +173,7 @@ def planted_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for plant in dict.fromkeys(of(rows, kind="planted").plant):
         both = {how: precision_at_top(rows, plant, how) for how in ("harm", "training loss")}
-        lines.append({"planted": plant, **{how: _written(found) for how, found in both.items()}})
+        lines.append({"planted": plant, **{how: _written(each) for how, each in both.items()}})
     return pd.DataFrame(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, at_least, at_most, within
+from studies.claim_bounds import above, at_least, at_most, within
 from studies.groups.config import PLANTS, Config
 from studies.groups.reading import (
     OURS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, below, equals, within
+from studies.claim_bounds import above, below, equals, within
 from studies.low_noise.config import Config, Part
 from studies.low_noise.onset import FEWEST, Onset, censored, mean_interval, table, usual
 from studies.low_noise.verdicts import EFFECT, LEAST, Verdict, ratios, verdicts

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.bounds import above, below, within
+from studies.claim_bounds import above, below, within
 from studies.figures import colour, described, figure
 from studies.low_noise import config as parent
 from studies.low_noise import measures
@@ -100,8 +100,8 @@ def cells(config: Config) -> list[Cell]:
     for length in config.lengths:
         for text in config.grid:
             part = dataclasses.replace(Part.of(text), length=length)
-            own = dataclasses.asdict(part) | {"counts": list(part.counts)}
-            listed.append(Cell(f"{part.geometry}-{part.objective}-{part.counts[0]}-x{length}", own))
+            parameters = dataclasses.asdict(part) | {"counts": list(part.counts)}
+            listed.append(Cell(f"{part.geometry}-{part.objective}-{part.counts[0]}-x{length}", parameters))
     return listed
 
 
@@ -117,8 +117,8 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     for (count, replicate), networks in bench.networks.items():
         given = {"geometry": part.geometry, "objective": part.objective, "length": part.length}
         given |= {"N": count, "replicate": replicate}
-        own = bench.memory(replicate, "A", count)
-        rows += [given | row for row in losses(bench, networks, count, replicate, own)]
+        memory = bench.memory(replicate, "A", count)
+        rows += [given | row for row in losses(bench, networks, count, replicate, memory)]
         for index, level in enumerate(bench.levels):
             sigma, clean = level * bench.scale, bench.problem.fresh(replicate, bench.config.states)
             x = clean + sigma * bench.gaussian(replicate, index, clean)
@@ -134,10 +134,10 @@ Found = dict[Key, dict[int, Floats]]
 
 def by_setting(rows: Rows) -> Found:
     """The log ratio of every replicate (R,), by setting (geometry, objective, N) and length."""
-    found: Found = {}
+    result: Found = {}
     for (g, o, n, length), part in rows.groupby(["geometry", "objective", "N", "length"], sort=False):
-        found.setdefault((str(g), str(o), int(float(str(n)))), {})[int(float(str(length)))] = ratios(part)
-    return found
+        result.setdefault((str(g), str(o), int(float(str(n)))), {})[int(float(str(length)))] = ratios(part)
+    return result
 
 
 def claims(rows: Rows, config: Config) -> list[Claim]:
@@ -178,7 +178,7 @@ def claims(rows: Rows, config: Config) -> list[Claim]:
 
 def _family(settings: Found) -> dict[tuple[Key, int], Interval]:
     """One-sided bounds of all settings and lengths at once."""
-    values = {(key, length): each for key, own in settings.items() for length, each in own.items()}
+    values = {(key, length): each for key, by_length in settings.items() for length, each in by_length.items()}
     means = [mean_interval(each, tail=0.05) for each in values.values()]
     errors, freedom = [each.standard_error for each in means], [len(each) - 1 for each in values.values()]
     family = family_intervals([each.estimate for each in means], errors, freedom, LEAST)
@@ -186,11 +186,13 @@ def _family(settings: Found) -> dict[tuple[Key, int], Interval]:
 
 
 def _trained(rows: Rows, key: Key, name: str, length: int) -> list[Claim]:
-    own = rows[(rows["kind"] == "loss") & (rows["of"] == "law") & (rows["length"] == length)]
-    own = own[(own["geometry"] == key[0]) & (own["objective"] == key[1]) & (own["N"] == key[2])]
-    if not len(own):
+    losses_of_law = rows[(rows["kind"] == "loss") & (rows["of"] == "law") & (rows["length"] == length)]
+    losses_of_law = losses_of_law[
+        (losses_of_law["geometry"] == key[0]) & (losses_of_law["objective"] == key[1]) & (losses_of_law["N"] == key[2])
+    ]
+    if not len(losses_of_law):
         return []
-    excess = mean_of_units((own["excess"] / own["optimum"]).to_numpy(dtype=float))
+    excess = mean_of_units((losses_of_law["excess"] / losses_of_law["optimum"]).to_numpy(dtype=float))
     statement = (
         f"{name}, {length} times the steps: excess loss over the least possible on fresh data (unit: a replicate)"
     )

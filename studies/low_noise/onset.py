@@ -54,6 +54,7 @@ def crossing(levels: Floats, values: Floats, delta: float = DELTA) -> float:
     first = int(lasting.argmax())
     if first == 0:
         return float("inf")
+    # A value of zero lies far below δ, and has no logarithm.
     high, low = np.log(np.maximum(values[first - 1 : first + 1], 1e-3 * delta))
     share = 0.0 if high >= np.log(delta) else (np.log(delta) - high) / (low - high)
     return float(np.exp(np.log(levels[first - 1]) + share * np.log(levels[first] / levels[first - 1])))

@@ -19,14 +19,14 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     return _by_count(rows, lambda each: f"{each.what} ({each.ratio.estimate:.2f})")
 
 
-def _by_count(rows: pd.DataFrame, said: Callable[[Verdict], str]) -> pd.DataFrame:
-    """What is said of each verdict: geometries and objectives in lines, N in columns."""
+def _by_count(rows: pd.DataFrame, words: Callable[[Verdict], str]) -> pd.DataFrame:
+    """The `words` of each verdict: geometries and objectives in lines, N in columns."""
     judged = verdicts(rows)
     counts = sorted({n for _, _, n in judged})
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for (g, o, n), each in judged.items():
         line = lines.setdefault((g, o), {"geometry": g, "objective": o} | {f"N = {m}": "" for m in counts})
-        line[f"N = {n}"] = said(each)
+        line[f"N = {n}"] = words(each)
     return pd.DataFrame(list(lines.values()))
 
 

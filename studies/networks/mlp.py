@@ -21,6 +21,7 @@ class Dense(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, conditioned: bool, zero: bool, generator: torch.Generator) -> None:
         super().__init__()
+        # An output layer of zeros: the denoiser begins as its own linear part.
         size = 0.0 if zero else math.sqrt(1 / inputs)
         self.weight = nn.Parameter(size * torch.randn(inputs, outputs, generator=generator))
         self.bias = nn.Parameter(torch.zeros(1, outputs))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from studies.bounds import above, at_least, below
+from studies.claim_bounds import above, at_least, below
 from studies.photographs.config import Config
 from studies.photographs.reading import agreement, of
 from studies.study import Claim

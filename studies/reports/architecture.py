@@ -31,7 +31,7 @@ __all__ = ["ROOMS", "WAY", "arrows", "depth", "folders", "imported", "loops", "p
 
 ROOMS = ("oracles", "sensitivity", "studies")
 WAY = (
-    *("_checks", "_callables", "grid", "noise", "scores", "jacobians", "sources", "measures"),
+    *("_checks", "_callables", "grid", "noise", "progress", "scores", "jacobians", "sources", "measures"),
     *("perturbations", "sampler"),
     *("densities", "responses", "readings", "recordings"),
     *("groups", "membership", "functionals", "adapters", "capabilities"),

@@ -13,7 +13,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.errors import StudyError
 from studies.results import FOLDER, load
 from studies.study import Claim, suggestion

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from studies.bounds import Tally, Verdict
+from studies.claim_bounds import Tally, Verdict
 from studies.results import load, names
 from studies.retraining.claims import unclaimed
 from studies.study import Claim, configuration

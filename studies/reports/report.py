@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from studies.bounds import Tally, Verdict
+from studies.claim_bounds import Tally, Verdict
 from studies.files import write
 from studies.running.progress import duration, measured
 from studies.running.summary import Summary

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studies.bounds import Tally
+from studies.claim_bounds import Tally
 from studies.errors import StudyError
 from studies.files import TEMPORARY, explain, leftovers
 from studies.reports.report import write_report

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from studies.bounds import Bound, above, at_least, at_most, within
+from studies.claim_bounds import Bound, above, at_least, at_most, within
 from studies.responses.config import Config
 from studies.responses.reading import RESPONSES, advantage, leave_out, over_units, removals, shares, slope
 from studies.retraining.reading import of, untrained

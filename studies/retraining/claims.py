@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, at_least, below, equals
+from studies.claim_bounds import above, at_least, below, equals
 from studies.retraining.causes import CAUSES
 from studies.retraining.config import MAIN, Config, Regime
 from studies.retraining.measures import (

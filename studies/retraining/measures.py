@@ -136,6 +136,8 @@ def plain_share(correlation: Array, between: Array, pairs: int) -> float:
 
 def chance(between: Array, pairs: int) -> Array:
     """Shares of a perfect prediction by simulation, (RESAMPLES,): how far the noise of so few pairs carries it."""
+    # At 0 a perfect prediction has no share and at 1 no noise. Rounded, so that resamples and repeated calls share one
+    # simulation.
     reliability = float(np.clip(np.median(between), 0.01, 0.99))
     return _chance(pairs, len(between), round(reliability, 3))
 
@@ -154,6 +156,7 @@ def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Inte
     resampled = np.divide(
         1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0
     )
+    # A perfect correlation leaves nothing to explain; the floor keeps the estimate finite, its interval may not be.
     value = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
     return _interval(value, resampled)
 
@@ -179,6 +182,7 @@ def explained(response: Array, causes: dict[str, Array]) -> dict[str, tuple[Inte
 def _r2(products: Array, chosen: list[int]) -> Array:
     """R² of the first column on the chosen ones, from centred products (draws, columns, columns), (draws,)."""
     moments = products[:, chosen, 0]
+    # A cause may be constant in a draw, or two may be equal there: the products are then singular.
     inverse = np.linalg.pinv(products[np.ix_(range(len(products)), chosen, chosen)], hermitian=True)
     fitted = np.einsum("di,dij,dj->d", moments, inverse, moments)
     return np.asarray(fitted / np.maximum(products[:, 0, 0], 1e-300))

@@ -65,6 +65,7 @@ class Pace:
         """Cells of the next group, when so many are left for so many threads."""
         if not self.recent:
             return 1
+        # By the slowest of the last ones: a group of cells that are all as slow takes no longer than that.
         fitting = int(GROUP_SECONDS / max(*self.recent, 1e-6))
         fair = left // (2 * threads)  # so that the last groups end together
         return max(1, min(fitting, fair, LARGEST_GROUP))

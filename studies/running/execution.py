@@ -110,6 +110,7 @@ def _seed(seed: int, *, torch: bool) -> None:
     # Studies use generators of their own; this makes a forgotten one repeatable too. Torch is loaded before the cell
     # loads it, for its number of threads decides the last bits of its sums.
     random.seed(seed)
+    # NumPy's global state takes 32 bits.
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the global state is what is being fixed
     if torch or "torch" in sys.modules:
         module = importlib.import_module("torch")
@@ -292,8 +293,8 @@ async def _answer(address: str) -> None:
         comm = await connect(address, timeout=CONNECT_SECONDS, **Security().get_connection_args("client"))
         try:
             await comm.write({"op": "identity", "reply": True})
-            found = await comm.read()
+            result = await comm.read()
         finally:
             comm.abort()
-    if not isinstance(found, dict) or found.get("type") != "Scheduler":
+    if not isinstance(result, dict) or result.get("type") != "Scheduler":
         raise OSError("another program answers there")

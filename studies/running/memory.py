@@ -26,6 +26,7 @@ def peak_since() -> Iterator[Callable[[], int]]:
         True
     """
     try:
+        # proc(5): 5 sets the peak resident size back to the present one.
         CLEAR.write_text("5")
     except OSError:
         yield _peak_of_process

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from studies.bounds import Tally, Verdict
+from studies.claim_bounds import Tally, Verdict
 from studies.study import Claim
 
 __all__ = ["ClaimTable", "Lines", "LiveDisplay", "Progress", "Silent", "for_console", "number"]

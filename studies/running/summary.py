@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from studies.bounds import Condition, Recorded, Verdict, restored
+from studies.claim_bounds import Condition, Recorded, Verdict, restored
 from studies.errors import StudyError
 from studies.files import checksum, make_folder, read, write
 from studies.running import provenance, records, text

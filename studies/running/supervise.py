@@ -37,6 +37,7 @@ def supervised(command: Callable[[], int], say: Callable[[str], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
+    # One pipe for the verdict; and one that nobody writes to, whose end tells the child that its parent is gone.
     proof_out, proof_in = os.pipe()
     alive_out, alive_in = os.pipe()
     child = os.fork()
@@ -57,6 +58,7 @@ def _child(command: Callable[[], int], proof: int, alive: int) -> int:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupted_once())
     code = command()
+    # A copy that a study has forked comes back here too: its word is not the command's.
     if os.getpid() == owner:
         os.write(proof, f"{owner} {code}\n".encode())
     return code

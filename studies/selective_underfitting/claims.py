@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, at_least, at_most, below, within
+from studies.claim_bounds import above, at_least, at_most, below, within
 from studies.selective_underfitting.config import Config, Ladder
 from studies.selective_underfitting.signs import AXES, PAPER, signs
 from studies.selective_underfitting.summaries import (

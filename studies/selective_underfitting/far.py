@@ -43,7 +43,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sensitivity import GaussianAnchor
-from studies.bounds import above, at_least, below
+from studies.claim_bounds import above, at_least, below
 from studies.figures import colour, described, panels
 from studies.retraining.bench import LawDenoiser
 from studies.selective_underfitting import measures
@@ -189,10 +189,10 @@ def run_rung(bench: Bench, rung: Rung) -> list[dict[str, Any]]:
         shared = identity(bench.ladder) | {"network": bench.ladder.kind, "rung": rung.name, "steps": rung.steps}
         shared |= {"width": rung.width, "seed": seed}
         rows.append(shared | {"kind": "network"} | excess(bench, trained))
-        for sigma, own in states.items():
-            parts = measures.parts(trained.network, bench.memoriser, own.centre, own.outside, sigma)
+        for sigma, tested in states.items():
+            parts = measures.parts(trained.network, bench.memoriser, tested.centre, tested.outside, sigma)
             row = dict(zip(("heldout_own", "heldout_gap", "heldout_pull"), parts, strict=True))
-            for name, x in (("inside", own.inside), ("heldout", own.outside)):
+            for name, x in (("inside", tested.inside), ("heldout", tested.outside)):
                 row[f"{name}_empirical"] = measures.mean_error(trained.network, bench.memoriser, x, sigma, None)
             rows.append(shared | {"kind": "level", "sigma": sigma} | row)
     return rows
@@ -202,11 +202,15 @@ def claims(rows: Rows, config: Config) -> list[Claim]:
     """Every claim of the protocol."""
     judged = [_radius(rows, ladder) for ladder in {each.data: each for each in config.ladders}.values()]
     for ladder in config.ladders:
-        own = rows[rows.ladder == ladder.name]
+        of_ladder = rows[rows.ladder == ladder.name]
         for axis in axes(ladder):
-            judged += [_inside(own, ladder, config, axis), _pull(own, ladder, config, axis)]
-            judged.append(_outside(own, ladder, config, axis))
-        judged += [_selective(own, ladder, config), _unconfounded(own, ladder, config), *_trained(own, ladder)]
+            judged += [_inside(of_ladder, ladder, config, axis), _pull(of_ladder, ladder, config, axis)]
+            judged.append(_outside(of_ladder, ladder, config, axis))
+        judged += [
+            _selective(of_ladder, ladder, config),
+            _unconfounded(of_ladder, ladder, config),
+            *_trained(of_ladder, ladder),
+        ]
     return judged + [pulled(rows, few, many, config) for few, many in few_and_many(config)]
 
 
@@ -222,9 +226,9 @@ def change(rows: Rows, config: Config, axis: str, column: str) -> pd.Series:
 
 
 def _radius(rows: Rows, ladder: Ladder) -> Claim:
-    own = rows[(rows.ladder == ladder.name) & (rows.kind == "radius")]
-    each = [median_interval(np.asarray(values, dtype=float)) for values in own.nearest]
-    least = min(each, key=lambda found: found.estimate)
+    radii = rows[(rows.ladder == ladder.name) & (rows.kind == "radius")]
+    each = [median_interval(np.asarray(values, dtype=float)) for values in radii.nearest]
+    least = min(each, key=lambda interval: interval.estimate)
     statement = f"{ladder.data}: external states lie at radius ratios of ten and more (median, least over the levels)"
     return Claim.of(statement, least, at_least(10, interval=True), f"{PAPER}: r⋆ about 10 at t = .1, 90 at .01")
 
@@ -266,11 +270,11 @@ def _selective(rows: Rows, ladder: Ladder, config: Config) -> Claim:
 
 def own_share(rows: Rows, config: Config) -> Interval:
     """|Δown| / (|Δown| + 2 gap |Δpull|) with training, sums over levels, mean over trainings."""
-    own = changes(rows, config, (AXES["training"],), "heldout_own", np.positive)
+    moved = changes(rows, config, (AXES["training"],), "heldout_own", np.positive)
     pull = changes(rows, config, (AXES["training"],), "heldout_pull", np.positive)
     level = rows[(rows.kind == "level") & (rows.rung == "base")].set_index(["seed", "sigma"])["heldout_gap"]
-    gap = pd.concat({AXES["training"]: level.astype(float)}).reindex(own.index)
-    both = pd.DataFrame({"own": own.abs(), "pull": (2 * gap * pull).abs()}).groupby(level="seed").sum()
+    gap = pd.concat({AXES["training"]: level.astype(float)}).reindex(moved.index)
+    both = pd.DataFrame({"own": moved.abs(), "pull": (2 * gap * pull).abs()}).groupby(level="seed").sum()
     return over_trainings(both.own / (both.own + both.pull)) if len(both) else EMPTY
 
 
@@ -302,10 +306,10 @@ def table(rows: Rows, config: Config) -> pd.DataFrame:
     """Mean changes with intervals over trainings: a line a ladder and axis."""
     lines = []
     for ladder in config.ladders:
-        own = rows[rows.ladder == ladder.name]
-        base = own[(own.kind == "level") & (own.rung == "base")]
+        of_ladder = rows[rows.ladder == ladder.name]
+        base = of_ladder[(of_ladder.kind == "level") & (of_ladder.rung == "base")]
         for axis in axes(ladder):
-            each = {c: over_trainings(change(own, config, axis, c)) for c in COLUMNS}
+            each = {c: over_trainings(change(of_ladder, config, axis, c)) for c in COLUMNS}
             texts = {COLUMNS[c]: f"{v.estimate:+.4f} [{v.low:+.4f}, {v.high:+.4f}]" for c, v in each.items()}
             line = {"ladder": ladder.name, "more": axis} | texts
             lines.append(line | {"pull of base": f"{base.heldout_pull.mean():.4f}"})
@@ -316,8 +320,8 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """The pull against the steps, a line a training."""
     drawing, places, _ = panels(len(config.ladders), panel=PANEL)
     for axis, ladder in zip(places, config.ladders, strict=False):
-        own = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung != "narrow")]
-        means = own.groupby(["seed", "steps"])["heldout_pull"].mean().unstack()
+        of_ladder = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung != "narrow")]
+        means = of_ladder.groupby(["seed", "steps"])["heldout_pull"].mean().unstack()
         for seed in means.index:
             axis.plot(means.columns, means.loc[seed], color=colour(0), marker=".", linewidth=0.8)
         narrow = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "narrow")]

@@ -20,18 +20,17 @@ WIDE, RANK, SCALE, ACROSS = 256, 24, 0.5, 1e-5  # d, the rank of the data, τ, a
 
 @dataclass(frozen=True)
 class Problem:
-    """Training points, held-out points, their labels, and the population's law or None.
+    """Training points, held-out points, labels, and the population's law or None.
 
     Attributes:
         train, held_out: (N, *shape), (M, *shape), float32.
-        labels, held_out_labels: integers, or None for mixtures.
+        labels: of the training points, integers, or None for mixtures.
     """
 
     name: str
     train: Tensor
     held_out: Tensor
     labels: Tensor | None
-    held_out_labels: Tensor | None
     population: ExactLaw | None
 
 
@@ -43,7 +42,7 @@ def problem(name: str, size: int) -> Problem:
     images = data.load(name)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, other = images.subset(order[:size]), images.subset(order[size : size + max(size, 256)])
-    return Problem(name, train.images, other.images, train.labels, other.labels, None)
+    return Problem(name, train.images, other.images, train.labels, None)
 
 
 def low_rank() -> GaussianMixture:
@@ -67,4 +66,4 @@ LAWS: dict[str, Callable[[], GaussianMixture]] = {
 def _toy(name: str, size: int) -> Problem:
     law = LAWS[name]()
     draws = torch.as_tensor(law.sample(size + max(size, 256), seed=1)).float()
-    return Problem(name, draws[:size], draws[size:], None, None, ExactLaw(law))
+    return Problem(name, draws[:size], draws[size:], None, ExactLaw(law))

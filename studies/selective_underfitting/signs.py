@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from studies.bounds import above, below
+from studies.claim_bounds import above, below
 from studies.selective_underfitting.config import Config, Ladder, Ladders
 from studies.selective_underfitting.summaries import changes, over_trainings
 from studies.study import Claim

@@ -128,4 +128,5 @@ class Distilled(Objective):
 
     def factor(self, level: Tensor) -> Tensor:
         """u, from the low digits of the uniform that chose σ: uniform and, to a part in a thousand, independent."""
+        # A level's draw decides σ by its high digits: 1009, a prime, brings the next ones to the front.
         return self.thickness ** (2 * (1009 * level).frac() - 1)

@@ -3,6 +3,7 @@
 The benchmarks are `fused` and `equal_accuracy` of `studies.cost.benchmarks`, and the exact laws that truth is made of;
 protocol, rows, claims and figures are those of the study `cost`. The baseline is another: Heun's method with one probe
 a stage and reverse mode, what a user writes in twenty lines; packages take log densities by a second pass.
+May touch: `studies.cost`, which runs it.
 """
 
 from __future__ import annotations

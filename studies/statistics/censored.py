@@ -80,6 +80,7 @@ def censored_slope(x: ArrayLike, y: ArrayLike, *, lowest: float, highest: float,
 def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: float, middle: float) -> CensoredSlope:
     seen = ~below & ~above
     start = stats.linregress(u, v)
+    # Bounds stand where nothing was seen, so that this line is a place to start from and no estimate.
     scale = max(float(np.std(v - start.intercept - start.slope * u)), 10 * SMALLEST)
 
     def cost(intercept: float, slope: float, log_scale: float) -> float:
@@ -103,6 +104,7 @@ def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: f
 
     freedom = max(int(seen.sum()) - 2, 1)
     quantile = float(stats.t.ppf((1 + check_level(level)) / 2, freedom))
+    # Uncensored, the profile of n values rises by n/2 log(1 + t²/(n − 2)), t the slope's Student statistic.
     allowed = (freedom + 2) / 2 * float(np.log1p(quantile**2 / freedom))
     low, high = (_crossing(profile, slope, allowed, side) for side in (-1, 1))
     counts = int(seen.sum()), int((~seen).sum())
@@ -112,6 +114,8 @@ def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: f
 def _crossing(profile: Callable[[float], float], start: float, allowed: float, side: int) -> float:
     """Where the profile reaches `allowed` on one side; infinite if it does not."""
     step = 0.05
+    # The profile rises from 0 at the optimum, but how fast depends on the data: doubling finds the bracket that brentq
+    # needs.
     while profile(start + side * step) < allowed:
         step *= 2
         if step > FARTHEST:

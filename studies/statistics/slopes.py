@@ -147,6 +147,7 @@ def slope_of_medians(
     draws = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
     medians = np.stack([np.median(row[draws], axis=1) for row in values[fitted.used]])
     u = np.log(x[fitted.used])
+    # The slope of least squares is linear in the logarithms: the lines of all draws are one product.
     weights = (u - u.mean()) / ((u - u.mean()) ** 2).sum()
     slopes = weights @ np.log(np.maximum(medians, np.finfo(np.float64).tiny))
     low, high = np.quantile(slopes, [(1 - check_level(level)) / 2, (1 + level) / 2])

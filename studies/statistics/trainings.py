@@ -129,6 +129,7 @@ Parts = tuple[Floats, Floats]  # per latent: correlation with the mean change, a
 def _parts(table: Floats) -> Parts:
     trainings = table.shape[1] - 1
     changes = table[:, 1:, 1:]
+    # |p| and |Σ_k c_k|: the correlation with the mean is that with the sum.
     size = np.sqrt(table[:, 0, 0] * changes.sum(axis=(1, 2)))
     correlation = np.divide(table[:, 0, 1:].sum(axis=1), size, out=np.zeros(len(table)), where=size > 0)
     norms = np.sqrt(np.einsum("nii->ni", changes))
@@ -166,9 +167,12 @@ def _jackknifed(
 ) -> Interval:
     trainings, estimate = len(left_out), statistic(*whole)
     values = np.array([statistic(*parts) for parts in left_out])
+    # The variance of a mean of P from P statistics of P − 1 each, which differ (P − 1) times less than single trainings
+    # do.
     between = (trainings - 1) / trainings * float(((values - values.mean()) ** 2).sum())
     over = np.array([statistic(whole[0][draw], whole[1][draw]) for draw in draws]).var(ddof=1)
     error = float(np.sqrt(between + over))
+    # P θ − (P − 1) mean θ_(k): a bias c/P is c/(P − 1) in every θ_(k), and falls out (Quenouille 1956).
     estimate -= (trainings - 1) * (float(values.mean()) - estimate) if corrected else 0.0
     return Interval(estimate, estimate - half * error, estimate + half * error, error)
 

@@ -58,12 +58,14 @@ class Law:
         w = w / w.sum()
         self.kept = (size * w).clamp(max=1.0)
         excess = torch.cumsum((w - 1 / size).clamp(min=0.0), dim=0)
+        # Of equal weights the excess is rounding, which normalised would be a law of its own.
         self.excess = excess / excess[-1] if float(excess[-1]) > 1e-15 else None
 
     def take(self, visited: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The drawn indices, given the visited ones and two uniforms."""
         if self.excess is None:
             return visited
+        # Right, so that v = 0 passes data without excess; the clamp is for v that rounds to the sum.
         other = torch.searchsorted(self.excess, v, right=True).clamp(max=len(self.excess) - 1)
         return torch.where(u < self.kept[visited], visited, other)
 
@@ -120,6 +122,7 @@ class Batches:
         level = self._uniforms(seed, step)[2]
         noise = torch.randn(self.batch, *self.pool.shape[1:], generator=self.generator)
         probe = torch.randint(0, 2, noise.shape, generator=self.generator, dtype=torch.int8) * 2 - 1
+        # At 0 and 1, the latter of which single precision reaches by rounding, a noise level would be 0 or infinite.
         return level.clamp(1e-7, 1 - 1e-7), noise, probe
 
     def _visited(self, seed: int, step: int) -> Tensor:
@@ -131,6 +134,7 @@ class Batches:
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         if (seed, epoch) not in self.orders:
+            # A batch may reach across an epoch's end: the one before is still needed.
             for old in [key for key in self.orders if key[0] == seed and key[1] < epoch - 1]:
                 del self.orders[old]
             generator = torch.Generator().manual_seed(mixed(seed, epoch, 2))

@@ -108,4 +108,5 @@ RULES: dict[str, type[Adam] | type[Momentum]] = {"Adam": Adam, "Momentum": Momen
 def root(value: Tensor) -> Tensor:
     """√value, with derivative 0 where value is 0."""
     positive = value > 0
+    # The inner choice keeps √0 out of the branch that is not taken: its infinite derivative times 0 would be no number.
     return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)

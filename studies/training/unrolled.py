@@ -160,12 +160,14 @@ class Descent:
         average, marks = cotangents.clone(), sorted(saved)
         for first, last in zip(reversed(marks[:-1]), reversed(marks[1:]), strict=True):
             for step, state, gradient in reversed(self._again(saved, first, last)):
+                # θ̄ ← (1 − c) θ̄ + c θ, transposed: θ receives c of the average's cotangent, which keeps the rest.
                 share = self.recipe.average_at(step)
                 back = (back[0] + share * average, *back[1:])
                 average = (1 - share) * average
                 back, slopes = vmap(self._transposed(state, gradient, step))(back)
                 moved, of_weights = self._pulled(state[0], slopes, step)
                 back = (back[0] + moved, *back[1:])
+                # A datum that a batch holds twice receives both.
                 values.index_add_(1, self.rows(step), of_weights)
                 if progress is not None:
                     progress(self.recipe.steps - step, self.recipe.steps)
@@ -237,6 +239,8 @@ class Descent:
         return saved_states
 
     def _check_end(self, again: Tensor, kept: Tensor, step: int) -> None:
+        # The same operations in the same order give the same bits; a machine that rounds otherwise drifts along the
+        # run, and half the digits are let pass.
         gap = float((again - kept).norm() / kept.norm().clamp(min=1e-300))
         if not gap <= math.sqrt(torch.finfo(kept.dtype).eps):
             raise RuntimeError(

@@ -103,6 +103,8 @@ def _freedom(u: np.ndarray, b: np.ndarray) -> float:
     omega = max(2.0, float(spread.var(ddof=1))) + float(b.var())
     shared = rows * float(spread.mean(axis=1).var(ddof=1)) / omega
     # From R repeats a variance of row averages is known to a factor: four standard deviations of that of shared rows.
+    # Rows that share their noise average to one χ²₁, whose fourth central moment is 15 squared variances: a variance
+    # from R of them has the relative variance (15 − 1)/R.
     widened = shared * (1 + 4 * np.sqrt(14 / (repeats - 1)))
     return 2 * repeats * rows / (omega * float(np.clip(widened, 1.0, rows)))
 

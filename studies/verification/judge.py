@@ -87,7 +87,7 @@ def judge(task: Task, case: Case, truth: np.ndarray, replies: list[Reply], slack
     limit = slack * task.limit(truth)
     scaled = np.median(metrics.errors(values, truth), axis=0) / limit
     checks = [finite, *(_single if len(values) == 1 else _repeated)(task, values, truth, limit, replies, slack)]
-    return Verdict(case, tuple(checks), kept, truth, scaled, _measures(task, values, truth, limit, replies))
+    return Verdict(case, tuple(checks), kept, truth, scaled, _measures(values, truth, limit, replies))
 
 
 def two_digits(value: float) -> str:
@@ -181,9 +181,7 @@ def _noise(spread: float, task: Task) -> str:
     return f"standard deviation {two_digits(spread)}" + (" (absolute)." if task.absolute else " of the truth's size.")
 
 
-def _measures(
-    task: Task, values: np.ndarray, truth: np.ndarray, limit: np.ndarray, replies: list[Reply]
-) -> dict[str, float]:
+def _measures(values: np.ndarray, truth: np.ndarray, limit: np.ndarray, replies: list[Reply]) -> dict[str, float]:
     error = metrics.errors(values, truth)
     relative = error / np.maximum(rownorm(truth)[None], np.finfo(float).tiny)
     quantiles = {"median": 0.5, "q90": 0.9, "q99": 0.99, "largest": 1.0}

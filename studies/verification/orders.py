@@ -36,6 +36,7 @@ def slope(sizes: tuple[float, ...], errors: list[float]) -> float:
         >>> round(slope((1.0, 2.0, 4.0), [1.0, 0.25, 0.0625]), 6)
         -2.0
     """
+    # Rounding has order 0: one such error would tilt the whole line.
     if min(errors) < FLOOR or not np.all(np.isfinite(errors)):
         return float("nan")
     return float(np.polyfit(np.log(sizes), np.log(errors), 1)[0])
@@ -91,6 +92,7 @@ def _in_probes(estimator: Estimator, task: Task, case: Case, library: Backend, s
         noises.append(
             float(np.median(metrics.deviation(np.stack([reply.value for reply in replies if reply.value is not None]))))
         )
+    # Four times the probes halve the noise; an estimator that keeps seven tenths of it does not heed their number.
     if noises[-1] > 0.7 * noises[0]:
         return {}
     return {

@@ -76,6 +76,7 @@ def energy_p(draws: np.ndarray, exact: np.ndarray) -> float:
     squares = np.einsum("mii->mi", products)
     gaps = np.sqrt(np.maximum(squares[:, :, None] + squares[:, None, :] - 2 * products, 0.0))
     count = draws.shape[1]
+    # With l = ±1/L, −lᵀ|x_i − x_j|l is the energy distance, so that an exchange of labels costs a product.
     labels = np.repeat([1.0, -1.0], count) / count
     rng = np.random.default_rng(1)
     orders = rng.random((PERMUTATIONS, len(both), 2 * count)).argsort(axis=2)

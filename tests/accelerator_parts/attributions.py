@@ -128,7 +128,7 @@ def made(setting: images.Setting, seeds: int, device: str, seconds: float) -> tu
 
 def outputs(run: HalvesRun, averages: dict[str, Tensor], asked: Outputs) -> np.ndarray:
     """All outputs of the networks on halves, (functionals, networks, queries)."""
-    found, count = [], len(run.seeds) - 1
+    value, count = [], len(run.seeds) - 1
     for first in range(0, count, ASKED[run.recipe.architecture.kind]):
         last = min(first + ASKED[run.recipe.architecture.kind], count)
         joint = run.part(averages, slice(first, last))
@@ -139,8 +139,8 @@ def outputs(run: HalvesRun, averages: dict[str, Tensor], asked: Outputs) -> np.n
             else asked.of_network(name, joint, members=last - first)
             for name in FUNCTIONALS
         ]
-        found.append(torch.stack(parts).cpu())
-    return torch.cat(found, 1).numpy()
+        value.append(torch.stack(parts).cpu())
+    return torch.cat(value, 1).numpy()
 
 
 def _watch(device: str, start: float, seconds: float) -> Report:
@@ -169,18 +169,18 @@ def work(setting: Setting) -> Iterator[Row]:
     """Setting by setting, each written as soon as it is there."""
     chosen = TINY if setting.tiny else [images.SETTINGS[name] for name in NAMES]
     finished: list[tuple[images.Setting, Stored]] = []
-    for index, own in enumerate(chosen):
-        if not data.available(own.images):
-            yield row(own.name, "not on this machine", 1, shown=True)
+    for index, one in enumerate(chosen):
+        if not data.available(one.images):
+            yield row(one.name, "not on this machine", 1, shown=True)
             continue
         # Perceptrons take a small part of the time: what they leave is the convolutional networks'.
         share = setting.left if index == len(chosen) - 1 else setting.left / 2
-        stored = yield from _fitted(own, share, setting)
+        stored = yield from _fitted(one, share, setting)
         if stored is not None:
-            finished.append((own, stored))
-    for own, stored in finished:
-        if own.kind == "mlp" and (setting.tiny or setting.left > 15):
-            yield from _again(own, stored)
+            finished.append((one, stored))
+    for one, stored in finished:
+        if one.kind == "mlp" and (setting.tiny or setting.left > 15):
+            yield from _again(one, stored)
 
 
 def _fitted(own: images.Setting, seconds: float, setting: Setting) -> Iterator[Row]:

@@ -140,8 +140,8 @@ def _paths(problem: Problem, law: Mixture, new: Points, dtype: torch.dtype) -> d
 
 def relative(value: Tensor, truth: np.ndarray) -> float:
     """‖value − truth‖/‖truth‖ in double precision."""
-    found = value.detach().double().cpu().numpy()
-    return float(np.linalg.norm(found - np.asarray(truth)) / np.linalg.norm(truth))
+    values = value.detach().double().cpu().numpy()
+    return float(np.linalg.norm(values - np.asarray(truth)) / np.linalg.norm(truth))
 
 
 def marked_tests(setting: Setting) -> Iterator[Row]:
@@ -192,8 +192,8 @@ class Sides:
 
 def anchor_of(images: Tensor, rank: int | None = None) -> GaussianAnchor:
     """The moment-matched Gaussian on the images' device; decomposed on the processor, where tall matrices take less."""
-    found = GaussianAnchor.from_data(images.cpu(), rank)
-    parts = (found.mean, found.eigenvalues, found.eigenvectors, found.tail)
+    anchor = GaussianAnchor.from_data(images.cpu(), rank)
+    parts = (anchor.mean, anchor.eigenvalues, anchor.eigenvectors, anchor.tail)
     return GaussianAnchor.from_factors(*(part.to(images) for part in parts))
 
 
@@ -218,9 +218,9 @@ def waiting(setting: Setting) -> Iterator[Row]:
         steps = prepared_steps(sides, method)
         steps()  # verified, tried, allocated
         case = f"sensitivity, {method}"
-        found = synchronisations(steps, setting.device)
-        note = "; ".join(f"{place} ×{count}" for place, count in found.most_common(3))
-        counted = judged(case, "host synchronisations in all steps", sum(found.values()), 0, shown=True)
+        result = synchronisations(steps, setting.device)
+        note = "; ".join(f"{place} ×{count}" for place, count in result.most_common(3))
+        counted = judged(case, "host synchronisations in all steps", sum(result.values()), 0, shown=True)
         yield {**counted, "note": f"{counted['note']} {note}".strip()}
         stages = 2 * sides.grid.steps
         yield row(case, "kernels a step", kernels(steps, setting.device) / sides.grid.steps, shown=True)
@@ -244,10 +244,10 @@ def prepared_steps(sides: Sides, method: str) -> Callable[[], object]:
 
 def synchronisations(steps: Callable[[], object], device: str) -> collections.Counter[str]:
     """Where the host waits for the GPU during a call, by place in the code; none on a CPU."""
-    found: collections.Counter[str] = collections.Counter()
+    result: collections.Counter[str] = collections.Counter()
     if not device.startswith("cuda"):
         steps()
-        return found  # there is nothing to wait for
+        return result  # there is nothing to wait for
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.synchronize()
@@ -258,8 +258,8 @@ def synchronisations(steps: Callable[[], object], device: str) -> collections.Co
             torch.cuda.set_sync_debug_mode("default")
     for warning in caught:
         if "called a synchronizing" in str(warning.message):
-            found[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
-    return found
+            result[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
+    return result
 
 
 def kernels(steps: Callable[[], object], device: str) -> int:
@@ -286,10 +286,10 @@ def precision(setting: Setting) -> Iterator[Row]:
             case = f"TF32 {'on' if allowed else 'off'}"
             yield row(case, "matrix product: error", float(((a @ a).double() - exact).norm() / exact.norm()))
             sides = Sides(side, 4, setting)
-            found = sample_sensitivity(sides.score, sides.latents, Toward(sides.new), sides.grid, **sides.options)
+            result = sample_sensitivity(sides.score, sides.latents, Toward(sides.new), sides.grid, **sides.options)
         with tf32(False):
             truth = in_double(sides)
-        error = (found.sensitivity.double() - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+        error = (result.sensitivity.double() - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
         yield row(case, "sample_sensitivity: error", float(error.median()), shown=True)
 
 

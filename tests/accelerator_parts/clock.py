@@ -23,11 +23,11 @@ def times(
         for _ in range(warmup):
             run()
     names, random = list(alternatives), np.random.default_rng(0)
-    found = {name: np.empty(rounds) for name in names}
+    spent = {name: np.empty(rounds) for name in names}
     for turn in range(rounds):
         for index in random.permutation(len(names)):
-            found[names[index]][turn] = seconds(alternatives[names[index]], device)
-    return found
+            spent[names[index]][turn] = seconds(alternatives[names[index]], device)
+    return spent
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
@@ -50,8 +50,8 @@ def compared(
 ) -> Iterator[Row]:
     """Rows of every alternative's median time, and of its ratio to the baseline, paired by round."""
     for name, values in found.items():
-        own = median_interval(1e3 * values)
-        yield row(case, name, own.estimate, "ms", low=own.low, high=own.high)
+        interval = median_interval(1e3 * values)
+        yield row(case, name, interval.estimate, "ms", low=interval.low, high=interval.high)
         if name != baseline:
             paired = ratio(values, found[baseline])
             label = f"{name} / {baseline}"

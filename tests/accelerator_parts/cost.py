@@ -114,12 +114,12 @@ def _case(sides: Sides, exact: Tensor, case: str, name: str, setting: Setting) -
             except ValueError as error:  # refused in this precision, which must not cost the others
                 del runs[method]
                 yield row(case, f"{method}: refused", 1, shown=True, note=str(error)[:90])
-        found = times(runs, setting.device, rounds=2 if setting.tiny else ROUNDS)
+        values = times(runs, setting.device, rounds=2 if setting.tiny else ROUNDS)
         known = [method for method in (EXACT, ONE_SIDED) if method in runs]
-        yield from compared(case, found, PASS, shown=known if len(sides.latents) in SHOWN else ())
+        yield from compared(case, values, PASS, shown=known if len(sides.latents) in SHOWN else ())
         for method in known:
-            found = runs[method]()[: len(exact)].double()
-            gap = (found - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+            values = runs[method]()[: len(exact)].double()
+            gap = (values - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
             yield row(case, f"{method}: error", float(gap.median()), high=float(gap.max()))
         yield row(case, "peak memory", peak_memory(runs[known[0] if known else PASS], setting.device) / 2**20, "MiB")
 
@@ -134,10 +134,10 @@ def influences(setting: Setting) -> Iterator[Row]:
         points = Points(_images(few, sides, setting), bandwidth=0.5, block=2048 if setting.tiny else 16_384)
         with precision(name, setting.device):
             runs = {PASS: lambda: fused(sides), "influence": _influence(sides, points)}
-            found = times(runs, setting.device, rounds=rounds, warmup=1)
+            spent = times(runs, setting.device, rounds=rounds, warmup=1)
         case = f"{few} points of {side * side}, batch {batch}, {name}"
-        yield from compared(case, found, PASS, shown=("influence",))
-        yield from _share(case, found["influence"].min() - found[PASS].min(), sides, few)
+        yield from compared(case, spent, PASS, shown=("influence",))
+        yield from _share(case, spent["influence"].min() - spent[PASS].min(), sides, few)
     if setting.left < 30 and not setting.tiny:
         yield row("a million points", "left out: no time", 1, shown=True)
         return
@@ -214,10 +214,10 @@ def _recorded(what: str, case: str, run: Callable[[], Any], setting: Setting) ->
         yield row(case, f"{what}: recorded", 0, shown=True, note=reason[:60])
         return
     with torch.no_grad():
-        found = times({"called": run, "replayed": graph.replay}, setting.device, rounds=ROUNDS)
+        spent = times({"called": run, "replayed": graph.replay}, setting.device, rounds=ROUNDS)
         graph.replay()
         gap = _gap(value, run())
-    yield from compared(f"{what}, {case}", found, "called", shown=("replayed",))
+    yield from compared(f"{what}, {case}", spent, "called", shown=("replayed",))
     yield row(f"{what}, {case}", "replayed − called", gap)
 
 
@@ -255,8 +255,8 @@ def compilation(setting: Setting) -> Iterator[Row]:
             "plain": lambda: sides.network(sides.latents, level),
             "compiled": lambda: compiled(sides.latents, level),
         }
-        found = times(runs, setting.device, rounds=2 if setting.tiny else ROUNDS)
-        yield from compared("network call", found, "plain", shown=("compiled",))
+        spent = times(runs, setting.device, rounds=2 if setting.tiny else ROUNDS)
+        yield from compared("network call", spent, "plain", shown=("compiled",))
 
 
 JOBS = [

@@ -67,12 +67,12 @@ class GroupNormUNet(nn.Module):
 def images(side: int, count: int, setting: Setting) -> Tensor:
     """Images (count, 1, side, side) on the device: MNIST, padded to larger sides and repeated with a little noise."""
     name = "mnist" if data.available("mnist") and side >= 28 else "digits"
-    found = data.load(name).images
-    gap = side - found.shape[-1]
-    found = functional.pad(found, (gap // 2, gap - gap // 2, gap // 2, gap - gap // 2), value=-1.0)
+    values = data.load(name).images
+    gap = side - values.shape[-1]
+    values = functional.pad(values, (gap // 2, gap - gap // 2, gap // 2, gap - gap // 2), value=-1.0)
     generator = torch.Generator(setting.device).manual_seed(setting.seed)
-    rows = torch.randint(len(found), (count,), generator=generator, device=setting.device)
-    chosen = found.to(setting.device)[rows]
+    rows = torch.randint(len(values), (count,), generator=generator, device=setting.device)
+    chosen = values.to(setting.device)[rows]
     return chosen + 0.02 * torch.randn(chosen.shape, generator=generator, device=setting.device)
 
 

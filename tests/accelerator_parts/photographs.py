@@ -140,15 +140,15 @@ def chosen(tiny: bool) -> tuple[tuple[str, str, float], ...]:
 def work(setting: Setting) -> Iterator[Row]:
     """Train, then measure."""
     importable()
-    own = config(setting.tiny)
+    result = config(setting.tiny)
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(own, setting.device, Path(folder) / "run")
+        context = Context(result, setting.device, Path(folder) / "run")
         bench = Bench(context)
-        found: list[tuple[nn.Module, int]] = []
-        yield from _trained(bench, setting, found)
-        network, steps = found[0]
+        values: list[tuple[nn.Module, int]] = []
+        yield from _trained(bench, setting, values)
+        network, steps = values[0]
         # The rows name the steps that were taken, not those that were planned.
-        taken = replace(own, plan=replace(own.plan, steps=steps))
+        taken = replace(result, plan=replace(result.plan, steps=steps))
         bench = LentBench(replace(context, config=taken), network)
         moments(bench.split[0].images, context.cache)
         # The composite kernel of attention can be taken for many directions at once.
@@ -177,16 +177,16 @@ def moments(data: Tensor, cache: Cache) -> None:
 
 
 def _trained(bench: Bench, setting: Setting, found: list[tuple[nn.Module, int]]) -> Iterator[Row]:
-    own, train = bench.config, bench.split[0]
-    network = networks.build(own.shape, setting.seed).to(setting.device)
-    feed = Labelled(train.images, train.groups, own.shape.labels, own.plan.batch, setting.seed)
+    values, train = bench.config, bench.split[0]
+    network = networks.build(values.shape, setting.seed).to(setting.device)
+    feed = Labelled(train.images, train.groups, values.shape.labels, values.plan.batch, setting.seed)
     with tf32(True), searched():
         trainer, reason = _trainer(network, feed, training.scale(train.images))
         each = _step_seconds(trainer, feed, setting)
         steps = 4 if setting.tiny else min(MOST, int(min(LONGEST, SHARE * setting.left) / each))
         yield row("photographs", "a step", 1e3 * each, "ms", shown=True, note=reason)
         start = time.monotonic()
-        curve, best = _descend(trainer, feed, steps, own.plan.rate, lambda: _held_out(bench, trainer))
+        curve, best = _descend(trainer, feed, steps, values.plan.rate, lambda: _held_out(bench, trainer))
     taken = time.monotonic() - start
     yield row("photographs", "steps of training", steps, "steps", shown=True, note=f"{taken:.0f} s")
     for step, value in curve:
@@ -249,9 +249,9 @@ def _descend(
 def _held_out(bench: Bench, trainer: Trainer) -> float:
     """The loss of the averaged parameters on held-out patches with hidden labels, the study's own draws."""
     held = spread(bench.split[1].images, bench.config.loss_patches)
-    own = trainer.averaged()
+    result = trainer.averaged()
     null = torch.full((2 * len(held),), bench.config.shape.labels, device=held.device)
-    return loss(networks.Denoiser(own.network, own.scale, null), held)
+    return loss(networks.Denoiser(result.network, result.scale, null), held)
 
 
 def _measured(bench: LentBench, setting: Setting) -> Iterator[Row]:
@@ -301,8 +301,8 @@ def _agreements(rows: list[dict[str, Any]]) -> Iterator[Row]:
             note = one["outcomes"]
             yield row(case, "size", float(np.median(np.abs(one["sizes"]))), shown=True, note=note)
         if one["kind"] == "agreement":
-            apart, stated = (float(np.median(one[name])) for name in ("differences", "errors"))
-            yield row(case, f"{one['setting']}: difference", apart, shown=True, note=f"stated {stated:.3g}")
+            difference, stated = (float(np.median(one[name])) for name in ("differences", "errors"))
+            yield row(case, f"{one['setting']}: difference", difference, shown=True, note=f"stated {stated:.3g}")
 
 
 JOBS = [Job("photographs", "studies", work, 90, 260)]

@@ -76,25 +76,25 @@ class Ended:
 
 def run(jobs: Sequence[Job], setting: Setting, seconds: float, store: Store) -> list[Ended]:
     """Do the jobs in order within so many seconds, writing the rows of each as soon as it ends."""
-    deadline, found = time.monotonic() + seconds - RESERVE, []
+    deadline, value = time.monotonic() + seconds - RESERVE, []
     for job in jobs:
         left = deadline - time.monotonic()
         if left < job.least and not setting.tiny:
             ended = Ended(job, f"skipped: needs {job.least:.0f} s, {max(left, 0):.0f} s are left", 0.0)
         else:
             ended = _do(job, setting, min(job.most, left), store)
-        found.append(ended)
-        store.write({each.job.name: each.verdict for each in found}, {each.job.name: each.seconds for each in found})
+        value.append(ended)
+        store.write({each.job.name: each.verdict for each in value}, {each.job.name: each.seconds for each in value})
         print(f"[{job.name}] {ended.verdict} ({ended.seconds:.1f} s)", flush=True)
-    return found
+    return value
 
 
 def _do(job: Job, setting: Setting, budget: float, store: Store) -> Ended:
     start, verdict = time.monotonic(), "done"
-    own = Setting(setting.device, setting.tiny, setting.folder, setting.seed, budget, start)
+    result = Setting(setting.device, setting.tiny, setting.folder, setting.seed, budget, start)
     try:
         with _stopped_after(budget + GRACE):
-            for row in job.work(own):
+            for row in job.work(result):
                 store.add(job.name, row)
     except Exception as error:  # whatever fails, the other jobs go on
         verdict = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:110]

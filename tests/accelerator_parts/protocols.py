@@ -76,10 +76,10 @@ class SideBySide(Bench):
         """The networks of a rung."""
         if rung.name not in self.made:
             count = self.ladder.seeds if seeds is None else seeds
-            own, device = recipe(self.ladder, rung), self.context.device
-            found = train_together(own, self.problem.train, range(count), device)
-            lent = [cast("Denoiser", Lent(each.network.to(device))) for each in found]
-            self.made[rung.name] = [replace(each, network=one) for each, one in zip(found, lent, strict=True)]
+            value, device = recipe(self.ladder, rung), self.context.device
+            result = train_together(value, self.problem.train, range(count), device)
+            lent = [cast("Denoiser", Lent(each.network.to(device))) for each in result]
+            self.made[rung.name] = [replace(each, network=one) for each, one in zip(result, lent, strict=True)]
         return self.made[rung.name]
 
 
@@ -114,21 +114,21 @@ def selective(setting: Setting) -> Iterator[Row]:
     finished: list[Ladder] = []
     for index, ladder in enumerate(ladders):
         share = setting.left / (len(ladders) - index)
-        own = _fitted(ladder, share, setting)
-        if own is None:
+        result = _fitted(ladder, share, setting)
+        if result is None:
             yield row(ladder.name, "left out, no time", 1, shown=True)
             continue
-        context = Context(far.Config((own,)), setting.device)
-        bench = SideBySide(own, context)
+        context = Context(far.Config((result,)), setting.device)
+        bench = SideBySide(result, context)
         rows = far.radii(bench)
-        for rung in far.rungs(own):
+        for rung in far.rungs(result):
             rows += far.run_rung(bench, rung)
         done += rows
-        finished.append(own)
-        yield row(own.name, "steps of the longest training", own.steps, "steps", shown=True)
+        finished.append(result)
+        yield row(result.name, "steps of the longest training", result.steps, "steps", shown=True)
         yield from _kept("far", rows)
         # After every ladder, so that what is stopped later has its claims.
-        yield from _claims(own.name, far.claims(pd.DataFrame(rows), far.Config((own,))))
+        yield from _claims(result.name, far.claims(pd.DataFrame(rows), far.Config((result,))))
     pairs = far.few_and_many(far.Config(tuple(finished)))
     both = far.Config(tuple(finished))
     yield from _claims("few and many", [far.pulled(pd.DataFrame(done), few, many, both) for few, many in pairs])
@@ -141,8 +141,8 @@ def _fitted(ladder: Ladder, seconds: float, setting: Setting) -> Ladder | None:
     bench = SideBySide(ladder, Context(far.Config((ladder,)), setting.device))
 
     def step(count: int) -> None:
-        own = replace(recipe(ladder, ladder.rungs()[0]), steps=count)
-        train_together(own, bench.problem.train, range(ladder.seeds), setting.device)
+        result = replace(recipe(ladder, ladder.rungs()[0]), steps=count)
+        train_together(result, bench.problem.train, range(ladder.seeds), setting.device)
 
     each = step_seconds(step, setting)
     whole = sum(rung.steps for rung in far.rungs(ladder)) / ladder.steps
@@ -172,9 +172,9 @@ def low_noise(setting: Setting) -> Iterator[Row]:
         rows: list[dict[str, Any]] = []
         with tempfile.TemporaryDirectory() as folder:
             for cell in length.cells(config):
-                found = length.run_cell(cell, Context(config, setting.device, Path(folder) / "run"))
-                rows += found
-                yield from _kept("length", found)
+                result = length.run_cell(cell, Context(config, setting.device, Path(folder) / "run"))
+                rows += result
+                yield from _kept("length", result)
         yield row(text, "steps of the longest training", config.steps * max(config.lengths), "steps", shown=True)
         done += rows
         yield from _claims(text, length.claims(pd.DataFrame(rows), config))
@@ -197,9 +197,9 @@ def _lengthened(text: str, replicates: int, seconds: float, setting: Setting) ->
 
     def step(count: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            own = replace(config, steps=count, lengths=(1,))
-            cell = length.cells(own)[0]
-            _ = length.bench_of(cell, Context(own, setting.device, Path(folder) / "run")).networks
+            result = replace(config, steps=count, lengths=(1,))
+            cell = length.cells(result)[0]
+            _ = length.bench_of(cell, Context(result, setting.device, Path(folder) / "run")).networks
 
     each = step_seconds(step, setting)
     steps = int((1 - RESERVE) * seconds / (each * sum(config.lengths)))

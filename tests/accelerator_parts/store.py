@@ -90,12 +90,12 @@ def save(folder: Path, name: str, **arrays: np.ndarray) -> Row:
 
 def surroundings() -> dict[str, Any]:
     """Packages, commit, processor and GPU."""
-    found = provenance.environment()
+    result = provenance.environment()
     return {
-        "commit": found["commit"] or "unknown",
+        "commit": result["commit"] or "unknown",
         "command": " ".join(["python", *sys.argv]),
-        "versions": found["versions"],
-        "machine": found["machine"],
+        "versions": result["versions"],
+        "machine": result["machine"],
         "gpu": gpu(),
     }
 

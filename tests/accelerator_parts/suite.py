@@ -37,11 +37,11 @@ def start(setting: Setting) -> Iterator[Row]:
         "no:benchmark",
         *tests,
     ]
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+    table = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
     stream = (setting.folder / "suite.txt").open("w")
     _running["process"] = subprocess.Popen(
         ["nice", "-n", "19", *command],
-        cwd=ROOT, env=os.environ | own, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+        cwd=ROOT, env=os.environ | table, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     _running["since"] = time.monotonic()
     yield row("suite", "begun", 1)

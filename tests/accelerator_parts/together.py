@@ -63,13 +63,13 @@ class Together(nn.Module):
 
     def split(self) -> list[Denoiser]:
         """The members, each a network of its own, on the host."""
-        found = []
+        values = []
         for index in range(len(next(self.parameters()))):
             network = copy.deepcopy(self._single[0]).cpu()
-            own = {name: self.get_parameter(name.replace(".", "/"))[index].detach().cpu() for name in self.members}
-            network.load_state_dict(own, strict=False)
-            found.append(network.eval().requires_grad_(False))
-        return found
+            table = {name: self.get_parameter(name.replace(".", "/"))[index].detach().cpu() for name in self.members}
+            network.load_state_dict(table, strict=False)
+            values.append(network.eval().requires_grad_(False))
+        return values
 
 
 class Unfolded(TorchFunctionMode):
@@ -132,7 +132,7 @@ class TogetherRun(TrainingRun):
         network, history = self.fresh(), tensors.pop("history")
         network.load_state_dict(tensors, strict=False)
         members = cast("Together", network).split()
-        return [Trained(member, own) for member, own in zip(members, history.cpu(), strict=True)]
+        return [Trained(member, each) for member, each in zip(members, history.cpu(), strict=True)]
 
 
 def train_together(recipe: Recipe, pool: Tensor, seeds: Sequence[int], device: str) -> list[Trained]:

@@ -177,8 +177,8 @@ class Trainer:
 
 def vector_of(trainer: Trainer, network: nn.Module) -> Tensor:
     """The parameters of another network of this architecture as the trainer's vector."""
-    found = zip(network.parameters(), trainer.orders, strict=True)
-    return torch.cat([_flat(p.detach().to(trainer.vector), order) for p, order in found])
+    result = zip(network.parameters(), trainer.orders, strict=True)
+    return torch.cat([_flat(p.detach().to(trainer.vector), order) for p, order in result])
 
 
 def _on(law: Law, device: torch.device) -> Law:

@@ -211,7 +211,7 @@ def steps_of(size: Size, left: float, per_step: float) -> int:
 
 def _trained(regimen: Regimen, trainers: list[Trainer], steps: int) -> dict[str, list[Denoiser]]:
     """Networks by role, pair by pair: base, changed, and both trained on."""
-    found: dict[str, list[Denoiser]] = {"base": [], "scratch": [], "control": [], "finetune": []}
+    table: dict[str, list[Denoiser]] = {"base": [], "scratch": [], "control": [], "finetune": []}
     for pair in range(regimen.size.pairs):
         if pair >= ENOUGH and regimen.setting.left < TAIL / 2 * regimen.setting.budget:
             break  # slower than timed: the pairs that are complete count
@@ -220,9 +220,9 @@ def _trained(regimen: Regimen, trainers: list[Trainer], steps: int) -> dict[str,
         base, changed = _pair(regimen, trainers, start, steps, "scratch", seed)
         again = [vector_of(trainer, base) for trainer in trainers]
         control, tuned = _pair(regimen, trainers, again, steps // FINE_TUNING, "finetune", seed + 500)
-        for name, network in zip(found, (base, changed, control, tuned), strict=True):
-            found[name].append(network)
-    return found
+        for name, network in zip(table, (base, changed, control, tuned), strict=True):
+            table[name].append(network)
+    return table
 
 
 def _pair(
@@ -252,10 +252,10 @@ def _losses(regimen: Regimen, name: str, networks: list[Denoiser]) -> Iterator[R
     shown = bench.split[1].images[: 8 if regimen.setting.tiny else 400]
     laws = {"Gaussian": regimen.anchor, "kernel": Points(regimen.pool, bandwidth=bench.bandwidth)}
     with torch.no_grad():
-        own = [bench.loss(network, shown) for network in networks]
+        values = [bench.loss(network, shown) for network in networks]
         trained = [bench.loss(network, regimen.pool[: len(shown)]) for network in networks]
         others = {key: bench.loss(LawDenoiser(law, networks[0].scale), shown) for key, law in laws.items()}
-    yield row(name, "held-out loss: networks", float(np.mean(own)), low=min(own), high=max(own), shown=True)
+    yield row(name, "held-out loss: networks", float(np.mean(values)), low=min(values), high=max(values), shown=True)
     yield row(name, "training loss: networks", float(np.mean(trained)), low=min(trained), high=max(trained))
     for key, value in others.items():
         yield row(name, f"held-out loss: {key}", value, shown=True)
@@ -297,27 +297,27 @@ def _answered(made: Made, name: str, setting: Setting, asked: dict[str, dict[str
     """Rows of predictors against the changes, network by network until the time is up: two networks are enough."""
     for place, (predictor, options) in enumerate(asked.items()):
         share, start = setting.left / (len(asked) - place), time.monotonic()
-        found: list[np.ndarray] = []
+        values: list[np.ndarray] = []
         try:
             for network in made.base:
                 spent = time.monotonic() - start
-                if len(found) >= FEWEST and spent * (1 + 1 / len(found)) > share:
+                if len(values) >= FEWEST and spent * (1 + 1 / len(values)) > share:
                     break
-                if not found and setting.left < LEAST and place:
+                if not values and setting.left < LEAST and place:
                     break
-                found.append(_predicted(made.regimen, network, options))
+                values.append(_predicted(made.regimen, network, options))
         except TimeoutError:  # the plan's own end of the job: the rows so far stay
             raise
         except Exception as error:  # a response that cannot be had here must not cost the others
             yield row(name, f"{predictor}: failed", 1, shown=True, note=f"{type(error).__name__}: {error}"[:90])
-        if len(found) < FEWEST:
+        if len(values) < FEWEST:
             yield row(name, f"{predictor}: left out, no time", 1, shown=True)
             continue
-        made.predictions[predictor] = np.stack(found)
-        yield row(name, f"{predictor}: networks", len(found), "networks")
-        yield row(name, f"{predictor}: seconds a network", (time.monotonic() - start) / len(found), "s")
+        made.predictions[predictor] = np.stack(values)
+        yield row(name, f"{predictor}: networks", len(values), "networks")
+        yield row(name, f"{predictor}: seconds a network", (time.monotonic() - start) / len(values), "s")
         for kind, actual in made.changes.items():
-            yield from _rows(name, kind, predictor, made.predictions[predictor], actual[: len(found)])
+            yield from _rows(name, kind, predictor, made.predictions[predictor], actual[: len(values)])
 
 
 def answer(name: str) -> Any:
@@ -395,8 +395,8 @@ def _predicted(regimen: Regimen, network: Denoiser, options: dict[str, Any]) -> 
     if response is not None:
         known["response"] = response(regimen, score)
     with torch.no_grad():
-        found = sample_sensitivity(score, regimen.bench.latents, change, regimen.bench.grid, **known)
-    return regimen.change.eta * _pixels(found.sensitivity)
+        result = sample_sensitivity(score, regimen.bench.latents, change, regimen.bench.grid, **known)
+    return regimen.change.eta * _pixels(result.sensitivity)
 
 
 def _floor(name: str, kind: str, actual: np.ndarray) -> Iterator[Row]:

@@ -71,17 +71,17 @@ def own_divergence(law: Images) -> Iterator[None]:
 def _row(name: str, law: Images, problem: Case, grid_name: str, solver: str, truth: Tensor) -> Row:
     grid, x = GRIDS[grid_name], problem.latents(GRIDS[grid_name].sigma_max)
     with own_divergence(law):
-        found = sample_sensitivity(
+        result = sample_sensitivity(
             problem.law.score, x, problem.change, grid, anchor=problem.law, trace="exact", solver=solver
         )
-    density = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(found.samples.numpy())
-    logs = (found.log_density - torch.from_numpy(np.asarray(density))).abs()
-    slope, size = (found.sensitivity - truth).norm(dim=1), truth.norm(dim=1)
-    good = found.outcome.finished
-    covered = ~good | ((logs <= 3 * found.grid_error + 1e-9) & (slope <= 3 * found.sensitivity_error + 1e-9))
+    density = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(result.samples.numpy())
+    logs = (result.log_density - torch.from_numpy(np.asarray(density))).abs()
+    slope, size = (result.sensitivity - truth).norm(dim=1), truth.norm(dim=1)
+    good = result.outcome.finished
+    covered = ~good | ((logs <= 3 * result.grid_error + 1e-9) & (slope <= 3 * result.sensitivity_error + 1e-9))
     return Row(
-        name, x.shape[1], grid_name, solver, found.cost.evaluations, float(logs.max()), float(found.grid_error.max()),
-        float((slope / size).max()), float((found.sensitivity_error / size).max()), float(good.double().mean()),
+        name, x.shape[1], grid_name, solver, result.cost.evaluations, float(logs.max()), float(result.grid_error.max()),
+        float((slope / size).max()), float((result.sensitivity_error / size).max()), float(good.double().mean()),
         bool(covered.all()),
     )  # fmt: skip
 

@@ -48,15 +48,15 @@ def _case(law: Images, grid: Grid, solver: str, probes: int = 2, seed: int = 0, 
     new = Toward(Mixture(None, base.means[:1] + 0.01, base.means.new_full(base.means[:1].shape, 0.25)))
     trace = "exact" if base.means.shape[1] <= 16 else "hutchinson"  # exact too, with signs and one component
     options = {"anchor": base, "trace": trace, "probes": probes, "seed": 0, "solver": solver}
-    found = sample_sensitivity(base.score, _latents(law, grid.sigma_max, seed, count), new, grid, **options)
-    truth = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(found.samples.numpy())
-    error = (found.log_density - torch.from_numpy(np.asarray(truth))).abs()
-    return found, error, torch.hypot(found.grid_error, found.log_density_error)
+    sensitivities = sample_sensitivity(base.score, _latents(law, grid.sigma_max, seed, count), new, grid, **options)
+    truth = GaussianMixture.diagonal(*law).noised(grid.sigma_min).log_density(sensitivities.samples.numpy())
+    error = (sensitivities.log_density - torch.from_numpy(np.asarray(truth))).abs()
+    return sensitivities, error, torch.hypot(sensitivities.grid_error, sensitivities.log_density_error)
 
 
 def _check(law: Images, grid: Grid, solver: str) -> None:
-    found, error, stated = _case(law, grid, solver)
-    bad = found.outcome.finished & ~(error <= 3 * stated + 1e-6)
+    value, error, stated = _case(law, grid, solver)
+    bad = value.outcome.finished & ~(error <= 3 * stated + 1e-6)
     if bool(bad.any()):
         raise AssertionError(f"marked finished with an error of {error[bad].tolist()}, stated {stated[bad].tolist()}")
 
@@ -96,15 +96,15 @@ its nodes show nothing of it, so that rules of several orders and variables agre
 @pytest.mark.parametrize(("name", "solver", "parts", "seed"), PARTING)
 def test_components_that_part_within_a_wide_interval_are_allowed_for(name, solver, parts, seed):
     """Assert it where samples called finished erred by 4 to 38 times their stated error, by up to 26 nats."""
-    found, error, stated = _case(image_law(*parts), GRIDS[name], solver, seed=seed, count=32)
-    assert bool((error <= 3 * stated)[found.outcome.finished].all())
+    value, error, stated = _case(image_law(*parts), GRIDS[name], solver, seed=seed, count=32)
+    assert bool((error <= 3 * stated)[value.outcome.finished].all())
 
 
 def test_grids_with_a_wide_last_step_are_finished_where_they_are_right():
     """Assert for an isotropic Gaussian at d = 784 a stated error below .9 nat, above the true one; 22 before."""
-    found, error, stated = _case(image_law(784, 1, 0, 0.5, 0.0, 0), GRIDS["flow matching 50"], "heun")
+    value, error, stated = _case(image_law(784, 1, 0, 0.5, 0.0, 0), GRIDS["flow matching 50"], "heun")
     assert bool((error <= stated).all() & (stated < 0.9).all())
-    assert bool(found.outcome.finished.all())
+    assert bool(value.outcome.finished.all())
 
 
 def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
@@ -114,13 +114,13 @@ def test_a_ddpm_table_in_image_size_says_that_its_last_step_is_too_wide():
     grid = GRIDS["ddpm 50"]
     latents = grid.sigma_max * torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
     new = Toward(Mixture(None, torch.full((1, d), 0.01).double(), torch.tensor(0.25).double()))
-    found = sample_sensitivity(law.score, latents, new, grid, anchor=law, probes=4, seed=0)
-    error = (found.log_density - law.log_density(found.samples, grid.sigma_min)).abs()
+    result = sample_sensitivity(law.score, latents, new, grid, anchor=law, probes=4, seed=0)
+    error = (result.log_density - law.log_density(result.samples, grid.sigma_min)).abs()
     assert bool((error < 0.05).all())  # 57 nats before
-    assert bool((found.grid_error > error).all())
-    assert found.outcome[0] is Outcome.GRID_ERROR
-    assert "add levels where σ falls steeply: grid.filled(1.2)" in found.outcome.sentence
-    assert bool((found.sensitivity.flatten(1).norm(dim=1) < 1).all())  # 2.5e21 before
+    assert bool((result.grid_error > error).all())
+    assert result.outcome[0] is Outcome.GRID_ERROR
+    assert "add levels where σ falls steeply: grid.filled(1.2)" in result.outcome.sentence
+    assert bool((result.sensitivity.flatten(1).norm(dim=1) < 1).all())  # 2.5e21 before
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -130,9 +130,9 @@ def test_what_the_sentence_advises_for_a_ddpm_table_helps(solver):
     coarse, far, _ = _case(law, grid, solver)
     assert not bool(coarse.outcome.finished.any())
     assert float(far.max()) > 9
-    found, error, stated = _case(law, grid.filled(1.2), solver)
+    value, error, stated = _case(law, grid.filled(1.2), solver)
     assert grid.filled(1.2).steps == 74
-    assert bool(found.outcome.finished.all())
+    assert bool(value.outcome.finished.all())
     assert bool((error <= stated).all() & (error < 0.03).all())
 
 
@@ -142,10 +142,10 @@ def test_twenty_and_fifty_steps_know_their_error_in_any_dimension(d, solver):
     """Assert that log p of an isotropic Gaussian is within the stated error, with 50 steps within .03 nat."""
     law = image_law(d, 1, 0, 0.5, 0.0, 0)
     for steps in (20, 50):
-        found, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
+        value, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
         assert bool((error <= stated).all())
     assert bool((error < 0.03).all())  # 102 nats with 20 steps before
-    assert bool(found.outcome.finished.all())
+    assert bool(value.outcome.finished.all())
 
 
 def test_influences_in_image_size_are_finite_numbers():
@@ -156,12 +156,12 @@ def test_influences_in_image_size_are_finite_numbers():
     latents = 20 * torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
     points = 0.5 * torch.randn(3, d, generator=torch.Generator().manual_seed(1)).double()
     options = {"anchor": law, "probes": 2, "seed": 0}
-    found = influence(law.score, latents, lambda x: x[:, 0], points, grid, **options)
+    influences = influence(law.score, latents, lambda x: x[:, 0], points, grid, **options)
     alone = sample_sensitivity(law.score, latents, Toward(Points(points[:1])), grid, **options)
-    assert bool(found.outcome.finished.all())
+    assert bool(influences.outcome.finished.all())
     fine = influence(law.score, latents, lambda x: x[:, 0], points, Grid(20.0, 0.05, 100), **options)
-    torch.testing.assert_close(found.values, fine.values, rtol=0.1, atol=1e-3)
-    torch.testing.assert_close(found.values[:, 0], alone.sensitivity[:, 0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(influences.values, fine.values, rtol=0.1, atol=1e-3)
+    torch.testing.assert_close(influences.values[:, 0], alone.sensitivity[:, 0], rtol=1e-9, atol=1e-12)
 
 
 def test_flow_matching_grids_are_right_or_not_finished():
@@ -178,11 +178,11 @@ def test_the_default_log_density_is_within_its_stated_error(d):
     """Assert it for the default grid and solver, low rank plus noise .1."""
     law = image_law(d, 1, 10, 0.1, 0.5, 1)
     base, x = _engine(law), _latents(law, 0.05)
-    found = log_density(base.score, x, 0.05, anchor=base, trace="hutchinson", probes=2, seed=0)
+    estimate = log_density(base.score, x, 0.05, anchor=base, trace="hutchinson", probes=2, seed=0)
     truth = GaussianMixture.diagonal(*law).noised(0.05).log_density(x.numpy())
-    error = (found.value - torch.from_numpy(np.asarray(truth))).abs()
-    assert bool((error <= torch.hypot(found.grid_error, found.standard_error)).all())
-    assert bool((found.grid_error < 0.5).all())
+    error = (estimate.value - torch.from_numpy(np.asarray(truth))).abs()
+    assert bool((error <= torch.hypot(estimate.grid_error, estimate.standard_error)).all())
+    assert bool((estimate.grid_error < 0.5).all())
 
 
 @pytest.mark.slow
@@ -193,8 +193,8 @@ def test_table(capsys):
         law = image_law(d, 1, 8, 0.01, 0.5, 5)
         for steps in (20, 50):
             for solver in ("euler", "heun", "exponential"):
-                found, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
-                rows.append((d, steps, solver, float(error.max()), float(stated.max()), found.outcome.sentence))
+                value, error, stated = _case(law, Grid(20.0, 0.05, steps), solver)
+                rows.append((d, steps, solver, float(error.max()), float(stated.max()), value.outcome.sentence))
     with capsys.disabled():
         print("\n   d steps solver        true   stated  outcome")
         for d, steps, solver, error, stated, sentence in rows:
@@ -212,7 +212,7 @@ def test_a_sample_whose_derivative_overflows_is_sampled_to_the_end():
     law = _engine(image_law(2, 1, 0, 0.5, 0.0, 0))
     new, grid, latents = Toward(Mixture(None, law.means + 0.1, 0.25)), Grid(20.0, 0.05, 20), torch.ones(2, 2).double()
     right = sample_sensitivity(law.score, latents, new, grid, anchor=law)
-    found = sample_sensitivity(law.score, latents, new, grid, anchor=Absurd())
-    torch.testing.assert_close(found.samples, right.samples, rtol=1e-12, atol=1e-12)
-    assert found.outcome[0] is Outcome.NONFINITE_DERIVATIVE
-    assert not bool(torch.isfinite(found.sensitivity).any())
+    result = sample_sensitivity(law.score, latents, new, grid, anchor=Absurd())
+    torch.testing.assert_close(result.samples, right.samples, rtol=1e-12, atol=1e-12)
+    assert result.outcome[0] is Outcome.NONFINITE_DERIVATIVE
+    assert not bool(torch.isfinite(result.sensitivity).any())

@@ -43,8 +43,8 @@ def _score(at: Setting) -> tuple[Tensor, np.ndarray]:
 
 
 def _product(at: Setting) -> tuple[Tensor, np.ndarray]:
-    found = at.products.jvp(at.states, at.sigma, at.tangents[None])[1][0]
-    return found, at.noised.score_jacobian_product(at.x, at.v)
+    value = at.products.jvp(at.states, at.sigma, at.tangents[None])[1][0]
+    return value, at.noised.score_jacobian_product(at.x, at.v)
 
 
 def _divergence(at: Setting) -> tuple[Tensor, np.ndarray]:
@@ -54,15 +54,15 @@ def _divergence(at: Setting) -> tuple[Tensor, np.ndarray]:
 
 def _log_ratio(at: Setting) -> tuple[Tensor, np.ndarray]:
     logs = torch.from_numpy(at.noised.log_density(at.x))
-    found = Toward(engine_measure(at.toward)).log_ratio(at.states, at.sigma, logs)
+    ratios = Toward(engine_measure(at.toward)).log_ratio(at.states, at.sigma, logs)
     wanted = at.toward.noised(float(at.sigma)).log_density(at.x) - at.noised.log_density(at.x)
-    return found[:, None], wanted[:, None]
+    return ratios[:, None], wanted[:, None]
 
 
 def _source(at: Setting) -> tuple[Tensor, np.ndarray]:
     logs, change = torch.from_numpy(at.noised.log_density(at.x)), Toward(engine_measure(at.toward))
-    found = score_derivative(at.score, at.states, at.sigma, change, log_density=logs)
-    return found, AdditivePerturbation(at.base, at.toward).score_derivative(at.x, float(at.sigma))
+    derivative = score_derivative(at.score, at.states, at.sigma, change, log_density=logs)
+    return derivative, AdditivePerturbation(at.base, at.toward).score_derivative(at.x, float(at.sigma))
 
 
 QUANTITIES = {"s": _score, "∇s·v": _product, "div s": _divergence, "log r": _log_ratio, "ṡ": _source}
@@ -79,9 +79,9 @@ def test_errors_are_at_rounding(d: int, k: int, quantity: str) -> None:
 
 def _errors(compare: Callable[[Setting], tuple[Tensor, np.ndarray]], at: Setting) -> np.ndarray:
     """Per state, relative to the largest entry."""
-    found, wanted = compare(at)
+    value, wanted = compare(at)
     wanted = np.asarray(wanted)
-    return np.abs(found.numpy() - wanted).max(1) / np.maximum(np.abs(wanted).max(1), 1e-290)
+    return np.abs(value.numpy() - wanted).max(1) / np.maximum(np.abs(wanted).max(1), 1e-290)
 
 
 def test_a_level_one_part_in_a_billion_off_is_seen() -> None:

@@ -122,10 +122,10 @@ def test_sympy_and_mpmath_agree_everywhere(problem: str, size: int, quantity: st
     u, v = (reference.exact(a) for a in directions(d))
     for row in (r for r in LOCAL.rows if r["problem"] == problem):
         with mpmath.workdps(240):
-            found = np.array(function(x=reference.exact(row["x"]), sigma=reference.exact(row["sigma"]), **exact))
+            values = np.array(function(x=reference.exact(row["x"]), sigma=reference.exact(row["sigma"]), **exact))
             if quantity == "third_order":
-                found = (found.reshape(d, d, d) @ v) @ u
-            _same(found, row[quantity])
+                values = (values.reshape(d, d, d) @ v) @ u
+            _same(values, row[quantity])
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -184,12 +184,12 @@ def test_flow_has_the_tables_digits(problem: str) -> None:
     """Assert that DOP853 and its variational equations agree with Taylor series within the bars of both."""
     rows = [r for r in FLOW.rows if r["problem"] == problem]
     z = np.array([row["latent"] for row in rows])
-    found = flow.truth(LAWS[problem], z, rows[0]["sigma_max"], rows[0]["sigma_min"], order=2)
+    exact = flow.truth(LAWS[problem], z, rows[0]["sigma_max"], rows[0]["sigma_min"], order=2)
     for k, (key, value) in enumerate(
-        (("samples", found.samples), ("first", found.sensitivity), ("second", found.second))
+        (("samples", exact.samples), ("first", exact.sensitivity), ("second", exact.second))
     ):
         for i, row in enumerate(rows):
             wanted = truth(row, key)
-            bar = 3 * found.errors[k, i] + row[f"{key}_error"] + 1e-12 * np.max(np.abs(wanted))
+            bar = 3 * exact.errors[k, i] + row[f"{key}_error"] + 1e-12 * np.max(np.abs(wanted))
             assert bar < 1e-8 * (1 + np.max(np.abs(wanted)))
             assert_close(value[i], wanted, rtol=0, atol=bar)

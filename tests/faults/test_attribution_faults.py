@@ -58,13 +58,13 @@ def test_random_numbers_are_not_better_than_chance():
     """Assert that random attributions fail the check of correlation, although some correlate positively."""
 
     def random(problem):
-        return np.random.default_rng(len(found)).standard_normal((len(problem.latents), len(problem.data)))
+        return np.random.default_rng(len(values)).standard_normal((len(problem.latents), len(problem.data)))
 
-    found: list[bool] = []
+    values: list[bool] = []
     for _ in range(3):
         report = verify(random, "attribution", problems=["exact-kernels-ink"], orders=False)
-        found.append("correlation" in report.failed_checks)
-    assert all(found)
+        values.append("correlation" in report.failed_checks)
+    assert all(values)
 
 
 def test_the_problem_does_not_hold_the_truth():

@@ -2,12 +2,14 @@
 
 The cases are a product, entries × arguments × bad values. Each must end in a ValueError, TypeError or ImportError that
 this package raises and that names the argument, or in a finite result that equals the one for the good argument.
+`python tests/faults/test_bad_inputs_of_entries.py` counts how they end.
 """
 
 from __future__ import annotations
 
 import re
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -449,15 +451,15 @@ def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
     bad = (RUNS.get(entry, {}).get(argument) or KINDS[argument])()[name]
     extra = {"trace": "hutchinson"} if argument == "probes" else {}
     try:
-        found = call(**{**good, **extra, argument: bad})
+        result = call(**{**good, **extra, argument: bad})
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = Path(frames[-1].filename).is_relative_to(HOME)
-        said = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
+        outcome = Path(frames[-1].filename).is_relative_to(HOME)
+        named = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
         return (
-            "refused" if isinstance(error, OURS) and own and said else "cryptic"
+            "refused" if isinstance(error, OURS) and outcome and named else "cryptic"
         ), f"{type(error).__name__}: {error}"
-    return _judged(found, entry, good, argument, name, bad)
+    return _judged(result, entry, good, argument, name, bad)
 
 
 def _judged(found: Any, entry: str, good: dict[str, Any], argument: str, name: str, bad: Any) -> tuple[str, str]:
@@ -513,3 +515,7 @@ def test_bad_input_ends_in_a_sentence_or_in_the_right_result(entry: str) -> None
             if kind in ("silent", "cryptic"):
                 bad.append(f"{kind}: {' / '.join(case)}: {seen.splitlines()[0][:150]}")
     assert not bad, "\n".join(bad)
+
+
+if __name__ == "__main__":
+    print(f"{len(MATRIX)} bad inputs: {dict(Counter(verdict(*case)[0] for case in MATRIX))}")

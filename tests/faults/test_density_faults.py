@@ -90,18 +90,18 @@ def test_score_at_the_wrong_level_is_caught() -> None:
 
     for options in ({"trace": "exact"}, {"method": "formula", "evaluations": 2000}):
         anchor = ANCHOR if "method" in options else MODEL
-        found = log_density(score, X, SIGMA, anchor=anchor, grid=Grid(80.0, SIGMA, 24), seed=1, **options)
-        low, high = found.interval(0.9999)
+        result = log_density(score, X, SIGMA, anchor=anchor, grid=Grid(80.0, SIGMA, 24), seed=1, **options)
+        low, high = result.interval(0.9999)
         assert not bool(((low - 1e-2 < TRUTH) & (high + 1e-2 > TRUTH)).all())
 
 
 def test_wrong_anchor_is_caught() -> None:
     """Assert that an anchor off by a standard deviation leaves the bars at a modest σ_max, and states an error."""
     wrong = GaussianAnchor(ANCHOR.mean + 2.0, torch.from_numpy(LAW.covariance))
-    found = log_density(
+    result = log_density(
         MODEL.score, X, SIGMA, anchor=wrong, grid=Grid(5.0, SIGMA, 1), seed=1, method="formula", evaluations=2000,
         formula=Formula(ANCHOR),
     )  # fmt: skip
-    low, high = found.interval(0.9999)
+    low, high = result.interval(0.9999)
     assert not bool(((low - 1e-2 < TRUTH) & (high + 1e-2 > TRUTH)).all())
     assert wrong.error(MODEL.score, 5.0) > 20 * ANCHOR.error(MODEL.score, 5.0)

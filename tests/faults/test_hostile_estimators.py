@@ -59,10 +59,10 @@ ODD: dict[str, Callable[[Any, torch.Tensor], Any]] = {
 
 
 def deep(levels: int) -> list[Any]:
-    found: list[Any] = []
+    values: list[Any] = []
     for _ in range(levels):
-        found = [found]
-    return found
+        values = [values]
+    return values
 
 
 @pytest.mark.parametrize("case", ODD)
@@ -102,16 +102,16 @@ def test_settings_are_given_back(tmp_path: Path) -> None:
 def reached(start: Any, levels: int = 10) -> list[Any]:
     """Everything that attributes, private ones, closures, defaults and containers lead to, but for modules and their
     globals."""
-    found, level = {id(start): start}, [start]
+    value, level = {id(start): start}, [start]
     for _ in range(levels):
         after = []
         for thing in level:
             for other in _neighbours(thing):
-                if id(other) not in found and not isinstance(other, types.ModuleType | type):
-                    found[id(other)] = other
+                if id(other) not in value and not isinstance(other, types.ModuleType | type):
+                    value[id(other)] = other
                     after.append(other)
         level = after
-    return list(found.values())
+    return list(value.values())
 
 
 def _neighbours(thing: Any) -> list[Any]:
@@ -124,13 +124,13 @@ def _neighbours(thing: Any) -> list[Any]:
     if isinstance(thing, types.CellType):
         return [thing.cell_contents]
     special = {"__closure__", "__self__", "__func__", "__wrapped__", "__dict__", "__defaults__", "__kwdefaults__"}
-    found = []
+    items = []
     for name in {name for name in dir(thing) if not name.startswith("__")} | special | {"_fields"}:
         try:
-            found.append(getattr(thing, name))
+            items.append(getattr(thing, name))
         except Exception:
             continue
-    return found
+    return items
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if "law" not in task.inputs])

@@ -61,14 +61,14 @@ class Running:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that compute: spawned ones, without the resource tracker."""
-        found = []
+        values = []
         for child in self.look():
             try:
                 if any("spawn_main" in word for word in child.cmdline()):
-                    found.append(child)
+                    values.append(child)
             except psutil.Error:
                 continue
-        return found
+        return values
 
     def wait(self, condition: Callable[[], bool]) -> bool:
         """Wait until the condition holds; False if the run ended first."""

@@ -60,8 +60,10 @@ def _check_resample():
     problem = case("d2_k3_s0", samples=2)
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 48, spacing="log")
     truth = problem.truth.sample(problem.latents.numpy(), 0.5, SIGMA_MAX, SIGMA_MIN)
-    found = resample(problem.score, problem.latents, problem.change, 0.5, grid, anchor=problem.exact, solver="dopri5")
-    assert_close(found.samples, np.asarray(truth), rtol=0, atol=1e-3)
+    resampled = resample(
+        problem.score, problem.latents, problem.change, 0.5, grid, anchor=problem.exact, solver="dopri5"
+    )
+    assert_close(resampled.samples, np.asarray(truth), rtol=0, atol=1e-3)
 
 
 def test_a_density_that_ignores_the_foreign_path_is_caught(monkeypatch):
@@ -86,10 +88,10 @@ def _check_transpose():
 
     data = torch.from_numpy(np.asarray(problem.base.sample(3, 3)))
     options = {"grid": Grid(SIGMA_MAX, SIGMA_MIN, 4), "anchor": problem.exact, "products": "forward"}
-    found = influence(score, problem.latents, lambda x: x[:, 0], Points(data, bandwidth=0.5), **options)
+    influences = influence(score, problem.latents, lambda x: x[:, 0], Points(data, bandwidth=0.5), **options)
     changes = [Toward(Points(row[None], bandwidth=0.5)) for row in data]
     forward = sample_sensitivity(score, problem.latents, changes, **options)
-    assert_close(found.values, forward.sensitivity[..., 0].T, rtol=1e-11, atol=1e-13)
+    assert_close(influences.values, forward.sensitivity[..., 0].T, rtol=1e-11, atol=1e-13)
 
 
 def test_a_cotangent_that_is_not_transposed_is_caught(monkeypatch):

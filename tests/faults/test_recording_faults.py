@@ -129,10 +129,10 @@ def test_every_bad_input_is_one_sentence(name, tmp_path):
     make, words = CASES[name]
     with pytest.raises((ValueError, TypeError, ShardFailure), match=words) as caught:
         KEPT.influence(**make(tmp_path))
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    assert len(said) < 600
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert len(message) < 600
 
 
 def test_a_failed_shard_is_named_and_the_others_go_on(tmp_path):
@@ -142,12 +142,12 @@ def test_a_failed_shard_is_named_and_the_others_go_on(tmp_path):
         KEPT.influence(made, top_k=12, folder=tmp_path / "kept")
     assert list(caught.value.failures) == [1]
     assert sorted(p.name for p in (tmp_path / "kept").glob("*.answer")) == [f"shard-00000{k}.answer" for k in (0, 2, 3)]
-    found = KEPT.influence(made, top_k=12, folder=tmp_path / "kept", incomplete=True)
-    assert found.provenance["reused"] == 3
-    assert "1.npy" in found.outcome.note
-    assert sorted(found.indices[0].tolist()) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+    influences = KEPT.influence(made, top_k=12, folder=tmp_path / "kept", incomplete=True)
+    assert influences.provenance["reused"] == 3
+    assert "1.npy" in influences.outcome.note
+    assert sorted(influences.indices[0].tolist()) == [0, 1, 2, 6, 7, 8, 9, 10, 11]
     whole = KEPT.influence(DATA).values
-    torch.testing.assert_close(found.values, whole.gather(-1, found.indices), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(influences.values, whole.gather(-1, influences.indices), rtol=1e-5, atol=1e-7)
 
 
 def test_a_shard_that_changed_between_runs_is_named(tmp_path):
@@ -247,9 +247,9 @@ def test_dask_workers_give_the_same_bits_and_survive_a_kill(tmp_path):
     source = Unsteady(DATA, str(tmp_path / "mark"))
     whole = KEPT.influence(DATA, groups=[0, 1] * 6, top_k=3, shard_rows=3)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        found = KEPT.influence(source, 3, [0, 1] * 6, client, folder=tmp_path / "kept")
+        influences = KEPT.influence(source, 3, [0, 1] * 6, client, folder=tmp_path / "kept")
         for name in ("values", "indices", "groups"):
-            assert torch.equal(getattr(found, name), getattr(whole, name))
+            assert torch.equal(getattr(influences, name), getattr(whole, name))
         with pytest.raises(ShardFailure, match=r"1\.npy .* is not finite"):
             KEPT.influence(_bad_second("nan")(tmp_path)["points"], client=client)
 
@@ -290,8 +290,8 @@ def test_twenty_kills_lose_only_the_running_shard(tmp_path):
         assert before < after
         before = after
     subprocess.run(command, check=True)
-    *found, reused = torch.load(folder / "result.pt")
+    *value, reused = torch.load(folder / "result.pt")
     assert reused == len(before)
     whole = KEPT.influence(data, top_k=5, groups=[k % 3 for k in range(600)], shard_rows=5)
-    for one, other in zip(found, (whole.values, whole.indices, whole.groups), strict=True):
+    for one, other in zip(value, (whole.values, whole.indices, whole.groups), strict=True):
         assert torch.equal(one, other)

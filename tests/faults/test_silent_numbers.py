@@ -37,20 +37,20 @@ Patch = pytest.MonkeyPatch
 def _check_one_branch() -> None:
     """At guidance weights 0 and 1 the influence is that of the remaining law alone."""
     problem, other = case("d2_k3_s0", samples=2), case("d2_k3_s0", seed=2)
-    own, whole = problem.base, AdditivePerturbation(problem.base, other.base.noised(0.7)).at(0.6)
+    result, whole = problem.base, AdditivePerturbation(problem.base, other.base.noised(0.7)).at(0.6)
     points = Points(torch.from_numpy(np.asarray(whole.sample(3, 8))), bandwidth=0.4)
     grid, ones = Grid(SIGMA_MAX, SIGMA_MIN, 4), torch.ones(3, dtype=torch.float64)
 
     def first(x: Tensor) -> Tensor:
         return x[:, 0]
 
-    for weight, law in ((0.0, whole), (1.0, own)):
-        score = guided(ExactLaw(own).score, ExactLaw(whole).score, weight)
-        anchor = PerBranch(ExactLaw(whole), ExactLaw(own))
+    for weight, law in ((0.0, whole), (1.0, result)):
+        score = guided(ExactLaw(result).score, ExactLaw(whole).score, weight)
+        anchor = PerBranch(ExactLaw(whole), ExactLaw(result))
         options = {"anchor": anchor, "rates": PerBranch(None, ones)}
-        found = influence(score, problem.latents, first, points, grid, **options).values
+        value = influence(score, problem.latents, first, points, grid, **options).values
         alone = influence(ExactLaw(law).score, problem.latents, first, points, grid, anchor=ExactLaw(law)).values
-        assert_close(found, alone, rtol=1e-9, atol=1e-12)
+        assert_close(value, alone, rtol=1e-9, atol=1e-12)
 
 
 def _only_maps_with_a_share(patch: Patch) -> None:
@@ -72,8 +72,8 @@ def _check_order_of_the_correction() -> None:
     for steps in (50, 200):
         grid = Grid(SIGMA_MAX, 0.05, steps, spacing="log")
         options = {"anchor": anchor, "solver": SDE(correction=True), "seed": 1}
-        found = resample(problem.score, problem.latents, problem.change, 0.0, grid, **options)
-        gap = found.log_density - problem.exact.log_density(found.samples, 0.05)
+        resampled = resample(problem.score, problem.latents, problem.change, 0.0, grid, **options)
+        gap = resampled.log_density - problem.exact.log_density(resampled.samples, 0.05)
         errors.append(float(gap.square().mean().sqrt()))
     assert np.log2(errors[0] / errors[1]) / 2 > 0.8
 

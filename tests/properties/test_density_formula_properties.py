@@ -23,9 +23,9 @@ def test_forward_paths_bound_the_density_from_below(law: Parameters, seed: int) 
     """Assert that Itô's sum along forward-noised paths lies below log p in the mean, up to its own noise."""
     exact = GaussianMixture(*law)
     x = noisy_states(exact, 24, seed)
-    found = estimate("ito", exact_setup(exact), x, 256, seed)
-    assert found is not None
-    gap = (truth(exact, x) - found.value).numpy()
+    result = estimate("ito", exact_setup(exact), x, 256, seed)
+    assert result is not None
+    gap = (truth(exact, x) - result.value).numpy()
     assert gap.mean() > -4 * gap.std() / np.sqrt(len(gap)) - 1e-6
 
 

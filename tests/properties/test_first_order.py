@@ -25,7 +25,7 @@ def test_one_dimension_stays_within_the_remainder_of_taylor(seed, size, place, e
     base, toward = (GaussianMixture(law.weights, law.means, law.covariances) for law in (laws.base, laws.toward))
     latents = TOP * np.array([[place], [place + 0.4]])
     exact, oracle = ExactLaw(base), QuantileOracle(base, toward)
-    found = sample_sensitivity(
+    result = sample_sensitivity(
         engine_measure(base).score,
         torch.from_numpy(latents),
         Toward(engine_measure(toward)),
@@ -37,10 +37,10 @@ def test_one_dimension_stays_within_the_remainder_of_taylor(seed, size, place, e
     changed = np.asarray(oracle.sample(latents, eta, TOP, BOTTOM))
     start = np.asarray(oracle.sample(latents, 0.0, TOP, BOTTOM))
     bends = [_bend(base, toward, latents, mass) for mass in np.linspace(0.0, eta, 5)]
-    remainder = np.abs(changed - start - eta * found.sensitivity.numpy())
+    remainder = np.abs(changed - start - eta * result.sensitivity.numpy())
     # x″ is sampled at five masses, hence the tenth on top; 1e-5 is the solver's own error in δ.
     assert np.all(
-        remainder <= 0.55 * eta**2 * np.max(bends, axis=0) + 1e-5 * eta * (1 + np.abs(found.sensitivity.numpy()))
+        remainder <= 0.55 * eta**2 * np.max(bends, axis=0) + 1e-5 * eta * (1 + np.abs(result.sensitivity.numpy()))
     )
 
 
@@ -60,7 +60,7 @@ def test_in_more_dimensions_the_median_error_falls_with_the_mass(seed, dimension
     rng = np.random.default_rng(seed)
     latents = np.asarray(base.sample(9, seed)) + TOP * rng.standard_normal((9, dimension))
     exact, truth = ExactLaw(base), AdditivePerturbation(base, toward)
-    found = sample_sensitivity(
+    result = sample_sensitivity(
         engine_measure(base).score,
         torch.from_numpy(latents),
         Toward(engine_measure(toward)),
@@ -73,6 +73,6 @@ def test_in_more_dimensions_the_median_error_falls_with_the_mass(seed, dimension
     errors = []
     for eta in (1e-3, 1e-4):
         slope = (np.asarray(truth.sample(latents, eta, TOP, BOTTOM)) - start) / eta
-        gap = np.linalg.norm(slope - found.sensitivity.numpy(), axis=1)
-        errors.append(np.median(gap / np.linalg.norm(found.sensitivity.numpy(), axis=1)))
+        gap = np.linalg.norm(slope - result.sensitivity.numpy(), axis=1)
+        errors.append(np.median(gap / np.linalg.norm(result.sensitivity.numpy(), axis=1)))
     assert 5.0 < errors[0] / errors[1] < 15.0

@@ -47,8 +47,8 @@ def test_shells_contain_the_stated_probability(parameters, sigma, probability, s
     x = points[origin] + sigma * torch.as_tensor(rng.standard_normal((600, points.shape[1])))
     shells = Shells(points, probability)
     ratios = shells.ratios(x, float(sigma))
-    own = ratios.gather(1, origin[:, None]).squeeze(1)
-    inside = (own >= shells.low) & (own <= shells.high)
+    result = ratios.gather(1, origin[:, None]).squeeze(1)
+    inside = (result >= shells.low) & (result <= shells.high)
     assert stats.binomtest(int(inside.sum()), 600, probability).pvalue > 1e-7
     assert bool(shells.contains(x, float(sigma))[inside].all())
 

@@ -149,10 +149,10 @@ def complaints(event: dict[str, Any]) -> list[str]:
 
 def browser() -> str:
     """Path of Chromium; the test is skipped, with the reason, where there is none."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    value = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if value is None:
         pytest.skip("no Chromium on this machine: install the Debian package chromium")
-    return found
+    return value
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.bounds import at_most
+from studies.claim_bounds import at_most
 from studies.study import Cell, Claim, Context
 
 NAME = "demonstration"

@@ -42,22 +42,22 @@ def members(name: str, value: type) -> Iterator[str]:
 
 def names_of(module: Any) -> list[str]:
     """`__all__`, or what the module itself defines without an underscore."""
-    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and n[0] != "_"]
-    return list(getattr(module, "__all__", own))
+    values = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and n[0] != "_"]
+    return list(getattr(module, "__all__", values))
 
 
 def lines() -> list[str]:
     """The surface, a line for each name."""
-    found = []
+    values = []
     for path in (*PACKAGES, *MODULES):
         module = importlib.import_module(path)
         for name in sorted(names_of(module)):
             value, full = getattr(module, name), f"{path}.{name}"
             if inspect.isclass(value):
-                found += [full + ("" if issubclass(value, enum.Enum) else signature(value)), *members(full, value)]
+                values += [full + ("" if issubclass(value, enum.Enum) else signature(value)), *members(full, value)]
             else:
-                found.append(full + signature(value))
-    return found
+                values.append(full + signature(value))
+    return values
 
 
 if __name__ == "__main__":

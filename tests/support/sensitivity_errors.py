@@ -89,6 +89,6 @@ def stated_and_true(problem: Case, grid: Grid, solver: Any, **options: Any) -> t
     """The result, the true error |δ − δ_exact| and the stated one, (batch,)."""
     law, change, x = problem.law, problem.change, problem.latents(grid.sigma_max)
     asked = {"anchor": law, "trace": problem.trace, "probes": 2, "seed": 0, "solver": solver, **options}
-    found = sample_sensitivity(law.score, x, change, grid, **asked)
-    true = (found.sensitivity - exact(law, change, x, grid)[1]).norm(dim=1)
-    return found, true, found.sensitivity_error
+    sensitivities = sample_sensitivity(law.score, x, change, grid, **asked)
+    true = (sensitivities.sensitivity - exact(law, change, x, grid)[1]).norm(dim=1)
+    return sensitivities, true, sensitivities.sensitivity_error

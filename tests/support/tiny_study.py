@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.bounds import equals
+from studies.claim_bounds import equals
 from studies.study import Cell, Claim, Context
 
 NAME = "tiny"

@@ -112,11 +112,11 @@ def test_the_recorded_step_is_adam(last: bool) -> None:
         feed.draw(step, rate=1e-3, kept=0.0)
         trainer.step()
     expected = _by_torch()
-    for found, wanted, start in zip(
+    for each, wanted, start in zip(
         trainer.averaged().parameters(), expected.parameters(), NETWORK.parameters(), strict=True
     ):
-        assert_close(found, wanted.detach(), rtol=1e-3, atol=1e-5)
-        assert not torch.equal(found, start)
+        assert_close(each, wanted.detach(), rtol=1e-3, atol=1e-5)
+        assert not torch.equal(each, start)
     assert_close(vector_of(trainer, trainer.averaged()), trainer.average, rtol=0.0)
 
 
@@ -238,8 +238,8 @@ def test_networks_trained_together_are_those_of_the_studies() -> None:
     recipe = Recipe(Architecture("unet", 4, 2), Objective(), steps=STEPS, batch=8)
     for seed, together in enumerate(train_together(recipe, pool, range(2), "cpu")):
         alone = train(recipe, pool, seed=seed)
-        for found, expected in zip(together.network.parameters(), alone.network.parameters(), strict=True):
-            assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        for each, expected in zip(together.network.parameters(), alone.network.parameters(), strict=True):
+            assert_close(each, expected, rtol=1e-4, atol=1e-6)
         assert_close(together.history, alone.history, rtol=1e-4)
 
 

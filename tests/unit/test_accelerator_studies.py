@@ -38,10 +38,10 @@ def test_draws_for_all_networks_at_once_are_those_of_the_trainer() -> None:
     half = torch.zeros(30, dtype=torch.float64)
     half[::2] = 1 / 15
     weights, seeds = (half, None, torch.linspace(1, 2, 30), half), (0, 0, 1, 1)
-    own, other = (kind(POOL, weights, seeds, 8) for kind in (attributions.Batched, Batches))
+    value, other = (kind(POOL, weights, seeds, 8) for kind in (attributions.Batched, Batches))
     for step in range(9):
-        for found, expected in zip(own.draw(step), other.draw(step), strict=True):
-            assert torch.equal(found, expected)
+        for each, expected in zip(value.draw(step), other.draw(step), strict=True):
+            assert torch.equal(each, expected)
 
 
 @pytest.mark.parametrize("own", attributions.TINY, ids=["perceptrons", "convolutional"])
@@ -58,12 +58,12 @@ def test_truths_made_together_are_the_module_s(own: images.Setting) -> None:
 def test_convolutions_are_products_of_windows() -> None:
     """Assert conv2d's values and gradients, and a sentence for a convolution that changes the size."""
     x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((2, 3, 5, 6), (4, 3, 3, 3), (4,)))
-    found, expected = by_windows(x, weight, bias, 1, 1), torch.nn.functional.conv2d(x, weight, bias, 1, 1)
-    assert_close(found.detach(), expected.detach(), rtol=1e-5, atol=1e-5)
+    result, expected = by_windows(x, weight, bias, 1, 1), torch.nn.functional.conv2d(x, weight, bias, 1, 1)
+    assert_close(result.detach(), expected.detach(), rtol=1e-5, atol=1e-5)
     other = torch.randn_like(expected)
-    gradients = (torch.autograd.grad(value, (x, weight, bias), other) for value in (found, expected))
-    for own, wanted in zip(*gradients, strict=True):
-        assert_close(own, wanted, rtol=1e-4, atol=1e-4)
+    gradients = (torch.autograd.grad(value, (x, weight, bias), other) for value in (result, expected))
+    for each, wanted in zip(*gradients, strict=True):
+        assert_close(each, wanted, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="keep the image's size"):
         by_windows(x, weight, bias, 2, 1)
 
@@ -143,12 +143,12 @@ def test_the_moments_left_for_the_study_are_those_that_it_would_take(tmp_path: P
     context = Context(photographs.config(tiny=True), folder=tmp_path / "run")
     photographs.moments(data, context.cache)
     kept = list((tmp_path / "cache").glob("anchor*"))
-    found = photographs.LentBench(context, None).model("pixels")._anchor(data)
+    result = photographs.LentBench(context, None).model("pixels")._anchor(data)
     assert kept
     assert list((tmp_path / "cache").glob("anchor*")) == kept
     expected, x = GaussianAnchor.from_data(data), torch.randn(5, 1, 3, 4)
-    assert_close(found.score(x, torch.tensor(0.2)), expected.score(x, torch.tensor(0.2)), rtol=1e-3, atol=1e-4)
-    assert_close(found.log_density(x, 0.2), expected.log_density(x, 0.2), rtol=1e-4, atol=0.0)
+    assert_close(result.score(x, torch.tensor(0.2)), expected.score(x, torch.tensor(0.2)), rtol=1e-3, atol=1e-4)
+    assert_close(result.log_density(x, 0.2), expected.log_density(x, 0.2), rtol=1e-4, atol=0.0)
 
 
 def test_a_quantity_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +170,10 @@ def test_a_quantity_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: py
     monkeypatch.setattr(photographs, "quantity_rows", rows)
     context = Context(photographs.config(tiny=True), folder=Path("nowhere") / "run")
     bench = photographs.LentBench(context, networks.build(SHAPE, 0))
-    found = [each.get("quantity") for each in photographs._measured(bench, Setting("cpu", False, None, budget=30.0))]
-    assert found.count("left out, no time") == 1  # the exact trace
-    assert found.count("failed") == 2
-    assert any("share of finite results" in str(each) for each in found)
+    values = [each.get("quantity") for each in photographs._measured(bench, Setting("cpu", False, None, budget=30.0))]
+    assert values.count("left out, no time") == 1  # the exact trace
+    assert values.count("failed") == 2
+    assert any("share of finite results" in str(each) for each in values)
 
     def ended(*_: object) -> list[dict]:
         raise TimeoutError

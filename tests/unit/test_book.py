@@ -147,8 +147,8 @@ def test_search_works_by_keyboard_and_from_a_file(tab, words, page):
     tab.press("Enter")
     tab.until("location.pathname.endsWith('search.html') && !!document.querySelector('#search-results li a')")
     tab.until("/finished|fulfilled/i.test(document.querySelector('#search-results').innerText)")
-    found = tab.evaluate("[...document.querySelectorAll('#search-results li a')].map(a => a.getAttribute('href'))")
-    assert page in [address.split("#")[0].split("?")[0] for address in found]
+    result = tab.evaluate("[...document.querySelectorAll('#search-results li a')].map(a => a.getAttribute('href'))")
+    assert page in [address.split("#")[0].split("?")[0] for address in result]
     assert not tab.console
 
 

@@ -62,13 +62,13 @@ def test_named_problems_are_anisotropic_and_asymmetric():
 
 def lost(nodes, root):
     """Listed tests whose file or function is not there."""
-    found = []
+    values = []
     for node in nodes:
         file, *_, function = node.split("[")[0].split("::")
         path = root / file
         if not path.exists() or f"def {function}(" not in path.read_text(encoding="utf-8"):
-            found.append(node)
-    return found
+            values.append(node)
+    return values
 
 
 def test_every_test_listed_as_slow_is_there():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.bounds import above, equals
+from studies.claim_bounds import above, equals
 from studies.figures import described, figure
 from studies.statistics import fit_slope
 from studies.study import Cell, Claim, Context

@@ -59,11 +59,11 @@ def prepare(parameters: Mapping[str, Any], device: str, seed: int) -> Setup:
     change = Toward(Points(torch.zeros(1, dimension, device=device), bandwidth=VARIANCE**0.5))
 
     def own() -> tuple[Tensor, Tensor]:
-        found = sample_sensitivity(
+        result = sample_sensitivity(
             problem.score, latents, change, Grid(TOP, LEAST, parameters["steps"]), solver="2m", anchor=anchor,
             trace="hutchinson", probes=1, seed=0,
         )  # fmt: skip
-        return found.samples, required(found.log_density)
+        return result.samples, required(result.log_density)
 
     return Setup(
         {FUSED: lambda: single_pass(problem), OWN: own},

@@ -53,8 +53,8 @@ def known_wrong(name: str, functional: str, seed: int = 0) -> dict[str, np.ndarr
         answers[f"damping {factor:g} times the ridge"] = gradients.reshape(len(gradients), -1) @ damped.T
     at_sample = _loss_gradients(setting, setting.asked.reference)
     answers["the training loss at the sample as the output"] = at_sample @ moved.T
-    own = (_loss_gradients(setting, setting.data) * moved).sum(1)
-    answers["points' influence on their own loss"] = np.tile(own, (len(gradients), 1))
+    of_points = (_loss_gradients(setting, setting.data) * moved).sum(1)
+    answers["points' influence on their of_points loss"] = np.tile(of_points, (len(gradients), 1))
     return answers
 
 

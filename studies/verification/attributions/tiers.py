@@ -120,7 +120,7 @@ def given(name: str, functional: str, seed: int, meter: Meter) -> dict[str, Any]
         "samples": asked.reference.clone(),
         "output": BlackBox(lambda denoise: asked.of_network(functional, denoise)),
         "functional": BlackBox(lambda x: asked.of_samples(functional, x)) if sampled else None,
-        "loss": Losses(network, setting, asked.scale),
+        "loss": Losses(setting, asked.scale),
         "recipe": getattr(setting, "recipe", None),
     }
 
@@ -137,8 +137,7 @@ class Losses:
     """The training loss: `loss(denoise, clean, sigma, noise)` (n,) of draws, and `loss.draw(count, seed)` of them.
 
     Args:
-        network: on all data, whose kind decides on the law of levels.
-        setting: the setting.
+        setting: whose networks decide on the law of levels.
         scale: τ.
 
     Attributes:
@@ -146,7 +145,7 @@ class Losses:
         levels: where training knows these levels only, else None.
     """
 
-    def __init__(self, network: torch.nn.Module, setting: Setting, scale: float) -> None:
+    def __init__(self, setting: Setting, scale: float) -> None:
         self.scale = scale
         self.exact = isinstance(setting, exact.ExactSetting)
         self.ridge = exact.RIDGE if isinstance(setting, exact.Features) else 0.0

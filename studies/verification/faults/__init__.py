@@ -16,6 +16,4 @@ __all__ = ["CORRECT", "FAULTS", "Fault"]
 
 _MODULES = (scores, products, densities, paths, posteriors)
 FAULTS: dict[str, Fault] = {fault.name: fault for module in _MODULES for fault in module.FAULTS}
-CORRECT: dict[str, dict[str, Estimator]] = {
-    task: found for module in _MODULES for task, found in module.CORRECT.items()
-}
+CORRECT: dict[str, dict[str, Estimator]] = {task: item for module in _MODULES for task, item in module.CORRECT.items()}

@@ -50,8 +50,8 @@ def influence(
     if level is not None:
         moved = moved * (torch.arange(moved.shape[1]) == level)[:, None, None]
     if target == "self":
-        own = (_at(problem, problem.data) * moved).flatten(1).sum(1)
-        return own.expand(len(problem.latents), -1)
+        of_points = (_at(problem, problem.data) * moved).flatten(1).sum(1)
+        return of_points.expand(len(problem.latents), -1)
     gradients = _at(problem, problem.samples) if target == "loss" else _of_outputs(problem)
     values = sign * gradients.flatten(1) @ moved.flatten(1).T
     return _shuffled(values, problem.seed) if shuffled else values
@@ -130,10 +130,10 @@ def of_kernels(problem: Problem) -> Any:
         return NotImplemented
     levels, points = problem.levels, Points(problem.data, bandwidth=BANDWIDTH)
     grid = Grid(float(levels[0]), float(levels[-1]), len(levels) - 1)
-    found = through_scores(
+    result = through_scores(
         points.score, problem.latents, problem.functional, points, grid, anchor=points, trace="exact"
     )
-    return found.values.detach()
+    return result.values.detach()
 
 
 RIGHT, RIGHT_OF_KERNELS = variant(influence, "influence"), variant(of_kernels, "of_kernels")

@@ -168,16 +168,16 @@ def fields(case: Case, inputs: Arrays, kit: Kit) -> dict[str, Any]:
 
     if kit.backend.name != "torch":
         raise StudyError(f"--backend {kit.backend.name} has no networks; the task 'attribution' gives PyTorch's.")
-    own = retrained(case)
-    return given(own.setting, own.functional, own.seed, kit.meter)
+    trained = retrained(case)
+    return given(trained.setting, trained.functional, trained.seed, kit.meter)
 
 
 def truth(case: Case, inputs: Arrays) -> np.ndarray:
     """Outputs of the retrained networks (seeds, subsets, queries)."""
     from studies.verification.attributions.tiers import truth as truth_of
 
-    own = retrained(case)
-    return truth_of(own.setting, own.functional, own.seed).values
+    trained = retrained(case)
+    return truth_of(trained.setting, trained.functional, trained.seed).values
 
 
 TASK = AttributionTask(

@@ -26,28 +26,28 @@ def test_variational_equations_are_derivatives_of_the_flow_of_the_mixed_law(name
     p, h = contamination(name), 5e-4
     z = latents(5, p.base.dimension)
     x = {k: flow.sample(p.at(0.2 + k * h), z, 80.0, 0.05, rtol=1e-13) for k in (-2, -1, 0, 1, 2)}
-    found = flow.truth(p, z, 80.0, 0.05, order=2, eta=0.2)
+    exact = flow.truth(p, z, 80.0, 0.05, order=2, eta=0.2)
     first = (8 * (x[1] - x[-1]) - x[2] + x[-2]) / (12 * h)
     second = (16 * (x[1] + x[-1]) - x[2] - x[-2] - 30 * x[0]) / (12 * h**2)
-    assert_close(found.samples, x[0], rtol=0, atol=1e-10)
-    assert_close(found.sensitivity, first, rtol=1e-6, atol=1e-8)
-    assert_close(found.second, second, rtol=1e-4, atol=1e-4)
-    assert_close(flow.sensitivity(p, z, 80.0, 0.05, order=2, eta=0.2)[1], found.second, rtol=1e-8, atol=1e-9)
+    assert_close(exact.samples, x[0], rtol=0, atol=1e-10)
+    assert_close(exact.sensitivity, first, rtol=1e-6, atol=1e-8)
+    assert_close(exact.second, second, rtol=1e-4, atol=1e-4)
+    assert_close(flow.sensitivity(p, z, 80.0, 0.05, order=2, eta=0.2)[1], exact.second, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_error_bars_bound_the_true_error(order: int) -> None:
     """Assert that the bar exceeds the distance to the solver-free quantile oracle at every latent, but not hugely."""
     p, z = contamination("d1_k3_s0"), latents(24, 1)
-    found = flow.truth(p, z, 80.0, 1e-2, order=order, rtol=1e-8)
+    reference = flow.truth(p, z, 80.0, 1e-2, order=order, rtol=1e-8)
     oracle = QuantileOracle(p.base, p.toward)
     exact = [oracle.sensitivity(z, 80.0, 1e-2, order=k)[1] for k in range(1, order + 1)]
-    values = [found.sensitivity, found.second][:order]
+    values = [reference.sensitivity, reference.second][:order]
     for k, (value, truth) in enumerate(zip(values, exact, strict=True), start=1):
         error = np.abs(value - truth)[:, 0]
-        assert np.all(error <= found.errors[k] + 1e-12)
-    assert np.max(found.errors) < 1e-5
-    assert_close(flow.error_bar(p, z, 80.0, 1e-2, order=order, rtol=1e-8), found.errors, rtol=0)
+        assert np.all(error <= reference.errors[k] + 1e-12)
+    assert np.max(reference.errors) < 1e-5
+    assert_close(flow.error_bar(p, z, 80.0, 1e-2, order=order, rtol=1e-8), reference.errors, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["d1_k3_s0", "d2_k3_s0", "d10_k3_s0"])
@@ -93,10 +93,10 @@ def test_going_up_undoes_going_down() -> None:
 def test_order_zero_takes_a_law() -> None:
     """Assert that truth with order 0 gives a law's samples with bars and no derivatives."""
     p = contamination("d2_k3_s0")
-    found = flow.truth(p.base, latents(4, 2), 80.0, 0.1, order=0)
-    assert found.sensitivity is None
-    assert found.errors.shape == (1, 4)
-    assert_close(flow.truth(p, latents(4, 2), 80.0, 0.1, order=0).samples, found.samples, rtol=0)
+    exact = flow.truth(p.base, latents(4, 2), 80.0, 0.1, order=0)
+    assert exact.sensitivity is None
+    assert exact.errors.shape == (1, 4)
+    assert_close(flow.truth(p, latents(4, 2), 80.0, 0.1, order=0).samples, exact.samples, rtol=0)
 
 
 def test_results_do_not_depend_on_chunks_or_order_beyond_the_tolerance() -> None:

@@ -93,9 +93,9 @@ def test_rotated_product_has_the_product_oracles_transport() -> None:
     assert_close(same, q, rtol=0, atol=0)
     z = 80.0 * np.random.default_rng(0).standard_normal((4, 3))
     exact = ProductOracle([first, second, third], [nu, None, None], rotation=q).sensitivity(z, 80.0, 0.1)
-    found = flow.sensitivity(AdditivePerturbation(law, toward), z, 80.0, 0.1, rtol=1e-11)
-    assert_close(found[0], exact[0], rtol=0, atol=1e-9)
-    assert_close(found[1], exact[1], rtol=0, atol=1e-8)
+    result = flow.sensitivity(AdditivePerturbation(law, toward), z, 80.0, 0.1, rtol=1e-11)
+    assert_close(result[0], exact[0], rtol=0, atol=1e-9)
+    assert_close(result[1], exact[1], rtol=0, atol=1e-8)
     assert_close(geometries.rotated_product([first], seed=None)[0].means, first.means)
 
 

@@ -42,11 +42,11 @@ def test_derivatives_are_those_of_the_log_density(order: int) -> None:
     """Assert that score, Jacobian and third order are mpmath's derivatives of the log density, in every index."""
     law, sigma = reference.ReferenceMixture(*PLANE, digits=25), mpmath.mpf("0.7")
     x = (mpmath.mpf("0.3"), mpmath.mpf("-0.4"))
-    found = (law.score, law.score_jacobian, law.third_order)[order - 1](x, sigma)
+    result = (law.score, law.score_jacobian, law.third_order)[order - 1](x, sigma)
     for index in itertools.product(range(2), repeat=order):
         with mpmath.workdps(50):
             wanted = mpmath.diff(lambda *y: log_density(PLANE, y, sigma), x, (index.count(0), index.count(1)))
-        assert close(found[index], wanted, 20)
+        assert close(result[index], wanted, 20)
     assert close(law.log_density(x, sigma), log_density(PLANE, x, sigma), 14)
 
 
@@ -80,7 +80,7 @@ def test_posterior_is_bayes_rule_by_integration() -> None:
 def test_contamination_derivatives_are_those_in_eta(order: int) -> None:
     """Assert that power-series division gives mpmath's derivative of the mixed law's score, at η = 1/4."""
     base, toward = reference.ReferenceMixture(*LINE, digits=20), reference.ReferenceMixture(*TARGET, digits=20)
-    found = reference.ReferenceContamination(base, toward).score_derivative(["0.3"], "0.5", order, "1/4")
+    values = reference.ReferenceContamination(base, toward).score_derivative(["0.3"], "0.5", order, "1/4")
 
     def score(eta):
         mixed = [(1 - eta) * reference.exact(a) for a in LINE[0]] + [eta * reference.exact(a) for a in TARGET[0]]
@@ -88,7 +88,7 @@ def test_contamination_derivatives_are_those_in_eta(order: int) -> None:
         return law.score(["0.3"], "0.5")[0]
 
     with mpmath.workdps(40):
-        assert close(found[0], mpmath.diff(score, mpmath.mpf("0.25"), order), 18)
+        assert close(values[0], mpmath.diff(score, mpmath.mpf("0.25"), order), 18)
 
 
 def test_taylor_flow_is_the_monotone_transport() -> None:
@@ -109,14 +109,14 @@ def test_flow_sensitivity_is_the_transports() -> None:
         reference.normals(LINE[0], ["-2", "1/2", "3"], ["3/10", "1/10", "3/5"]),
         reference.normals(["1"], ["1"], ["1/4"]),
     )
-    found = reference.flow_sensitivity(base, toward, ["30"], "80", "1/4", digits=12)
+    result = reference.flow_sensitivity(base, toward, ["30"], "80", "1/4", digits=12)
     wanted = reference.transport_sensitivity(*lines, "30", "80", "1/4", digits=12)
     for key in ("samples", "first", "second"):
         assert (
-            abs(found[key][0] - wanted[key][0])
-            <= found[f"{key}_error"] + wanted[f"{key}_error"] + mpmath.mpf(10) ** -14
+            abs(result[key][0] - wanted[key][0])
+            <= result[f"{key}_error"] + wanted[f"{key}_error"] + mpmath.mpf(10) ** -14
         )
-        assert found[f"{key}_error"] < mpmath.mpf(10) ** -9
+        assert result[f"{key}_error"] < mpmath.mpf(10) ** -9
 
 
 @pytest.mark.parametrize(

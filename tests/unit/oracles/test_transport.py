@@ -62,10 +62,10 @@ def test_quantile_oracle_and_flow_agree_to_eleven_digits(name: str) -> None:
     z = latents(5)
     x, delta = QuantileOracle(base, toward).sensitivity(z, 80.0, 0.02)
     zeta = QuantileOracle(base, toward).sensitivity(z, 80.0, 0.02, order=2)[1]
-    found = flow.truth(Contamination(ProductLaw([base]), ProductLaw([toward])), z[:, None], 80.0, 0.02, order=2)
-    assert_close(found.samples[:, 0], x, rtol=1e-11, atol=1e-11)
-    assert_close(found.sensitivity[:, 0], delta, rtol=1e-11, atol=1e-11)
-    assert_close(found.second[:, 0], zeta, rtol=1e-10, atol=1e-10)
+    exact = flow.truth(Contamination(ProductLaw([base]), ProductLaw([toward])), z[:, None], 80.0, 0.02, order=2)
+    assert_close(exact.samples[:, 0], x, rtol=1e-11, atol=1e-11)
+    assert_close(exact.sensitivity[:, 0], delta, rtol=1e-11, atol=1e-11)
+    assert_close(exact.second[:, 0], zeta, rtol=1e-10, atol=1e-10)
 
 
 def test_far_tails_keep_their_digits() -> None:
@@ -127,9 +127,9 @@ def test_product_with_one_contaminated_factor_is_the_flow_of_the_joint_contamina
     joint = Contamination(oracle.base, oracle.toward)
     for order in (1, 2):
         x, moved = oracle.sensitivity(z, 80.0, 0.05, order=order)
-        found = flow.sensitivity(joint, z, 80.0, 0.05, order=order, rtol=1e-11)
-        assert_close(found[0], x, rtol=1e-9, atol=1e-10)
-        assert_close(found[1], moved, rtol=1e-8, atol=1e-9)
+        result = flow.sensitivity(joint, z, 80.0, 0.05, order=order, rtol=1e-11)
+        assert_close(result[0], x, rtol=1e-9, atol=1e-10)
+        assert_close(result[1], moved, rtol=1e-8, atol=1e-9)
     assert np.all(moved[:, 1] == 0)
 
 
@@ -148,9 +148,9 @@ def test_rotated_product_is_the_rotated_law() -> None:
     joint = AdditivePerturbation(rotated(first), rotated(toward))
     z = latents((8, 2))
     x, moved = oracle.sensitivity(z, 80.0, 0.05)
-    found = flow.sensitivity(joint, z, 80.0, 0.05)
-    assert_close(found[0], x, rtol=1e-10, atol=1e-10)
-    assert_close(found[1], moved, rtol=1e-9, atol=1e-10)
+    result = flow.sensitivity(joint, z, 80.0, 0.05)
+    assert_close(result[0], x, rtol=1e-10, atol=1e-10)
+    assert_close(result[1], moved, rtol=1e-9, atol=1e-10)
     assert_close(flow.sample(joint.at(0.2), z, 80.0, 0.05), oracle.sample(z, 0.2, 80.0, 0.05), rtol=1e-10, atol=1e-10)
 
 

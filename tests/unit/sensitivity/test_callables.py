@@ -94,8 +94,8 @@ def test_a_network_that_works_in_place_changes_nothing() -> None:
     def clean(x: Tensor, sigma: Tensor) -> Tensor:
         return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
 
-    found = RUNS["sensitivity"](as_score(network, "denoiser"), LAW, LATENTS)
-    assert_close(found, RUNS["sensitivity"](as_score(clean, "denoiser"), LAW, LATENTS), rtol=1e-12)
+    result = RUNS["sensitivity"](as_score(network, "denoiser"), LAW, LATENTS)
+    assert_close(result, RUNS["sensitivity"](as_score(clean, "denoiser"), LAW, LATENTS), rtol=1e-12)
 
 
 class Law:
@@ -205,8 +205,8 @@ def test_masses_at_the_limits_are_laws() -> None:
     """Assert that all mass may move, and that one of two points may be removed."""
     pair = Mixture(None, DATA[:2], 0.0)
     for change, eta in ((NEW, 1.0), (Remove(Points(DATA[:1])), -1.0 + 1e-6)):
-        found = resample(pair.score, LATENTS, change, eta, Grid(10.0, 0.5, 8), anchor=pair)
-        assert bool(found.samples.isfinite().all())
+        resampled = resample(pair.score, LATENTS, change, eta, Grid(10.0, 0.5, 8), anchor=pair)
+        assert bool(resampled.samples.isfinite().all())
 
 
 class Normed(nn.Module):

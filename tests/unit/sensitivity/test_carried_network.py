@@ -42,15 +42,15 @@ def test_a_carried_network_is_the_measure_it_stands_for():
     problem = case("d2_k3_s0", samples=3)
     change = Toward(_network(problem))
     options = {"anchor": problem.exact, "solver": "rk4"}
-    exact, found = (
+    exact, value = (
         sample_sensitivity(problem.score, problem.latents, new, FINE, **options) for new in (problem.change, change)
     )
-    assert_close(found.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
-    assert_close(found.log_ratio, exact.log_ratio, rtol=0, atol=1e-3)
-    exact, found = (
+    assert_close(value.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
+    assert_close(value.log_ratio, exact.log_ratio, rtol=0, atol=1e-3)
+    exact, value = (
         resample(problem.score, problem.latents, new, 0.3, FINE, **options) for new in (problem.change, change)
     )
-    assert_close(found.samples, exact.samples, rtol=0, atol=1e-4)
+    assert_close(value.samples, exact.samples, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -58,12 +58,12 @@ def test_its_second_order_is_that_of_the_measure_it_stands_for():
     """Assert that first and second order equal those of the exact new law."""
     problem = case("d2_k3_s0", samples=3)
     options = {"anchor": problem.exact, "solver": "dopri5", "order": 2}
-    exact, found = (
+    exact, value = (
         sample_sensitivity(problem.score, problem.latents, new, FINE, **options)
         for new in (problem.change, Toward(_network(problem)))
     )
-    assert_close(found.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
-    assert_close(found.curvature, exact.curvature, rtol=1e-3, atol=1e-3)
+    assert_close(value.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
+    assert_close(value.curvature, exact.curvature, rtol=1e-3, atol=1e-3)
 
 
 def test_its_second_order_is_that_of_the_discrete_sampler():
@@ -75,9 +75,9 @@ def test_its_second_order_is_that_of_the_discrete_sampler():
     ends = [
         resample(problem.score, problem.latents, change, eta, COARSE, **options).samples for eta in (3e-4, 0.0, -3e-4)
     ]
-    found = sample_sensitivity(problem.score, problem.latents, change, COARSE, order=2, **options)
-    assert_close(found.sensitivity, (ends[0] - ends[2]) / 6e-4, rtol=1e-3, atol=1e-4)
-    assert_close(found.curvature, (ends[0] - 2 * ends[1] + ends[2]) / 9e-8, rtol=1e-3, atol=1e-3)
+    result = sample_sensitivity(problem.score, problem.latents, change, COARSE, order=2, **options)
+    assert_close(result.sensitivity, (ends[0] - ends[2]) / 6e-4, rtol=1e-3, atol=1e-4)
+    assert_close(result.curvature, (ends[0] - 2 * ends[1] + ends[2]) / 9e-8, rtol=1e-3, atol=1e-3)
 
 
 def test_its_standard_error_leaves_groups_out_of_both_densities():
@@ -103,12 +103,12 @@ def test_a_network_serves_one_branch_of_a_guided_score():
     narrow = ExactLaw(problem.base.noised(0.6))
     score = guided(narrow.score, problem.score, 1.5)
     anchor = PerBranch(problem.exact, narrow)
-    exact, found = (
+    exact, value = (
         sample_sensitivity(score, problem.latents, PerBranch(None, new), FINE, anchor=anchor, solver="dopri5")
         for new in (problem.change, Toward(_network(problem)))
     )
-    assert_close(found.samples, exact.samples)
-    assert_close(found.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
+    assert_close(value.samples, exact.samples)
+    assert_close(value.sensitivity, exact.sensitivity, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gaussian_control_lowers_the_noise_and_keeps_the_mean():
@@ -136,5 +136,5 @@ def test_a_control_does_not_disturb_the_second_order():
         resample(problem.score, problem.latents, problem.change, eta, COARSE, **options).samples
         for eta in (5e-5, 0.0, -5e-5)
     ]
-    found = sample_sensitivity(problem.score, problem.latents, problem.change, COARSE, order=2, **options)
-    assert_close(found.curvature, (ends[0] - 2 * ends[1] + ends[2]) / 25e-10, rtol=2e-3, atol=1e-3)
+    result = sample_sensitivity(problem.score, problem.latents, problem.change, COARSE, order=2, **options)
+    assert_close(result.curvature, (ends[0] - 2 * ends[1] + ends[2]) / 25e-10, rtol=2e-3, atol=1e-3)

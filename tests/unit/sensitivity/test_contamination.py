@@ -146,8 +146,8 @@ def test_reweight_is_the_derivative_of_its_path() -> None:
 
     def law_at(eta: float) -> GaussianMixture:
         weights = np.full(16, 1 / 16)
-        own = np.exp(LOG_WEIGHTS)
-        change = np.concatenate([-(own.mean() - 1) / 16 * np.ones(12), -(own.mean() - 1) / 16 + (own - 1) / 4])
+        result = np.exp(LOG_WEIGHTS)
+        change = np.concatenate([-(result.mean() - 1) / 16 * np.ones(12), -(result.mean() - 1) / 16 + (result - 1) / 4])
         return smoothed(np.concatenate([DATA, NEW]), weights + eta * change)
 
     assert_local(perturbation, law_at)

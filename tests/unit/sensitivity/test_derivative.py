@@ -21,12 +21,12 @@ def test_it_equals_the_oracle_with_the_exact_log_density(name, level, spread):
     problem = case(name, samples=4)
     sigma = float(np.exp(level))
     x = torch.from_numpy(spread * np.random.default_rng(3).standard_normal(problem.latents.shape))
-    found = score_derivative(problem.score, x, sigma, problem.change, log_density=problem.exact)
+    derivative = score_derivative(problem.score, x, sigma, problem.change, log_density=problem.exact)
     wanted = np.asarray(problem.truth.score_derivative(x.numpy(), sigma))
     scale = np.abs(wanted).max(axis=1, keepdims=True)
     # r = exp(log r) carries the rounding of log r, which is relative to the log densities themselves.
     logs = np.abs(np.asarray(problem.base.noised(sigma).log_density(x.numpy())))[:, None]
-    assert np.all(np.abs(found.numpy() - wanted) <= (1e-9 + 1e-14 * logs) * scale)
+    assert np.all(np.abs(derivative.numpy() - wanted) <= (1e-9 + 1e-14 * logs) * scale)
 
 
 def test_log_densities_come_in_every_form():
@@ -87,6 +87,6 @@ def test_bad_arguments_are_refused():
         (x, torch.tensor([0.0, 1.0], dtype=torch.float64), change, problem.exact, ValueError, "sigma has entries"),
         (x, 0.7, Toward(Points(x.float())), problem.exact, TypeError, "dtype"),
     ]
-    for states, sigma, given_change, logs, kind, said in bad:
-        with pytest.raises(kind, match=said):
+    for states, sigma, given_change, logs, kind, words in bad:
+        with pytest.raises(kind, match=words):
             score_derivative(problem.score, states, sigma, given_change, log_density=logs)

@@ -109,8 +109,8 @@ def test_anchors_run_on_the_device() -> None:
         anchor = GaussianAnchor(mean, covariance, rank=2)
         fitted = GaussianAnchor.from_data(x, rank=2)
         learned = GaussianAnchor.from_score(anchor.score, mean, 20.0)
-        found = [anchor.log_density(x, 0.5), anchor.score(x, 0.5), fitted.log_density(x, 0.5)]
-        return [*found, learned.log_density(x, 20.0), torch.as_tensor(anchor.error(fitted.score, 20.0, samples=8))]
+        items = [anchor.log_density(x, 0.5), anchor.score(x, 0.5), fitted.log_density(x, 0.5)]
+        return [*items, learned.log_density(x, 20.0), torch.as_tensor(anchor.error(fitted.score, 20.0, samples=8))]
 
     expected = values(*MOMENTS, STATES)
     with pretend_device() as move:

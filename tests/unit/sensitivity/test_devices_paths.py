@@ -113,8 +113,8 @@ def test_points_may_stay_in_host_memory() -> None:
         with pretend_device() as move:
             there = move(weights)
             law, anchor = Mixture(*PARTS).to(NAME), GaussianAnchor(move(MOMENTS[0]), move(MOMENTS[1]))
-            found = influence(
+            result = influence(
                 law.score, move(LATENTS), lambda x, w=there: x @ w, points, GRID, anchor=anchor, seed=1, top_k=top_k
             )
-            assert found.values.device.type == NAME
-            assert_close(found.values.cpu(), expected.values, rtol=1e-8, atol=1e-10)
+            assert result.values.device.type == NAME
+            assert_close(result.values.cpu(), expected.values, rtol=1e-8, atol=1e-10)

@@ -39,8 +39,8 @@ def layer_of(name: str) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
     """A layer, its parameters and an input."""
     module, shape = LAYERS[name]
     module = module.double()
-    found = {n: p.detach() + 0.3 * random(*p.shape, seed=k) for k, (n, p) in enumerate(module.named_parameters())}
-    return module, found, random(*shape, seed=40)
+    table = {n: p.detach() + 0.3 * random(*p.shape, seed=k) for k, (n, p) in enumerate(module.named_parameters())}
+    return module, table, random(*shape, seed=40)
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -61,8 +61,8 @@ def test_layers_move_with_their_parameters(name: str, moves: bool, count: int, g
             value, moved = image.value, image.tangents
     for k in range(count):
         way = {n: rate[k] for n, rate in rates.items()}
-        own, turned = jvp(lambda y, v: functional_call(module, v, (y,)), (x, values), (tangents[k], way))
-        assert_close(value, own, rtol=1e-11, atol=1e-12)
+        result, turned = jvp(lambda y, v: functional_call(module, v, (y,)), (x, values), (tangents[k], way))
+        assert_close(value, result, rtol=1e-11, atol=1e-12)
         assert_close(moved[k], turned, rtol=1e-11, atol=1e-12)
 
 
@@ -94,12 +94,12 @@ def test_networks_move_with_their_parameters(kind: str, count: int) -> None:
     """Assert values and tangents of whole networks to rounding, and that no operation was without a rule."""
     product, x, sigma, tangents = along(build(Architecture(kind, 8, 2), (1, 8, 8), dtype=torch.float64).eval(), count)
     with torch.no_grad(), duals.counted() as tally:
-        found = product._by_rules(x, sigma, tangents)
+        result = product._by_rules(x, sigma, tangents)
     assert tally.pushed == 0 < tally.ruled
     with torch.no_grad():
         assert product._ruled(x[:1], sigma)
-    for own, torchs in zip(found, plain(product, x, sigma, tangents), strict=True):
-        assert_close(own, torchs, rtol=1e-11, atol=1e-11)
+    for each, torchs in zip(result, plain(product, x, sigma, tangents), strict=True):
+        assert_close(each, torchs, rtol=1e-11, atol=1e-11)
 
 
 class Worn(nn.Module):
@@ -120,8 +120,8 @@ def test_a_network_whose_parameters_have_no_rule_takes_torchs_forward_mode() -> 
     product, x, sigma, tangents = along(Worn("in place"), 1)
     with torch.no_grad():
         assert not product._ruled(x[:1], sigma)
-    found, wanted = product(x, sigma, tangents)[1], plain(product, x, sigma, tangents)[1]
-    assert_close(found, wanted, rtol=1e-12)
+    value, wanted = product(x, sigma, tangents)[1], plain(product, x, sigma, tangents)[1]
+    assert_close(value, wanted, rtol=1e-12)
 
 
 def test_a_planted_fault_in_a_rule_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +135,6 @@ def test_a_planted_fault_in_a_rule_is_not_used(monkeypatch: pytest.MonkeyPatch) 
     product, x, sigma, tangents = along(Worn("through a sine"), 1)
     with torch.no_grad():
         faulty = product._by_rules(x, sigma, tangents)[1]
-    found, wanted = product(x, sigma, tangents)[1], plain(product, x, sigma, tangents)[1]
+    values, wanted = product(x, sigma, tangents)[1], plain(product, x, sigma, tangents)[1]
     assert float((faulty - wanted).norm()) > 0.1 * float(wanted.norm())
-    assert_close(found, wanted, rtol=1e-12)
+    assert_close(values, wanted, rtol=1e-12)

@@ -37,8 +37,8 @@ def distance(found: Tensor, expected: Tensor) -> float:
 def own_norm(x: Tensor, shape: tuple[int, ...], weight: Tensor, eps: float, centred: bool) -> Tensor:
     """LayerNorm and RMSNorm written out: torch's own second derivative of `layer_norm` by forward mode is wrong."""
     axes = tuple(range(-len(shape), 0))
-    apart = x - x.mean(axes, keepdim=True) if centred else x
-    return apart * torch.rsqrt(apart.square().mean(axes, keepdim=True) + eps) * weight
+    values = x - x.mean(axes, keepdim=True) if centred else x
+    return values * torch.rsqrt(values.square().mean(axes, keepdim=True) + eps) * weight
 
 
 IMAGES, TOKENS = random(2, 4, 6, 6), random(2, 3, 5, 4)
@@ -141,9 +141,9 @@ def test_rules_are_torchs_forward_mode(
     tangents = random(count, *x.shape, seed=11)
     reference = (lambda y: layer(y.contiguous())) if "turned" not in name else lambda y: _turned(y)
     with torch.set_grad_enabled(graph):
-        found = push(layer, x, tangents)
-    for own, torchs in zip(found, plain(reference, x, tangents), strict=True):
-        assert_close(own, torchs, rtol=1e-11, atol=1e-12)
+        pair = push(layer, x, tangents)
+    for each, torchs in zip(pair, plain(reference, x, tangents), strict=True):
+        assert_close(each, torchs, rtol=1e-11, atol=1e-12)
 
 
 class Stored(TorchDispatchMode):
@@ -189,9 +189,9 @@ def test_norms_match_their_formulas_to_second_order(name: str) -> None:
     layer, formula = NORMS[name]
     tangents = random(2, *IMAGES.shape, seed=12)
     with torch.no_grad():
-        found = push(layer, IMAGES, tangents)
-    for own, expected in zip(found, plain(formula, IMAGES, tangents), strict=True):
-        assert_close(own, expected, rtol=1e-11, atol=1e-12)
+        pair = push(layer, IMAGES, tangents)
+    for each, expected in zip(pair, plain(formula, IMAGES, tangents), strict=True):
+        assert_close(each, expected, rtol=1e-11, atol=1e-12)
     assert_close(second(layer, IMAGES, tangents), torchs_second(formula, IMAGES, tangents), rtol=1e-9, atol=1e-10)
 
 
@@ -299,10 +299,10 @@ def test_networks_have_the_products_of_torchs_forward_mode(kind: str, dtype: tor
     network, x, t = network_of(kind, dtype)
     sigma = torch.tensor(0.7, dtype=dtype)
     with duals.counted() as tally:
-        found = Products(network, "forward", cures=("rules",)).jvp(x, sigma, t)
+        derivative = Products(network, "forward", cures=("rules",)).jvp(x, sigma, t)
     assert tally.pushed == 0 < tally.ruled
-    for own, torchs in zip(found, Products(network, "forward").jvp(x, sigma, t), strict=True):
-        assert distance(own, torchs) < rtol
+    for each, torchs in zip(derivative, Products(network, "forward").jvp(x, sigma, t), strict=True):
+        assert distance(each, torchs) < rtol
 
 
 @pytest.mark.parametrize("kind", ["mlp", "unet", "transformer"])
@@ -315,8 +315,8 @@ def test_derivatives_in_parameters_pass_through_the_rules(kind: str) -> None:
     products, sigma, step = Products(network, "forward", True, cures=("rules",)), torch.tensor(0.7).double(), 1e-5
     parameters = list(network.parameters())
     ways = [random(*each.shape, seed=20 + k) for k, each in enumerate(parameters)]
-    found = torch.autograd.grad(products.jvp(x, sigma, t)[1].square().sum(), parameters, allow_unused=True)
-    slope = sum(float((g * way).sum()) for g, way in zip(found, ways, strict=True) if g is not None)
+    values = torch.autograd.grad(products.jvp(x, sigma, t)[1].square().sum(), parameters, allow_unused=True)
+    slope = sum(float((g * way).sum()) for g, way in zip(values, ways, strict=True) if g is not None)
 
     def moved(length: float) -> float:
         there = copy.deepcopy(network)
@@ -334,11 +334,11 @@ def test_autocast_acts_on_the_rules_as_on_the_network(kind: str) -> None:
     sigma = torch.tensor(0.7)
     exact = Products(network, "forward").jvp(x, sigma, t)[1]
     with torch.autocast("cpu", torch.bfloat16):
-        value, own = Products(network, "forward", cures=("rules",)).jvp(x, sigma, t)
+        value, values = Products(network, "forward", cures=("rules",)).jvp(x, sigma, t)
         torchs = Products(network, "forward").jvp(x, sigma, t)[1]
-    assert value.dtype == own.dtype == torch.float32
-    assert distance(own, exact) < 1.5 * distance(torchs, exact) + 1e-6
-    assert distance(own, exact) > 1e-5
+    assert value.dtype == values.dtype == torch.float32
+    assert distance(values, exact) < 1.5 * distance(torchs, exact) + 1e-6
+    assert distance(values, exact) > 1e-5
 
 
 @pytest.mark.parametrize("kind", ["mlp", "unet", "transformer"])
@@ -363,9 +363,9 @@ def test_rules_stay_on_the_device_of_the_states(kind: str) -> None:
         for module in there.modules():
             for group in (module._parameters, module._buffers):
                 group.update({name: move(value.data) for name, value in group.items() if value is not None})
-        found = Products(there, "forward", cures=("rules",)).jvp(move(x), move(sigma), move(t))[1]
-        assert found.device.type == "pretend"
-        assert_close(found.cpu(), expected, rtol=1e-13, atol=1e-14)
+        values = Products(there, "forward", cures=("rules",)).jvp(move(x), move(sigma), move(t))[1]
+        assert values.device.type == "pretend"
+        assert_close(values.cpu(), expected, rtol=1e-13, atol=1e-14)
 
 
 def test_a_planted_fault_is_found_by_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,11 +386,11 @@ def test_tiny_and_large_tangents_keep_their_digits(size: float) -> None:
     network, x, t = network_of("mlp", torch.float32)
     sigma, products = torch.tensor(0.7), Products(network, "forward", cures=("rules",))
     mixed = torch.stack([t[:, 0] * size, t[:, 1]], 1)
-    found, exact = products.jvp(x, sigma, mixed)[1], Products(network.double(), "forward")
+    value, exact = products.jvp(x, sigma, mixed)[1], Products(network.double(), "forward")
     expected = exact.jvp(x.double(), sigma.double(), mixed.double())[1]
-    assert torch.isfinite(found).all()
+    assert torch.isfinite(value).all()
     for row in (0, 1):
-        gap = (found[:, row].double() - expected[:, row]).abs().max()
+        gap = (value[:, row].double() - expected[:, row]).abs().max()
         assert float(gap) <= 1e-5 * float(expected[:, row].abs().max()) + 2.0**-148
 
 
@@ -404,12 +404,12 @@ def test_powers_of_two_change_no_bit() -> None:
 def test_a_result_names_its_products_and_equal_calls_give_equal_bits() -> None:
     """Assert the name in the result, which no timing decides, and the same bits by another score of the network."""
     network, x, _ = network_of("mlp", torch.float64)
-    found = [
+    values = [
         sample_sensitivity(
             lambda y, sigma: network.score(y, sigma), x, Toward(Points(x, bandwidth=1.0)), Grid(2.0, 0.5, 3),
             anchor=GaussianAnchor.from_data(x), trace="hutchinson", probes=1, seed=0,
         )
         for _ in range(2)
     ]  # fmt: skip
-    assert found[0].products == found[1].products == "forward (rules)"
-    assert torch.equal(found[0].sensitivity, found[1].sensitivity)
+    assert values[0].products == values[1].products == "forward (rules)"
+    assert torch.equal(values[0].sensitivity, values[1].sensitivity)

@@ -44,13 +44,13 @@ def _resample(change, eta):
 @pytest.mark.slow
 def test_moving_points_is_right_to_second_order():
     """Assert δ and ζ against differences of exact flows of the moved points."""
-    found = _run(Move(_points(DATA), torch.from_numpy(SHIFT)), order=2)
+    result = _run(Move(_points(DATA), torch.from_numpy(SHIFT)), order=2)
     h = 1e-3
     ends = [_samples(DATA + k * h * SHIFT) for k in (-2, -1, 0, 1, 2)]
     first = (8 * (ends[3] - ends[1]) - (ends[4] - ends[0])) / (12 * h)
     second = (16 * (ends[3] + ends[1]) - (ends[4] + ends[0]) - 30 * ends[2]) / (12 * h**2)
-    assert_close(found.sensitivity, first, rtol=1e-5, atol=1e-6)
-    assert_close(found.curvature, second, rtol=1e-3, atol=1e-3)
+    assert_close(result.sensitivity, first, rtol=1e-5, atol=1e-6)
+    assert_close(result.curvature, second, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["remove", "reweight", "add"])
@@ -74,8 +74,8 @@ def test_a_small_edit_is_its_sensitivity_times_its_mass():
     change = Remove(_points(DATA[:1]))
     eta = change.mass(6)
     start, wanted = _samples(DATA), _samples(DATA[1:])
-    found = _run(change, order=2, solver="rk4")
-    first = np.linalg.norm(start + eta * found.sensitivity.numpy() - wanted, axis=1)
-    second = np.linalg.norm(found.predict(eta).numpy() - wanted, axis=1)
+    result = _run(change, order=2, solver="rk4")
+    first = np.linalg.norm(start + eta * result.sensitivity.numpy() - wanted, axis=1)
+    second = np.linalg.norm(result.predict(eta).numpy() - wanted, axis=1)
     moved = np.linalg.norm(wanted - start, axis=1)
     assert np.median(second) < np.median(first) < 0.7 * np.median(moved)

@@ -45,15 +45,17 @@ def test_the_own_log_density_has_the_score_as_gradient():
     gradient = torch.autograd.grad(value.sum(), x)[0]
     assert_close(gradient, problem.exact.score(x.detach(), 0.5))
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 5)
-    own = own_log_density(problem.score, SIGMA_MIN, anchor=problem.exact)
-    found = influence(problem.score, problem.latents, own, torch.zeros(1, 2).double(), grid, anchor=problem.exact)
-    slope = problem.exact.score(found.samples, SIGMA_MIN)
+    result = own_log_density(problem.score, SIGMA_MIN, anchor=problem.exact)
+    influences = influence(
+        problem.score, problem.latents, result, torch.zeros(1, 2).double(), grid, anchor=problem.exact
+    )
+    slope = problem.exact.score(influences.samples, SIGMA_MIN)
 
     def pulled(y):
         return (slope * y).sum(1)
 
     wanted = influence(problem.score, problem.latents, pulled, torch.zeros(1, 2).double(), grid, anchor=problem.exact)
-    assert_close(found.values, wanted.values, rtol=1e-10, atol=1e-12)
+    assert_close(influences.values, wanted.values, rtol=1e-10, atol=1e-12)
 
 
 def test_bad_functionals_say_what_fits():
@@ -67,8 +69,8 @@ def test_bad_functionals_say_what_fits():
         (class_logit(lambda y: y.flatten(1)[:, :2], 5), "label=5"),
         (feature_distance(torch.tanh, torch.zeros(2).double()), "target has shape"),
     ]
-    for function, said in bad:
-        with pytest.raises(ValueError, match=said):
+    for function, words in bad:
+        with pytest.raises(ValueError, match=words):
             function(x)
     with pytest.raises(ValueError, match="region is empty"):
         patch()

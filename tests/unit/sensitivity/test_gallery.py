@@ -36,9 +36,9 @@ def page(tmp_path_factory):
     options = {"anchor": Anchor(), "trace": "hutchinson", "probes": 2, "seed": 1}
     kept = record(score, latents, lambda x: x.flatten(1).mean(1), Grid(20.0, 0.5, 4), **options)
     names = ["<script>alert(1)</script>" if k % 2 else "dress" for k in range(60)]
-    found = kept.influence(folder / "images.npy", top_k=12, groups=names, transform=scaled, shard_rows=25)
-    path = gallery(found, folder / "images.npy", folder / "page.html", transform=scaled, count=3)
-    return path, found
+    influences = kept.influence(folder / "images.npy", top_k=12, groups=names, transform=scaled, shard_rows=25)
+    path = gallery(influences, folder / "images.npy", folder / "page.html", transform=scaled, count=3)
+    return path, influences
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -52,16 +52,16 @@ def test_the_page_needs_nothing_from_elsewhere(page):
 
 def test_the_page_says_values_errors_groups_and_origin(page):
     """Assert the largest value with its error, both groups, the outcome and the recording's digest."""
-    path, found = page
+    path, result = page
     text = path.read_text(encoding="utf-8")
-    best = int(found.values[0].abs().argmax())
-    value, index = float(found.values[0, best]), int(found.indices[0, best])
+    best = int(result.values[0].abs().argmax())
+    value, index = float(result.values[0, best]), int(result.indices[0, best])
     assert f"Training point {index}, value {value:.3g} ±" in text
     assert "&lt;script&gt;" in text
     for piece in (
         "dress",
         "2 of 2 samples are shown",
-        found.provenance["recording"],
+        result.provenance["recording"],
         "bytes_read",
         "Raise it",
         "Lower it",

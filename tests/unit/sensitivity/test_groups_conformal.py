@@ -18,18 +18,18 @@ def errors(seed, groups, latents=1, stretched=False, spread=1.0):
     """Errors of exchangeable groups: skewed, of unequal sizes, dependent within a group; with stretches if asked."""
     rng = np.random.default_rng(seed)
     common = rng.standard_exponential((groups, 1)) ** 2
-    found = common * (0.3 + spread * rng.standard_normal((groups, latents)))
+    values = common * (0.3 + spread * rng.standard_normal((groups, latents)))
     stretch = 1 + 4 * rng.random(groups) if stretched else np.ones(groups)
-    return torch.from_numpy(found * stretch[:, None]), torch.from_numpy(stretch)
+    return torch.from_numpy(values * stretch[:, None]), torch.from_numpy(stretch)
 
 
 def covered(rule, groups, level, latents=1, **drawn):
     """The share of new groups that `rule(calibration errors, stretches, new stretch) -> half width` covers."""
     hits = 0.0
     for draw in range(DRAWS):
-        found, stretch = errors([draw, groups], groups + 1, latents, **drawn)
-        half = rule(found[:-1], stretch[:-1], float(stretch[-1]), level)
-        hits += float((found[-1].abs() <= half).double().mean())
+        value, stretch = errors([draw, groups], groups + 1, latents, **drawn)
+        half = rule(value[:-1], stretch[:-1], float(stretch[-1]), level)
+        hits += float((value[-1].abs() <= half).double().mean())
     return hits / DRAWS
 
 
@@ -104,10 +104,10 @@ def test_too_few_groups_have_no_interval():
 
 def test_one_latent_pooled_is_one_latent_alone():
     """Assert that the two rules agree where there is nothing to pool, and that rescaling rescales."""
-    found = torch.rand(30, 1, dtype=torch.float64)
-    alone, pooled = Calibration(0 * found, found), Calibration(0 * found, found, pooled=True)
+    values = torch.rand(30, 1, dtype=torch.float64)
+    alone, pooled = Calibration(0 * values, values), Calibration(0 * values, values, pooled=True)
     assert_close(alone.margin[0], pooled.margin, rtol=0)
-    assert_close(Calibration(0 * found, 3 * found).margin, 3 * alone.margin, rtol=1e-14)
+    assert_close(Calibration(0 * values, 3 * values).margin, 3 * alone.margin, rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,11 @@ def test_random_orders_are_efficient_unbiased_and_know_their_error():
     """Assert efficiency to rounding for any number of orders, and the spread of estimates against the stated error."""
     game = random_game(0)
     exact = by_enumeration(game).values
-    found = [by_permutations(game, 20, seed) for seed in range(200)]
-    for each in found[:5]:
+    items = [by_permutations(game, 20, seed) for seed in range(200)]
+    for each in items[:5]:
         assert_close(each.values.sum(0), game(game.whole) - game(game.nobody), rtol=0, atol=1e-12)
-    values = torch.stack([each.values for each in found])
-    errors = torch.stack([each.standard_error for each in found])
+    values = torch.stack([each.values for each in items])
+    errors = torch.stack([each.standard_error for each in items])
     z = (values.mean(0) - exact) / (values.std(0) / 200**0.5)
     assert float(z.abs().max()) < 4
     assert_close(errors.square().mean(0).sqrt(), values.std(0), rtol=0.2)
@@ -104,7 +104,7 @@ def test_random_orders_are_efficient_unbiased_and_know_their_error():
 def test_leaving_one_out_asks_one_run_more_than_there_are_players():
     """Assert the values by hand and their number."""
     game = random_game(0)
-    found = leave_one_out(game)
+    shares = leave_one_out(game)
     assert len(game.known) == PLAYERS + 1
-    assert_close(found.values[2], game((True,) * 5) - game((True, True, False, True, True)), rtol=0)
-    assert float(found.standard_error.abs().max()) == 0
+    assert_close(shares.values[2], game((True,) * 5) - game((True, True, False, True, True)), rtol=0)
+    assert float(shares.standard_error.abs().max()) == 0

@@ -33,9 +33,9 @@ def _reads(monkeypatch, call):
 
 
 def _sensitivity(problem, grid, **options):
-    own = engine_measure(problem.base)  # the oracle reads the values of its noise level
-    shared = {"anchor": own, "trace": "hutchinson", "probes": 2, "seed": 0}
-    return sample_sensitivity(own.score, problem.latents, problem.change, grid, **shared, **options)
+    result = engine_measure(problem.base)  # the oracle reads the values of its noise level
+    shared = {"anchor": result, "trace": "hutchinson", "probes": 2, "seed": 0}
+    return sample_sensitivity(result.score, problem.latents, problem.change, grid, **shared, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"order": 2}, {"solver": SDE()}, {"standard_error": True}], ids=str)
@@ -51,15 +51,15 @@ def test_a_step_reads_no_value_from_the_device(options, monkeypatch):
 def test_resampling_and_influence_read_no_value_in_a_step(monkeypatch):
     """Assert the same for the other two readings."""
     problem = case("d2_k3_s0", samples=2)
-    own = engine_measure(problem.base)
-    shared = {"anchor": own, "trace": "hutchinson", "probes": 2, "seed": 0}
+    result = engine_measure(problem.base)
+    shared = {"anchor": result, "trace": "hutchinson", "probes": 2, "seed": 0}
 
     def finite(steps):
-        return resample(own.score, problem.latents, problem.change, 0.3, Grid(SIGMA_MAX, SIGMA_MIN, steps), **shared)
+        return resample(result.score, problem.latents, problem.change, 0.3, Grid(SIGMA_MAX, SIGMA_MIN, steps), **shared)
 
     def pointwise(steps):
         grid = Grid(SIGMA_MAX, SIGMA_MIN, steps)
-        return influence(own.score, problem.latents, lambda x: x[:, 0], problem.latents, grid, **shared)
+        return influence(result.score, problem.latents, lambda x: x[:, 0], problem.latents, grid, **shared)
 
     for call in (finite, pointwise):
         few, many = (_reads(monkeypatch, lambda n=n, call=call: call(n)) for n in (3, 6))
@@ -72,7 +72,7 @@ def test_influences_sum_to_the_derivative_toward_their_measure():
     data = torch.from_numpy(np.asarray(problem.base.sample(6, 2)))
     weights = torch.tensor([0.05, 0.1, 0.15, 0.2, 0.2, 0.3], dtype=torch.float64)
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 6)
-    found = influence(
+    influences = influence(
         problem.score,
         problem.latents,
         lambda x: x.square().sum(1),
@@ -83,7 +83,7 @@ def test_influences_sum_to_the_derivative_toward_their_measure():
     whole = sample_sensitivity(
         problem.score, problem.latents, Toward(Points(data, weights, bandwidth=0.3)), grid, anchor=problem.exact
     )
-    assert_close(found.values @ weights, (2 * whole.samples * whole.sensitivity).sum(1), rtol=1e-11, atol=1e-12)
+    assert_close(influences.values @ weights, (2 * whole.samples * whole.sensitivity).sum(1), rtol=1e-11, atol=1e-12)
 
 
 def test_with_the_empirical_law_as_base_influences_of_its_points_sum_to_zero():
@@ -91,11 +91,11 @@ def test_with_the_empirical_law_as_base_influences_of_its_points_sum_to_zero():
     problem = case("d2_k3_s0", samples=3)
     data = torch.from_numpy(np.asarray(problem.base.sample(9, 2)))
     law = Points(data)
-    found = influence(
+    influences = influence(
         law.score, problem.latents, lambda x: x[:, 0], law, Grid(SIGMA_MAX, 0.5, 40), anchor=law, solver="dopri5"
     )
-    assert float(found.values.abs().max()) > 0.05
-    assert float(found.values.mean(1).abs().max()) < 1e-4 * float(found.values.abs().max())
+    assert float(influences.values.abs().max()) > 0.05
+    assert float(influences.values.mean(1).abs().max()) < 1e-4 * float(influences.values.abs().max())
 
 
 def test_runs_leave_the_global_generator_and_the_gradient_mode_alone():

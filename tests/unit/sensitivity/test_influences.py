@@ -71,12 +71,12 @@ def test_the_adjoint_is_the_transpose_of_the_forward_sampler(solver, denoise):
         "seed": 6,
     }
     wanted, forward = _forward(problem.score, problem.latents, [_curved, _wavy], points, **options)
-    found = influence(problem.score, problem.latents, [_curved, _wavy], points, **options)
+    result = influence(problem.score, problem.latents, [_curved, _wavy], points, **options)
     scale = wanted.abs().amax(-1, keepdim=True)
-    assert float(((found.values - wanted) / scale).abs().max()) < 1e-12
-    assert_close(found.samples, forward.samples, rtol=1e-13, atol=1e-13)
-    assert_close(found.functional, torch.stack([_curved(found.samples), _wavy(found.samples)]))
-    assert bool(torch.isnan(found.relative_error).all() if solver == "sde" else (found.relative_error > 0).all())
+    assert float(((result.values - wanted) / scale).abs().max()) < 1e-12
+    assert_close(result.samples, forward.samples, rtol=1e-13, atol=1e-13)
+    assert_close(result.functional, torch.stack([_curved(result.samples), _wavy(result.samples)]))
+    assert bool(torch.isnan(result.relative_error).all() if solver == "sde" else (result.relative_error > 0).all())
 
 
 def test_the_stated_share_bounds_what_errors_of_log_densities_do(monkeypatch):
@@ -84,7 +84,7 @@ def test_the_stated_share_bounds_what_errors_of_log_densities_do(monkeypatch):
     problem = case("d3_k4_s0", samples=3)
     options = {"grid": GRID, "anchor": problem.exact, "trace": "hutchinson", "probes": 2, "seed": 6}
     given = (problem.score, problem.latents, [_curved, _wavy], _points(problem))
-    found, right = influence(*given, **options), Recorded.of.__func__
+    value, right = influence(*given, **options), Recorded.of.__func__
     generator = torch.Generator().manual_seed(0)
     for signs in (None, torch.ones, torch.zeros):
 
@@ -95,10 +95,10 @@ def test_the_stated_share_bounds_what_errors_of_log_densities_do(monkeypatch):
             return replace(whole, logs=whole.logs + (2 * sign - 1) * whole.errors)
 
         monkeypatch.setattr(Recorded, "of", classmethod(of))
-        moved = influence(*given, **options).values - found.values
-        share = (moved.norm(dim=-1) / found.values.norm(dim=-1)).amax(0)
-        assert bool((share <= found.relative_error * (1 + 1e-9)).all())
-    assert bool((share > 0.05 * found.relative_error).any())  # every log density too low: all terms grow
+        moved = influence(*given, **options).values - value.values
+        share = (moved.norm(dim=-1) / value.values.norm(dim=-1)).amax(0)
+        assert bool((share <= value.relative_error * (1 + 1e-9)).all())
+    assert bool((share > 0.05 * value.relative_error).any())  # every log density too low: all terms grow
 
 
 @pytest.mark.parametrize("d", [784, 3072])
@@ -112,7 +112,7 @@ def test_influences_in_image_size_state_an_error_that_is_theirs(d):
     direction = rng.standard_normal(d) / np.sqrt(d)
     base = Mixture(*(torch.from_numpy(part) for part in law), covariance_type="diagonal")
     along = torch.from_numpy(direction)
-    found = influence(
+    result = influence(
         base.score, torch.from_numpy(latents), lambda x: x @ along, torch.from_numpy(points), Grid(top, bottom, 20),
         anchor=base, trace="hutchinson", probes=2, seed=0,
     )  # fmt: skip
@@ -129,13 +129,13 @@ def test_influences_in_image_size_state_an_error_that_is_theirs(d):
         )
         slope = gap / v + ((x - mean) / here)[:, None]
         truth += v * weight * np.exp(log_ratio) * (slope @ (direction * np.sqrt((variance + bottom**2) / here)))
-    error = np.linalg.norm(found.values.numpy() - truth, axis=1) / np.linalg.norm(truth, axis=1)
-    stated = found.relative_error.numpy()
+    error = np.linalg.norm(result.values.numpy() - truth, axis=1) / np.linalg.norm(truth, axis=1)
+    stated = result.relative_error.numpy()
     assert np.all(error <= 3 * stated)
     assert np.all(stated < 0.1)
     if d == 3072:
-        assert bool((found.grid_error > 5).all())  # of log p at the path's end
-        assert "of their length" in found.outcome.sentence
+        assert bool((result.grid_error > 5).all())  # of log p at the path's end
+        assert "of their length" in result.outcome.sentence
 
 
 def test_a_transpose_that_forgets_the_node_before_is_seen(monkeypatch):
@@ -177,8 +177,8 @@ def test_the_identity_holds_for_a_network_with_attention_and_group_norm():
 
     options = {"grid": Grid(SIGMA_MAX, 0.5, 4), "anchor": Anchor(), "trace": "hutchinson", "probes": 1, "seed": 0}
     wanted, _ = _forward(score, latents, [_curved], points, **options)
-    found = influence(score, latents, _curved, points, **options)
-    assert float(((found.values - wanted[0]) / wanted[0].abs().amax(-1, keepdim=True)).abs().max()) < 1e-12
+    result = influence(score, latents, _curved, points, **options)
+    assert float(((result.values - wanted[0]) / wanted[0].abs().amax(-1, keepdim=True)).abs().max()) < 1e-12
 
 
 def test_blocks_and_chunks_change_nothing():
@@ -228,8 +228,8 @@ def test_a_pooled_functional_is_split_over_its_samples():
     forward = sample_sensitivity(problem.score, problem.latents, changes, **options)
     slopes = torch.stack([torch.func.jvp(spread, (forward.samples,), (tangent,))[1] for tangent in forward.sensitivity])
     for chunk in (None, 3):
-        found = influence(problem.score, problem.latents, spread, points, chunk_size=chunk, **options)
-        assert_close(found.values.sum(0), slopes, rtol=1e-11, atol=1e-12)
+        result = influence(problem.score, problem.latents, spread, points, chunk_size=chunk, **options)
+        assert_close(result.values.sum(0), slopes, rtol=1e-11, atol=1e-12)
 
 
 def test_rates_scale_points():
@@ -252,9 +252,9 @@ def test_a_stopped_sample_takes_its_influence_from_the_steps_it_took():
 
     points, options = _points(problem), {"grid": GRID, "anchor": problem.exact}
     wanted, _ = _forward(broken, problem.latents, [_curved], points, **options)
-    found = influence(broken, problem.latents, _curved, points, **options)
-    assert found.outcome[1] is Outcome.NONFINITE_SCORE
-    assert_close(found.values, wanted[0], rtol=1e-10, atol=1e-12)
+    result = influence(broken, problem.latents, _curved, points, **options)
+    assert result.outcome[1] is Outcome.NONFINITE_SCORE
+    assert_close(result.values, wanted[0], rtol=1e-10, atol=1e-12)
 
 
 def test_plain_tensors_are_points():
@@ -280,8 +280,8 @@ def test_bad_functionals_and_rates_are_refused():
         (_curved, {"top_k": 0}, ValueError, "top_k=0"),
         (_curved, {"products": "finite"}, ValueError, "products='finite' are differences"),
     ]
-    for function, extra, kind, said in bad:
-        with pytest.raises(kind, match=said):
+    for function, extra, kind, words in bad:
+        with pytest.raises(kind, match=words):
             influence(problem.score, problem.latents, function, points, **{**options, **extra})
 
 
@@ -325,9 +325,9 @@ def test_branches_that_share_a_score_are_evaluated_again(monkeypatch):
     problem = case("d3_k4_s0", samples=2)
     score = problem.score
     both = PerBranch(problem.exact, problem.exact)
-    found = influence(
+    result = influence(
         guided(score, score, 2.0), problem.latents, _curved, _points(problem), GRID, anchor=both,
         rates=PerBranch(None, torch.ones(7, dtype=torch.float64)), trace="exact",
     )  # fmt: skip
-    assert bool(torch.isfinite(found.values).all())
-    assert found.cost.evaluations == 2 * (2 * 2 * GRID.steps + 1)
+    assert bool(torch.isfinite(result.values).all())
+    assert result.cost.evaluations == 2 * (2 * 2 * GRID.steps + 1)

@@ -66,11 +66,11 @@ def test_it_needs_no_density_and_serves_every_reading():
     score = Points(data, bandwidth=0.3).score
     change, grid = Toward(KernelRatio(data[:5], data, 0.3)), Grid(20.0, 0.1, 12)
     latents = 20.0 * torch.from_numpy(np.random.default_rng(3).standard_normal((3, 784)))
-    found = sample_sensitivity(score, latents, change, grid)
+    result = sample_sensitivity(score, latents, change, grid)
     moved = resample(score, latents, change, 1e-5, grid)
-    assert found.log_density is None
-    assert bool(found.outcome.finished.all())
-    assert_close((moved.samples - found.samples) / 1e-5, found.sensitivity, rtol=1e-2, atol=1e-3)
+    assert result.log_density is None
+    assert bool(result.outcome.finished.all())
+    assert_close((moved.samples - result.samples) / 1e-5, result.sensitivity, rtol=1e-2, atol=1e-3)
 
 
 def test_bad_points_are_refused_with_the_remedy():

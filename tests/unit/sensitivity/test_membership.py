@@ -26,11 +26,11 @@ LATENTS = 12.0 * torch.from_numpy(RNG.standard_normal((40, 4)))
 
 def check_false_alarms(flag, level, size):
     """Fail unless the share of false alarms over draws is in (level − 1/(n + 1), level], four errors allowed."""
-    rng, draws, found = np.random.default_rng(0), 3000, 0
+    rng, draws, result = np.random.default_rng(0), 3000, 0
     for _ in range(draws):
         values = torch.from_numpy(rng.gamma(0.5, size=size + 1))
-        found += int(flag(values[:-1], values[-1:], level))
-    share, slack = found / draws, 4 * math.sqrt(level * (1 - level) / draws)
+        result += int(flag(values[:-1], values[-1:], level))
+    share, slack = result / draws, 4 * math.sqrt(level * (1 - level) / draws)
     assert level - 1 / (size + 1) - slack <= share <= level + slack
 
 
@@ -66,8 +66,8 @@ def test_the_ratio_is_that_of_sorted_distances():
     nearest = np.sort(squares, 1)[:, :7]
     assert_close(ratio(x), torch.from_numpy(nearest[:, 0] / nearest.mean(1)), rtol=1e-10)
     assert torch.equal(ratio.nearest(x), torch.from_numpy(squares.argmin(1)))
-    own = NearestRatio(torch.cat([DATA[:10], DATA[11:]]), 7)(DATA[10:11])
-    assert_close(ratio.of_data()[10:11], own, rtol=1e-10)
+    result = NearestRatio(torch.cat([DATA[:10], DATA[11:]]), 7)(DATA[10:11])
+    assert_close(ratio.of_data()[10:11], result, rtol=1e-10)
 
 
 def test_samples_of_the_empirical_law_are_copies_and_those_of_the_population_are_not():
@@ -84,15 +84,15 @@ def test_samples_of_the_empirical_law_are_copies_and_those_of_the_population_are
 
 def test_the_denoising_loss_is_that_of_the_laws_denoiser():
     """Assert it for the empirical law, whose denoiser the oracle has."""
-    found = denoising_loss(Points(DATA).score, HELD_OUT[:3], [0.4], draws=2, seed=3)
+    result = denoising_loss(Points(DATA).score, HELD_OUT[:3], [0.4], draws=2, seed=3)
     noise = torch.randn(2, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     law, total = GaussianMixture.empirical(DATA.numpy()), np.zeros(3)
     for each in noise.numpy():
         state = HELD_OUT[:3].numpy() + 0.4 * each
         denoised = state + 0.16 * np.asarray(law.noised(0.4).score(state))
         total += ((denoised - HELD_OUT[:3].numpy()) ** 2).mean(1) / 0.16 / 2
-    assert_close(found, torch.from_numpy(total), rtol=1e-9)
-    assert_close(denoising_loss(Points(DATA).score, HELD_OUT[:3], [0.4], draws=2, seed=3, chunk_size=1), found, rtol=0)
+    assert_close(result, torch.from_numpy(total), rtol=1e-9)
+    assert_close(denoising_loss(Points(DATA).score, HELD_OUT[:3], [0.4], draws=2, seed=3, chunk_size=1), result, rtol=0)
 
 
 def test_members_of_the_empirical_law_are_told_and_those_of_the_population_are_not():
@@ -131,8 +131,8 @@ def test_influence_on_copies_is_concentrated():
     sharp, wide = Points(DATA, bandwidth=0.05), Points(DATA, bandwidth=0.8)
     shares = []
     for law in (sharp, wide):
-        found = influence(law.score, LATENTS[:8], lambda x: x[:, 0], law, Grid(12.0, 0.05, 30), anchor=law)
-        shares.append(concentration(found.values).median())
+        influences = influence(law.score, LATENTS[:8], lambda x: x[:, 0], law, Grid(12.0, 0.05, 30), anchor=law)
+        shares.append(concentration(influences.values).median())
     assert shares[0] < 1.5 * shares[1] < 0
     exact = ExactGroups(latents_count=2)
     values = influence(

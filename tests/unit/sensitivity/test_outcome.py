@@ -12,13 +12,13 @@ def test_the_first_bad_step_is_kept():
     watch = Watch(3, torch.device("cpu"))
     watch.mark(torch.tensor([False, True, False]), Outcome.NONFINITE_SCORE, 2.0)
     watch.mark(torch.tensor([False, True, True]), Outcome.NONFINITE_SCORE, 1.0)
-    found = watch.read()
-    assert [found[i] for i in range(len(found))] == [
+    outcomes = watch.read()
+    assert [outcomes[i] for i in range(len(outcomes))] == [
         Outcome.FINISHED,
         Outcome.NONFINITE_SCORE,
         Outcome.NONFINITE_SCORE,
     ]
-    assert found.levels[1:].tolist() == [2.0, 1.0]
+    assert outcomes.levels[1:].tolist() == [2.0, 1.0]
     assert watch.running.tolist() == [True, False, False]
 
 

@@ -56,9 +56,9 @@ class _Classes:
 
     def at(self, eta):
         """The guided score after mass η, from the exact mixtures of both branches."""
-        own = AdditivePerturbation(self.own, self.new_own).at(conditional_mass(eta, NEW_SHARE, SHARE))
+        result = AdditivePerturbation(self.own, self.new_own).at(conditional_mass(eta, NEW_SHARE, SHARE))
         whole = AdditivePerturbation(self.whole, self.new_whole).at(eta)
-        return guided(ExactLaw(own).score, ExactLaw(whole).score, WEIGHT)
+        return guided(ExactLaw(result).score, ExactLaw(whole).score, WEIGHT)
 
 
 def _follow(score, x, steps=100):
@@ -113,7 +113,7 @@ def test_influence_under_guidance_is_the_transpose():
     data = torch.from_numpy(np.asarray(classes.whole.sample(5, 8)))
     rates = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64) / SHARE
     options = {"grid": Grid(SIGMA_MAX, SIGMA_MIN, 6), "anchor": classes.anchor(), "solver": "heun"}
-    found = influence(
+    influences = influence(
         classes.score(),
         classes.latents,
         lambda x: x[:, 0],
@@ -127,7 +127,7 @@ def test_influence_under_guidance_is_the_transpose():
         changes.append(PerBranch(point, rate * point))
     forward = sample_sensitivity(classes.score(), classes.latents, changes, **options)
     wanted = forward.sensitivity[..., 0].T
-    assert float(((found.values - wanted) / wanted.abs().amax(1, keepdim=True)).abs().max()) < 1e-12
+    assert float(((influences.values - wanted) / wanted.abs().amax(1, keepdim=True)).abs().max()) < 1e-12
 
 
 def test_one_branch_may_stay_as_it_is():
@@ -147,11 +147,11 @@ def test_the_guided_score_derivative_is_the_weighted_one():
     classes = _Classes()
     x, sigma = torch.from_numpy(np.asarray(classes.whole.sample(4, 1))), 0.5
     logs = PerBranch(ExactLaw(classes.whole), ExactLaw(classes.own))
-    found = score_derivative(classes.score(), x, sigma, classes.change(), log_density=logs)
+    derivative = score_derivative(classes.score(), x, sigma, classes.change(), log_density=logs)
     free = AdditivePerturbation(classes.whole, classes.new_whole).score_derivative(x.numpy(), sigma)
     bound = AdditivePerturbation(classes.own, classes.new_own).score_derivative(x.numpy(), sigma)
     wanted = (1 - WEIGHT) * np.asarray(free) + WEIGHT * NEW_SHARE / SHARE * np.asarray(bound)
-    assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    assert_close(derivative, wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_the_mass_of_a_class_is_bayes_rule():
@@ -199,18 +199,18 @@ def test_a_weight_that_leaves_one_branch_alone_is_no_special_case(weight):
     def first(x):
         return x[:, 0]
 
-    found = influence(score, classes.latents, first, points, grid, **given).values
-    assert_close(found, influence(near, classes.latents, first, points, grid, **given).values, rtol=1e-5, atol=1e-6)
+    value = influence(score, classes.latents, first, points, grid, **given).values
+    assert_close(value, influence(near, classes.latents, first, points, grid, **given).values, rtol=1e-5, atol=1e-6)
     law = (classes.whole, classes.own)[int(weight)]
     alone = influence(ExactLaw(law).score, classes.latents, first, points, grid, anchor=ExactLaw(law)).values
-    assert_close(found, alone * (rates if weight else 1.0), rtol=1e-9, atol=1e-12)
-    assert float(found.abs().max()) > 0.1
+    assert_close(value, alone * (rates if weight else 1.0), rtol=1e-9, atol=1e-12)
+    assert float(value.abs().max()) > 0.1
     changes = [
         PerBranch(Toward(Points(row[None], bandwidth=0.4)), r * Toward(Points(row[None], bandwidth=0.4)))
         for row, r in zip(data, rates.tolist(), strict=True)
     ]
     forward = sample_sensitivity(score, classes.latents, changes, grid, anchor=classes.anchor())
-    assert_close(found, forward.sensitivity[..., 0].T, rtol=1e-10, atol=1e-12)
+    assert_close(value, forward.sensitivity[..., 0].T, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -237,11 +237,11 @@ def test_one_mass_of_the_whole_moves_the_class_by_bayes_rule():
     classes = _Classes()
     grid, options = Grid(SIGMA_MAX, SIGMA_MIN, 8), {"anchor": classes.anchor()}
     eta = PerBranch(ETA, conditional_mass(ETA, NEW_SHARE, SHARE))
-    own = resample(classes.score(), classes.latents, classes.finite(), eta, grid, **options).samples
+    value = resample(classes.score(), classes.latents, classes.finite(), eta, grid, **options).samples
     one = resample(classes.score(), classes.latents, classes.change(), ETA, grid, **options).samples
-    assert_close(one, own, rtol=1e-10, atol=1e-12)
+    assert_close(one, value, rtol=1e-10, atol=1e-12)
     halves = resample(classes.score(), classes.latents, [classes.change()] * 2, [ETA / 2] * 2, grid, **options).samples
-    assert_close(halves, own, rtol=1e-10, atol=1e-12)
+    assert_close(halves, value, rtol=1e-10, atol=1e-12)
     emptied = PerBranch(classes.change().unconditional, 0.0 * classes.change().unconditional)
     with pytest.raises(ValueError, match="leaves no mass in the class"):
         resample(classes.score(), classes.latents, emptied, 1.0, grid, **options)

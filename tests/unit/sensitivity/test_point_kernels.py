@@ -76,9 +76,9 @@ def test_double_precision_is_exact_in_every_way():
     """Assert 1e-12 of the largest value, over levels from .002 to 20."""
     stages, points = _problem()
     wanted = _wanted(stages, points)
-    found = _found(stages, points)
+    result = _found(stages, points)
     assert len(set(stages.expanded)) == 2
-    assert float(((found - wanted) / wanted.abs().amax(-1, keepdim=True)).abs().max()) < 1e-12
+    assert float(((result - wanted) / wanted.abs().amax(-1, keepdim=True)).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)), ids=[str(level) for level in LEVELS])
@@ -96,8 +96,8 @@ def test_single_precision_keeps_three_digits_at_every_level(level):
     rounded = Points(points.data.float().double())
     exact = Stages(*(getattr(one, n).double() for n in ("x", "sigma", "score", "logs", "cotangents")))
     wanted = _wanted(exact, rounded)
-    found = _found(one, points).double()
-    assert float(((found - wanted) / _size(exact, rounded)).abs().max()) < 1e-3
+    values = _found(one, points).double()
+    assert float(((values - wanted) / _size(exact, rounded)).abs().max()) < 1e-3
 
 
 def test_selecting_and_evaluating_everything_agree(monkeypatch):

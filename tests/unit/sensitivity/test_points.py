@@ -178,9 +178,9 @@ def test_autocast_does_not_touch_measures() -> None:
     zero = torch.zeros(5)
 
     def everything() -> list[torch.Tensor]:
-        found = [value for measure in measures for value in measure.log_density_and_score(x, 0.5)]
-        found += [measure.score_product(x, 0.5, x.flip(0)) for measure in measures]
-        return [*found, measures[0].pairing(x, 0.5, x, zero, x), move.source(x, 0.5, x, zero)]
+        items = [value for measure in measures for value in measure.log_density_and_score(x, 0.5)]
+        items += [measure.score_product(x, 0.5, x.flip(0)) for measure in measures]
+        return [*items, measures[0].pairing(x, 0.5, x, zero, x), move.source(x, 0.5, x, zero)]
 
     plain = everything()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -101,7 +101,7 @@ def test_whole_runs_keep_their_digits_under_autocast(data: Tensor, trace: str) -
     def all_of_it() -> list[Tensor]:
         run = sample_sensitivity(law.score, latents, Toward(points), grid, anchor=q, **options)
         moved = sample_sensitivity(law.score, latents, Move(points, 0.1 + 0 * data[:9]), grid, anchor=q, **options)
-        found = influence(law.score, latents, first, points, grid, anchor=q, **options)
+        influences = influence(law.score, latents, first, points, grid, anchor=q, **options)
         new = resample(law.score, latents, Remove(points), -0.05, grid, anchor=q, **options)
         sde = resample(law.score, latents, Toward(points), 0.1, grid, anchor=q, solver=SDE(correction=True), **options)
         density = log_density(law.score, latents / 20, 0.5, anchor=q, **options).value
@@ -109,7 +109,7 @@ def test_whole_runs_keep_their_digits_under_autocast(data: Tensor, trace: str) -
             run.sensitivity,
             run.log_density,
             moved.sensitivity,
-            found.values,
+            influences.values,
             new.samples,
             sde.log_density,
             density,
@@ -173,10 +173,10 @@ def test_a_float32_network_takes_float64_states_and_any_network_its_own_dtype() 
     wanted = as_score(Timed(torch.float64).requires_grad_(False))(x, sigma)
     for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 5e-2)):
         seen.clear()
-        found = as_score(Timed(dtype).requires_grad_(False))(x, sigma)
+        network = as_score(Timed(dtype).requires_grad_(False))(x, sigma)
         assert set(seen) == {(dtype, torch.float32)}
-        assert found.dtype == torch.float64
-        assert float((found - wanted).abs().max()) < error
+        assert network.dtype == torch.float64
+        assert float((network - wanted).abs().max()) < error
     run = sample_sensitivity(
         as_score(Timed(torch.float32)), x, Toward(Points(x)), Grid(2.0, 1.0, 2), anchor=GaussianAnchor(x[0], 1.0)
     )

@@ -158,10 +158,10 @@ def test_finite_differences_keep_their_stated_error(
     exact, finite = Products(SCORE, "forward"), Products(SCORE, "finite")
     assert not finite.exact
     assert np.median(relative_error(finite.jvp(x, level, t)[1], exact.jvp(x, level, t)[1])) < first
-    found, wanted = (products.second(x, level, t[0]) for products in (finite, exact))
-    assert np.median(relative_error(found[1], wanted[1])) < first
+    value, wanted = (products.second(x, level, t[0]) for products in (finite, exact))
+    assert np.median(relative_error(value[1], wanted[1])) < first
     if sigma == 0.7:  # elsewhere the law is locally Gaussian and its third derivative below rounding
-        assert np.median(relative_error(found[2], wanted[2])) < second
+        assert np.median(relative_error(value[2], wanted[2])) < second
 
 
 def test_forward_differences_cost_one_evaluation_a_tangent_and_keep_their_stated_error() -> None:

@@ -15,7 +15,7 @@ def _missed(levels, interval: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each reference, error and bound over Gaussian laws of all variances."""
     start, end, t = levels[interval], levels[interval + 1], np.square(levels)[:, None]
     rates, exact = -t / (t + SCALES), 0.5 * np.log((start**2 + SCALES) / (end**2 + SCALES))
-    return [(found.rates @ rates - exact, found.bound @ rates) for found in references(levels, start, end)]
+    return [(one.rates @ rates - exact, one.bound @ rates) for one in references(levels, start, end)]
 
 
 @pytest.mark.parametrize("name", LEVELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from support.close import assert_close
 from support.engine import SIGMA_MAX, SIGMA_MIN, case
+from support.strategies import image_law
 from torch.utils.data import DataLoader, TensorDataset
 
 from sensitivity import (
@@ -28,8 +30,12 @@ from sensitivity import (
     sample_sensitivity,
 )
 from sensitivity.readings.point_kernels import Block, Stages
+from sensitivity.readings.streaming import Lengths
+from sensitivity.recordings.answers import Question
+from sensitivity.recordings.asking import question_of
+from sensitivity.recordings.folder import Folder, answer_of, content_of
 from sensitivity.recordings.reach import Reduced, Rows, axes_of
-from sensitivity.recordings.shards import Meeting
+from sensitivity.recordings.shards import Asked, Meeting
 from sensitivity.sources import PreparedSource, as_source
 
 GRID = Grid(SIGMA_MAX, SIGMA_MIN, 6)
@@ -123,13 +129,13 @@ def test_influence_is_the_composition_to_the_last_bit(solver, chunk):
 def test_shards_agree_with_tangents_forward_at_real_size(wide, points):
     """Assert sharded values at d = 784 against an independent route: forward sensitivities toward single points."""
     law = _law(torch.float64)
-    found = _recording(torch.float64).influence(points[:4].double(), shard_rows=3)
+    influences = _recording(torch.float64).influence(points[:4].double(), shard_rows=3)
     latents = (30.0 * torch.randn(4, WIDE, generator=torch.Generator().manual_seed(5))).double()
     changes = [Toward(Points(row[None].double())) for row in points[:4]]
     options = {"anchor": law, "trace": "hutchinson", "probes": 2, "seed": 3}
     forward = sample_sensitivity(law.score, latents, changes, Grid(30.0, 0.1, 6), **options)
     wanted = torch.stack([delta.mean(1) for delta in forward.sensitivity], 1)
-    assert_close(found.values[0], wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max()))
+    assert_close(influences.values[0], wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max()))
 
 
 def _stored(kind, data, folder):
@@ -174,10 +180,10 @@ def test_points_from_anywhere_give_the_same_values(double, points, kind, tmp_pat
     wanted = double.influence(points.double())
     stored, options = _stored(kind, points, tmp_path)
     options |= {"shard_rows": 150, "transform": Affine(dtype=torch.float64)}
-    found = double.influence(stored, **options)
+    influences = double.influence(stored, **options)
     scale = wanted.values.abs().amax(-1, keepdim=True)
-    assert float(((found.values - wanted.values) / scale).abs().max()) < 1e-12
-    assert found.provenance["bytes_read"] == points.numel() * 4
+    assert float(((influences.values - wanted.values) / scale).abs().max()) < 1e-12
+    assert influences.provenance["bytes_read"] == points.numel() * 4
     best = double.influence(stored, top_k=3, **options)
     assert torch.equal(best.indices, wanted.values.abs().topk(3).indices)
     assert_close(best.values, wanted.values.gather(-1, best.indices), rtol=1e-11, atol=1e-12 * float(scale.max()))
@@ -208,11 +214,11 @@ def test_a_table_with_images_and_a_field_of_groups(wide, points):
     kinds = [f"class {k % 3}" for k in range(len(points))]
     table = _Table(image=[row.reshape(28, 28).numpy() for row in points], kind=kinds)
     flat = Affine(shape=(WIDE,))
-    found = wide.influence(table, groups="kind", column="image", transform=flat, shard_rows=99)
+    influences = wide.influence(table, groups="kind", column="image", transform=flat, shard_rows=99)
     wanted = wide.influence(points).values
     sums = torch.stack([wanted[..., k::3].double().sum(-1) for k in range(3)], -1)
-    assert found.group_names == ("class 0", "class 1", "class 2")
-    assert_close(found.groups.double(), sums, rtol=1e-3, atol=1e-4 * float(sums.abs().max()))
+    assert influences.group_names == ("class 0", "class 1", "class 2")
+    assert_close(influences.groups.double(), sums, rtol=1e-3, atol=1e-4 * float(sums.abs().max()))
     with pytest.raises(ShardFailure, match="groups='artist' is no column of the table"):
         wide.influence(table, groups="artist", column="image", transform=flat)
 
@@ -222,10 +228,10 @@ def test_small_storage_with_a_stated_transform(wide, stored):
     """Assert bytes and halves against the same numbers in single precision."""
     numbers = torch.randint(0, 255, (60, 28, 28), generator=torch.Generator().manual_seed(1)).to(stored)
     scaled = Affine(2 / 255, -1.0, (WIDE,))
-    found = wide.influence(numbers, transform=scaled, shard_rows=25)
+    influences = wide.influence(numbers, transform=scaled, shard_rows=25)
     wanted = wide.influence(numbers.float().mul(2 / 255).add(-1.0).flatten(1))
-    assert_close(found.values, wanted.values, rtol=1e-5, atol=1e-6 * float(wanted.values.abs().max()))
-    assert found.provenance["bytes_read"] == numbers.numel() * numbers.element_size()
+    assert_close(influences.values, wanted.values, rtol=1e-5, atol=1e-6 * float(wanted.values.abs().max()))
+    assert influences.provenance["bytes_read"] == numbers.numel() * numbers.element_size()
 
 
 def test_an_encoder_by_batches(wide, points):
@@ -237,8 +243,8 @@ def test_an_encoder_by_batches(wide, points):
         return x.flatten(1) * 0.5
 
     pictures = (2 * points[:70]).reshape(-1, 1, 28, 28)
-    found = wide.influence(pictures, encoder=encode, encoder_batch=16, shard_rows=40)
-    assert_close(found.values, wide.influence(points[:70]).values, rtol=1e-4, atol=1e-9)
+    influences = wide.influence(pictures, encoder=encode, encoder_batch=16, shard_rows=40)
+    assert_close(influences.values, wide.influence(points[:70]).values, rtol=1e-4, atol=1e-9)
     assert seen == [16, 16, 8, 16, 14]
 
 
@@ -275,14 +281,14 @@ def test_pruning_stays_within_its_bound_and_says_what_it_left_out(points, tolera
     whole = kept.influence(data)
     limit = tolerance * float(whole.values.abs().max())
     labels = [k % 2 for k in range(len(data))]
-    found = kept.influence(data, top_k=len(data), prune=limit, groups=labels, shard_rows=128)
-    values = torch.empty_like(whole.values).scatter_(-1, found.indices, found.values)
+    influences = kept.influence(data, top_k=len(data), prune=limit, groups=labels, shard_rows=128)
+    values = torch.empty_like(whole.values).scatter_(-1, influences.indices, influences.values)
     rounding = 1e-11 * float(whole.values.abs().max())
-    assert bool(((values - whole.values).abs().amax(-1) <= found.bound + rounding).all())
-    assert float(found.bound.max()) <= limit
+    assert bool(((values - whole.values).abs().amax(-1) <= influences.bound + rounding).all())
+    assert float(influences.bound.max()) <= limit
     sums = torch.stack([whole.values[..., k::2].sum(-1) for k in range(2)], -1)
-    assert bool(((found.groups - sums).abs() <= found.group_bound + 500 * rounding).all())
-    left = list(found.provenance["pruned"].values())
+    assert bool(((influences.groups - sums).abs() <= influences.group_bound + 500 * rounding).all())
+    left = list(influences.provenance["pruned"].values())
     assert left[0] > 0.9
     assert left[-1] == 0.0
 
@@ -291,7 +297,8 @@ def test_the_bound_holds_for_every_row_and_is_not_idle(points):
     """Assert that no point adds more than the bound of its block, and that the bound is not idle."""
     kept = _recording(torch.float64)
     data = points.double()
-    question = kept._question(PreparedSource(as_source(data), kept.samples[:0]), 1, None, None, 0.0, 1e-3)
+    prepared = PreparedSource(as_source(data), kept.samples[:0])
+    question = question_of(prepared, kept.samples, None, top_k=1, prune=1e-3)
     meeting = Meeting(kept.parts[0].stages, data, question)
     block, near = Block(data, 0.0, meeting.squares), Reduced.of(data, meeting.squares, axes_of(data))
     tight = 0.0
@@ -340,9 +347,9 @@ def test_sums_top_and_values_are_of_one_pass(double, points):
 def test_self_influence_is_the_diagonal(points):
     """Assert the values of the matrix at (b, b), without the matrix, in chunks."""
     kept = _recording(torch.float64, chunk_size=3)
-    own = points[:4].double()
-    wanted = kept.influence(own).values.diagonal(dim1=-2, dim2=-1)
-    assert_close(kept.self_influence(own), wanted, rtol=1e-9, atol=1e-12 * float(wanted.abs().max()))
+    numbers = points[:4].double()
+    wanted = kept.influence(numbers).values.diagonal(dim1=-2, dim2=-1)
+    assert_close(kept.self_influence(numbers), wanted, rtol=1e-9, atol=1e-12 * float(wanted.abs().max()))
 
 
 def test_rates_under_guidance_by_shards():
@@ -355,11 +362,82 @@ def test_rates_under_guidance_by_shards():
     data, rates = _images(20, 3, torch.float64), PerBranch(None, torch.linspace(0.5, 2.0, 20))
     whole = influence(score, latents, _bright, data, Grid(30.0, 0.2, 4), rates=rates, **options)
     assert torch.equal(kept.influence(data, rates=rates).values, whole.values)
-    found = kept.influence(data, rates=rates, shard_rows=7)
-    assert_close(found.values, whole.values, rtol=1e-9, atol=1e-12 * float(whole.values.abs().max()))
+    influences = kept.influence(data, rates=rates, shard_rows=7)
+    assert_close(influences.values, whole.values, rtol=1e-9, atol=1e-12 * float(whole.values.abs().max()))
+    assert_close(influences.relative_error, whole.relative_error, rtol=1e-9)
     limit = 1e-4 * float(whole.values.abs().max())
     less = kept.influence(data, rates=rates, shard_rows=7, prune=limit)
     assert bool(((less.values - whole.values).abs().amax(-1) <= less.bound + 1e-3 * limit).all())
+
+
+def _of_images(dtype, **options):
+    """A recording of 20 steps on low rank plus noise .1 at d = 784, and points of that law."""
+    law = image_law(WIDE, 1, 10, 0.1, 0.5, 7)
+    base = Mixture(*(torch.from_numpy(part).to(dtype) for part in law), covariance_type="diagonal")
+    spread, draw = torch.from_numpy(law.variances[0]).to(dtype), torch.Generator().manual_seed(3)
+    points = base.means[0] + spread.sqrt() * torch.randn(200, WIDE, generator=draw).to(dtype)
+    latents = base.means[0] + (spread + 400).sqrt() * torch.randn(3, WIDE, generator=draw).to(dtype)
+    options |= {"anchor": base, "trace": "hutchinson", "probes": 2, "seed": 0}
+    return record(base.score, latents, [_bright, _square], Grid(20.0, 0.05, 20), **options), points
+
+
+@pytest.mark.parametrize("chunk", [None, 2], ids=["whole", "chunks"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_shards_state_the_error_that_points_in_memory_state(dtype, chunk, tmp_path):
+    """Assert it to rounding and in the outcome's words, with lists, sums and a folder; e^10 was stated before."""
+    kept, points = _of_images(dtype, chunk_size=chunk)
+    wanted = kept.influence(points)
+    assert bool((wanted.relative_error < 0.02).all())
+    assert bool((torch.hypot(wanted.log_density_error, wanted.grid_error) > 2).all())
+    folder = {"folder": tmp_path / "answers"}
+    for options in ({}, {"top_k": 3, "groups": [k % 3 for k in range(200)]}, folder, folder):
+        influences = kept.influence(points, shard_rows=90, **options)
+        assert_close(influences.relative_error, wanted.relative_error, rtol=8 * torch.finfo(dtype).eps)
+        assert influences.outcome.sentence == wanted.outcome.sentence
+    assert influences.provenance["reused"] == 3
+
+
+def test_what_pruning_leaves_out_counts_as_the_most_it_might_be():
+    """Assert for strict and loose limits that no less is stated than without pruning, by at most a hundredth more."""
+    kept, points = _of_images(torch.float64)
+    whole = kept.influence(points)
+    for tolerance in (1e-1, 1e-6):
+        influences = kept.influence(points, prune=tolerance * float(whole.values.abs().max()), shard_rows=90)
+        assert max(influences.provenance["pruned"].values()) == 1.0
+        excess = influences.relative_error / whole.relative_error - 1
+        assert bool(((excess > -1e-6) & (excess < 0.01)).all())
+
+
+def test_the_error_by_shards_is_known_without_what_grows_with_the_points():
+    """Assert that a shard's answer keeps two numbers a functional, stage and sample, whatever the number of points."""
+    kept, points = _of_images(torch.float32)
+    data = PreparedSource(as_source(points), kept.samples[:0])
+    stages = kept.parts[0].stages
+    answer = Asked([stages], data, (2, 3)).answer(0, Question(top_k=2))
+    assert answer.lengths.whole.shape == (2, 3)
+    assert answer.lengths.stages.shape == (1, *stages.cotangents.shape[:3])
+
+
+def test_answers_without_lengths_leave_the_error_at_the_paths_end(tmp_path):
+    """Assert that answers which another version kept in a folder are used, and the least that is known is stated."""
+    kept, points = _of_images(torch.float64)
+    whole = kept.influence(points, shard_rows=90, folder=tmp_path)
+    folder = Folder(tmp_path, json.loads((tmp_path / "question.json").read_text()), content_of, answer_of)
+    source = as_source(points, shard_rows=90)
+    answer = folder.read(1, source.fingerprint(1))
+    folder.write(1, replace(answer, lengths=None), {"name": source.name(1), "data": source.fingerprint(1)})
+    influences = kept.influence(points, shard_rows=90, folder=tmp_path)
+    assert torch.equal(influences.values, whole.values)
+    assert_close(influences.relative_error, torch.expm1(torch.hypot(whole.log_density_error, whole.grid_error)))
+
+
+def test_shards_whose_lengths_are_not_added_up_are_seen(monkeypatch):
+    """Assert that a total which forgets the shards before states another error."""
+    kept, points = _of_images(torch.float64)
+    wanted = kept.influence(points).relative_error
+    monkeypatch.setattr(Lengths, "__add__", lambda self, other: other)
+    value = kept.influence(points, shard_rows=90).relative_error
+    assert not bool(torch.isclose(value, wanted, rtol=1e-3).any())
 
 
 def test_progress_says_rate_and_remaining_time(wide, points, capsys):

@@ -100,28 +100,28 @@ def test_influence_is_the_composition_to_the_last_bit(kind, chunk):
         whole = influence(score, latents, functional, points, GRID, top_k=top, response=response, **options)
         response = KINDS[kind]()[-1]
         kept = record(score, latents, functional, GRID, response=response, **options)
-        found = kept.influence(points, top_k=top)
+        influences = kept.influence(points, top_k=top)
         for name in NUMBERS:
-            one, other = getattr(whole, name), getattr(found, name)
+            one, other = getattr(whole, name), getattr(influences, name)
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other), name
-        assert whole.outcome.sentence == found.outcome.sentence
-        assert whole.cost == found.cost
-        assert found.log_density is None
+        assert whole.outcome.sentence == influences.outcome.sentence
+        assert whole.cost == influences.cost
+        assert influences.log_density is None
         assert kept.made_from["response"] == type(response).__name__
 
 
 def check_streamed(kept, points, **options):
     """Fail unless values of shards have the bits of those in memory, and the derivative that retraining has."""
-    found, whole = kept.influence(points, **options).values, kept.influence(MANY).values
-    assert torch.equal(found, whole)
+    value, whole = kept.influence(points, **options).values, kept.influence(MANY).values
+    assert torch.equal(value, whole)
     levels, weights = GRID.levels.numpy(), TRUTH.retrained(P)
     for i in (0, 5):
         rate = TRUTH.derivative(P, np.eye(COUNT)[i] - P)
         samples, tangent = TRUTH.sampled(weights, rate, LATENTS.numpy(), levels)
         wanted = (2 * samples * tangent).sum(1) + tangent[:, 0], (np.cos(samples) * tangent).sum(1)
         wanted = torch.from_numpy(np.stack(wanted))
-        assert_close(found[..., i], wanted, rtol=0, atol=1e-8 * float(wanted.abs().max()))
+        assert_close(value[..., i], wanted, rtol=0, atol=1e-8 * float(wanted.abs().max()))
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +165,12 @@ def test_patches_by_shards_and_the_largest_with_sums():
     kept = record(score, latents, _curved, GRID, response=response, chunk_size=2)
     whole = influence(score, latents, _curved, points, GRID, response=response).values
     rates = [0.5, 1.0, 2.0, 0.0, 1.5]
-    found = kept.influence(points, 2, ["a", "b", "a", "b", "b"], rates=rates, shard_rows=2)
+    influences = kept.influence(points, 2, ["a", "b", "a", "b", "b"], rates=rates, shard_rows=2)
     rated = whole * torch.tensor(rates)
-    assert torch.equal(found.indices, rated.abs().topk(2).indices)
-    assert_close(found.values, rated.gather(-1, found.indices), rtol=1e-11, atol=1e-13)
+    assert torch.equal(influences.indices, rated.abs().topk(2).indices)
+    assert_close(influences.values, rated.gather(-1, influences.indices), rtol=1e-11, atol=1e-13)
     sums = torch.stack([rated[:, [0, 2]].sum(1), rated[:, [1, 3, 4]].sum(1)], 1)
-    assert_close(found.groups, sums, rtol=1e-11, atol=1e-13)
+    assert_close(influences.groups, sums, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,8 +178,10 @@ def test_self_influence_is_the_diagonal(kind):
     """Assert the values of the matrix at (b, b)."""
     score, latents, points, response = KINDS[kind]()
     kept = record(score, latents, [_curved, _wavy], GRID, chunk_size=2, response=response)
-    own = points[: len(latents)]
-    assert_close(kept.self_influence(own), kept.influence(own).values.diagonal(dim1=1, dim2=2), rtol=1e-12, atol=1e-14)
+    value = points[: len(latents)]
+    assert_close(
+        kept.self_influence(value), kept.influence(value).values.diagonal(dim1=1, dim2=2), rtol=1e-12, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -260,6 +262,6 @@ def test_dask_workers_ask_a_network_and_give_the_same_bits():
     kept = record(score, LATENTS.float(), _wavy, GRID, response=response)
     whole = kept.influence(MANY.float(), top_k=3, shard_rows=40)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        found = kept.influence(MANY.float(), 3, client=client, shard_rows=40)
-    assert torch.equal(found.values, whole.values)
-    assert torch.equal(found.indices, whole.indices)
+        influences = kept.influence(MANY.float(), 3, client=client, shard_rows=40)
+    assert torch.equal(influences.values, whole.values)
+    assert torch.equal(influences.indices, whole.indices)

@@ -59,7 +59,7 @@ def test_a_response_stays_on_its_device(kind):
     given = [torch.randn(shape, generator=draws, dtype=torch.float64) for shape in shapes]
     wanted = _results(*given, kind)
     with pretend_device():
-        found = _results(*(part.to(NAME) for part in given), kind)
-        for there, here in zip(found, wanted, strict=True):
+        result = _results(*(part.to(NAME) for part in given), kind)
+        for there, here in zip(result, wanted, strict=True):
             assert there.device.type == NAME
             assert_close(there.cpu(), here, rtol=1e-9, atol=1e-9)

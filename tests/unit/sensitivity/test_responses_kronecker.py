@@ -54,9 +54,9 @@ def test_influence_is_the_transpose_of_the_sensitivity(kind):
     options = {"grid": Grid(3.0, 0.3, 3), "response": response}
     changes = [Toward(Points(row[None])) for row in data]
     forward = sample_sensitivity(score, latents, changes, **options)
-    found = influence(score, latents, lambda x: x.flatten(1).square().sum(1), data, **options)
+    influences = influence(score, latents, lambda x: x.flatten(1).square().sum(1), data, **options)
     wanted = (2 * forward.samples * forward.sensitivity).flatten(2).sum(2).T
-    assert_close(found.values, wanted, rtol=0, atol=1e-11 * float(wanted.abs().max()))
+    assert_close(influences.values, wanted, rtol=0, atol=1e-11 * float(wanted.abs().max()))
     assert not any(p.requires_grad for p in layers.parameters())
 
 

@@ -77,9 +77,9 @@ def check_source(side, states=2):
     """Fail unless ṡ equals r_u (D^ν_u − D_u)/τ² with both machines by loops."""
     response, sigma = LocalResponse(LAW, side), torch.tensor(0.7, dtype=torch.float64)
     x = _draw(states, *SHAPE, seed=2)
-    found = response._sources(response.sizes(_network, GRID), [Toward(NEW)], x, sigma)[0]
+    value = response._sources(response.sizes(_network, GRID), [Toward(NEW)], x, sigma)[0]
     variance = 0.7**2 + WIDTH**2
-    for state, source in zip(x, found, strict=True):
+    for state, source in zip(x, value, strict=True):
         base, mean = _looped(state, LAW, side, variance)
         new, other = _looped(state, NEW, side, variance)
         wanted = (new / base) * (other - mean) / variance
@@ -103,9 +103,9 @@ def test_a_planted_shift_of_the_patch_is_caught(monkeypatch):
 def test_whole_images_give_the_kernel_ratio_back():
     """Assert ṡ = r (s^ν − s^ρ) with kernel densities, and the population's sensitivities on the data's own law."""
     response, x = LocalResponse(LAW, "whole"), _draw(3, *SHAPE, seed=3)
-    found = response._sources(response.sizes(LAW.score, GRID), [Toward(NEW)], x, torch.tensor(0.7).double())[0]
+    value = response._sources(response.sizes(LAW.score, GRID), [Toward(NEW)], x, torch.tensor(0.7).double())[0]
     wanted = score_derivative(LAW.score, x, float(torch.tensor(0.7)), Toward(NEW), log_density=LAW)
-    assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+    assert_close(value, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
     near = Grid(3.0, 0.3, 100)
     local = sample_sensitivity(LAW.score, LATENTS, Toward(NEW), near, response=response, products="double-vjp")
     flow = sample_sensitivity(
@@ -137,8 +137,8 @@ def test_finite_mass_is_the_machine_of_the_mixed_points():
     response, x = LocalResponse(LAW, 3), _draw(2, *SHAPE, seed=4)
     etas, sigma = torch.tensor([0.1, 0.6], dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
     score = response.finite(_network, [Toward(NEW)], [etas], GRID)(slice(0, 2))
-    found = score(x, sigma) - _network(x, sigma)
-    for state, eta, shift in zip(x, etas, found, strict=True):
+    values = score(x, sigma) - _network(x, sigma)
+    for state, eta, shift in zip(x, etas, values, strict=True):
         weights = torch.cat([(1 - eta) * LAW.weights, eta * NEW.weights])
         mixed = Points(torch.cat([LAW.data, NEW.data]), weights, bandwidth=WIDTH)
         variance = 0.7**2 + WIDTH**2
@@ -154,20 +154,20 @@ def test_influence_is_the_transpose_of_the_sensitivity(solver):
     options = {"grid": GRID, "solver": solver, "denoise": True, "seed": 3, "response": response}
     single = [Toward(Points(row[None], bandwidth=WIDTH)) for row in points.data]
     forward = sample_sensitivity(_network, LATENTS, single, **options)
-    found = influence(_network, LATENTS, [_curved, _wavy], points, **options)
+    influences = influence(_network, LATENTS, [_curved, _wavy], points, **options)
     for k, function in enumerate((_curved, _wavy)):
         x = forward.samples.detach().requires_grad_()
         gradient = torch.autograd.grad(function(x).sum(), x)[0]
         wanted = (forward.sensitivity * gradient).flatten(2).sum(2).T
-        assert_close(found.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+        assert_close(influences.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
 
 
 def test_influences_of_the_data_sum_to_zero():
     """Assert Σ_i w_i values_i = 0 for the machine's own points."""
-    found = influence(_network, LATENTS, _curved, LAW, GRID, response=LocalResponse(LAW, 3))
-    scale = float(found.values.abs().max())
+    influences = influence(_network, LATENTS, _curved, LAW, GRID, response=LocalResponse(LAW, 3))
+    scale = float(influences.values.abs().max())
     zero = torch.zeros(4, dtype=torch.float64)
-    assert_close(found.values @ LAW.weights, zero, rtol=0, atol=1e-12 * scale)
+    assert_close(influences.values @ LAW.weights, zero, rtol=0, atol=1e-12 * scale)
 
 
 def test_blocks_of_points_and_chunks_change_nothing(monkeypatch):
@@ -197,20 +197,20 @@ def test_image_size_against_loops_at_some_pixels_in_both_precisions():
     data, side, sigma = _images(30), 7, 0.4
     x = data[:1] + 0.4 * _draw(1, 1, 28, 28)
     law, new = Points(data), Points(data[:4])
-    found = []
+    values = []
     for dtype in (torch.float64, torch.float32):
         response = LocalResponse(law.to(dtype), side)
         level = torch.tensor(sigma, dtype=dtype)
         sizes = response.sizes(_network, GRID)
-        found.append(response._sources(sizes, [Toward(new.to(dtype))], x.to(dtype), level)[0])
+        values.append(response._sources(sizes, [Toward(new.to(dtype))], x.to(dtype), level)[0])
     for row, column in ((0, 0), (0, 13), (14, 9), (27, 20)):
         window = (slice(max(0, row - 3), row + 4), slice(max(0, column - 3), column + 4))
         kernels = (-(data[:, 0][:, *window] - x[0, 0][window]).square().sum((1, 2)) / (2 * sigma**2)).exp()
-        own = data[:, 0, row, column]
-        mean, other = (kernels @ own) / kernels.sum(), (kernels[:4] @ own[:4]) / kernels[:4].sum()
+        value = data[:, 0, row, column]
+        mean, other = (kernels @ value) / kernels.sum(), (kernels[:4] @ value[:4]) / kernels[:4].sum()
         wanted = (kernels[:4].mean() / kernels.mean()) * (other - mean) / sigma**2
-        assert_close(found[0][0, 0, row, column], wanted, rtol=1e-10, atol=1e-12)
-    assert float((found[1] - found[0]).abs().max() / found[0].abs().max()) < 1e-4
+        assert_close(values[0][0, 0, row, column], wanted, rtol=1e-10, atol=1e-12)
+    assert float((values[1] - values[0]).abs().max() / values[0].abs().max()) < 1e-4
 
 
 def test_calibration_finds_the_patches_of_a_local_machine():
@@ -226,27 +226,27 @@ def test_calibration_finds_the_patches_of_a_local_machine():
         return (patches.upright(local.denoised(law, x).mean) - x) / sigma**2
 
     response = LocalResponse(law, levels=4, states=5, held_out=_images(5, seed=1))
-    found = response.calibration(score, levels)
-    assert found.chosen == (7, 7, 3, 3)
-    assert float(found.attained.max()) < 1e-20
-    assert response.calibration(score, levels) is found
+    sides = response.calibration(score, levels)
+    assert sides.chosen == (7, 7, 3, 3)
+    assert float(sides.attained.max()) < 1e-20
+    assert response.calibration(score, levels) is sides
     assert response.evaluations == 20
-    own = LocalResponse(law, levels=4, states=5).calibration(score, levels)
+    result = LocalResponse(law, levels=4, states=5).calibration(score, levels)
     # A state's own point plays no part in the machine, but does in the network: nothing agrees exactly any more.
-    assert own.sizes == found.sizes
-    assert 1e-6 < float(own.attained.min()) < float(own.distances.max())
+    assert result.sizes == sides.sizes
+    assert 1e-6 < float(result.attained.min()) < float(result.distances.max())
 
 
 def test_calibrated_patches_serve_a_run():
     """Assert that a run calibrates once and equals one with the chosen sides given."""
     response = LocalResponse(LAW, levels=3, states=4)
-    found = sample_sensitivity(_network, LATENTS, Toward(NEW), GRID, response=response)
+    result = sample_sensitivity(_network, LATENTS, Toward(NEW), GRID, response=response)
     chosen = response.calibration(_network, GRID)
     given = LocalResponse(LAW, dict(zip(chosen.levels, chosen.chosen, strict=True)))
     again = sample_sensitivity(_network, LATENTS, Toward(NEW), GRID, response=given)
-    assert_close(again.sensitivity, found.sensitivity)
-    assert (found.cost.away, again.cost.away) == (12, 0)
-    assert found.cost.evaluations == again.cost.evaluations == 12
+    assert_close(again.sensitivity, result.sensitivity)
+    assert (result.cost.away, again.cost.away) == (12, 0)
+    assert result.cost.evaluations == again.cost.evaluations == 12
 
 
 def test_a_convolutional_network_is_told_of_its_responses():
@@ -293,12 +293,12 @@ def test_what_does_not_apply_is_refused_in_words():
             "eta has shape",
         ),
     ]
-    for call, kind, said in cases:
-        with pytest.raises(kind, match=said):
+    for call, kind, words in cases:
+        with pytest.raises(kind, match=words):
             call()
 
 
 def test_mass_that_is_not_there_is_marked():
     """Assert that removing more than a pixel's whole mass ends in a stated outcome."""
-    found = resample(_network, LATENTS, Remove(NEW), -0.9, GRID, response=LocalResponse(LAW, 3))
-    assert "non-finite score" in found.outcome.sentence
+    resampled = resample(_network, LATENTS, Remove(NEW), -0.9, GRID, response=LocalResponse(LAW, 3))
+    assert "non-finite score" in resampled.outcome.sentence

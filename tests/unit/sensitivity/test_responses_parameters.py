@@ -63,13 +63,13 @@ def _wavy(x):
 
 def check_direction(truth, response):
     """Fail unless θ̇ is the derivative of retraining, by the solve's own derivative and by differences of solves."""
-    found = response.direction(_toward(truth)).reshape(truth.data.shape[1], -1)
+    values = response.direction(_toward(truth)).reshape(truth.data.shape[1], -1)
     wanted = truth.derivative(P, NEW - P)
     step = 1e-4
     differences = (truth.retrained(P + step * (NEW - P)) - truth.retrained(P - step * (NEW - P))) / (2 * step)
     scale = float(np.abs(wanted).max())
-    assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-9 * scale)
-    assert_close(found, torch.from_numpy(differences), rtol=0, atol=1e-6 * scale)
+    assert_close(values, torch.from_numpy(wanted), rtol=0, atol=1e-9 * scale)
+    assert_close(values, torch.from_numpy(differences), rtol=0, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize("curvature", ["exact", "ggn"])
@@ -138,13 +138,13 @@ def test_influence_is_the_transpose_of_the_sensitivity(solver, denoise):
     points = torch.from_numpy(truth.data[:5] + 0.1)
     options = {"grid": GRID, "solver": solver, "denoise": denoise, "seed": 3, "response": response}
     forward = sample_sensitivity(score, latents, [Toward(Points(row[None])) for row in points], **options)
-    found = influence(score, latents, [_curved, _wavy], points, **options)
+    influences = influence(score, latents, [_curved, _wavy], points, **options)
     for k, function in enumerate((_curved, _wavy)):
         x = forward.samples.detach().requires_grad_()
         gradient = torch.autograd.grad(function(x).sum(), x)[0]
         wanted = (forward.sensitivity * gradient).flatten(2).sum(2).T
-        assert_close(found.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
-    assert_close(found.samples, forward.samples, rtol=1e-13, atol=1e-13)
+        assert_close(influences.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+    assert_close(influences.samples, forward.samples, rtol=1e-13, atol=1e-13)
 
 
 def test_parts_sum_to_the_whole():
@@ -152,12 +152,14 @@ def test_parts_sum_to_the_whole():
     truth, score, latents = _problem()
     response = _response(truth, score)
     forward = sample_sensitivity(score, latents, _toward(truth), GRID, response=response)
-    found = influence(score, latents, _curved, torch.from_numpy(truth.data), GRID, response=response)
+    influences = influence(score, latents, _curved, torch.from_numpy(truth.data), GRID, response=response)
     x = forward.samples.requires_grad_()
     wanted = (torch.autograd.grad(_curved(x).sum(), x)[0] * forward.sensitivity).sum(1)
-    scale = float(found.values.abs().max())
-    assert_close(found.values @ torch.from_numpy(NEW), wanted, rtol=0, atol=1e-12 * scale)
-    assert_close(found.values @ torch.from_numpy(P), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12 * scale)
+    scale = float(influences.values.abs().max())
+    assert_close(influences.values @ torch.from_numpy(NEW), wanted, rtol=0, atol=1e-12 * scale)
+    assert_close(
+        influences.values @ torch.from_numpy(P), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12 * scale
+    )
 
 
 def test_every_kind_of_change_is_a_change_of_the_data_weights():
@@ -194,19 +196,19 @@ def test_moved_points_are_retraining_on_moved_points():
 
     # ρ + η(ν_h − ν) at η = 1 is of second order in h beside its derivative: Richardson removes h².
     wanted = (4 * differences(1e-4) - differences(2e-4)) / 3
-    found = _response(truth, score).direction(change).reshape(3, -1)
-    assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-7 * float(np.abs(wanted).max()))
+    values = _response(truth, score).direction(change).reshape(3, -1)
+    assert_close(values, torch.from_numpy(wanted), rtol=0, atol=1e-7 * float(np.abs(wanted).max()))
 
 
 def test_resampling_has_the_parameters_of_one_newton_step():
     """Assert that resample is sampling from the network with θ + ηθ̇, and tangent to the sensitivity."""
     truth, score, latents = _problem()
     response = _response(truth, score)
-    found = resample(score, latents, _toward(truth), 0.2, GRID, response=response, chunk_size=3)
+    resampled = resample(score, latents, _toward(truth), 0.2, GRID, response=response, chunk_size=3)
     moved = truth.retrained(P) + 0.2 * truth.derivative(P, NEW - P)
     samples, _ = truth.sampled(moved, np.zeros_like(moved), latents.numpy(), GRID.levels.numpy())
-    assert_close(found.samples, torch.from_numpy(samples), rtol=0, atol=1e-9 * float(np.abs(samples).max()))
-    assert found.log_density is None
+    assert_close(resampled.samples, torch.from_numpy(samples), rtol=0, atol=1e-9 * float(np.abs(samples).max()))
+    assert resampled.log_density is None
     with pytest.raises(ValueError, match="eta differs between latents"):
         resample(score, latents, _toward(truth), torch.linspace(0, 0.3, 4), GRID, response=response)
 
@@ -291,8 +293,8 @@ def test_a_loss_of_ones_own():
 
     data = torch.from_numpy(truth.data)
     change = Toward(Points(data[:2]))
-    found = [ParameterResponse(score, loss, data, "exact", 0.1).direction(change) for loss in (default, Own())]
-    assert_close(found[1], found[0], rtol=0, atol=1e-11 * float(found[0].abs().max()))
+    values = [ParameterResponse(score, loss, data, "exact", 0.1).direction(change) for loss in (default, Own())]
+    assert_close(values[1], values[0], rtol=0, atol=1e-11 * float(values[0].abs().max()))
     assert ParameterResponse(score, own, data, "exact", 0.1).losses.draws == 16
 
 
@@ -331,10 +333,10 @@ def test_a_convolutional_network_with_attention_at_image_size():
     response = ParameterResponse(score, DenoisingLoss(draws=3), data, damping=0.5, tolerance=1e-13, steps=400)
     changes = [Toward(Points(row[None])) for row in data[:2]]
     forward = sample_sensitivity(score, latents, changes, grid, response=response)
-    found = influence(score, latents, _wavy, data[:2], grid, response=response)
+    influences = influence(score, latents, _wavy, data[:2], grid, response=response)
     gradient = forward.samples.cos()
     wanted = (forward.sensitivity * gradient).flatten(2).sum(2).T
-    assert_close(found.values, wanted, rtol=0, atol=1e-10 * float(wanted.abs().max()))
+    assert_close(influences.values, wanted, rtol=0, atol=1e-10 * float(wanted.abs().max()))
     step = 1e-4
     ends = [resample(score, latents, changes[0], s * step, grid, response=response).samples for s in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * step)
@@ -346,16 +348,16 @@ def test_single_precision_and_modules_behind_closures():
     """Assert that a score over a closure takes `module`, and that float32 is near float64."""
     truth, _, latents = _problem()
     network = truth.network(P)
-    found = []
+    values = []
     for dtype in (torch.float64, torch.float32):
-        own = CosineNetwork(truth.frequencies, truth.phases, network.readout.detach().numpy()).to(dtype)
-        score = as_score(lambda x, sigma, own=own: own(x, sigma), "denoiser")
+        outputs = CosineNetwork(truth.frequencies, truth.phases, network.readout.detach().numpy()).to(dtype)
+        score = as_score(lambda x, sigma, outputs=outputs: outputs(x, sigma), "denoiser")
         data = Points(torch.from_numpy(truth.data).to(dtype), torch.from_numpy(P).to(dtype))
-        response = ParameterResponse(score, truth.loss, data, "exact", truth.ridge, module=own)
+        response = ParameterResponse(score, truth.loss, data, "exact", truth.ridge, module=outputs)
         change = Toward(Points(data.data[:2]))
-        found.append(sample_sensitivity(score, latents.to(dtype), change, GRID, response=response).sensitivity)
-    assert found[1].dtype == torch.float32
-    assert float((found[1] - found[0]).abs().max() / found[0].abs().max()) < 1e-3
+        values.append(sample_sensitivity(score, latents.to(dtype), change, GRID, response=response).sensitivity)
+    assert values[1].dtype == torch.float32
+    assert float((values[1] - values[0]).abs().max() / values[0].abs().max()) < 1e-3
 
 
 def test_some_parameters_may_answer_alone():

@@ -43,10 +43,10 @@ class Solved:
         self.points = Points(torch.from_numpy(truth.data), torch.from_numpy(P))
 
     def parameter_change(self, rates, moves=None):
-        found = [torch.from_numpy(self.truth.derivative(P, rate.numpy())).flatten() for rate in rates]
+        values = [torch.from_numpy(self.truth.derivative(P, rate.numpy())).flatten() for rate in rates]
         if moves is not None:
-            found = [each + self._moved(move.numpy()) for each, move in zip(found, moves, strict=True)]
-        return torch.stack(found)
+            values = [each + self._moved(move.numpy()) for each, move in zip(values, moves, strict=True)]
+        return torch.stack(values)
 
     def _moved(self, move):
         ends = [self.truth.retrained(P, self.truth.data + sign * H * move) for sign in (1, -1)]
@@ -105,15 +105,15 @@ def test_influence_is_the_transpose_of_the_sensitivity(solver):
     options = {"grid": GRID, "solver": solver, "seed": 3, "response": UnrolledResponse(record, block=5)}
     forward = sample_sensitivity(score, latents, [Toward(Points(row[None])) for row in points], **options)
     functions = [lambda x: x.square().sum(1) + x[:, 0], lambda x: torch.sin(x).sum(1)]
-    found = influence(score, latents, functions, points, **options)
+    influences = influence(score, latents, functions, points, **options)
     for k, function in enumerate(functions):
         x = forward.samples.detach().requires_grad_()
         gradient = torch.autograd.grad(function(x).sum(), x)[0]
         wanted = (forward.sensitivity * gradient).flatten(2).sum(2).T
-        assert_close(found.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+        assert_close(influences.values[k], wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
     # Forward: a run for each change; back: a run for each functional and latent, and the stages of each latent once.
     stages = options["response"].pulled // 4
-    assert found.cost.away == 12 * (3 + 2 * 4) + 4 * stages
+    assert influences.cost.away == 12 * (3 + 2 * 4) + 4 * stages
 
 
 def test_finite_masses_move_parameters_along_the_derivative():
@@ -121,11 +121,11 @@ def test_finite_masses_move_parameters_along_the_derivative():
     truth, record, score, latents = _problem()
     change = Remove(Points(torch.from_numpy(truth.data[:2]), torch.from_numpy(P[:2])))
     eta = -float(P[:2].sum() / (1 - P[:2].sum()))
-    found = resample(score, latents, change, eta, GRID, response=UnrolledResponse(record)).samples
+    value = resample(score, latents, change, eta, GRID, response=UnrolledResponse(record)).samples
     toward = np.concatenate([P[:2] / P[:2].sum(), np.zeros(10)])
     moved = truth.retrained(P) + eta * truth.derivative(P, toward - P)
     samples, _ = truth.sampled(moved, np.zeros_like(moved), latents.numpy(), GRID.levels.numpy())
-    assert_close(found, torch.from_numpy(samples), rtol=0, atol=1e-10)
+    assert_close(value, torch.from_numpy(samples), rtol=0, atol=1e-10)
 
 
 def test_moved_examples_are_those_of_the_parameters_response():
@@ -135,8 +135,8 @@ def test_moved_examples_are_those_of_the_parameters_response():
     move = Move(Points(data.data[:3], torch.tensor([0.2, 0.5, 0.3]).double()), torch.ones(3, 3).double())
     change = 0.4 * move + 0.3 * _toward(truth)
     other = ParameterResponse(score, truth.loss, data, "exact", damping=truth.ridge).direction(change)
-    found = UnrolledResponse(record).direction(change)
-    assert_close(found, other, rtol=0, atol=1e-7 * float(other.abs().max()))
+    derivative = UnrolledResponse(record).direction(change)
+    assert_close(derivative, other, rtol=0, atol=1e-7 * float(other.abs().max()))
 
 
 def test_equal_examples_share_their_weight():

@@ -22,12 +22,12 @@ def test_it_gives_the_samples_and_log_densities_of_a_sensitivity(solver):
     """Assert equality with `sample_sensitivity` from the same noise, probes included."""
     problem = case("d2_k3_s0", samples=3)
     options = {"anchor": problem.exact, "solver": solver, "trace": "hutchinson", "probes": 2, "seed": 3}
-    found = sample(problem.score, problem.latents, GRID, log_density=True, **options)
+    result = sample(problem.score, problem.latents, GRID, log_density=True, **options)
     wanted = sample_sensitivity(problem.score, problem.latents, problem.change, GRID, **options)
     for name in ("samples", "log_density", "log_density_error", "grid_error"):
-        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-10, atol=1e-10, equal_nan=True)
-    assert torch.equal(found.outcome.codes, wanted.outcome.codes)
-    assert torch.equal(found.grid.levels, wanted.grid.levels)
+        torch.testing.assert_close(getattr(result, name), getattr(wanted, name), rtol=1e-10, atol=1e-10, equal_nan=True)
+    assert torch.equal(result.outcome.codes, wanted.outcome.codes)
+    assert torch.equal(result.grid.levels, wanted.grid.levels)
 
 
 def test_without_a_log_density_no_derivative_is_taken():
@@ -38,11 +38,11 @@ def test_without_a_log_density_no_derivative_is_taken():
         calls.append(torch.is_grad_enabled())
         return (-x / (1 + sigma.reshape(-1, 1) ** 2)).detach()
 
-    found = sample(score, torch.ones(2, 3).double(), GRID, solver="2m")
-    assert found.log_density is None
-    assert found.grid_error is None
-    assert len(calls) == found.cost.evaluations == GRID.steps
-    assert found.cost.products == 0
+    result = sample(score, torch.ones(2, 3).double(), GRID, solver="2m")
+    assert result.log_density is None
+    assert result.grid_error is None
+    assert len(calls) == result.cost.evaluations == GRID.steps
+    assert result.cost.products == 0
     assert not any(calls)
 
 
@@ -93,7 +93,7 @@ def test_a_score_that_fails_halts_its_sample_and_says_so():
         value = -x / (1 + sigma.reshape(-1, 1) ** 2)
         return torch.where((sigma.reshape(-1, 1) < 1) & (x[:, :1] > 0), float("nan"), value)
 
-    found = sample(score, torch.tensor([[1.0], [-1.0]]).double(), GRID)
-    assert found.outcome[0] is Outcome.NONFINITE_SCORE
-    assert found.outcome[1] is Outcome.FINISHED
-    assert bool(torch.isfinite(found.samples).all())
+    result = sample(score, torch.tensor([[1.0], [-1.0]]).double(), GRID)
+    assert result.outcome[0] is Outcome.NONFINITE_SCORE
+    assert result.outcome[1] is Outcome.FINISHED
+    assert bool(torch.isfinite(result.samples).all())

@@ -38,8 +38,8 @@ ALL = {**SMOOTH, "ddpm": DDPM, **{n: n for n in ("VESchedule", "VPSchedule", "Co
 
 def find(name: str) -> Schedule:
     """A schedule by name."""
-    found = ALL[name]
-    return azula(found) if isinstance(found, str) else found
+    value = ALL[name]
+    return azula(value) if isinstance(value, str) else value
 
 
 def levels(schedule: Schedule) -> torch.Tensor:

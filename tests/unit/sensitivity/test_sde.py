@@ -135,8 +135,8 @@ def test_a_refined_brownian_path_is_shared_between_grids():
         ).samples
 
     fine = run(grid.refined(2), SDE())
-    shared, own = run(grid, SDE(refinement=2)), run(grid, SDE())
-    assert float((shared - fine).norm()) < 0.3 * float((own - fine).norm())
+    shared, value = run(grid, SDE(refinement=2)), run(grid, SDE())
+    assert float((shared - fine).norm()) < 0.3 * float((value - fine).norm())
 
 
 def test_bad_settings_are_refused():
@@ -161,14 +161,14 @@ def test_bad_settings_are_refused():
 def test_halving_measures_the_step_bias():
     """Assert that the estimate is the known mean error within a factor two and falls with the step."""
     problem = case("d2_k3_s0", samples=300)
-    found = {}
+    bias = {}
     for steps in (50, 200):
         grid = Grid(SIGMA_MAX, 0.05, steps, spacing="log")
-        found[steps] = ito_step_bias(problem.score, problem.latents, grid, anchor=problem.exact, seed=1)
+        bias[steps] = ito_step_bias(problem.score, problem.latents, grid, anchor=problem.exact, seed=1)
         known = float(_log_error(problem, steps, SDE()).mean())
-        assert 0.5 * known < float(found[steps].value) < 2 * known
-        assert float(found[steps].standard_error) < 0.5 * known
-    assert float(found[200].value) < 0.5 * float(found[50].value)
+        assert 0.5 * known < float(bias[steps].value) < 2 * known
+        assert float(bias[steps].standard_error) < 0.5 * known
+    assert float(bias[200].value) < 0.5 * float(bias[50].value)
     with pytest.raises(ValueError, match="at least two latents"):
         ito_step_bias(problem.score, problem.latents[:1], grid, anchor=problem.exact)
     with pytest.raises(ValueError, match="generator and seed"):

@@ -92,8 +92,8 @@ def test_points_of_bytes_on_disk_and_of_a_data_set(tmp_path):
     x = torch.rand(4, 6, generator=DRAW, dtype=torch.float64)
     known = Points(pixels(stored)).log_density_and_score(x, 0.7)
     for points in (paths, TensorDataset(stored)):
-        found = ShardedPoints(points, transform=pixels, shard_rows=20).log_density_and_score(x, 0.7)
-        for one, other in zip(found, known, strict=True):
+        result = ShardedPoints(points, transform=pixels, shard_rows=20).log_density_and_score(x, 0.7)
+        for one, other in zip(result, known, strict=True):
             assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
@@ -137,9 +137,9 @@ def test_a_bad_shard_is_one_sentence(kind, tmp_path):
     """Assert that the shard is named in one sentence, when the file is opened or when it is read."""
     with pytest.raises((ShardFailure, ValueError), match=r"1\.npy") as caught:
         ShardedPoints(_bad(kind, tmp_path)).log_density(X, 1.0)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,6 @@ def test_dask_workers_give_the_same_bits():
 
     wanted = ShardedPoints(DATA, WEIGHTS, shard_rows=50).log_density_and_score(X, LEVELS)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        found = ShardedPoints(DATA, WEIGHTS, shard_rows=50, client=client).log_density_and_score(X, LEVELS)
-    assert torch.equal(found[0], wanted[0])
-    assert torch.equal(found[1], wanted[1])
+        result = ShardedPoints(DATA, WEIGHTS, shard_rows=50, client=client).log_density_and_score(X, LEVELS)
+    assert torch.equal(result[0], wanted[0])
+    assert torch.equal(result[1], wanted[1])

@@ -127,14 +127,14 @@ def test_probes_are_fresh_at_every_step_and_stage(name: str) -> None:
 def test_control_is_unbiased_and_exact_for_its_own_law() -> None:
     """Assert that probes of div (s − s^q) have the mean of div s, and no noise where s is s^q."""
     control = GaussianAnchor(torch.from_numpy(LAW.mean), torch.from_numpy(LAW.covariance))
-    own = Trace.resolve("hutchinson-gaussian", 3, 10, control=control)
+    result = Trace.resolve("hutchinson-gaussian", 3, 10, control=control)
     x = states(2000)
-    _, groups = own.divergence(Products(control.score, "forward"), x, SIGMA, Noise.draw(2000, seed=10))
+    _, groups = result.divergence(Products(control.score, "forward"), x, SIGMA, Noise.draw(2000, seed=10))
     assert_close(groups, control.divergence(SIGMA).expand(3, 2000), rtol=1e-9)
-    gaps = own.divergence(PRODUCTS, x, SIGMA, Noise.draw(2000, seed=11))[1].mean(0) - truth(x)
+    gaps = result.divergence(PRODUCTS, x, SIGMA, Noise.draw(2000, seed=11))[1].mean(0) - truth(x)
     assert abs(float(gaps.mean())) < 4 * float(gaps.std()) / math.sqrt(2000)
     with pytest.raises(ValueError, match="pass sigma"):
-        own.combine(x[None], x[None])
+        result.combine(x[None], x[None])
     with pytest.raises(ValueError, match="Hutchinson probes only"):
         Trace.resolve("hutch++", 6, 10, control=control)
 

@@ -124,9 +124,9 @@ def test_a_differentiable_run_needs_a_graph(fault: str) -> None:
 def test_sensitivities_through_a_cut_derivative_are_differences_and_right(fault: str) -> None:
     """Assert that a cut anywhere between σ_max and σ_min falls to differences, which agree with the exact products."""
     expected = run_sensitivity(as_score(denoiser, "denoiser"))
-    found = run_sensitivity(as_score(CUT[fault], "denoiser"))
-    assert expected.product_error == 0 < found.product_error < 1e-4
-    assert_close(found.sensitivity, expected.sensitivity, rtol=1e-3, atol=1e-5)
+    result = run_sensitivity(as_score(CUT[fault], "denoiser"))
+    assert expected.product_error == 0 < result.product_error < 1e-4
+    assert_close(result.sensitivity, expected.sensitivity, rtol=1e-3, atol=1e-5)
 
 
 def test_forward_mode_passes_through_no_grad() -> None:
@@ -239,10 +239,10 @@ def test_inference_mode_changes_nothing() -> None:
         for run in runs:
             expected = run(LATENTS) if first else None
             with torch.inference_mode():
-                found, made = run(LATENTS), LATENTS.clone()
+                result, made = run(LATENTS), LATENTS.clone()
                 inner = run(made)
             expected = run(LATENTS) if expected is None else expected
-            assert_close(found, expected, rtol=1e-12)
+            assert_close(result, expected, rtol=1e-12)
             assert_close(inner, expected, rtol=1e-12)
             assert_close(run(made), expected, rtol=1e-12)
 

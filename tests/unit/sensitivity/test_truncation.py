@@ -23,8 +23,8 @@ QUICK = (Phase.explicit, Phase.generate)
 
 def check(law, name, solver, seed):
     """Raise where a finished sample's δ errs by more than three times the stated error."""
-    found, true, stated = stated_and_true(case(law, seed), GRIDS[name], solver)
-    bad = found.outcome.finished & ~(true <= 3 * stated + 1e-9)
+    value, true, stated = stated_and_true(case(law, seed), GRIDS[name], solver)
+    bad = value.outcome.finished & ~(true <= 3 * stated + 1e-9)
     if bool(bad.any()):
         raise AssertionError(f"finished with an error of {true[bad].tolist()}, stated {stated[bad].tolist()}")
 
@@ -90,16 +90,16 @@ def test_a_stochastic_path_states_none():
 def test_inverse_weights_integrate_cubics():
     """Assert ∫ σ³ d(1/σ) = (σ_a² − σ_b²)/2 in σ, exact for cubics."""
     levels = (4.0, 2.5, 1.5, 1.0)
-    found = inverse_weights(levels, 2.5, 1.5)[1] @ np.array(levels) ** 3
-    np.testing.assert_allclose(found, (2.5**2 - 1.5**2) / 2, rtol=1e-12)
+    values = inverse_weights(levels, 2.5, 1.5)[1] @ np.array(levels) ** 3
+    np.testing.assert_allclose(values, (2.5**2 - 1.5**2) / 2, rtol=1e-12)
 
 
 def test_a_solver_that_is_wrong_shows_in_the_stated_error():
     """Assert that Heun's weights .4 and .6, still consistent, raise the stated error by more than nine tenths."""
     wrong = replace(HEUN, final=(0.4, 0.6))
     right = _gaussian(grid=Grid(20.0, 0.05, 50))
-    found = _gaussian(solver=wrong, grid=Grid(20.0, 0.05, 50))
-    assert torch.all(found.sensitivity_error > 1.9 * right.sensitivity_error)
+    result = _gaussian(solver=wrong, grid=Grid(20.0, 0.05, 50))
+    assert torch.all(result.sensitivity_error > 1.9 * right.sensitivity_error)
 
 
 def test_without_defects_coverage_fails(monkeypatch):
@@ -115,9 +115,9 @@ def test_an_error_of_the_log_density_enters_the_stated_error(monkeypatch):
     """Assert that the stated error follows e^E − 1 when the log densities' stated error is planted as .2 nat."""
     plain = _gaussian(grid=Grid(20.0, 0.05, 80))
     monkeypatch.setattr(first_order, "source_errors", lambda laws, memory: torch.full_like(memory.now.error[:1], 0.2))
-    found = _gaussian(grid=Grid(20.0, 0.05, 80))
+    result = _gaussian(grid=Grid(20.0, 0.05, 80))
     size = plain.sensitivity.norm(dim=1)
-    assert torch.all(found.sensitivity_error >= 0.2 * size)
+    assert torch.all(result.sensitivity_error >= 0.2 * size)
 
 
 @pytest.mark.parametrize("d", [784, 3072])
@@ -127,7 +127,7 @@ def test_it_covers_in_image_size(d):
     new = Toward(Mixture(None, torch.full((1, d), 0.01).double(), torch.tensor(0.25).double()))
     white = torch.randn(2, d, generator=torch.Generator().manual_seed(0)).double()
     problem = Case(law, new, lambda sigma: sigma * white, "hutchinson")
-    found, true, stated = stated_and_true(problem, Grid(20.0, 0.05, 50), "heun")
-    assert bool(found.outcome.finished.all())
+    value, true, stated = stated_and_true(problem, Grid(20.0, 0.05, 50), "heun")
+    assert bool(value.outcome.finished.all())
     assert bool((true <= 3 * stated).all())
-    assert bool((stated < 0.5 * found.sensitivity.norm(dim=1)).all())
+    assert bool((stated < 0.5 * value.sensitivity.norm(dim=1)).all())

@@ -36,21 +36,21 @@ def asked(members, edits="removed", **options):
 def test_first_order_is_the_derivative_of_the_solve():
     """Assert that halving by little is the retrained network's change, and linear in the multiplier's mass."""
     members, small = EXACT.drawn(3, 4), 1e-4
-    found = asked(members, 1 + small)
+    prediction = asked(members, 1 + small)
     base = EXACT.retrained(np.full(40, 1 / 40))
-    assert_close(found.base, base, rtol=0, atol=1e-9)
+    assert_close(prediction.base, base, rtol=0, atol=1e-9)
     for k, who in members.items():
         change = EXACT.retrained(EXACT.weights(who, 1 + small)) - base
-        assert_close(found.first[k], change, rtol=0, atol=3e-3 * float(change.abs().max()))
+        assert_close(prediction.first[k], change, rtol=0, atol=3e-3 * float(change.abs().max()))
     removed = asked(members)
-    ratio = removed.eta[:, None, None] / found.eta[:, None, None]
-    assert_close(removed.first, ratio * found.first, rtol=1e-9, atol=1e-12)
+    ratio = removed.eta[:, None, None] / prediction.eta[:, None, None]
+    assert_close(removed.first, ratio * prediction.first, rtol=1e-9, atol=1e-12)
 
 
 def test_finite_masses_move_the_readouts_along_their_derivative():
     """Assert the finite form against the solve's derivative by the oracle, put into the network by hand."""
     members = {"some": [1, 5, 8], "few": [0]}
-    found = asked(members)
+    prediction = asked(members)
     for k, who in enumerate(members.values()):
         rates = np.zeros(40)
         rates[who] = 1 / len(who)
@@ -59,9 +59,9 @@ def test_finite_masses_move_the_readouts_along_their_derivative():
         moved = np.stack([path._level(level, 0.0).level.coefficients(1) for level in levels])
         other = ExactGroups()
         with torch.no_grad():
-            other.network.readout += float(found.eta[k]) * torch.from_numpy(moved)
-        assert_close(found.samples[k], sample(other.score, EXACT.latents, EXACT.grid).samples, rtol=0, atol=1e-10)
-    assert found.outcome.trust == (Trust.UNCALIBRATED, Trust.UNCALIBRATED)
+            other.network.readout += float(prediction.eta[k]) * torch.from_numpy(moved)
+        assert_close(prediction.samples[k], sample(other.score, EXACT.latents, EXACT.grid).samples, rtol=0, atol=1e-10)
+    assert prediction.outcome.trust == (Trust.UNCALIBRATED, Trust.UNCALIBRATED)
 
 
 def test_the_last_solution_serves_all_runs():
@@ -84,11 +84,11 @@ def test_a_removed_part_leaves_the_flow_of_the_rest():
     grid = Grid(8.0, 0.3, 20)
     other = data[who] * torch.tensor([0.3, 1.0]) + torch.tensor([0.0, 0.4])
     edits = {"gone": "removed", "half": "halved", "twice": "doubled", "other": other}
-    found = counterfactual(
+    prediction = counterfactual(
         law.score, EXACT.latents, Groups(law, dict.fromkeys(edits, who), edits), grid, anchor=law, solver="rk4"
     )
     factor = {"half": 0.5, "twice": 2.0}
-    for k, name in enumerate(found.names):
+    for k, name in enumerate(prediction.names):
         if name == "other":
             changed = Points(torch.cat([data[rest], other]), bandwidth=0.4)
         elif name == "gone":
@@ -98,8 +98,8 @@ def test_a_removed_part_leaves_the_flow_of_the_rest():
             weights[who] = factor[name]
             changed = Points(data, weights, bandwidth=0.4)
         truth = sample(changed.score, EXACT.latents, grid, solver="rk4").samples
-        assert_close(found.samples[k], truth, rtol=0, atol=1e-3)
-    assert found.change.shape == (4, 5, 2)
+        assert_close(prediction.samples[k], truth, rtol=0, atol=1e-3)
+    assert prediction.change.shape == (4, 5, 2)
 
 
 def test_a_planted_sign_and_a_planted_mass_are_caught():
@@ -110,26 +110,26 @@ def test_a_planted_sign_and_a_planted_mass_are_caught():
     truth = sample(rest.score, EXACT.latents, grid, solver="rk4").samples
     for multiplier, right in ((0.0, True), (1 - 0.8, False), (2.0, False)):
         groups = Groups(law, {"g": who}, multiplier)
-        found = counterfactual(law.score, EXACT.latents, groups, grid, anchor=law, solver="rk4")
-        assert bool((found.samples[0] - truth).abs().max() < 1e-3) is right
+        prediction = counterfactual(law.score, EXACT.latents, groups, grid, anchor=law, solver="rk4")
+        assert bool((prediction.samples[0] - truth).abs().max() < 1e-3) is right
 
 
 @pytest.mark.slow
 def test_coverage_on_the_exactly_trained_network():
     """Assert that nine in ten groups unseen in calibration lie in intervals made of twelve, over many divisions."""
     members = EXACT.drawn(72, 3)
-    found = asked(members, functional=FUNCTIONAL, form="finite")
+    prediction = asked(members, functional=FUNCTIONAL, form="finite")
     truth = torch.stack([EXACT.retrained(EXACT.weights(who)) for who in members.values()])
     outcomes = torch.stack([FUNCTIONAL(x) for x in truth])
     rng, shares, naive = np.random.default_rng(0), [], []
     for _ in range(400):
         order = rng.permutation(72)
         some, others = order[:12], order[12:]
-        calibration = Calibration(found.values[some], outcomes[some], stretch=found.stretch[some])
-        low, high = calibration.interval(found.values[others], found.stretch[others])
+        calibration = Calibration(prediction.values[some], outcomes[some], stretch=prediction.stretch[some])
+        low, high = calibration.interval(prediction.values[others], prediction.stretch[others])
         shares.append(float(((low <= outcomes[others]) & (outcomes[others] <= high)).double().mean()))
-        wrong = calibration.scores.sort(0).values[10] * found.stretch[others][:, None, None]  # ⌈12 · .9⌉, planted
-        naive.append(float(((outcomes[others] - found.values[others]).abs() <= wrong).double().mean()))
+        wrong = calibration.scores.sort(0).values[10] * prediction.stretch[others][:, None, None]  # ⌈12 · .9⌉, planted
+        naive.append(float(((outcomes[others] - prediction.values[others]).abs() <= wrong).double().mean()))
     assert abs(np.mean(shares) - 12 / 13) < 0.015
     assert np.mean(naive) < 0.88
 
@@ -164,10 +164,10 @@ def test_intervals_widen_beyond_the_radius_and_are_refused_far_beyond():
 def test_states_without_an_interval_say_why():
     """Assert too few groups, no calibration, and a first-order form."""
     members = EXACT.drawn(4, 3)
-    found = asked(members)
-    assert found.low is None
-    assert "Calibration.of" in found.outcome.sentence
-    few = found.calibrated(calibrated(found, members))
+    prediction = asked(members)
+    assert prediction.low is None
+    assert "Calibration.of" in prediction.outcome.sentence
+    few = prediction.calibrated(calibrated(prediction, members))
     assert few.outcome[0] is Trust.TOO_FEW
     assert bool(torch.isinf(few.high).all())
     first = asked(members, form="first")
@@ -177,15 +177,15 @@ def test_states_without_an_interval_say_why():
     assert again.outcome[0] is Trust.UNJUDGED
     assert bool(torch.isfinite(again.high).all())
     with pytest.raises(KeyError, match="there is no group"):
-        found.outcome["absent"]
+        prediction.outcome["absent"]
 
 
 @pytest.mark.parametrize("source", [{}, {"seed": 3}, {"generator": torch.Generator().manual_seed(3)}])
 def test_all_runs_share_their_noise(source):
     """Assert that along a stochastic path a change of nearly nothing changes nearly nothing, however noise is drawn."""
-    found = asked({"a": [0, 1], "b": [5]}, 1 + 1e-7, solver="sde", **source)
-    assert float(found.change.abs().max()) < 1e-5
-    assert float((found.samples[0] - found.samples[1]).abs().max()) < 1e-5
+    prediction = asked({"a": [0, 1], "b": [5]}, 1 + 1e-7, solver="sde", **source)
+    assert float(prediction.change.abs().max()) < 1e-5
+    assert float((prediction.samples[0] - prediction.samples[1]).abs().max()) < 1e-5
 
 
 def test_a_sample_that_does_not_finish_has_no_interval():
@@ -195,10 +195,10 @@ def test_a_sample_that_does_not_finish_has_no_interval():
     # An anchor five nats too low on the left: the group's ratio is too large there, and more than all is removed.
     anchor = SimpleNamespace(log_density=lambda x, sigma: law.log_density(x, sigma) - 5.0 * (x[:, 0] < 0))
     groups = Groups(law, {"first": [0]})
-    found = counterfactual(law.score, latents, groups, Grid(8.0, 0.2, 20), anchor=anchor)
-    assert found.outcome.samples[0].finished.tolist() == [False, True]
+    prediction = counterfactual(law.score, latents, groups, Grid(8.0, 0.2, 20), anchor=anchor)
+    assert prediction.outcome.samples[0].finished.tolist() == [False, True]
     calibration = Calibration(torch.zeros(9, 2, 1).double(), torch.rand(9, 2, 1).double(), stretch=None)
-    ends = found.calibrated(calibration)
+    ends = prediction.calibrated(calibration)
     assert torch.isinf(ends.high[0, :, 0]).tolist() == [True, False]
 
 
@@ -207,13 +207,13 @@ def test_local_and_pooled_functionals_work():
     images = EXACT.images.reshape(40, 1, 1, 2).float()
     local = LocalResponse(images, "whole")
     law = Points(images, bandwidth=0.0)
-    found = counterfactual(
+    prediction = counterfactual(
         law.score, EXACT.latents.reshape(-1, 1, 1, 2).float(), Groups(images, {"a": [0, 1, 2, 3]}), Grid(8.0, 0.3, 10),
         response=local, functional=lambda x: x.mean(),
     )  # fmt: skip
-    assert found.values.shape == (1,)
+    assert prediction.values.shape == (1,)
     calibration = Calibration(torch.zeros(9), torch.rand(9))
-    assert found.calibrated(calibration).low.shape == (1,)
+    assert prediction.calibrated(calibration).low.shape == (1,)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,6 @@ def test_what_does_not_fit_is_refused(change, kind, words):
 def test_retrained_samples_must_fit():
     """Assert that samples of other groups are refused."""
     members = EXACT.drawn(4, 3)
-    found = asked(members)
+    prediction = asked(members)
     with pytest.raises(ValueError, match="retrained has shape"):
-        Calibration.of(found, found.samples[:2])
+        Calibration.of(prediction, prediction.samples[:2])

@@ -53,20 +53,20 @@ def test_shapley_of_the_population_is_that_of_the_laws_that_are_left(keep):
         return known[key]
 
     groups = Groups(law, {name: list(who) for name, who in MEMBERS.items()})
-    found = group_values(
+    worth = group_values(
         law.score, EXACT.latents, groups, grid, functional, keep=keep, permutations=None, anchor=law, solver="rk4"
     )
     truth = shapley(value)
-    assert_close(found.values, truth, rtol=0, atol=4e-3 * float(truth.abs().max()))
-    assert_close(found.values.sum(0), found.whole - found.none, rtol=0, atol=1e-12)
-    assert (found.runs, found.unfinished) == (16, 0)
+    assert_close(worth.values, truth, rtol=0, atol=4e-3 * float(truth.abs().max()))
+    assert_close(worth.values.sum(0), worth.whole - worth.none, rtol=0, atol=1e-12)
+    assert (worth.runs, worth.unfinished) == (16, 0)
 
 
 def test_shapley_of_the_exactly_trained_network_is_near_that_of_all_retrainings():
     """Assert that the linear step in the readouts errs by 12 % where .4 of each group goes, by 1.5 % where .05 does."""
     truth = shapley(lambda present: functional(EXACT.retrained(left(present, 0.6).numpy())))
-    found = asked(keep=0.6, permutations=None)
-    assert_close(found.values, truth, rtol=0, atol=0.12 * float(truth.abs().max()))
+    prediction = asked(keep=0.6, permutations=None)
+    assert_close(prediction.values, truth, rtol=0, atol=0.12 * float(truth.abs().max()))
     gentle = shapley(lambda present: functional(EXACT.retrained(left(present, 0.95).numpy())))
     near = asked(keep=0.95, permutations=None).values
     assert_close(near, gentle, rtol=0, atol=0.015 * float(gentle.abs().max()))
@@ -84,8 +84,8 @@ def test_additive_values_are_the_slope_of_all_others():
     slope = asked(kind="additive")
     small = 1e-5
     for kind in ("leave-out", "shapley"):
-        found = asked(kind=kind, keep=1 - small, permutations=3)
-        assert_close(found.values / small, slope.values, rtol=0, atol=1e-3 * float(slope.values.abs().max()))
+        prediction = asked(kind=kind, keep=1 - small, permutations=3)
+        assert_close(prediction.values / small, slope.values, rtol=0, atol=1e-3 * float(slope.values.abs().max()))
     merged = {"ab": [*MEMBERS["a"], *MEMBERS["b"]], "rest": [*MEMBERS["c"], *MEMBERS["d"], *range(27, 40)]}
     both = asked(Groups(EXACT.images, merged), kind="additive").values
     assert_close(both[0], slope.values[0] + slope.values[1], rtol=1e-9)

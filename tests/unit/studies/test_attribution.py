@@ -18,7 +18,7 @@ from studies.attribution.gradients import GRADIENTS, Task, _largest_hessian
 from studies.attribution.methods import METHODS
 from studies.attribution.problem import SIGMA_MAX, SIGMA_MIN, Setup, true_influence
 from studies.attribution.retraining import checkpoints, halves, recipe
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.networks import Architecture, build
 from studies.study import Context
 
@@ -75,8 +75,8 @@ def test_tracin_and_influence_functions_are_what_their_formulas_say(network: tor
     losses = torch.stack([flat(torch.func.grad(task.loss)(params, point)) for point in points])
     targets = torch.stack([flat(torch.func.grad(task.target)(params, (latent,))) for latent in latents])
     cosines = torch.nn.functional.normalize(targets, dim=1) @ torch.nn.functional.normalize(losses, dim=1).T
-    found = GRADIENTS["gradient cosine"](task)
-    assert_close(found, -cosines.numpy(), rtol=1e-4, atol=1e-5)
+    result = GRADIENTS["gradient cosine"](task)
+    assert_close(result, -cosines.numpy(), rtol=1e-4, atol=1e-5)
     product = GRADIENTS["gradient product"](task)
     assert_close(product, -(targets @ losses.T).numpy(), rtol=1e-3, atol=1e-4 * float(np.abs(product).max()))
     state = {name: value.detach().clone() for name, value in task.network.state_dict().items()}
@@ -90,24 +90,24 @@ def test_tracin_and_influence_functions_are_what_their_formulas_say(network: tor
 
 def test_checkpoints_are_states_of_the_base_run() -> None:
     """Assert that the last part of a run is near its end, that early ones differ, and that rates follow the recipe."""
-    found = checkpoints(SMALL, 8, 60)
+    result = checkpoints(SMALL, 8, 60)
     end = halves(SMALL, 1, 1, 8, 60, None).base.state_dict()
-    gaps = [max(float((state[name] - end[name]).abs().max()) for name in end) for state, _ in found]
-    assert len(found) == 6
-    assert set(found[0][0]) == set(end)
+    gaps = [max(float((state[name] - end[name]).abs().max()) for name in end) for state, _ in result]
+    assert len(result) == 6
+    assert set(result[0][0]) == set(end)
     assert gaps[-1] < gaps[0]
-    rates = [rate for _, rate in found]
+    rates = [rate for _, rate in result]
     assert max(rates) <= recipe(8, 60).rate
     assert min(rates) > 0
 
 
 def test_halves_have_half_the_points_and_share_their_seed() -> None:
     """Assert that members are halves, outputs finite, and that training on all points is not among them."""
-    found = halves(SMALL, 3, 2, 8, 20, None)
-    assert found.members.shape == (3, 12)
-    assert (found.members.sum(1) == 6).all()
-    assert found.outputs.shape == (2, 3, 3)
-    assert np.isfinite(found.outputs).all()
+    result = halves(SMALL, 3, 2, 8, 20, None)
+    assert result.members.shape == (3, 12)
+    assert (result.members.sum(1) == 6).all()
+    assert result.outputs.shape == (2, 3, 3)
+    assert np.isfinite(result.outputs).all()
 
 
 def test_the_smoke_study_runs_and_its_control_holds(tmp_path: Path) -> None:

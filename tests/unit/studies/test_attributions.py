@@ -50,11 +50,11 @@ def test_the_exact_derivative_is_that_of_differences(name):
     moved = np.stack([weights + sign * step * (np.eye(exact.POINTS)[i] - weights) for i in (0, 7) for sign in (1, -1)])
     with torch.no_grad():
         x = setting.asked.samples(setting.stacked(moved), members=4)
-    found = setting.asked.of_samples("logit", x).numpy()
+    values = setting.asked.of_samples("logit", x).numpy()
     known = tiers.truth(name, "logit").derivative
     assert known is not None
-    assert np.allclose((found[0] - found[1]) / (2 * step), known[:, 0], rtol=1e-4, atol=1e-4)
-    assert np.allclose((found[2] - found[3]) / (2 * step), known[:, 7], rtol=1e-4, atol=1e-4)
+    assert np.allclose((values[0] - values[1]) / (2 * step), known[:, 0], rtol=1e-4, atol=1e-4)
+    assert np.allclose((values[2] - values[3]) / (2 * step), known[:, 7], rtol=1e-4, atol=1e-4)
 
 
 def test_the_kernel_network_is_the_posterior_mean_of_its_mixture():
@@ -64,8 +64,8 @@ def test_the_kernel_network_is_the_posterior_mean_of_its_mixture():
     law = GaussianMixture.isotropic(np.full(len(data), 1 / len(data)), data, np.full(len(data), exact.BANDWIDTH**2))
     x = setting.data[:4] + 0.7 * setting.latents[:4] / 10
     mean, _ = law.posterior(x.flatten(1).numpy(), 0.7)
-    found = setting.network()(x, torch.full((4,), 0.7, dtype=torch.float64))
-    assert np.allclose(found.flatten(1).numpy(), mean, atol=1e-10)
+    score = setting.network()(x, torch.full((4,), 0.7, dtype=torch.float64))
+    assert np.allclose(score.flatten(1).numpy(), mean, atol=1e-10)
 
 
 @pytest.mark.slow
@@ -95,9 +95,9 @@ def test_a_convolutional_half_made_again_agrees_with_the_shipped():
     """Assert that one half, trained again here, is within a tenth of what two seeds part it by."""
     stored, setting = tiers.shipped("digits-unet"), images.SETTINGS["digits-unet"]
     again = images.remade(setting, stored, rows=1, seed=0)
-    apart = np.abs(stored.values[:, 0, :1] - stored.values[:, 1, :1]).mean((1, 2))
+    differences = np.abs(stored.values[:, 0, :1] - stored.values[:, 1, :1]).mean((1, 2))
     gap = np.abs(again - stored.values[:, 0, :1]).mean((1, 2))
-    assert (gap < 0.1 * apart).all()
+    assert (gap < 0.1 * differences).all()
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist14", "fashion14", "digits-unet"])
@@ -143,10 +143,10 @@ def test_a_file_comes_back_as_it_was_and_a_damaged_one_is_refused(tmp_path):
     masks, values = rng.random((9, 13)) < 0.5, rng.normal(3.0, 2.0, (2, 3, 9, 4))
     kept = Stored("x", "d", masks, ("a", "b"), values, np.zeros((4, 1, 2, 2)), np.ones((3, 4)), np.ones(3), (0, 1, 2))
     kept.save(tmp_path / "x.npz")
-    found = Stored.load(tmp_path / "x.npz")
-    assert (found.masks == masks).all()
-    assert np.abs(found.values - values).max() < 5e-3
-    assert found.functionals == ("a", "b")
+    stored = Stored.load(tmp_path / "x.npz")
+    assert (stored.masks == masks).all()
+    assert np.abs(stored.values - values).max() < 5e-3
+    assert stored.functionals == ("a", "b")
     (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
     with pytest.raises(StudyError, match=r"damaged|cannot"):
         Stored.load(tmp_path / "x.npz")
@@ -228,9 +228,9 @@ def test_a_method_asked_alone_stands_beside_the_rows_that_are_kept():
     kept = [row for row in leaderboard.entries() if row["problem"] == case.name]
     whole = leaderboard.joined(case, ("random",), kept)
     assert [row["method"] for row in whole] == [row["method"] for row in kept]
-    known, found = (next(row for row in rows if row["method"] == "random") for rows in (kept, whole))
-    assert found["lds"] == pytest.approx(known["lds"], abs=1e-3)
-    assert found["behind"] == pytest.approx(known["behind"], abs=1e-3)
+    known, value = (next(row for row in rows if row["method"] == "random") for rows in (kept, whole))
+    assert value["lds"] == pytest.approx(known["lds"], abs=1e-3)
+    assert value["behind"] == pytest.approx(known["behind"], abs=1e-3)
     alone = {**known, "behind": [0.0, 0.0, 0.0]}
     first, last = leaderboard.joined(case, ("nearest points",), [alone])
     assert (first["method"], first["behind"]) == ("nearest points", [0.0, 0.0, 0.0])

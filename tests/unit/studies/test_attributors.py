@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from studies.attribution import attributors, tuning
+from studies.attribution.attributors import gradients, parameter_gradients, runs, similarities
 from studies.networks import Architecture, build
 from studies.training import Recipe, train
 from studies.training.descent import Adam
@@ -54,7 +55,7 @@ def problem(seed=0):
 def test_d_trak_is_the_damped_kernel_of_the_predicted_noise_times_the_pull():
     """Assert the formula with gradients by autograd, image by image."""
     given = problem()
-    sigma, noise = given.loss.draw(attributors.DRAWS, given.data)
+    sigma, noise = given.loss.draw(parameter_gradients.DRAWS, given.data)
 
     def features(image):
         state = image.expand(noise.shape) + sigma[:, None, None, None] * noise
@@ -65,14 +66,14 @@ def test_d_trak_is_the_damped_kernel_of_the_predicted_noise_times_the_pull():
     gram = points @ points.T
     inverse = torch.linalg.inv(gram + 0.3 * gram.diagonal().mean() * torch.eye(5))
     pulls = given.functional(given.data)[None] - given.functional(given.samples)[:, None]
-    found = np.asarray(attributors.d_trak(given, share=0.3))
-    assert np.allclose(found, samples @ points.T @ inverse * pulls, rtol=1e-3, atol=1e-5)
+    values = np.asarray(attributors.d_trak(given, share=0.3))
+    assert np.allclose(values, samples @ points.T @ inverse * pulls, rtol=1e-3, atol=1e-5)
 
 
 def test_weights_of_patches_are_those_of_a_loop_over_patches():
     """Assert the posterior over all points and places, each patch with what lies beyond the border as a value."""
     given, level, reach = problem(), 0.8, 1
-    found = np.asarray(attributors.patches(given, level=level, side=0.1))
+    values = np.asarray(attributors.patches(given, level=level, side=0.1))
     data = given.data.double()
     sigma = level * float((data - data.mean(0)).square().mean().sqrt())
     noise = torch.randn(given.samples.shape, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
@@ -88,7 +89,7 @@ def test_weights_of_patches_are_those_of_a_loop_over_patches():
             weights = np.exp(-((points - patch) ** 2).sum(-1) / (2 * sigma**2))
             total += weights.sum(1) / weights.sum()
         pulls = given.functional(given.data) - given.functional(given.samples)[q]
-        assert np.allclose(found[q], total * pulls.numpy(), rtol=1e-3, atol=1e-4)
+        assert np.allclose(values[q], total * pulls.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_unrolled_differentiation_is_that_of_two_runs():
@@ -96,16 +97,16 @@ def test_unrolled_differentiation_is_that_of_two_runs():
     given, step = problem(), 1e-3
     given.data = given.data.double()
     given.recipe = Recipe(Architecture(width=6, depth=1), steps=5, batch=4, rate=4e-2, warmup=1, precision="float64")
-    rule = Adam(inner=attributors.INNER)
+    rule = Adam(inner=runs.INNER)
     given.network = train(given.recipe, given.data, seed=0).network
     given.output = lambda denoise: denoise(given.samples.double(), torch.full((2,), 0.5).double()).mean((1, 2, 3))
-    found, ends = np.asarray(attributors.unrolled(given)), []
+    value, ends = np.asarray(attributors.unrolled(given)), []
     for sign in (1, -1):
         weights = torch.full((5,), (1 - sign * step) / 5, dtype=torch.float64)
         weights[2] += sign * step
         ends.append(given.output(record(given.recipe, given.data, weights=weights, rule=rule).module).detach())
-    assert np.allclose(found[:, 2], (ends[0] - ends[1]) / (2 * step), rtol=1e-3)
-    assert np.abs(found[:, 2]).min() > 1e-4
+    assert np.allclose(value[:, 2], (ends[0] - ends[1]) / (2 * step), rtol=1e-3)
+    assert np.abs(value[:, 2]).min() > 1e-4
 
 
 def test_what_is_kept_belongs_to_its_network():
@@ -122,9 +123,9 @@ def test_what_is_kept_belongs_to_its_network():
 def test_chosen_settings_are_among_the_candidates():
     """Assert that what the module uses was tried, and that the tuning setting shares no image with a problem."""
     titles = {name: [title for title, _ in of] for name, of in tuning.CANDIDATES.items()}
-    for name, share in zip(TUNED, (*attributors.SQUARE_SHARES, attributors.SCORE_SHARE), strict=True):
+    for name, share in zip(TUNED, (*gradients.SQUARE_SHARES, gradients.SCORE_SHARE), strict=True):
         assert f"damping {share:g}" in titles[name]
-    assert f"level {attributors.LEVEL:g}, side {attributors.SIDE:g}" in titles["patch weights"]
+    assert f"level {similarities.LEVEL:g}, side {similarities.SIDE:g}" in titles["patch weights"]
     from studies.verification.attributions.images import SETTINGS
 
     known = {image.numpy().tobytes() for image in SETTINGS["digits"].data}

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from support import demonstration
 
-from studies.bounds import above, equals
+from studies.claim_bounds import above, equals
 from studies.cli import main
 from studies.errors import StudyError
 from studies.reports.upkeep import newest
@@ -284,9 +284,15 @@ def test_an_interrupt_is_answered_with_how_to_go_on(
 def _outside(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, in a folder."""
     root = Path(__file__).resolve().parents[3]
-    own = os.environ | {"PYTHONPATH": f"{root / 'tests'}{os.pathsep}{root}"} | environment
+    values = os.environ | {"PYTHONPATH": f"{root / 'tests'}{os.pathsep}{root}"} | environment
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=own, capture_output=True, text=True, check=False, errors="replace"
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=values,
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
     )
 
 

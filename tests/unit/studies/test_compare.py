@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.bounds import at_most
+from studies.claim_bounds import at_most
 from studies.reports.compare import Comparison, compare
 from studies.running.summary import Summary
 from studies.running.tables import decode, encode, join
@@ -40,37 +40,37 @@ def column(comparison: Comparison, name: str) -> Any:
 
 def test_equal_results_do_not_differ(tmp_path: Path) -> None:
     """Assert no difference in anything, and no test where columns are equal bit for bit."""
-    found = changed(tmp_path, BASE)
-    assert not found.differs
-    assert column(found, "error").test is None
+    differences = changed(tmp_path, BASE)
+    assert not differences.differs
+    assert column(differences, "error").test is None
 
 
 def test_a_small_common_shift_is_found(tmp_path: Path) -> None:
     """Assert that two percent on every row, far below the spread between rows, is a difference."""
-    found = changed(tmp_path, [row | {"error": row["error"] * 1.02} for row in BASE])
-    assert column(found, "error").differs
-    assert found.differs
+    differences = changed(tmp_path, [row | {"error": row["error"] * 1.02} for row in BASE])
+    assert column(differences, "error").differs
+    assert differences.differs
 
 
 def test_noise_without_direction_is_no_difference(tmp_path: Path) -> None:
     """Assert that symmetric noise leaves the two alike, with its p-value shown."""
     rng = np.random.default_rng(0)
-    found = changed(tmp_path, [row | {"error": row["error"] + rng.normal()} for row in BASE])
-    assert not found.differs
-    assert 0.05 < column(found, "error").p_value <= 1
+    differences = changed(tmp_path, [row | {"error": row["error"] + rng.normal()} for row in BASE])
+    assert not differences.differs
+    assert 0.05 < column(differences, "error").p_value <= 1
 
 
 def test_timings_are_shown_and_not_counted(tmp_path: Path) -> None:
     """Assert that twice the seconds is no difference of the results."""
-    found = changed(tmp_path, [row | {"seconds": 2 * row["seconds"]} for row in BASE])
-    assert column(found, "seconds").p_value < 0.05
-    assert not found.differs
+    differences = changed(tmp_path, [row | {"seconds": 2 * row["seconds"]} for row in BASE])
+    assert column(differences, "seconds").p_value < 0.05
+    assert not differences.differs
 
 
 def test_new_missing_values_are_a_difference(tmp_path: Path) -> None:
     """Assert that a NaN where there was a number is not overlooked."""
-    found = changed(tmp_path, [*BASE[:-1], BASE[-1] | {"error": float("nan")}])
-    assert column(found, "error").differs
+    differences = changed(tmp_path, [*BASE[:-1], BASE[-1] | {"error": float("nan")}])
+    assert column(differences, "error").differs
 
 
 def test_verdicts_cells_and_labels_are_compared(tmp_path: Path) -> None:

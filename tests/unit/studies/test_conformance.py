@@ -24,8 +24,8 @@ SMOKE = conformance.Config.smoke()
 def rows_of(*packages: str, quantities: tuple[str, ...] = ("schedule", "conversion")) -> pd.DataFrame:
     """Rows of some packages."""
     config = conformance.Config(packages=packages, quantities=quantities)
-    found = [row for cell in conformance.cells(config) for row in conformance.run_cell(cell, Context(config))]
-    return pd.DataFrame(found)
+    values = [row for cell in conformance.cells(config) for row in conformance.run_cell(cell, Context(config))]
+    return pd.DataFrame(values)
 
 
 def test_names_of_checks_are_unique_and_causes_name_existing_checks() -> None:
@@ -184,7 +184,7 @@ def test_packages_beside_are_kept_with_versions_and_causes() -> None:
     assert set(zip(rows["package"], rows["check"], strict=True)) == names
     judged = rows[rows["status"].isin(["agrees", "differs"])]
     assert (judged["version"] != "").all()
-    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 13
+    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 14
     differing = rows[rows["status"] == "differs"]
     assert differing["cause"].str.startswith(("theirs", "convention")).all()
     assert set(differing["check"]) == {check for finding in findings.BESIDE for check in finding.checks}

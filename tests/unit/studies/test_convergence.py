@@ -9,8 +9,8 @@ import torch
 from support.close import assert_close
 
 from studies import convergence
-from studies.bounds import Verdict
 from studies.bridge import exact_score
+from studies.claim_bounds import Verdict
 from studies.convergence import exact, images, neural, robust, truth, verdicts
 from studies.convergence.engine import predict, relative
 from studies.convergence.problems import SIGMA_MAX, SIGMA_MIN, problem
@@ -126,8 +126,8 @@ def test_a_disturbed_score_errs_by_its_stated_size():
 
 def test_errors_are_relative_row_by_row():
     """Assert the definition, for arrays and tensors of any shape."""
-    found, exact_values = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), np.array([[0.0, 0.0 + 4.0], [2.0, 0.0]])
-    assert_close(relative(found, exact_values), np.array([0.75, 0.5]), rtol=1e-12)
+    value, exact_values = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), np.array([[0.0, 0.0 + 4.0], [2.0, 0.0]])
+    assert_close(relative(value, exact_values), np.array([0.75, 0.5]), rtol=1e-12)
 
 
 def test_agreement_measures_directions():

@@ -47,10 +47,10 @@ def test_the_ratio_survives_a_load_that_drifts() -> None:
     alternatives = {"one": machine.work("one", 0.05), "two": machine.work("two", 0.1)}
     times = timing.alternate(alternatives, rounds=60, clock=machine.clock)
     assert times["one"].max() > 5 * times["one"].min()
-    found = timing.ratio(times["two"], times["one"])
-    assert found.estimate == pytest.approx(2, rel=0.03)
-    assert found.low < 2 < found.high
-    assert found.high - found.low < 0.2
+    ratios = timing.ratio(times["two"], times["one"])
+    assert ratios.estimate == pytest.approx(2, rel=0.03)
+    assert ratios.low < 2 < ratios.high
+    assert ratios.high - ratios.low < 0.2
 
 
 def test_alternatives_take_turns_in_changing_order() -> None:
@@ -141,8 +141,8 @@ def test_the_two_step_solver_is_more_accurate_with_fewer_steps() -> None:
     """Assert the errors of log p that the comparison rests on, at its smallest size."""
     benchmark = benchmarks.load("equal_accuracy")
     setup = benchmark.prepare(benchmark.SIZES["smoke"][0], "cpu", 0)
-    theirs, own = (float(error().max()) for error in setup.errors.values())
-    assert own < theirs < 0.1
+    theirs, value = (float(error().max()) for error in setup.errors.values())
+    assert value < theirs < 0.1
 
 
 def test_slow_alternatives_take_fewer_rounds_but_enough_for_an_interval() -> None:
@@ -160,14 +160,14 @@ TINY = {"kind": "mlp", "width": 16, "depth": 2, "data": "digits", "side": 4, "tr
 @pytest.fixture(scope="module")
 def problem() -> Problem:
     """A small network in float64, for the packages' numbers."""
-    found = Problem.of(TINY, "cpu", 0)
-    network = copy.deepcopy(found.counter.network).double()
-    anchor = GaussianAnchor(found.anchor.mean.double(), 0.5)
+    values = Problem.of(TINY, "cpu", 0)
+    network = copy.deepcopy(values.counter.network).double()
+    anchor = GaussianAnchor(values.anchor.mean.double(), 0.5)
     top = torch.tensor(SIGMA_MAX, dtype=torch.float64)
-    found.counter, found.score, found.anchor = timing.Counter(network), as_score(network, "denoiser"), anchor
-    found.path = _public.Path(network, (1, 4, 4), found.grid, lambda x: anchor.log_density(x, top))
-    found.latents = found.latents.double()
-    return found
+    values.counter, values.score, values.anchor = timing.Counter(network), as_score(network, "denoiser"), anchor
+    values.path = _public.Path(network, (1, 4, 4), values.grid, lambda x: anchor.log_density(x, top))
+    values.latents = values.latents.double()
+    return values
 
 
 def test_packages_and_engine_take_the_same_path_and_come_to_the_same_number(problem: Problem) -> None:
@@ -181,11 +181,11 @@ def test_packages_and_engine_take_the_same_path_and_come_to_the_same_number(prob
     assert_close(sample(problem.score, problem.latents, problem.grid), samples, rtol=1e-10)
     options = {"anchor": problem.anchor, "trace": "exact", "solver": "heun"}
     grid = Grid(SIGMA_MAX, SIGMA_MIN, 112)
-    own = log_density(problem.score, samples, SIGMA_MIN, grid=problem.grid, **options)
+    estimate = log_density(problem.score, samples, SIGMA_MIN, grid=problem.grid, **options)
     fine = log_density(problem.score, samples, SIGMA_MIN, grid=grid, **options).value
-    assert bool(((own.value - fine).abs() < 3 * own.grid_error).all())
+    assert bool(((estimate.value - fine).abs() < 3 * estimate.grid_error).all())
     first = _public.LIKELIHOODS[_public.TORCHDIFFEQ](problem.path, samples, True)
-    assert bool(((first - fine).abs() > 5 * (own.value - fine).abs()).all())
+    assert bool(((first - fine).abs() > 5 * (estimate.value - fine).abs()).all())
     for name, likelihood in _public.LIKELIHOODS.items():
         rtol = 3e-2 if name == _public.ZUKO else 1e-9  # its own solver only comes near
         assert_close(likelihood(problem.path, samples, True), first, rtol=rtol)
@@ -195,9 +195,9 @@ def test_packages_and_engine_take_the_same_path_and_come_to_the_same_number(prob
 def test_one_probe_tends_to_the_same_number_where_it_is_the_same_probe() -> None:
     """Assert with flow_matching's signs, in float32, that the two come together at Heun's order in the steps."""
     coarse, fine = (Problem.of({**TINY, "steps": steps}, "cpu", 0) for steps in (7, 112))
-    apart = [float(density._same_probe(each, each.samples(), 3).max()) for each in (coarse, fine)]
-    assert apart[1] < 1e-4
-    assert apart[1] < apart[0] / 100
+    differences = [float(density._same_probe(each, each.samples(), 3).max()) for each in (coarse, fine)]
+    assert differences[1] < 1e-4
+    assert differences[1] < differences[0] / 100
 
 
 def test_public_packages_get_the_same_number_of_network_calls() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from studies.attribution import attributors, das
+from studies.attribution.attributors import parameter_gradients
 from studies.networks import Architecture, build
 
 
@@ -43,7 +44,7 @@ def given():
 
 def noises(given, image):
     """The predicted noise at an image, all draws (draws, 16), and the drawn noise."""
-    sigma, noise = given.loss.draw(attributors.DRAWS, given.data)
+    sigma, noise = given.loss.draw(parameter_gradients.DRAWS, given.data)
     state = image + sigma[:, None, None, None] * noise
     return ((state - given.network(state, sigma)) / sigma[:, None, None, None]).flatten(1), noise.flatten(1)
 
@@ -82,10 +83,10 @@ def close(found, known):
 
 def test_the_score_of_numbers_is_a_solve_without_the_point(given):
     """Assert Sherman and Morrison's formula against dense solves; leverage, residual and square each matter."""
-    found = attributors.das(given, share=0.3)
-    assert close(found, numbers(given, 0.3))
+    result = attributors.das(given, share=0.3)
+    assert close(result, numbers(given, 0.3))
     for mistake in ({"leverage": False}, {"residual": False}, {"power": 1}):
-        assert not close(found, numbers(given, 0.3, **mistake)), mistake
+        assert not close(result, numbers(given, 0.3, **mistake)), mistake
 
 
 def test_what_is_left_is_what_a_fit_without_the_point_gives():
@@ -102,15 +103,15 @@ def test_what_is_left_is_what_a_fit_without_the_point_gives():
 
     theta = fit(list(range(6)))
     slopes = torch.einsum("nkp,nk->np", x, x @ theta - y[..., 0])
-    found = das.left_out(slopes, x.flatten(0, 1) / 6**0.5, 0.2)
+    result = das.left_out(slopes, x.flatten(0, 1) / 6**0.5, 0.2)
     for i in range(6):
         change = fit([j for j in range(6) if j != i]) - theta
-        assert torch.allclose(found[i], change, rtol=1e-8, atol=1e-10)
+        assert torch.allclose(result[i], change, rtol=1e-8, atol=1e-10)
 
 
 def test_the_score_of_images_is_the_mean_square_of_the_moved_noise(given):
     """Assert τ from whole Jacobians at the samples and dense solves; that a point's own rows are left out matters."""
-    of, share = attributors._Gradients(given, outputs=False), 0.5
+    of, share = parameter_gradients.Gradients(given, outputs=False), 0.5
     rows, g = of.jacobians(das.PROBES), of.points(given.loss)
     damping = share * rows.square().sum() / min(rows.shape)
     ridge = damping * torch.eye(rows.shape[1], dtype=rows.dtype)
@@ -127,9 +128,9 @@ def test_the_score_of_images_is_the_mean_square_of_the_moved_noise(given):
             columns.append(torch.stack([(jacobian @ change).square().mean() for jacobian in jacobians]))
         return torch.stack(columns, 1) * pulls(given)
 
-    found = attributors.das_images(given, share=share)
-    assert close(found, known(1))
-    assert not close(found, known(0))
+    result = attributors.das_images(given, share=share)
+    assert close(result, known(1))
+    assert not close(result, known(0))
 
 
 def test_other_samples_of_the_same_network_get_their_own_scores(given):

@@ -68,9 +68,9 @@ def _value(masks, outputs, scores):
 def test_a_perfect_attribution_attains_the_ceiling_and_a_weaker_one_does_not():
     """Assert the ceiling against the scores of the truth and of a prediction of quality .5."""
     rng = np.random.default_rng(3)
-    gaps = [(found := lds(*problem(rng, seeds=4, noise=4.0))).value - found.ceiling for _ in range(30)]
+    gaps = [(result := lds(*problem(rng, seeds=4, noise=4.0))).value - result.ceiling for _ in range(30)]
     assert abs(np.mean(gaps)) < 3 * np.std(gaps) / 30**0.5 + 0.01
-    weak = [(found := lds(*problem(rng, seeds=4, quality=0.5))).ceiling - found.value for _ in range(30)]
+    weak = [(result := lds(*problem(rng, seeds=4, quality=0.5))).ceiling - result.value for _ in range(30)]
     assert min(weak) > 0.2
     assert np.isnan(lds(*problem(rng, seeds=1)).ceiling)
 

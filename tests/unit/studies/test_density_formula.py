@@ -11,8 +11,8 @@ import torch
 from support.close import assert_close
 
 from oracles import GaussianMixture
-from studies.bounds import Verdict
 from studies.bridge import engine_measure
+from studies.claim_bounds import Verdict
 from studies.density_formula import (
     choice,
     classifier,
@@ -44,10 +44,10 @@ def test_estimators_without_a_control_variate_stay_within_their_error_bars(name)
     """Assert that no error exceeds four reported standard errors, and that those are what makes the estimator noisy."""
     law = near(2)
     x = noisy_states(law, 6, 0)
-    found = estimate(name, exact_setup(law), x, 2048, 5)
-    scaled = (found.value - truth(law, x)).abs() / found.standard_error
+    outcome = estimate(name, exact_setup(law), x, 2048, 5)
+    scaled = (outcome.value - truth(law, x)).abs() / outcome.standard_error
     assert float(scaled.max()) < 4.0
-    assert float(found.standard_error.median()) < 1.0
+    assert float(outcome.standard_error.median()) < 1.0
 
 
 @pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"kernel"} - RAW))
@@ -55,9 +55,9 @@ def test_every_estimator_finds_the_density_of_a_mixture(name):
     """Assert that the error over states is below .1 nat at 2 048 evaluations in the plane."""
     law = near(2)
     x = noisy_states(law, 6, 0)
-    found = estimate(name, exact_setup(law), x, 2048, 5)
-    assert float((found.value - truth(law, x)).square().mean().sqrt()) < 0.1
-    cost = found.evaluations
+    outcome = estimate(name, exact_setup(law), x, 2048, 5)
+    assert float((outcome.value - truth(law, x)).square().mean().sqrt()) < 0.1
+    cost = outcome.evaluations
     assert int(cost if isinstance(cost, int) else cost.max()) <= 2048
 
 
@@ -73,12 +73,12 @@ def test_quality_separates_noise_from_persistent_error():
 
     exact = torch.zeros(4000, dtype=torch.float64)
     noise = torch.from_numpy(0.2 * RNG.standard_normal((3, 4000)))
-    found = quality([Estimate(0.5 + row, torch.full_like(row, 0.2), 7, 64) for row in noise], exact)
-    assert found["bias"] == pytest.approx(0.5, abs=0.01)
-    assert found["persistent"] == pytest.approx(0.5, abs=0.01)
-    assert found["sd"] == pytest.approx(0.2, rel=0.05)
-    assert found["source_bias"] == pytest.approx(np.exp(-0.5 + 0.02) - 1, abs=0.01)
-    assert found["source_theory"] == pytest.approx(np.exp(0.02) - 1, rel=0.1)
+    outcome = quality([Estimate(0.5 + row, torch.full_like(row, 0.2), 7, 64) for row in noise], exact)
+    assert outcome["bias"] == pytest.approx(0.5, abs=0.01)
+    assert outcome["persistent"] == pytest.approx(0.5, abs=0.01)
+    assert outcome["sd"] == pytest.approx(0.2, rel=0.05)
+    assert outcome["source_bias"] == pytest.approx(np.exp(-0.5 + 0.02) - 1, abs=0.01)
+    assert outcome["source_theory"] == pytest.approx(np.exp(0.02) - 1, rel=0.1)
 
 
 def test_the_bound_lies_below_the_likelihood_and_comes_close():
@@ -115,11 +115,11 @@ def test_a_wrong_score_over_estimates_by_its_integrated_error():
 def test_the_unweighted_heuristic_is_the_uniform_time_mean():
     """Assert it for N(0, I) by its closed form: |ε̂ − ε|² = |(τY − Z(1 + σ²))/(1 + σ²)|² on average."""
     x = torch.zeros(2000, 3, dtype=torch.float64)
-    found = classifier.unweighted(lambda y, s: -y / (1 + s[:, None] ** 2), x, 64, 0).mean()
+    values = classifier.unweighted(lambda y, s: -y / (1 + s[:, None] ** 2), x, 64, 0).mean()
     t = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000 * (400 - SIGMA**2) / (401 - SIGMA**2)
     v = t / (1 - t)
     expected = 3 * ((1 + SIGMA**2) / (1 + SIGMA**2 + v)).square().mean()
-    assert float(found) == pytest.approx(float(expected), rel=0.02)
+    assert float(values) == pytest.approx(float(expected), rel=0.02)
 
 
 def test_tokens_follow_the_oracle():
@@ -143,8 +143,8 @@ def test_the_generator_is_a_mixture_with_the_score_that_it_claims():
     exact = generator.law(theta).noised(0.6).score(x)
     assert_close(generator.exact_score(x, level, theta.expand(64, 3)), exact, rtol=1e-9)
     true = generator.gradient(lambda t: -generator.law(t).noised(SIGMA).log_density(x).mean(), theta)
-    found = generator.gradient(lambda t: generator.regulariser(generator.exact_score, t, x, 512).mean(), theta)
-    assert float((found - true).norm() / true.norm()) < 0.1
+    outcome = generator.gradient(lambda t: generator.regulariser(generator.exact_score, t, x, 512).mean(), theta)
+    assert float((outcome - true).norm() / true.norm()) < 0.1
 
 
 def test_a_conditional_denoiser_learns_its_condition():
@@ -156,8 +156,8 @@ def test_a_conditional_denoiser_learns_its_condition():
 
     network = conditional.train_conditional("test", 1, 1, 24, 200, draws, None)
     c = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-    found = network(torch.zeros(2, 1, dtype=torch.float64), torch.tensor(1.0).double(), c)
-    assert float((found - c).abs().max()) < 0.3
+    score = network(torch.zeros(2, 1, dtype=torch.float64), torch.tensor(1.0).double(), c)
+    assert float((score - c).abs().max()) < 0.3
 
 
 def test_dequantised_images_stay_in_their_bins():
@@ -184,10 +184,10 @@ def test_errors_along_a_path_reach_the_sensitivity_as_the_oracle_says():
     track = paths.follow(case, 40)
     _, exact = case.perturbation.sample_sensitivity(case.latents, paths.SIGMA_MAX, SIGMA)
     assert_close(track.sensitivity, exact, rtol=1e-4, atol=1e-6)
-    found = paths.propagated(track, np.full((2, *track.log_p.shape), 0.3))
-    assert found["relative"] == pytest.approx(1 - np.exp(-0.3), rel=1e-12)
+    outcome = paths.propagated(track, np.full((2, *track.log_p.shape), 0.3))
+    assert outcome["relative"] == pytest.approx(1 - np.exp(-0.3), rel=1e-12)
     fresh = paths.propagated(track, 0.3 * RNG.standard_normal((2, *track.log_p.shape)))
-    assert fresh["share"] < found["share"]
+    assert fresh["share"] < outcome["share"]
 
 
 def test_exact_traces_carry_the_density_along_a_path():
@@ -246,8 +246,8 @@ def test_an_exact_end_removes_the_anchors_error():
     matched, exact = (exact_setup(law, exact_anchor=known) for known in (False, True))
     errors = [(estimate("flow", setup, x, 512, 0).value - truth(law, x)).abs().max() for setup in (matched, exact)]
     assert float(errors[1]) < 0.2 * float(errors[0])
-    found = estimate("formula", exact, x, 2048, 0)
-    assert float((found.value - truth(law, x)).abs().max()) < 0.05
+    outcome = estimate("formula", exact, x, 2048, 0)
+    assert float((outcome.value - truth(law, x)).abs().max()) < 0.05
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +292,8 @@ def test_the_choice_is_the_least_error_and_says_what_is_equal():
     def row(estimator, budget, size):
         squares = list(size**2 * rng.uniform(0.8, 1.2, 12))
         shared = {"part": "exact", "family": "far", "dimension": 3, "bias": 0.0, "sd": size, "seconds": 1e-3}
-        own = {"estimator": estimator, "budget": budget, "evaluations": budget, "rms": size, "state_squares": squares}
-        return shared | own
+        table = {"estimator": estimator, "budget": budget, "evaluations": budget, "rms": size, "state_squares": squares}
+        return shared | table
 
     sizes = {"formula": 1.0, "control": 1.02, "hutchinson": 3.0, "ito": 9.0, "mixture": 0.1, "flow, exact end": 0.01}
     rows = [row(name, 100, size) for name, size in sizes.items()] + [row("hutchinson", 200, 0.99)]
@@ -324,15 +324,15 @@ def perfect(rows: pd.DataFrame) -> pd.DataFrame:
     fifty = extra.copy()
     fifty["dimension"] = 50
     rows = pd.concat([rows, extra, fifty], ignore_index=True)
-    own = rows.part == "bias"
-    rows.loc[own, ["bias", "bias_error", "sd", "mean_p", "state_p"]] = [1e-3, 1e-3, 1e-2, 0.5, 0.4]
+    values = rows.part == "bias"
+    rows.loc[values, ["bias", "bias_error", "sd", "mean_p", "state_p"]] = [1e-3, 1e-3, 1e-2, 0.5, 0.4]
     _averaged(rows)
     rows.loc[rows.part == "coverage", "hits"] = 9
     rows.loc[rows.part == "coverage", "trials"] = 10
     for part in ("excess", "tokens"):
         rows.loc[rows.part == part, "excess"] = rows.loc[rows.part == part, "theory"]
-    own = rows.part == "evidence"
-    rows.loc[own, "gap"] = 1e-3 / rows.loc[own, "steps"]
+    values = rows.part == "evidence"
+    rows.loc[values, "gap"] = 1e-3 / rows.loc[values, "steps"]
     _choices(rows, "classifier-mixtures")
     _choices(rows, "classifier-images")
     rows = _losses(rows)
@@ -407,11 +407,11 @@ def _spoil(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
 
 def test_claims_hold_where_theory_does(result):
     """Assert that every claim but the ratio of distances (too short a range here) holds on perfect rows."""
-    found = claims(perfect(result.rows), JUDGED)
-    failing = [c.statement for c in found if c.verdict is Verdict.FAILS]
+    judged = claims(perfect(result.rows), JUDGED)
+    failing = [c.statement for c in judged if c.verdict is Verdict.FAILS]
     assert len(failing) == 1
     assert "steps over that" in failing[0]
-    undecided = [c.statement for c in found if c.verdict is Verdict.OPEN]
+    undecided = [c.statement for c in judged if c.verdict is Verdict.OPEN]
     assert len(undecided) == 4, undecided  # shares of few trials, and differences with long intervals
 
 
@@ -420,11 +420,11 @@ def test_a_planted_fault_makes_its_claim_fail(result, words):
     """Assert that wrong numbers in a part are caught by the claim about it."""
     rows = perfect(result.rows)
     spoilt = claims(_spoil(rows, FAULTS[words](rows)), JUDGED)
-    own = [c for c in spoilt if words in c.statement]
-    assert own
-    assert not any(c.holds for c in own)
+    values = [c for c in spoilt if words in c.statement]
+    assert values
+    assert not any(c.holds for c in values)
     # Of three distances one that is wrong leaves the order's interval so long that the claim is open.
-    assert any(c.verdict is Verdict.FAILS for c in own) or words == "falls with their number"
+    assert any(c.verdict is Verdict.FAILS for c in values) or words == "falls with their number"
 
 
 def test_a_classifier_that_guesses_fails(result):
@@ -432,6 +432,6 @@ def test_a_classifier_that_guesses_fails(result):
     rows = perfect(result.rows)
     swap = {"weighted": "unweighted", "unweighted": "weighted"}
     rows["rule"] = [swap.get(rule, rule) for rule in rows.rule]
-    found = [c for c in claims(rows, JUDGED) if c.statement.startswith("(b)")]
-    assert len(found) == 2 + rows[rows.part == "classifier-images"].sigma.nunique()
-    assert not any(c.holds for c in found)
+    values = [c for c in claims(rows, JUDGED) if c.statement.startswith("(b)")]
+    assert len(values) == 2 + rows[rows.part == "classifier-images"].sigma.nunique()
+    assert not any(c.holds for c in values)

@@ -29,8 +29,8 @@ def test_it_is_that_of_curvlinops():
     curvlinops = pytest.importorskip("curvlinops")
     network, x = Plain().double(), torch.randn(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     twin = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.SiLU(), torch.nn.Linear(5, 3)).double()
-    for own, other in ((network.first, twin[0]), (network.last, twin[2])):
-        other.weight.data, other.bias.data = own.weight.data.T.clone(), own.bias.data[0].clone()
+    for each, other in ((network.first, twin[0]), (network.last, twin[2])):
+        other.weight.data, other.bias.data = each.weight.data.T.clone(), each.bias.data[0].clone()
     known = curvlinops.EKFACLinearOperator(
         twin,
         torch.nn.MSELoss(),
@@ -42,8 +42,8 @@ def test_it_is_that_of_curvlinops():
     generator = torch.Generator().manual_seed(2)
     vectors = [torch.randn(part.shape, dtype=torch.float64, generator=generator) for part in twin.parameters()]
     expected = known @ vectors
-    found = layers(network, lambda rows: (2 / 3) ** 0.5 * network(rows), [(x,)], probes=4000)
-    for layer, k in zip(found, (0, 2), strict=True):
+    curvatures = layers(network, lambda rows: (2 / 3) ** 0.5 * network(rows), [(x,)], probes=4000)
+    for layer, k in zip(curvatures, (0, 2), strict=True):
         block = torch.cat([vectors[k].T, vectors[k + 1][None]])
         product = layer.left @ (layer.eigenvalues * (layer.left.T @ block @ layer.right)) @ layer.right.T
         wanted = torch.cat([expected[k].T, expected[k + 1][None]])
@@ -55,13 +55,13 @@ def test_of_a_linear_network_it_is_the_matrix_itself():
     layer = Dense(3, 2, conditioned=False, zero=False, generator=torch.Generator().manual_seed(0)).double()
     network = torch.nn.ModuleDict({"only": layer})
     x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (found,) = layers(network, lambda rows: layer(rows, None), [(x,)], probes=2000)
+    (value,) = layers(network, lambda rows: layer(rows, None), [(x,)], probes=2000)
     rows = torch.cat([x, torch.ones(50, 1, dtype=torch.float64)], 1)
     matrix = torch.kron((rows.T @ rows) / 50, torch.eye(2, dtype=torch.float64))
     damped = matrix + 0.1 * matrix.diagonal().mean() * torch.eye(8, dtype=torch.float64)
     g = torch.randn(1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     expected = torch.linalg.solve(damped, g.flatten())
-    assert (found.solve(g).flatten() - expected).norm() < 0.03 * expected.norm()
+    assert (value.solve(g).flatten() - expected).norm() < 0.03 * expected.norm()
 
 
 def test_other_networks_are_refused():

@@ -109,18 +109,18 @@ def test_precision_counts_the_planted_among_the_first():
 def test_counting_takes_images_away_from_their_class(bench):
     """Assert that a class that loses half of its images has half of its share, before they are made to add up."""
     base = np.full(10, 0.1)
-    found = counting(bench, {"half": np.flatnonzero(bench.labels == 2)[: int((bench.labels == 2).sum()) // 2]}, base)
-    assert found[0, 2] == pytest.approx(0.05 / 0.95)
-    assert found.sum() == pytest.approx(1.0)
+    result = counting(bench, {"half": np.flatnonzero(bench.labels == 2)[: int((bench.labels == 2).sum()) // 2]}, base)
+    assert result[0, 2] == pytest.approx(0.05 / 0.95)
+    assert result.sum() == pytest.approx(1.0)
 
 
 def test_projected_gradients_follow_a_small_step_of_the_loss(bench):
     """Assert that the sum over all images is the sum over groups, each with the class shares' own number."""
     shares = Shares(bench.images, bench.labels)
     base = shares(bench.samples(bench.base.module)).double().numpy()
-    found = projected(bench, bench.members, shares, base)
+    result = projected(bench, bench.members, shares, base)
     whole = projected(bench, {"all": np.arange(len(bench.labels))}, shares, base)
-    assert_close(torch.from_numpy((found - base).sum(0)), torch.from_numpy(whole[0] - base), rtol=1e-3, atol=1e-6)
+    assert_close(torch.from_numpy((result - base).sum(0)), torch.from_numpy(whole[0] - base), rtol=1e-3, atol=1e-6)
 
 
 def test_looks_and_shares_are_what_they_say():
@@ -128,8 +128,8 @@ def test_looks_and_shares_are_what_they_say():
     x = torch.rand(6, 1, 3, 3)
     flat = x.flatten(1).numpy()
     assert_close(looks(x), torch.from_numpy(np.stack([flat.mean(1), flat.std(1)], 1)), rtol=1e-5)
-    found = Shares(x, np.array([0, 1, 0, 1, 0, 1]))(x)
-    assert float(found.sum()) == pytest.approx(1.0, rel=1e-5)
+    shares = Shares(x, np.array([0, 1, 0, 1, 0, 1]))(x)
+    assert float(shares.sum()) == pytest.approx(1.0, rel=1e-5)
 
 
 def pool(seed, count=20, shift=0.0):
@@ -157,8 +157,10 @@ def test_ranks_of_sums_are_those_of_the_datamodelling_score():
     sums = masks @ scores.T
     assert ranked(sums, outputs) == lds(masks, outputs, scores)
     # Two routes to the same sums: equal to rounding, not to the last bit.
-    apart, same = ranked_apart(sums, masks @ others.T, outputs), paired(masks, outputs, scores, others)
-    assert (apart.estimate, apart.low, apart.high) == pytest.approx((same.estimate, same.low, same.high), rel=1e-12)
+    difference, same = ranked_apart(sums, masks @ others.T, outputs), paired(masks, outputs, scores, others)
+    assert (difference.estimate, difference.low, difference.high) == pytest.approx(
+        (same.estimate, same.low, same.high), rel=1e-12
+    )
     assert ranked(sums, outputs).value == pytest.approx(by_query(masks, outputs, scores).mean())
 
 
@@ -172,12 +174,12 @@ def test_ranks_of_what_does_not_fit_are_refused(bad):
 @pytest.fixture(scope="module")
 def rows(bench):
     """All rows of a small run."""
-    found = []
+    result = []
     for cell in cells(CONFIG):
         if cell.parameters.get("kind") in ("repeated", "mislabelled"):
             continue
-        found += run_cell(cell, bench.context)
-    return pd.DataFrame(found)
+        result += run_cell(cell, bench.context)
+    return pd.DataFrame(result)
 
 
 def test_a_run_from_end_to_end_has_claims_figures_and_tables(rows):

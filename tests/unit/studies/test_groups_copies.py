@@ -14,14 +14,14 @@ CONFIG = copies.Config.smoke()
 
 def test_a_draw_is_even_disjoint_and_a_function_of_its_seed():
     """Assert that no image is in two parts, and that classes are even."""
-    found = copies.drawn(60, 3)
-    everything = torch.cat([found.train, found.reference, found.others]).flatten(1)
+    result = copies.drawn(60, 3)
+    everything = torch.cat([result.train, result.reference, result.others]).flatten(1)
     assert len(everything.unique(dim=0)) == len(everything)
     again = copies.drawn(60, 3)
-    assert torch.equal(found.train, again.train)
-    assert not torch.equal(found.train, copies.drawn(60, 4).train)
+    assert torch.equal(result.train, again.train)
+    assert not torch.equal(result.train, copies.drawn(60, 4).train)
     larger = copies.drawn(120, 3)
-    assert torch.equal(larger.train[:60], found.train)
+    assert torch.equal(larger.train[:60], result.train)
 
 
 @pytest.fixture(scope="module")

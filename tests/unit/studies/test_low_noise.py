@@ -16,7 +16,7 @@ from studies.low_noise.comparison import shares
 from studies.low_noise.config import GEOMETRIES, IMAGES, LARGEST, LEVELS, OBJECTIVES, Part
 from studies.low_noise.onset import crossing, onset, scaling
 from studies.low_noise.problem import LAWS, Problem
-from studies.low_noise.references import BANDWIDTHS, Memory, bandwidth, optimum
+from studies.low_noise.references import Memory, optimum
 from studies.low_noise.verdicts import verdict
 from studies.runner import run
 from studies.study import Context
@@ -49,10 +49,10 @@ def test_the_memory_is_the_oracles_empirical_law():
     """Assert that density and denoiser of the engine's points agree with the oracle down to σ = .001."""
     data, x = RNG.standard_normal((30, 100)), RNG.standard_normal((4, 100))
     for sigma in (1.0, 0.1, 0.001):
-        own, law = Memory(torch.as_tensor(data)), EmpiricalLaw(data)
-        found = own.denoiser(torch.as_tensor(x), sigma).numpy()
-        assert_close(found, np.asarray(law.denoiser(x, sigma)), rtol=1e-8, atol=1e-10)
-        density = own.log_density(torch.as_tensor(x), sigma).numpy()
+        value, law = Memory(torch.as_tensor(data)), EmpiricalLaw(data)
+        values = value.denoiser(torch.as_tensor(x), sigma).numpy()
+        assert_close(values, np.asarray(law.denoiser(x, sigma)), rtol=1e-8, atol=1e-10)
+        density = value.log_density(torch.as_tensor(x), sigma).numpy()
         assert_close(density, np.asarray(law.noised(sigma).log_density(x)), rtol=1e-9)
 
 
@@ -92,22 +92,14 @@ def test_the_memory_takes_one_noise_level_for_each_state():
     assert_close(both, torch.cat([law.denoiser(x[:1], 0.3), law.denoiser(x[1:], 2.0)]), rtol=1e-9, atol=1e-12)
 
 
-def test_the_bandwidth_follows_the_spacing_of_the_data():
-    """Assert that few data are smoothed more than many of the same law."""
-    points = torch.as_tensor(RNG.standard_normal((4000, 1)))
-    few, many = (bandwidth(points[:n], points[3500:], 1.0) for n in (5, 3000))
-    assert few > many
-    assert {few, many} <= set(BANDWIDTHS)
-
-
 def test_the_data_part_takes_the_seeds_out_whatever_they_do():
     """Assert e = |μ_A − μ_B|/size on average, under seed noise ten times as large and shared by A and B."""
-    apart, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
+    shift, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
     a, a2 = noise[0, 0] + 0.1 * noise[1, 0], noise[0, 1] + 0.1 * noise[1, 1]
-    b, b2 = noise[0, 0] + apart + 0.1 * noise[2, 0], noise[0, 1] + apart + 0.1 * noise[2, 1]
-    found = shares(torch.stack([a, a2, b, b2]), 2.0)
-    assert_close(found["data_part"], 0.02**0.5 / 2, rtol=0.05)
-    assert found["within"] > 0.9
+    b, b2 = noise[0, 0] + shift + 0.1 * noise[2, 0], noise[0, 1] + shift + 0.1 * noise[2, 1]
+    portions = shares(torch.stack([a, a2, b, b2]), 2.0)
+    assert_close(portions["data_part"], 0.02**0.5 / 2, rtol=0.05)
+    assert portions["within"] > 0.9
     swapped = shares(torch.stack([a, b2, b, a2]), 2.0)
     assert swapped["data_square"] < 0
 
@@ -140,17 +132,17 @@ def test_no_scaling_law_is_fitted_to_two_counts():
 def test_the_scaling_law_is_each_replicates_own():
     """Assert the mean of two slopes, an interval about it, and that `among` confines the fit."""
     n = np.array([1.0, 10.0, 100.0, 1000.0])
-    found = scaling({int(k): np.array([k**-0.4, 2 * k**-0.6]) for k in n})
-    assert found is not None
-    assert found.used == (1, 10, 100, 1000)
-    assert_close(found.slope.estimate, -0.5, rtol=1e-9)
-    assert found.slope.low < -0.6 < -0.4 < found.slope.high
+    result = scaling({int(k): np.array([k**-0.4, 2 * k**-0.6]) for k in n})
+    assert result is not None
+    assert result.used == (1, 10, 100, 1000)
+    assert_close(result.slope.estimate, -0.5, rtol=1e-9)
+    assert result.slope.low < -0.6 < -0.4 < result.slope.high
     assert scaling({int(k): np.ones(2) for k in n}, (1, 10)) is None
 
 
 def made_up(*, seeds: float = 0.01, falls: bool = True, high: float = 0.01) -> pd.DataFrame:
     """Rows of a world where data part networks below σ = N^{-1/2} and seeds differ by `seeds`."""
-    found = []
+    values = []
     for n in (1, 10, 100, 1000):
         top = 1.5 * (n**-0.5 if falls else 0.03)
         for r in range(4):
@@ -164,8 +156,8 @@ def made_up(*, seeds: float = 0.01, falls: bool = True, high: float = 0.01) -> p
                 row |= {"finite_cosine": 0.6 + 0.01 * r, "finite_cosine_wrong": 0.1, "finite": 1.0, "place": n**-0.1}
                 row |= {"finitefull_explained": 0.3 + 0.01 * r, "relative_error": 0.1, "reproduced": 0.5}
                 place = {"kind": "level", "states": "on", "level": level, "N": n, "replicate": r, "length": 1}
-                found += [row | place | {"geometry": "spiral", "objective": o} for o in ("edm", "blind")]
-    return pd.DataFrame(found)
+                values += [row | place | {"geometry": "spiral", "objective": o} for o in ("edm", "blind")]
+    return pd.DataFrame(values)
 
 
 def held(rows: pd.DataFrame) -> dict[str, bool]:
@@ -208,8 +200,8 @@ def test_the_onset_test_needs_the_control():
     rows["within"] = rows["cross"] * np.exp(0.1 * RNG.standard_normal(len(rows)))
     rows["data_square"] = rows["cross"] ** 2 - rows["within"] ** 2
     rows["data_part"] = np.sqrt(np.maximum(0, rows["data_square"]))
-    own = rows[(rows["objective"] == "edm") & (rows["N"] == 10)]
-    assert np.isnan(onset(own).level)
+    value = rows[(rows["objective"] == "edm") & (rows["N"] == 10)]
+    assert np.isnan(onset(value).level)
 
 
 def test_the_verdict_tells_data_from_seeds_and_from_too_little_evidence():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.low_noise import length
 from studies.low_noise.config import LOW
 from studies.runner import run
@@ -42,19 +42,19 @@ def planted(means: dict[int, float], excess: float = 0.02) -> pd.DataFrame:
 )
 def test_claims_follow_planted_ratios(means: dict[int, float], expected: str) -> None:
     """Assert data against seeds, the rise and the levelling off, and that an effect at its bound is open."""
-    found = length.claims(planted(means), CONFIG)
-    verdicts = [str(claim.verdict) for claim in found[:3]]
+    judged = length.claims(planted(means), CONFIG)
+    verdicts = [str(claim.verdict) for claim in judged[:3]]
     if expected.startswith("open"):
         assert verdicts[0] == "open"
     else:
         assert verdicts == expected.split()
-    assert found[3].verdict is Verdict.HOLDS
+    assert judged[3].verdict is Verdict.HOLDS
 
 
 def test_overtraining_is_reported() -> None:
     """Assert that an excess loss of a tenth fails the control."""
-    found = length.claims(planted({1: 0.0, 4: 0.1, 16: 0.2}, excess=0.1), CONFIG)
-    assert found[3].verdict is Verdict.FAILS
+    judged = length.claims(planted({1: 0.0, 4: 0.1, 16: 0.2}, excess=0.1), CONFIG)
+    assert judged[3].verdict is Verdict.FAILS
 
 
 def test_the_extrapolation_reaches_the_bound_where_the_line_does() -> None:

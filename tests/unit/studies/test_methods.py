@@ -33,12 +33,12 @@ DRAWS = 200
 def perfect_shares_of_eight():
     """Shares of a perfect prediction, with intervals over trainings and latents and over latents alone."""
     rng = np.random.default_rng(7)
-    found = []
+    values = []
     for _ in range(DRAWS):
         table = st.products(*trainings(rng, 8))
         both = st.share_of_trainings(table, resamples=60).share
-        found.append((both.estimate, both.low <= 1 <= both.high, _latents_alone(table)))
-    return np.array(found, dtype=float)
+        values.append((both.estimate, both.low <= 1 <= both.high, _latents_alone(table)))
+    return np.array(values, dtype=float)
 
 
 def _latents_alone(table):
@@ -65,9 +65,11 @@ def test_a_share_with_the_training_as_unit_has_its_level(perfect_shares_of_eight
 def test_a_share_with_the_training_as_unit_has_power():
     """Assert that eight trainings tell a prediction of .8 of the ceiling from a perfect one."""
     rng = np.random.default_rng(8)
-    found = [st.share_of_trainings(st.products(*trainings(rng, 8, quality=0.8)), resamples=60).share for _ in range(40)]
-    assert np.mean([each.high < 0.95 for each in found]) > 0.9
-    assert abs(np.mean([each.estimate for each in found]) - 0.8) < 0.02
+    values = [
+        st.share_of_trainings(st.products(*trainings(rng, 8, quality=0.8)), resamples=60).share for _ in range(40)
+    ]
+    assert np.mean([each.high < 0.95 for each in values]) > 0.9
+    assert abs(np.mean([each.estimate for each in values]) - 0.8) < 0.02
 
 
 def test_centring_takes_away_what_all_latents_share():
@@ -132,8 +134,8 @@ def test_a_mean_over_units_has_its_level_however_few_they_are(units):
     """Assert coverage with two seeds, three draws and six geometries, and that pooling ten values of each has not."""
     rng, draws = np.random.default_rng(11), 800
     values = rng.normal(size=(draws, units, 1)) + 0.3 * rng.normal(size=(draws, units, 10))
-    found = [st.mean_of_units(each.mean(1)) for each in values]
-    assert within_three(np.mean([each.low <= 0 <= each.high for each in found]), 0.95, draws)
+    items = [st.mean_of_units(each.mean(1)) for each in values]
+    assert within_three(np.mean([each.low <= 0 <= each.high for each in items]), 0.95, draws)
     pooled = [st.mean_of_units(each.ravel()) for each in values]
     assert np.mean([each.low <= 0 <= each.high for each in pooled]) < 0.7
 
@@ -172,15 +174,15 @@ def test_the_share_of_the_data_is_covered(share):
     """Assert that the interval covers D²/(D² + S²) at its level with ten replicates and with three."""
     rng, draws = np.random.default_rng(4), 800
     for replicates in (10, 3):
-        found = [st.data_share(*differences(rng, share / (1 - share), replicates)) for _ in range(draws)]
-        assert within_three(np.mean([each.low <= share <= each.high for each in found]), 0.95, draws)
+        values = [st.data_share(*differences(rng, share / (1 - share), replicates)) for _ in range(draws)]
+        assert within_three(np.mean([each.low <= share <= each.high for each in values]), 0.95, draws)
 
 
 def test_the_share_of_the_data_has_power():
     """Assert that ten replicates see a share of a fifth, and that a ratio of 1.1 is no more than 17 %."""
     rng = np.random.default_rng(5)
-    found = [st.data_share(*differences(rng, 0.25, 10)) for _ in range(100)]
-    assert np.mean([each.low > 0 for each in found]) > 0.9
+    values = [st.data_share(*differences(rng, 0.25, 10)) for _ in range(100)]
+    assert np.mean([each.low > 0 for each in values]) > 0.9
     assert st.data_share([1.1], [1.0]).estimate == pytest.approx(1 - 1.1**-2)
 
 
@@ -189,11 +191,11 @@ def test_family_intervals_decide_as_holm_does():
     rng = np.random.default_rng(6)
     for _ in range(50):
         means, errors = rng.normal(0.5, 1.5, 12), rng.uniform(0.3, 0.8, 12)
-        found = st.family_intervals(means, errors, 4, 0.1)
+        intervals = st.family_intervals(means, errors, 4, 0.1)
         adjusted = st.holm(stats.t.sf((means - 0.1) / errors, 4))
-        assert [each.low > 0.1 for each in found] == [bool(p <= 0.05) for p in adjusted]
+        assert [each.low > 0.1 for each in intervals] == [bool(p <= 0.05) for p in adjusted]
         adjusted = st.holm(stats.t.cdf((means - 0.1) / errors, 4))
-        assert [each.high < 0.1 for each in found] == [bool(p <= 0.05) for p in adjusted]
+        assert [each.high < 0.1 for each in intervals] == [bool(p <= 0.05) for p in adjusted]
 
 
 def test_family_intervals_have_level_and_power():
@@ -208,8 +210,8 @@ def test_family_intervals_have_level_and_power():
     assert within_three(alarms / draws, 0.05, draws)
     assert single / draws > 0.5
     data = 3 + rng.normal(size=(20, 5))
-    found = st.family_intervals(data.mean(1), data.std(1, ddof=1) / 5**0.5, 4, 0.0)
-    assert sum(each.low > 0 for each in found) >= 10
+    intervals = st.family_intervals(data.mean(1), data.std(1, ddof=1) / 5**0.5, 4, 0.0)
+    assert sum(each.low > 0 for each in intervals) >= 10
 
 
 def onsets(rng, slope, *, scatter=0.4):
@@ -222,16 +224,16 @@ def onsets(rng, slope, *, scatter=0.4):
 def test_a_censored_slope_has_its_level_and_power():
     """Assert coverage of the slope, that leaving out what was not seen is biased, and power against no slope."""
     rng, draws = np.random.default_rng(8), 100
-    found, plain = [], []
+    value, plain = [], []
     for _ in range(draws):
         x, y = onsets(rng, -0.3)
-        found.append(st.censored_slope(x, y, lowest=0.05, highest=1.0).slope)
+        value.append(st.censored_slope(x, y, lowest=0.05, highest=1.0).slope)
         kept = np.isfinite(y)
         plain.append(np.polyfit(np.log(x[kept]), np.log(y[kept]), 1)[0])
-    assert within_three(np.mean([each.low <= -0.3 <= each.high for each in found]), 0.95, draws)
-    assert abs(np.mean([each.estimate for each in found]) + 0.3) < 0.03
+    assert within_three(np.mean([each.low <= -0.3 <= each.high for each in value]), 0.95, draws)
+    assert abs(np.mean([each.estimate for each in value]) + 0.3) < 0.03
     assert np.mean(plain) > -0.3 + 3 * np.std(plain) / draws**0.5
-    assert np.mean([each.high < 0 for each in found]) > 0.95
+    assert np.mean([each.high < 0 for each in value]) > 0.95
 
 
 def test_a_censored_slope_without_censoring_is_least_squares():
@@ -239,9 +241,9 @@ def test_a_censored_slope_without_censoring_is_least_squares():
     rng = np.random.default_rng(9)
     x = np.repeat(10.0 ** np.arange(4), 3)
     y = 0.5 * x**-0.5 * np.exp(0.2 * rng.normal(size=12))
-    found = st.censored_slope(x, y, lowest=1e-9, highest=1e9)
+    fit = st.censored_slope(x, y, lowest=1e-9, highest=1e9)
     line = stats.linregress(np.log(x), np.log(y))
     half = stats.t.ppf(0.975, 10) * line.stderr
-    assert found.slope.estimate == pytest.approx(line.slope, abs=1e-4)
-    assert found.slope.bounds == pytest.approx((line.slope - half, line.slope + half), abs=1e-3)
-    assert found.censored == 0
+    assert fit.slope.estimate == pytest.approx(line.slope, abs=1e-4)
+    assert fit.slope.bounds == pytest.approx((line.slope - half, line.slope + half), abs=1e-3)
+    assert fit.censored == 0

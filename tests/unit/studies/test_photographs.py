@@ -57,9 +57,9 @@ def test_what_is_trained_is_what_the_adapter_reads():
     """
     network = networks.build(SHAPE, 0).requires_grad_(False)
     x, sigma = torch.randn(3, 3, 32, 32), torch.tensor([0.07, 1.3, 40.0])
-    own = networks.Denoiser(network, 0.5, torch.tensor([9, 9, 9]))
+    outputs = networks.Denoiser(network, 0.5, torch.tensor([9, 9, 9]))
     read = x + sigma.reshape(-1, 1, 1, 1) ** 2 * networks.score(network, 9)(x, sigma)
-    assert_close(own(x, sigma), read, rtol=1e-5, atol=2e-5)
+    assert_close(outputs(x, sigma), read, rtol=1e-5, atol=2e-5)
 
 
 def test_a_killed_training_ends_in_the_same_bits(tmp_path, monkeypatch):
@@ -157,9 +157,9 @@ def test_a_difference_beyond_what_is_stated_is_seen():
     """Assert that a planted difference of four stated errors, NaN and an overflow are counted as apart."""
     first = measured([0.0, 0.0, 0.0, math.nan, math.inf])
     second = measured([0.1, 0.2, 2.0, 0.0, 0.0])
-    apart, stated = compared(first, second)
+    difference, stated = compared(first, second)
     assert_close(stated, torch.full((5,), 0.05 * math.sqrt(2) + 0.4), rtol=1e-6, atol=0)
-    assert apart.tolist()[:3] == pytest.approx([0.1, 0.2, 2.0])
+    assert difference.tolist()[:3] == pytest.approx([0.1, 0.2, 2.0])
     row = agreement_row(Named(), "log density", "probes", first, second)
     assert reading.agreement(pd.Series(row), 3.0) == (2, 5)
     row["errors"] = [math.inf] * 5

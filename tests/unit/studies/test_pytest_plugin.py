@@ -80,8 +80,8 @@ def test_the_plugin_is_an_entry_point_that_imports_little() -> None:
     assert scripts["pytest11"] == {"score-sensitivity": "studies.pytest_plugin"}
     heavy = ("torch", "scipy", "studies.verification")
     probe = f"import sys, studies.pytest_plugin; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert found.stdout.strip() == "[]"
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.strip() == "[]"
 
 
 def test_a_foreign_project_is_told_what_errs(project: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support import demonstration
 from support.browser import visit
 
-from studies.bounds import above, equals
+from studies.claim_bounds import above, equals
 from studies.reports import report
 from studies.runner import run
 from studies.running.summary import Summary

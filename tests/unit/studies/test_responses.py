@@ -48,9 +48,9 @@ def test_the_engines_network_is_the_oracles(exact):
     levels = exact.grid.levels.tolist()
     network = LevelNetwork(exact.fitted, levels)
     states = torch.randn(2, 1, 8, 8, dtype=torch.float64)
-    found = network(states, torch.tensor(levels, dtype=torch.float64)).detach().flatten(1)
+    score = network(states, torch.tensor(levels, dtype=torch.float64)).detach().flatten(1)
     wanted = [exact.fitted.denoiser(x.flatten().numpy(), s) for x, s in zip(states, levels, strict=True)]
-    assert_close(found, torch.from_numpy(np.stack(wanted)), rtol=1e-10, atol=1e-12)
+    assert_close(score, torch.from_numpy(np.stack(wanted)), rtol=1e-10, atol=1e-12)
     assert levels[0] == pytest.approx(SIGMA_MAX)
     assert levels[-1] == pytest.approx(SIGMA_MIN)
 
@@ -61,10 +61,10 @@ def check_rates(exact, factor=1.0):
     added = exact.images[exact.mask]
     response = exact._parameters(as_score(network, "denoiser"))
     response._damping = factor * response._damping
-    found = response.direction(Toward(Points(added))).reshape(network.readout.shape)
+    derivative = response.direction(Toward(Points(added))).reshape(network.readout.shape)
     path = Contamination(exact.fitted, added.flatten(1).numpy())
     wanted = np.stack([path._level(level, 0.0).level.coefficients(1) for level in exact.grid.levels.tolist()])
-    gaps = np.linalg.norm(found.numpy() - wanted, axis=(1, 2)) / np.linalg.norm(wanted, axis=(1, 2))
+    gaps = np.linalg.norm(derivative.numpy() - wanted, axis=(1, 2)) / np.linalg.norm(wanted, axis=(1, 2))
     assert gaps.max() < 0.3, gaps
 
 
@@ -83,8 +83,8 @@ def test_changed_networks_differ_from_base_networks_by_the_change_alone(tmp_path
     made = bench.runs[1]
     base = torch.nn.utils.parameters_to_vector(bench.base[1].network.parameters())
     for asked, wanted in ((same, made.theta), (change, made.retrained(change.weights))):
-        found = torch.nn.utils.parameters_to_vector(bench._record(1, asked, None).module.parameters())
-        assert_close(found, wanted, rtol=0, atol=1e-6)
+        result = torch.nn.utils.parameters_to_vector(bench._record(1, asked, None).module.parameters())
+        assert_close(result, wanted, rtol=0, atol=1e-6)
     assert_close(base, made.theta)
     edited = bench.change("blur-class:3@0.5")
     assert torch.equal(bench._record(1, edited, None).module.centre, made.module.centre)
@@ -94,10 +94,10 @@ def test_changed_networks_differ_from_base_networks_by_the_change_alone(tmp_path
 def test_baselines_do_not_know_the_latent():
     """Assert another latent's prediction, the mean, nothing; and that what is not finite counts as none."""
     values = RNG.standard_normal((4, 6))
-    found = baselines(values)
-    assert_close(found["another latent"][1], values[0])
-    assert_close(found["mean over latents"][3], values.mean(0))
-    assert not found["zero"].any()
+    result = baselines(values)
+    assert_close(result["another latent"][1], values[0])
+    assert_close(result["mean over latents"][3], values.mean(0))
+    assert not result["zero"].any()
     values[2, 1] = np.nan
     assert unfinished(values) == 1
     assert not clean(values)[2].any()
@@ -107,21 +107,21 @@ def rows_of(strength, pairs=5, noise=0.5, truth="scratch"):
     """Rows of responses that are the signal times a strength plus an error of the given size."""
     signal = RNG.standard_normal((12, 30))
     changes = signal + noise * RNG.standard_normal((pairs, 12, 30))
-    found = []
+    values = []
     for name, (size, error) in strength.items():
         predicted = size * (signal + error * RNG.standard_normal(signal.shape))
         shared = {"regime": "r", "change": "c", "truth": truth, "pairs": pairs}
         answer = Answer(predicted, 10.0, 0.1)
-        found.append(shared | _row(name, answer, changes))
-    return pd.DataFrame(found)
+        values.append(shared | _row(name, answer, changes))
+    return pd.DataFrame(values)
 
 
 def test_shares_and_slopes_know_a_perfect_answer():
     """Assert a share of 1 and a slope of the right size, and what too few pairs leave open."""
     rows = rows_of({"unrolled": (0.5, 0.0), "kernel": (1.0, 3.0)})
     best, other = (row for _, row in rows.iterrows())
-    found = shares(best)
-    assert abs(found.share.estimate - 1) < 0.05
+    portions = shares(best)
+    assert abs(portions.share.estimate - 1) < 0.05
     assert slope(best).low < 2.0 < slope(best).high
     gap = advantage(best, other)
     assert gap.low > 0.3
@@ -134,8 +134,8 @@ def test_shares_and_slopes_know_a_perfect_answer():
 
 def verdict(rows, words):
     """The one claim whose statement has these words."""
-    (found,) = [c for c in claims(rows, Config.smoke()) if words in c.statement]
-    return found
+    (value,) = [c for c in claims(rows, Config.smoke()) if words in c.statement]
+    return value
 
 
 def test_claims_can_hold_and_fail():
@@ -196,16 +196,16 @@ def test_the_study_runs_from_end_to_end(tmp_path):
     assert set(scratch.response) == {
         "population", "kernel", "local", "parameters", "unrolled", "zero", "another latent", "mean over latents",
     }  # fmt: skip
-    own = answers[(answers.truth == "run") & (answers.response == "unrolled")].iloc[0]
-    assert own.correlations == [1.0] * 4
+    value = answers[(answers.truth == "run") & (answers.response == "unrolled")].iloc[0]
+    assert value.correlations == [1.0] * 4
     assert len(agreement_table(table)) == len(answers)
     assert list(model_table(table).regime) == ["digits-mlp"]
     assert len(recommendation_table(table)) == 4
     exchanged = exchange_table(table).set_index("response")
     assert exchanged.loc["unrolled", "run"] == "1.00 (1.00)"
     assert exchanged.loc["retraining", "run"] == ""
-    found = claims(table, config)
-    assert any("1 % of the data" in c.statement for c in found)
+    judged = claims(table, config)
+    assert any("1 % of the data" in c.statement for c in judged)
     drawn = responses.figures(table, config)
     assert set(drawn) == {"agreement", "changes-exact", "changes-digits-mlp", "removals"}
     assert all(each.alt for each in drawn.values())
@@ -225,11 +225,11 @@ def test_the_solves_derivative_is_the_truth_up_to_the_grid(exact):
     network = LevelNetwork(fine.fitted, fine.grid.levels.tolist())
     record, score = Solved(fine, network), as_score(network, "denoiser")
     added = fine.images[fine.mask]
-    found = sample_sensitivity(
+    value = sample_sensitivity(
         score, fine.latents, Toward(Points(added)), fine.grid, response=UnrolledResponse(record)
     ).sensitivity
-    truth = torch.from_numpy(fine.truth()).reshape(found.shape)
-    assert float((found - truth).norm() / truth.norm()) < 0.02
+    truth = torch.from_numpy(fine.truth()).reshape(value.shape)
+    assert float((value - truth).norm() / truth.norm()) < 0.02
     network = LevelNetwork(exact.fitted, exact.grid.levels.tolist())
     record = Solved(exact, network)
     cotangents = torch.randn(2, network.readout.numel(), dtype=torch.float64)

@@ -89,8 +89,8 @@ def test_the_interval_of_the_ceiling_covers_it():
     inside = []
     for _ in range(40):
         between = np.clip(0.4 + 0.1 * RNG.standard_normal(100), -1, 1)
-        found = measures.ceiling(between, 3)
-        inside.append(found.low <= truth <= found.high)
+        top = measures.ceiling(between, 3)
+        inside.append(top.low <= truth <= top.high)
     assert np.mean(inside) >= 0.85
 
 
@@ -113,9 +113,9 @@ def test_products_of_pairs_are_kept_and_give_a_share_with_the_pair_as_unit():
     stored = measures.trained_products(signal, changes_of_pairs)
     table = measures.from_products(np.asarray(stored["products"]), 6)
     assert_close(torch.from_numpy(table), torch.from_numpy(st.products(signal, changes_of_pairs)), rtol=0, atol=1e-3)
-    found = reading.joint(pd.Series({"pairs": 6, **stored}))
-    assert found is not None
-    assert found.share.low < 1 < found.share.high
+    result = reading.joint(pd.Series({"pairs": 6, **stored}))
+    assert result is not None
+    assert result.share.low < 1 < result.share.high
     assert reading.joint(pd.Series({"pairs": 6, **stored}), "centred").share.low < 1
     assert reading.joint(pd.Series({"pairs": 3, **stored})) is None
     assert reading.joint(pd.Series({"pairs": 6})) is None
@@ -132,8 +132,8 @@ def test_seed_noise_explains_all_of_what_the_signal_leaves_unexplained():
     """Assert a share of 1 for a predictor that knows the signal."""
     signal = RNG.standard_normal((300, 64))
     noisy = signal + 1.5 * RNG.standard_normal((4, 300, 64))
-    found = measures.unexplained_by_noise(measures.pearson(signal, noisy.mean(0)), measures.between_pairs(noisy), 4)
-    assert found.low < 1 < found.high
+    result = measures.unexplained_by_noise(measures.pearson(signal, noisy.mean(0)), measures.between_pairs(noisy), 4)
+    assert result.low < 1 < result.high
 
 
 def test_causes_that_explain_are_told_from_causes_that_do_not():
@@ -141,10 +141,10 @@ def test_causes_that_explain_are_told_from_causes_that_do_not():
     cause, other = RNG.standard_normal((2, 400))
     response = cause + 0.5 * RNG.standard_normal(400)
     copy = cause + 1e-3 * RNG.standard_normal(400)
-    found = measures.explained(response, {"cause": cause, "copy": copy, "other": other})
-    assert found["cause"][0].estimate == pytest.approx(stats.spearmanr(cause, response).statistic ** 2, abs=1e-9)
-    assert found["cause"][1].estimate < 0.02
-    assert found["other"][0].high < 0.1
+    result = measures.explained(response, {"cause": cause, "copy": copy, "other": other})
+    assert result["cause"][0].estimate == pytest.approx(stats.spearmanr(cause, response).statistic ** 2, abs=1e-9)
+    assert result["cause"][1].estimate < 0.02
+    assert result["other"][0].high < 0.1
     assert measures.quartile_gap(response, cause).low > 0
 
 

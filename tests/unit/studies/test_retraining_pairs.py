@@ -16,9 +16,9 @@ def test_untrained_regimes_are_shown_and_carry_no_claim(tmp_path: Path) -> None:
     assert reading.untrained(rows) == {"digits-mlp"}
     assert [str(claim.verdict) for claim in pairs.claims(rows, config)] == ["fails", "fails"]
     better = rows.assign(held_out_loss=rows.held_out_loss / 10)
-    found = pairs.claims(better, config)
-    assert [str(claim.verdict) for claim in found[:2]] == ["holds", "holds"]
-    assert len(found) > 12
+    judged = pairs.claims(better, config)
+    assert [str(claim.verdict) for claim in judged[:2]] == ["holds", "holds"]
+    assert len(judged) > 12
     assert all(len(drawing.alt) > 30 for drawing in pairs.figures(rows, config).values())
 
 

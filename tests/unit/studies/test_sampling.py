@@ -14,7 +14,7 @@ def test_samples_are_those_of_sample_sensitivity():
     case = problem(2, 5)
     grid, latents = Grid(SIGMA_MAX, SIGMA_MIN, 10), torch.from_numpy(case.latents)
     for solver in ("euler", "heun", "exponential"):
-        found = sample_sensitivity(
+        result = sample_sensitivity(
             exact_score(case.base),
             latents,
             Toward(engine_measure(case.toward)),
@@ -22,4 +22,4 @@ def test_samples_are_those_of_sample_sensitivity():
             anchor=exact_anchor(case.base),
             solver=solver,
         )
-        assert_close(sample(exact_score(case.base), latents, grid, solver=solver), found.samples, rtol=1e-12)
+        assert_close(sample(exact_score(case.base), latents, grid, solver=solver), result.samples, rtol=1e-12)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from oracles import GaussianMixture
 from studies import selective_underfitting as study
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.networks import Architecture, build
 from studies.selective_underfitting import (
     Distilled,
@@ -126,8 +126,8 @@ def test_empirical_score_is_that_of_the_oracle(points):
     x, labels = points + 0.2, torch.arange(12) % 3
     oracle = GaussianMixture.empirical(points.numpy()).noised(0.4)
     np.testing.assert_allclose(Empirical(points).score(x, 0.4), oracle.score(x.numpy()), rtol=1e-9, atol=1e-9)
-    own = GaussianMixture.empirical(points[labels == 1].numpy()).noised(0.4).score(x.numpy())
-    np.testing.assert_allclose(conditional(points, labels, 1).score(x, 0.4), own, rtol=1e-9, atol=1e-9)
+    values = GaussianMixture.empirical(points[labels == 1].numpy()).noised(0.4).score(x.numpy())
+    np.testing.assert_allclose(conditional(points, labels, 1).score(x, 0.4), values, rtol=1e-9, atol=1e-9)
 
 
 def test_distilled_gradient_is_the_mean_of_the_denoising_gradient():
@@ -153,9 +153,9 @@ def test_distilled_targets_are_those_of_the_score_set_for_stacks_and_images():
     data = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(4))
     objective = Distilled(data=data)
     state, sigma = torch.randn(2, 5, 1, 4, 4), torch.rand(2, 5) + 0.1
-    found = objective.targets(state, sigma)
+    result = objective.targets(state, sigma)
     single = Empirical(data)(state[1, 2:3], float(sigma[1, 2]))
-    torch.testing.assert_close(found[1, 2:3], single, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result[1, 2:3], single, rtol=1e-4, atol=1e-4)
 
 
 def test_thick_shells_spread_log_uniformly_and_independently_of_the_level():
@@ -171,11 +171,11 @@ def test_networks_of_other_score_sets_are_cached_apart(tmp_path):
     """Assert that a recipe that differs in D_score alone is trained anew."""
     cache = Context(CONFIG, folder=tmp_path / "x").cache
     pool = torch.randn(8, 2, generator=torch.Generator().manual_seed(6))
-    found = []
+    values = []
     for part in (pool[:4], pool[4:]):
         recipe = Recipe(Architecture(width=4, depth=1), Distilled(data=part), steps=3, batch=4)
-        found.append(train(recipe, pool, cache=cache).network(pool, 0.5))
-    assert not torch.equal(*found)
+        values.append(train(recipe, pool, cache=cache).network(pool, 0.5))
+    assert not torch.equal(*values)
     assert len(list((tmp_path / "cache").glob("networks-*.safetensors"))) == 2
 
 
@@ -277,7 +277,7 @@ def test_few_points_must_pull_more_than_many():
     config = replace(CONFIG3, ladders=(LADDER, many, replace(many, kind="unet")))
     assert few_and_many(config) == [(LADDER, many)]
     for pulls, expected in (((0.5, 0.1), True), ((0.1, 0.1), False), ((0.1, 0.5), False)):
-        each = [level_rows(1, 1, pull=p).assign(ladder=own.name) for p, own in zip(pulls, (LADDER, many), strict=True)]
+        each = [level_rows(1, 1, pull=p).assign(ladder=one.name) for p, one in zip(pulls, (LADDER, many), strict=True)]
         assert pulled(pd.concat(each), LADDER, many, config).holds is expected
 
 
@@ -285,20 +285,20 @@ def test_changes_are_those_of_a_loop():
     """Assert that changes of the logarithm are paired by seed and level, and that missing levels drop out."""
     rows = level_rows(0.5, 2.0)
     rows.loc[(rows.rung == "base") & (rows.sigma == 0.4), "inside_empirical"] = np.nan
-    found = changes(rows, CONFIG3, ("narrow", "shallow"), "inside_empirical")
-    assert len(found) == 2 * 3 * 2
+    result = changes(rows, CONFIG3, ("narrow", "shallow"), "inside_empirical")
+    assert len(result) == 2 * 3 * 2
     value = {rung: rows[(rows.rung == rung) & (rows.seed == 1) & (rows.sigma == 0.1)] for rung in ("base", "shallow")}
     expected = np.log(value["base"].inside_empirical.iloc[0] / value["shallow"].inside_empirical.iloc[0])
-    assert found["shallow", 1, 0.1] == pytest.approx(expected)
+    assert result["shallow", 1, 0.1] == pytest.approx(expected)
 
 
 def test_parts_add_up_to_the_error(points):
     """Assert own + gap (1 − 2 pull) = error for any centre, the pull at both ends, and NaN for too few states."""
     x = points + 0.3
     centre, network = points * 0.9, lambda y, sigma: 0.8 * y + 0.1
-    own, gap, pull = parts(network, Empirical(points), centre, x, 0.5)
+    value, gap, pull = parts(network, Empirical(points), centre, x, 0.5)
     error = float(errors(network, Empirical(points), x, 0.5).mean())
-    assert own + gap * (1 - 2 * pull) == pytest.approx(error, rel=1e-12)
+    assert value + gap * (1 - 2 * pull) == pytest.approx(error, rel=1e-12)
     ends = [parts(d, Empirical(points), centre, x, 0.5)[2] for d in (lambda y, s: centre, Empirical(points))]
     assert ends == pytest.approx([0.0, 1.0])
     assert np.isnan(parts(network, Empirical(points), centre[:3], x[:3], 0.5)).all()
@@ -309,11 +309,11 @@ def test_parts_of_a_ladder_add_up_to_the_change():
     shared = {"kind": "level", "sigma": 0.1, "seed": 0}
     short = shared | {"rung": "shorter", "heldout_own": 1.0, "heldout_gap": 10.0, "heldout_pull": 0.1}
     base = shared | {"rung": "base", "heldout_own": 0.5, "heldout_gap": 10.0, "heldout_pull": 0.3}
-    found = parts_of(pd.DataFrame([short, base]), CONFIG3).iloc[0]
+    value = parts_of(pd.DataFrame([short, base]), CONFIG3).iloc[0]
     before, after = 1 + 10 * (1 - 0.2), 0.5 + 10 * (1 - 0.6)
-    assert found.own + found.pull == pytest.approx(after / before - 1)
-    assert found.own < 0
-    assert found.pull < 0
+    assert value.own + value.pull == pytest.approx(after / before - 1)
+    assert value.own < 0
+    assert value.pull < 0
 
 
 def test_return_claims_fail_for_a_network_that_never_or_always_returns():
@@ -328,8 +328,8 @@ def freedom_rows(thin: float, wide: float, thick: float, spread: float = 0.0) ->
     shared = {"kind": "freedom", "network": "unet", "samples": 128}
     return pd.DataFrame(
         [
-            shared | {"ratio": r, "thickness": k, "memorised": [m + (seed - 0.5) * apart] * 7, "seed": seed}
-            for r, k, m, apart in regions
+            shared | {"ratio": r, "thickness": k, "memorised": [m + (seed - 0.5) * distance] * 7, "seed": seed}
+            for r, k, m, distance in regions
             for seed in range(2)
         ]
     )
@@ -343,10 +343,10 @@ def test_freedom_claims_can_fail():
 
 def test_the_training_and_not_the_sample_is_the_unit_of_memorised_shares():
     """Assert that a rise of .5 in 128 samples of two trainings that differ by .2 is open: one degree of freedom."""
-    found = freedom(freedom_rows(0.1, 0.6, 0.6, spread=0.2), "unet", 25, 2.0)
-    assert [claim.verdict for claim in found] == [Verdict.OPEN] * 2
-    assert [claim.measured for claim in found] == pytest.approx([0.5, 0.5])
-    assert found[0].interval == pytest.approx((0.5 - 0.1 * 12.7062, 1.0), rel=1e-4)
+    result = freedom(freedom_rows(0.1, 0.6, 0.6, spread=0.2), "unet", 25, 2.0)
+    assert [claim.verdict for claim in result] == [Verdict.OPEN] * 2
+    assert [claim.measured for claim in result] == pytest.approx([0.5, 0.5])
+    assert result[0].interval == pytest.approx((0.5 - 0.1 * 12.7062, 1.0), rel=1e-4)
 
 
 def test_the_guidance_claim_follows_the_learned_gaps():
@@ -446,8 +446,8 @@ def test_smoke_runs_every_cell_claim_and_figure(tmp_path):
     rows = pd.DataFrame([row for cell in study.cells(config) for row in study.run_cell(cell, context)])
     kinds = {"network", "level", "deviation", "freedom", "gap", "guided", "features", "perception"}
     assert set(rows.kind) == kinds
-    found = {claim.statement: claim for claim in claims(rows, config)}
-    sure = [c for text, c in found.items() if "exact empirical score" in text or text.startswith("features")]
+    result = {claim.statement: claim for claim in claims(rows, config)}
+    sure = [c for text, c in result.items() if "exact empirical score" in text or text.startswith("features")]
     assert sure
     assert all(claim.holds for claim in sure)
     assert all(figure.alt for figure in study.figures(rows, config).values())

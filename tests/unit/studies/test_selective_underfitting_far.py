@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from studies.bounds import Verdict
+from studies.claim_bounds import Verdict
 from studies.runner import run
 from studies.selective_underfitting import far
 from studies.selective_underfitting.config import Ladder
@@ -43,9 +43,9 @@ def planted(pull: float, own: float = 0.5, inside: float = 0.5, nearest: float =
 
 def verdicts(rows: pd.DataFrame, *words: str) -> list[Verdict]:
     """Of the claims whose statement has all the words."""
-    found: list[Claim] = [c for c in far.claims(rows, CONFIG) if all(word in c.statement for word in words)]
-    assert found
-    return [claim.verdict for claim in found]
+    values: list[Claim] = [c for c in far.claims(rows, CONFIG) if all(word in c.statement for word in words)]
+    assert values
+    return [claim.verdict for claim in values]
 
 
 @pytest.mark.parametrize(("pull", "expected"), [(-0.004, Verdict.HOLDS), (0.004, Verdict.FAILS), (0, Verdict.OPEN)])
@@ -80,12 +80,12 @@ def test_networks_that_a_gaussian_beats_are_not_called_trained() -> None:
 
 def test_the_known_law_has_the_stated_rank_and_scale() -> None:
     """Assert the scale, that each point lies in one plane of the rank, and ratios of ten at the largest level."""
-    found = problem("lowrank256", 2048)
-    pool = torch.cat([found.train, found.held_out])
+    result = problem("lowrank256", 2048)
+    pool = torch.cat([result.train, result.held_out])
     assert float((pool - pool.mean(0)).square().mean().sqrt()) == pytest.approx(SCALE, rel=0.15)
     spectrum = torch.linalg.eigvalsh((pool - pool.mean(0)).T @ (pool - pool.mean(0)) / len(pool))
     assert int((spectrum > 1e-3).sum()) <= 3 * RANK + 2
-    nearest = torch.cdist(found.held_out[:256], found.train).amin(1)
+    nearest = torch.cdist(result.held_out[:256], result.train).amin(1)
     ratio = (1 + (nearest / (max(far.LEVELS) * 16)).square()).sqrt()
     assert float(ratio.median()) > 10
 

@@ -93,9 +93,9 @@ def test_bootstrap_equals_scipy() -> None:
     """Assert that interval and standard error are SciPy's for the same generator."""
     values = np.random.default_rng(3).exponential(size=80)
     expected = stats.bootstrap((values,), np.mean, n_resamples=2000, rng=np.random.default_rng(0))
-    found = st.bootstrap(values)
-    assert found.bounds == (expected.confidence_interval.low, expected.confidence_interval.high)
-    assert found.standard_error == expected.standard_error
+    result = st.bootstrap(values)
+    assert result.bounds == (expected.confidence_interval.low, expected.confidence_interval.high)
+    assert result.standard_error == expected.standard_error
 
 
 def test_bootstrap_standard_error_of_a_mean_is_the_usual_one() -> None:
@@ -118,9 +118,9 @@ def test_quantile_interval_equals_scipys_quantile_test(n: int, q: float) -> None
     """Assert the same order statistics as SciPy, with ±∞ where SciPy has none."""
     values = np.random.default_rng(n).normal(size=n)
     expected = stats.quantile_test(values, p=q).confidence_interval(0.95)
-    found = st.quantile_interval(values, q)
-    assert found.low == (expected.low if np.isfinite(expected.low) else -np.inf)
-    assert found.high == (expected.high if np.isfinite(expected.high) else np.inf)
+    interval = st.quantile_interval(values, q)
+    assert interval.low == (expected.low if np.isfinite(expected.low) else -np.inf)
+    assert interval.high == (expected.high if np.isfinite(expected.high) else np.inf)
 
 
 @pytest.mark.parametrize("n", [6, 9, 20, 51])
@@ -128,11 +128,11 @@ def test_quantile_interval_equals_scipys_quantile_test(n: int, q: float) -> None
 def test_quantile_interval_covers_and_no_narrower_one_would(n: int, q: float) -> None:
     """Assert by the binomial law that each end leaves at most 2.5 % and the next one in would leave more."""
     values = np.arange(1.0, n + 1)
-    found = st.quantile_interval(values, q)
-    if np.isfinite(found.low):
-        assert stats.binom.cdf(found.low - 1, n, q) <= 0.025 < stats.binom.cdf(found.low, n, q)
-    if np.isfinite(found.high):
-        assert stats.binom.sf(found.high - 1, n, q) <= 0.025 < stats.binom.sf(found.high - 2, n, q)
+    interval = st.quantile_interval(values, q)
+    if np.isfinite(interval.low):
+        assert stats.binom.cdf(interval.low - 1, n, q) <= 0.025 < stats.binom.cdf(interval.low, n, q)
+    if np.isfinite(interval.high):
+        assert stats.binom.sf(interval.high - 1, n, q) <= 0.025 < stats.binom.sf(interval.high - 2, n, q)
 
 
 def test_coverage_tells_honest_from_small_standard_errors() -> None:
@@ -149,19 +149,19 @@ def test_coverage_tells_honest_from_small_standard_errors() -> None:
 
 def test_share_interval_equals_the_wilson_formula() -> None:
     """Assert the closed form of Wilson 1927."""
-    found, z = st.share_interval(7, 40), stats.norm.ppf(0.975)
+    value, z = st.share_interval(7, 40), stats.norm.ppf(0.975)
     centre = (7 / 40 + z**2 / 80) / (1 + z**2 / 40)
     half = z / (1 + z**2 / 40) * np.sqrt(7 / 40 * 33 / 40 / 40 + z**2 / 6400)
-    assert found.bounds == pytest.approx((centre - half, centre + half), rel=1e-12)
+    assert value.bounds == pytest.approx((centre - half, centre + half), rel=1e-12)
 
 
 def test_paired_equals_scipys_signed_rank_test() -> None:
     """Assert the exact p-value without ties and the normal one with them."""
     rng = np.random.default_rng(6)
     a, b = rng.normal(size=30), rng.normal(0.5, 1, size=30)
-    found = st.paired(a, b)
-    assert found.p_value == stats.wilcoxon(a - b, method="exact").pvalue
-    assert found.larger == (a > b).sum()
+    comparison = st.paired(a, b)
+    assert comparison.p_value == stats.wilcoxon(a - b, method="exact").pvalue
+    assert comparison.larger == (a > b).sum()
     ties = np.round(a), np.round(b)
     expected = stats.wilcoxon(ties[0] - ties[1], zero_method="pratt", method="approx").pvalue
     assert st.paired(*ties).p_value == expected
@@ -171,17 +171,17 @@ def test_paired_sees_a_small_common_shift_that_pooled_values_hide() -> None:
     """Assert that pairing finds a shift a hundred times smaller than the spread."""
     rng = np.random.default_rng(7)
     a = rng.normal(0, 10, size=60)
-    found = st.paired(a + 0.1 + 0.02 * rng.normal(size=60), a)
-    assert found.p_value < 1e-6
-    assert found.difference.low > 0.05
+    comparison = st.paired(a + 0.1 + 0.02 * rng.normal(size=60), a)
+    assert comparison.p_value < 1e-6
+    assert comparison.difference.low > 0.05
     assert stats.mannwhitneyu(a + 0.1, a).pvalue > 0.5
 
 
 def test_paired_of_equal_measurements_has_p_one() -> None:
     """Assert no difference where nothing differs."""
-    found = st.paired([1.0, 2.0], [1.0, 2.0])
-    assert found.p_value == 1.0
-    assert found.difference.estimate == 0.0
+    comparison = st.paired([1.0, 2.0], [1.0, 2.0])
+    assert comparison.p_value == 1.0
+    assert comparison.difference.estimate == 0.0
 
 
 def test_holm_equals_the_definition() -> None:
@@ -207,18 +207,18 @@ def test_ceiling_is_what_the_noiseless_truth_attains() -> None:
     rng = np.random.default_rng(9)
     signal = rng.normal(size=5000)
     replicates = signal + rng.normal(0, 1.5, size=(3, 5000))
-    found = st.ceiling(replicates, resamples=200)
+    top = st.ceiling(replicates, resamples=200)
     attained = float(st.correlations(signal, replicates.mean(0)))
-    assert found.correlation.estimate == pytest.approx(attained, abs=0.02)
-    assert found.correlation.low < attained < found.correlation.high
-    assert found.mean_reliability == pytest.approx(found.correlation.estimate**2)
+    assert top.correlation.estimate == pytest.approx(attained, abs=0.02)
+    assert top.correlation.low < attained < top.correlation.high
+    assert top.mean_reliability == pytest.approx(top.correlation.estimate**2)
 
 
 def test_ceiling_of_pure_noise_is_near_zero() -> None:
     """Assert that replicates without a signal promise nothing."""
-    found = st.ceiling(np.random.default_rng(10).normal(size=(2, 2000)), resamples=100)
-    assert found.correlation.low == 0.0
-    assert found.correlation.estimate < 0.3
+    top = st.ceiling(np.random.default_rng(10).normal(size=(2, 2000)), resamples=100)
+    assert top.correlation.low == 0.0
+    assert top.correlation.estimate < 0.3
 
 
 def test_correlations_equal_scipy_and_are_nan_for_constants() -> None:
@@ -268,10 +268,10 @@ def test_shares_of_units_cover_with_and_without_differences_between_units(
     rng, runs, trials = np.random.default_rng(3), 200, np.full(units, 64)
     inside = np.zeros(2)
     for _ in range(runs):
-        own = np.clip(mean + spread * rng.uniform(-1, 1, size=(2, units)), 0, 1)
-        first, second = rng.binomial(64, own)
-        share, apart = st.share_of_units(first, trials), st.shares_apart(first, second, trials)
-        inside += [share.low <= mean <= share.high, apart.low <= 0 <= apart.high]
+        result = np.clip(mean + spread * rng.uniform(-1, 1, size=(2, units)), 0, 1)
+        first, second = rng.binomial(64, result)
+        share, difference = st.share_of_units(first, trials), st.shares_apart(first, second, trials)
+        inside += [share.low <= mean <= share.high, difference.low <= 0 <= difference.high]
     assert (inside / runs > 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)).all()
 
 
@@ -304,11 +304,11 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn_and_of_the_curve() -> 
 
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 12, 40).astype(float), rng.integers(3, 15, 60).astype(float)
-    found = st.roc(one, other)
+    curve = st.roc(one, other)
     labels = np.r_[np.ones(40), np.zeros(60)]
-    assert found.area.estimate == pytest.approx(roc_auc_score(labels, -np.r_[one, other]), rel=1e-12)
-    assert np.trapezoid(found.true, found.false) == pytest.approx(found.area.estimate, rel=1e-12)
-    assert (found.false[0], found.true[0], found.false[-1], found.true[-1]) == (0, 0, 1, 1)
+    assert curve.area.estimate == pytest.approx(roc_auc_score(labels, -np.r_[one, other]), rel=1e-12)
+    assert np.trapezoid(curve.true, curve.false) == pytest.approx(curve.area.estimate, rel=1e-12)
+    assert (curve.false[0], curve.true[0], curve.false[-1], curve.true[-1]) == (0, 0, 1, 1)
 
 
 def test_intervals_of_the_area_cover_as_often_as_they_say() -> None:
@@ -325,9 +325,9 @@ def test_intervals_of_the_area_cover_as_often_as_they_say() -> None:
 
 def test_two_kinds_that_are_told_apart_wholly_have_no_interval() -> None:
     """Assert NaN ends, and refusals."""
-    found = st.roc([0.0, 1.0], [2.0, 3.0])
-    assert found.area.estimate == 1
-    assert np.isnan(found.area.low)
-    assert found.true_at(0.0) == 1
+    curve = st.roc([0.0, 1.0], [2.0, 3.0])
+    assert curve.area.estimate == 1
+    assert np.isnan(curve.area.low)
+    assert curve.true_at(0.0) == 1
     with pytest.raises(ValueError, match="two of each"):
         st.roc([0.0], [1.0, 2.0])

@@ -56,17 +56,17 @@ def test_the_optimum_of_denoising_is_the_posterior_variance():
     """Assert that the least loss at one level is tr Cov[X | X_σ]/(σ² d), known in closed form for a Gaussian."""
     objective = OBJECTIVES["one level"]
     exact = ExactLaw(LAW)
-    found = excess_loss(train(TINY, sample(64, 0)).network, objective, sample(60000, 2), exact.denoiser)
+    excess = excess_loss(train(TINY, sample(64, 0)).network, objective, sample(60000, 2), exact.denoiser)
     values = torch.linalg.eigvalsh(torch.tensor(LAW.covariances[0]))
-    assert_close(found.optimum, float((values / (values + 0.25)).mean()), rtol=0.01)
+    assert_close(excess.optimum, float((values / (values + 0.25)).mean()), rtol=0.01)
 
 
 def test_the_optimum_of_sliced_score_matching_is_half_the_negative_fisher_information():
     """Assert that at one level the least loss is −σ²E|s|²/2d = −½ σ² mean 1/(λ + σ²) for a Gaussian."""
     objective = Objective("sliced", "levels", high=0.5, count=1)
-    found = excess_loss(train(TINY, sample(64, 0)).network, objective, sample(60000, 2), ExactLaw(LAW).denoiser)
+    excess = excess_loss(train(TINY, sample(64, 0)).network, objective, sample(60000, 2), ExactLaw(LAW).denoiser)
     values = torch.linalg.eigvalsh(torch.tensor(LAW.covariances[0]))
-    assert_close(found.optimum, float(-0.125 * (1 / (values + 0.25)).mean()), rtol=0.02)
+    assert_close(excess.optimum, float(-0.125 * (1 / (values + 0.25)).mean()), rtol=0.02)
 
 
 def test_the_blind_optimum_is_least_among_shrinkages_of_itself():

@@ -47,9 +47,9 @@ def central(made, rates, step=1e-6):
 def check_forward(made, tolerance):
     """Fail unless forward mode agrees with differences, relative to the largest entry and in norm."""
     rates = toward_class_three()
-    found, wanted = made.parameter_change(rates[None])[0], central(made, rates)
-    assert float((found - wanted).norm() / wanted.norm()) < tolerance
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < tolerance
+    value, wanted = made.parameter_change(rates[None])[0], central(made, rates)
+    assert float((value - wanted).norm() / wanted.norm()) < tolerance
+    assert float((value - wanted).abs().max() / wanted.abs().max()) < tolerance
 
 
 def check_transpose(made, tolerance):
@@ -107,8 +107,8 @@ def test_single_precision_keeps_what_rounding_allows(rule, error):
     single = record(dataclasses.replace(recipe, precision="float32"), digits(), seed=1, rule=rule)
     double = record(recipe, digits(), seed=1, rule=rule, start=single.network_at(single.saved[0][0]).double())
     rates = toward_class_three()[None]
-    found, wanted = (made.parameter_change(rates)[0].double() for made in (single, double))
-    assert float((found - wanted).norm() / wanted.norm()) < error
+    value, wanted = (made.parameter_change(rates)[0].double() for made in (single, double))
+    assert float((value - wanted).norm() / wanted.norm()) < error
     check_transpose(single, 1e-4)
 
 
@@ -118,13 +118,13 @@ def test_displaced_data_move_the_run():
     pool = made.descent.pool
     shift = torch.zeros_like(pool)
     shift[5:9] = torch.linspace(-1, 1, 4 * 64, dtype=torch.float64).reshape(4, 1, 8, 8)
-    found = UnrolledResponse(made).direction(4 / N * Move(Points(pool[5:9]), shift[5:9]))
+    derivative = UnrolledResponse(made).direction(4 / N * Move(Points(pool[5:9]), shift[5:9]))
     ends = []
     for step in (1e-6, -1e-6):
         moved = dataclasses.replace(made.descent, pool=pool + step * shift)
         ends.append(moved.forward(made.saved[0][0])[0])
     wanted = (ends[0] - ends[1]) / 2e-6
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-6
+    assert float((derivative - wanted).norm() / wanted.norm()) < 1e-6
 
 
 def test_samples_move_as_those_of_networks_that_are_trained_again():
@@ -135,16 +135,16 @@ def test_samples_move_as_those_of_networks_that_are_trained_again():
     latents = 10 * torch.randn(3, 1, 8, 8, dtype=torch.float64)
     score, response = as_score(made.module, "denoiser"), UnrolledResponse(made)
     change = Toward(Points(pool[data.load("digits").labels[:N] == 3]))
-    found = sample_sensitivity(score, latents, change, grid, response=response)
+    result = sample_sensitivity(score, latents, change, grid, response=response)
     weights = torch.full((N,), 1 / N, dtype=torch.float64)
     ends = [
         sample(as_score(made.network_at(made.retrained(weights + h * toward_class_three())), "denoiser"), latents, grid)
         for h in (1e-6, -1e-6)
     ]
     wanted = (ends[0] - ends[1]) / 2e-6
-    assert_close(found.sensitivity, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    assert_close(result.sensitivity, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
     values = influence(score, latents, lambda x: x.flatten(1).mean(1), Points(pool), grid, response=response).values
-    ink = found.sensitivity.flatten(1).mean(1)
+    ink = result.sensitivity.flatten(1).mean(1)
     assert_close(values @ (toward_class_three() + 1 / N), ink, rtol=0, atol=1e-11 * float(ink.abs().max()))
     assert_close(values.sum(1), torch.zeros(3).double(), rtol=0, atol=1e-10 * float(values.abs().max()))
 

@@ -272,9 +272,9 @@ def test_an_estimator_may_be_a_file_with_neighbours_and_dataclasses(tmp_path: Pa
     )
     for name in ("own_file", "colorsys"):
         (tmp_path / f"{name}.py").write_text(source)
-        found = load_estimator(f"{tmp_path / name}.py:zero")
-        assert found.factor == 0.0
-        assert sys.modules[type(found).__module__].zero is found
+        result = load_estimator(f"{tmp_path / name}.py:zero")
+        assert result.factor == 0.0
+        assert sys.modules[type(result).__module__].zero is result
     assert sys.modules["colorsys"] is colorsys
     (tmp_path / "own_broken.py").write_text("import own_absent_package\n")
     with pytest.raises(StudyError, match="needs 'own_absent_package', which is not installed"):
@@ -296,9 +296,9 @@ def test_the_engines_own_estimates_are_values_with_standard_errors() -> None:
     one, other = (verify(f, "log-density", problems=["line-s0.05"], orders=False) for f in (pair, estimate))
     assert one.holds
     assert other.holds
-    found = other.judged[0].replies[0]
-    assert found.standard_error is not None
-    assert_close(found.value, one.judged[0].replies[0].value, rtol=0)
+    values = other.judged[0].replies[0]
+    assert values.standard_error is not None
+    assert_close(values.value, one.judged[0].replies[0].value, rtol=0)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,9 +379,9 @@ def test_metrics_tell_factor_bias_and_noise_apart() -> None:
     assert_close(metrics.deviation(values), np.zeros(3))
     assert honesty(values, np.ones((2, 3))) is None
     spread = np.random.default_rng(0).standard_normal((4000, 3))
-    found = honesty(spread, np.full((4000, 3), 0.5))
-    assert found is not None
-    assert abs(found.ratio - 0.5) < 0.02
+    honest = honesty(spread, np.full((4000, 3), 0.5))
+    assert honest is not None
+    assert abs(honest.ratio - 0.5) < 0.02
     assert abs(metrics.coverage(spread, np.ones_like(spread), np.zeros(3), np.zeros(3)) - 0.95) < 0.01
     assert metrics.mean_shift(spread, np.zeros(3), np.ones(3)) == 0.0
     assert abs(metrics.mean_shift(spread + 5.0, np.zeros(3), np.ones(3)) - 5.0) < 0.2

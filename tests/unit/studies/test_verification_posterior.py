@@ -33,11 +33,11 @@ def test_posterior_density_is_bayes_rule() -> None:
     """Assert that log posterior differs from log prior + log likelihood by one number: minus the evidence."""
     case = TASKS["posterior-score"].case("five-s0.3")
     x, seen = joint(case, np.random.default_rng(0), 6)
-    found = posterior(case, seen[0]).log_density(x)
+    estimate = posterior(case, seen[0]).log_density(x)
     product = oracle(case.base).log_density(x) + log_likelihood(case, x, seen[0])
     constant = 0.5 * len(operator(case)) * np.log(2 * np.pi * case.noise)
     evidence = float(oracle(case.base).log_evidence(operator(case), seen[0], case.noise))
-    assert_close(found, product - constant - evidence, rtol=1e-9, atol=1e-9)
+    assert_close(estimate, product - constant - evidence, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["gaussian-s0.3", "five-s0.3", "photo-784-s0.5"])

@@ -11,8 +11,20 @@ import pandas as pd
 import pytest
 
 import studies
-from studies import bounds
-from studies.bounds import Condition, Tally, Verdict, above, agrees, at_least, at_most, below, equals, restored, within
+from studies import claim_bounds
+from studies.claim_bounds import (
+    Condition,
+    Tally,
+    Verdict,
+    above,
+    agrees,
+    at_least,
+    at_most,
+    below,
+    equals,
+    restored,
+    within,
+)
 from studies.errors import StudyError
 from studies.reports import papers
 from studies.results import load, names
@@ -75,9 +87,9 @@ def test_a_point_decides_whatever_its_interval(bound, inside, edge, outside):
 def test_an_interval_decides_whatever_its_point(bound, interval, verdict):
     """Assert the verdicts of the module's table, and that only an open one says what would decide it."""
     middle = 0.0 if interval is None or not all(map(math.isfinite, interval)) else sum(interval) / 2
-    found = bound.judge(middle, interval)
-    assert found.verdict is verdict
-    assert bool(found.reason) == (verdict is OPEN)
+    judgement = bound.judge(middle, interval)
+    assert judgement.verdict is verdict
+    assert bool(judgement.reason) == (verdict is OPEN)
     assert "interval decides" in str(bound)
 
 
@@ -194,7 +206,7 @@ def test_published_claims_follow_from_published_rows(name):
     """Assert that what is published is what the code makes of the rows, with bounds and not with recorded words."""
     assert changed(name) == []
     published = load(name).claims
-    assert not any(isinstance(claim.bound, bounds.Recorded) for claim in published)
+    assert not any(isinstance(claim.bound, claim_bounds.Recorded) for claim in published)
     assert len({claim.statement for claim in published}) == len(published)
 
 
@@ -222,7 +234,7 @@ MAY_MAKE = {"Recorded": "running/summary.py"}
 
 def verdicts_set(source: str, path: str) -> list[str]:
     """Places of a module of `studies` where a claim's verdict, or a bound that carries one, is made by hand."""
-    found = []
+    values = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -230,22 +242,22 @@ def verdicts_set(source: str, path: str) -> list[str]:
             if name in {"Claim", "of", "replace", "setattr", "__setattr__"}:
                 texts = {each.value for each in node.args if isinstance(each, ast.Constant)}
                 if (keywords | texts) & {"holds", "verdict", "judgement"}:
-                    found.append(f"{path}:{node.lineno} sets a verdict")
+                    values.append(f"{path}:{node.lineno} sets a verdict")
             if name in MAKERS and MAY_MAKE.get(name) != path:
-                found.append(f"{path}:{node.lineno} makes a {name}")
+                values.append(f"{path}:{node.lineno} makes a {name}")
             if name == "Claim" and len(node.args) > 5:
-                found.append(f"{path}:{node.lineno} gives Claim more than statement, value, interval, bound, source")
+                values.append(f"{path}:{node.lineno} gives Claim more than statement, value, interval, bound, source")
             if name == "Claim" and any(isinstance(each, ast.Constant | ast.JoinedStr) for each in node.args[3:4]):
-                found.append(f"{path}:{node.lineno} gives text for a bound")
+                values.append(f"{path}:{node.lineno} gives text for a bound")
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(t, ast.Attribute) and t.attr in {"holds", "verdict", "judgement"} for t in targets):
-                found.append(f"{path}:{node.lineno} assigns a verdict")
+                values.append(f"{path}:{node.lineno} assigns a verdict")
         if isinstance(node, ast.ClassDef):
             bases = {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}
             if bases & {"Bound", "Claim", *MAKERS}:
-                found.append(f"{path}:{node.lineno} derives from a claim or a bound")
-    return found
+                values.append(f"{path}:{node.lineno} derives from a claim or a bound")
+    return values
 
 
 def test_nothing_but_a_bound_sets_a_verdict():
@@ -253,7 +265,7 @@ def test_nothing_but_a_bound_sets_a_verdict():
     guilty = []
     for path in HOME.rglob("*.py"):
         name = path.relative_to(HOME).as_posix()
-        if name != "bounds.py":
+        if name != "claim_bounds.py":
             guilty += verdicts_set(path.read_text(encoding="utf-8"), name)
     assert guilty == []
 
@@ -270,7 +282,7 @@ def test_nothing_but_a_bound_sets_a_verdict():
         "object.__setattr__(claim, 'verdict', 'holds')",
         "claim.holds = True",
         "claim.judgement: object = good",
-        "bounds.Recorded('> 0', Verdict.HOLDS)",
+        "claim_bounds.Recorded('> 0', Verdict.HOLDS)",
         "Region(low=0.0)",
         "class Lenient(Bound): pass",
         "class Sure(study.Claim): pass",
