@@ -23,12 +23,24 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "ROWWISE", "coupled", "decided", "repeated", "reproduce", "verify", "with_coupling"]
+__all__ = [
+    "REPEATS",
+    "ROWWISE",
+    "asked",
+    "begun",
+    "coupled",
+    "decided",
+    "repeated",
+    "reproduce",
+    "verify",
+    "wants_more",
+    "with_coupling",
+]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
 # Repeats are doubled until error bars are told right or wrong, within these numbers of repeats, score calls and rows.
-MOST_REPEATS, MOST_CALLS, MOST_ROWS = 1024, 20_000, 2_000_000
+MOST_REPEATS, MOST_CALLS, MOST_ROWS = 1024, 40_000, 2_000_000
 PROBE_ROWS = 4
 ROWWISE = ("x", "vectors", "latents", "observations")
 
@@ -175,23 +187,56 @@ def repeated(
     repeats: int,
 ) -> list[Reply]:
     """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows."""
-    shape = _shape(case, truth)
+    replies = begun(estimator, task, case, inputs, truth, library, seed, repeats)
+    while wants_more(replies):
+        more = range(len(replies), 2 * len(replies))
+        replies += [asked(estimator, task, case, inputs, truth, library, seed, repeat) for repeat in more]
+    return replies
 
-    def ask(repeat: int, given: Arrays, size: tuple[int, ...]) -> Reply:
-        return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
 
-    first = ask(0, inputs, shape)
+def begun(
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    inputs: Arrays,
+    truth: np.ndarray,
+    library: Backend,
+    seed: int,
+    repeats: int,
+) -> list[Reply]:
+    """The replies that every verdict begins with, before any are added because error bars are undecided."""
+
+    def ask(repeat: int) -> Reply:
+        return asked(estimator, task, case, inputs, truth, library, seed, repeat)
+
+    first = ask(0)
     if first.error or not first.applicable or case.judge != "rows":
         return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
-    probe = ask(1, few, truth[:PROBE_ROWS].shape)
+    probe = asked(estimator, task, case, few, truth[:PROBE_ROWS], library, seed, 1)
     if probe.error or _same(task, first, probe, truth):
         return [first, probe] if probe.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    replies = [first, *(ask(repeat, inputs, shape) for repeat in range(1, times))]
-    while not decided(replies) and 2 * len(replies) <= _most(first):
-        replies += [ask(repeat, inputs, shape) for repeat in range(len(replies), 2 * len(replies))]
-    return replies
+    return [first, *(ask(repeat) for repeat in range(1, times))]
+
+
+def asked(
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    inputs: Arrays,
+    truth: np.ndarray,
+    library: Backend,
+    seed: int,
+    repeat: int,
+) -> Reply:
+    """The reply of one repeat, on as many rows as the truth has."""
+    return call(estimator, task, case, inputs, _shape(case, truth), library, _seed(case, seed, repeat))
+
+
+def wants_more(replies: Sequence[Reply]) -> bool:
+    """Whether the repeats are to be doubled: they do not decide on the error bars, and there is budget."""
+    return len(replies) > 1 and not decided(replies) and 2 * len(replies) <= _most(replies[0])
 
 
 def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:
