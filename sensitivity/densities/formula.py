@@ -69,8 +69,8 @@ class Formula:
         >>> from sensitivity import GaussianAnchor, log_density
         >>> law = GaussianAnchor(torch.zeros(2).double(), 1.0)
         >>> x, way = torch.zeros(1, 2, dtype=torch.float64), Formula(replicates=4)
-        >>> found = log_density(law.score, x, 1.0, anchor=law, method="formula", formula=way, seed=0)
-        >>> print(f"{float(found.value):.4f} ± {float(found.standard_error):.1g}")  # its own law is the reference
+        >>> estimate = log_density(law.score, x, 1.0, anchor=law, method="formula", formula=way, seed=0)
+        >>> print(f"{float(estimate.value):.4f} ± {float(estimate.standard_error):.1g}")  # its own law is the reference
         -2.5310 ± 0
     """
 

@@ -188,8 +188,8 @@ def beyond() -> Measured:
 def levels() -> Measured:
     """EDM's levels by the scheduler."""
     given = schedulers().EDMNoiseScheduler(sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX)
-    found = given.timesteps(20, dtype=torch.float64)
-    return Measured(relative(found[:-1, None], torch.tensor(karras(SIGMA_MAX, SIGMA_MIN, 19))[:, None]), 1e-12)
+    times = given.timesteps(20, dtype=torch.float64)
+    return Measured(relative(times[:-1, None], torch.tensor(karras(SIGMA_MAX, SIGMA_MIN, 19))[:, None]), 1e-12)
 
 
 def inverse(kind: str) -> Measured:

@@ -97,8 +97,8 @@ def verdicts(
 
     Example:
         >>> from studies.verification.faults import CORRECT
-        >>> found = verdicts(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))
-        >>> [(seed, verdict.holds) for seed, verdict in found]
+        >>> judged = verdicts(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))
+        >>> [(seed, verdict.holds) for seed, verdict in judged]
         [(1, True), (2, True), (3, True)]
     """
     chosen = find_task(task)

@@ -228,8 +228,8 @@ def measure(estimator: Estimator, task: str, *, seeds: int = SEEDS, suite: str =
 
     Example:
         >>> from studies.verification.faults import CORRECT
-        >>> found = measure(CORRECT["evidence"]["evidence"], "evidence", seeds=2)
-        >>> found["rejected"], found["factor"] < 0.01
+        >>> power = measure(CORRECT["evidence"]["evidence"], "evidence", seeds=2)
+        >>> power["rejected"], power["factor"] < 0.01
         (0, True)
     """
     chosen, names = find_task(task), problems(task, estimator, suite)
