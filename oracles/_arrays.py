@@ -17,15 +17,15 @@ from scipy import special
 Array = Any
 
 
-_NAMESPACES: dict[type, Any] = {}
+_NAMESPACES: dict[tuple[type, ...], Any] = {}
 
 
 def namespace(*arrays: Array) -> Any:
     """The array namespace that all `arrays` share."""
-    kind = type(arrays[0])
-    if len(arrays) > 1 or kind not in _NAMESPACES:
-        _NAMESPACES[kind] = compat.array_namespace(*arrays)
-    return _NAMESPACES[kind]
+    kinds = tuple(map(type, arrays))
+    if kinds not in _NAMESPACES:
+        _NAMESPACES[kinds] = compat.array_namespace(*arrays)
+    return _NAMESPACES[kinds]
 
 
 def is_array(value: object) -> bool:
@@ -262,7 +262,7 @@ def softmax(terms: Array) -> Array:
 def _top(terms: Array) -> Array:
     xp = namespace(terms)
     largest = float(xp.finfo(terms.dtype).max)  # where all terms are -inf, terms - top stays -inf and is no NaN
-    return xp.clip(detached(xp.max(terms, axis=0, keepdims=True)), -largest, largest)
+    return xp.clip(xp.max(detached(terms), axis=0, keepdims=True), -largest, largest)
 
 
 def safe_log(weights: Array) -> Array:

@@ -14,6 +14,7 @@ NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 def log_difference(larger: np.ndarray, smaller: np.ndarray) -> np.ndarray:
     """log(e^larger − e^smaller)."""
+    # By expm1, since 1 − e^a loses its digits where the two are nearly equal.
     return larger + np.log(-np.expm1(smaller - larger))
 
 

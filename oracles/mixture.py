@@ -55,6 +55,8 @@ class GaussianMixture:
         array([-0., -2.])
     """
 
+    _pieces: dict[int, tuple[Piece, ...]] | None = None  # by number of states, see `prepared`
+
     def __init__(self, weights: Any, means: Any, covariances: Any):
         _, arrays = _arrays.common(weights=weights, means=means, covariances=covariances)
         _check_components(arrays["weights"], arrays["means"])
@@ -292,6 +294,15 @@ class GaussianMixture:
         """The law with parameters that automatic differentiation does not see."""
         return self.from_groups(tuple(group.constant() for group in self.groups))
 
+    def prepared(self) -> GaussianMixture:
+        """The law for many evaluations at few states: what does not depend on the states is computed once and kept.
+
+        Its parameters are constants for automatic differentiation.
+        """
+        law = self.constant()
+        law._pieces = {}
+        return law
+
     def numpy(self) -> GaussianMixture:
         """The law with parameters in NumPy float64."""
         return self.from_groups(tuple(group.numpy() for group in self.groups))
@@ -324,12 +335,21 @@ class GaussianMixture:
         self.check_density()
         xp = namespace(*arrays)
         arrays = list(xp.broadcast_arrays(*arrays)) if len(arrays) > 1 else arrays
-        shape, flat = arrays[0].shape[:-1], [xp.reshape(array, (-1, self.dimension)) for array in arrays]
-        pieces = local.ready(self.groups, flat[0].shape[0])
-        parts = [self._block(function, pieces, [array[rows, :] for array in flat]) for rows in self._rows(flat[0])]
-        return tuple(
-            xp.reshape(_arrays.joined(list(part)), (*shape, *part[0].shape[1:])) for part in zip(*parts, strict=True)
-        )
+        shape = arrays[0].shape[:-1]
+        flat = arrays if len(shape) == 1 else [xp.reshape(array, (-1, self.dimension)) for array in arrays]
+        pieces, cuts = self._ready(flat[0].shape[0]), self._rows(flat[0])
+        blocks = [flat] if len(cuts) == 1 else [[array[rows, :] for array in flat] for rows in cuts]
+        parts = [self._block(function, pieces, block) for block in blocks]
+        whole = [_arrays.joined(list(part)) for part in zip(*parts, strict=True)]
+        return tuple(whole if len(shape) == 1 else [xp.reshape(part, (*shape, *part.shape[1:])) for part in whole])
+
+    def _ready(self, rows: int) -> tuple[Piece, ...]:
+        """What does not depend on the states, kept where `prepared` allows it."""
+        if self._pieces is None:
+            return local.ready(self.groups, rows)
+        if rows not in self._pieces:
+            self._pieces[rows] = local.ready(self.groups, rows)
+        return self._pieces[rows]
 
     @staticmethod
     def _block(

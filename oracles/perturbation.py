@@ -114,6 +114,31 @@ class AdditivePerturbation(Perturbation):
             )
         return GaussianMixture.from_groups((*_weighted(self.base, 1 - eta), *_weighted(self.toward, eta)))
 
+    def conditioned(self, operator: Any, observation: Any, noise_covariance: Any) -> tuple[AdditivePerturbation, Array]:
+        """The path that the posterior given y takes, and how fast: `ρ_η | y = (1 − η′) ρ | y + η′ ν | y`.
+
+        With the evidences Z of `y = A X + n` under both laws, `η′ = η κ / (1 − η + η κ)` and `κ = Z_ν/Z_ρ`: a first
+        derivative in η′ at 0, such as `sample_sensitivity` of the path returned, times κ is one in the prior's η.
+
+        Args:
+            operator: A (p, d), as `GaussianMixture.conditioned` takes it and the others.
+            observation: y (p,).
+            noise_covariance: R, or the law of the noise.
+
+        Returns:
+            The perturbation of `base` given y by `toward` given y, and κ, shape ().
+
+        Example:
+            >>> prior = AdditivePerturbation(*(GaussianMixture.isotropic([1.0], [[m]], 1.0) for m in (0.0, 2.0)))
+            >>> posterior, speed = prior.conditioned([[1.0]], [2.0], 1.0)  # y speaks for the law around 2
+            >>> round(float(speed), 6), round(float(posterior.toward.mean[0]), 6)  # e, and 2
+            (2.718282, 2.0)
+        """
+        given = (operator, observation, noise_covariance)
+        gain = self.toward.log_evidence(*given) - self.base.log_evidence(*given)
+        path = AdditivePerturbation(self.base.conditioned(*given), self.toward.conditioned(*given))
+        return path, namespace(gain).exp(gain)
+
     def log_ratio(self, x: Any, sigma: Any) -> Array:
         """log r = log ν_σ(x) − log p_σ(x), shape (...)."""
         return self.toward.noised(sigma).log_density(x) - self.base.noised(sigma).log_density(x)

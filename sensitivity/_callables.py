@@ -50,7 +50,7 @@ def evaluate(score: Callable[[Tensor, Tensor], Any], x: Tensor, sigma: Tensor) -
         check_dtypes(score, x)
         raise
     check_result(value, x, tuple(x.shape), "score", "return a tensor like x")
-    return value.to(x.dtype)
+    return value if value.dtype == x.dtype else value.to(x.dtype)
 
 
 def check_dtypes(score: Any, x: Tensor) -> None:

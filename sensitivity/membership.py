@@ -80,6 +80,7 @@ class Detector:
     @property
     def threshold(self) -> float:
         """The largest value that is flagged; −∞ where the reference is too short for the level."""
+        # 100 · 0.29 is 28.999… in floating point: without the slack the rank would fall by one.
         rank = math.floor((len(self.reference) + 1) * self.level + 1e-9)
         return float(self.reference.sort().values[rank - 1]) if rank > 0 else -math.inf
 
@@ -92,6 +93,7 @@ class Detector:
 
     def flagged(self, values: Tensor) -> Tensor:
         """Where p ≤ level, a mask."""
+        # The same slack: p = k/(n + 1) in the dtype of the values may exceed the level it equals.
         return self.pvalues(values) <= self.level * (1 + 1e-9)
 
 

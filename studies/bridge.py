@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sensitivity import Mixture
 from sensitivity._checks import per_sample
+from studies.levels import Levels
 
 __all__ = ["ExactLaw", "engine_measure", "exact_anchor", "exact_denoiser", "exact_score", "on_torch"]
 
@@ -31,7 +32,7 @@ class ExactLaw:
 
     def __init__(self, law: Any) -> None:
         self.law = law
-        self._laws: dict[tuple[torch.dtype, torch.device], Any] = {}
+        self._laws: dict[tuple[torch.dtype, torch.device], Levels] = {}
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`log p_σ(x)` in nats, (batch,)."""
@@ -39,7 +40,8 @@ class ExactLaw:
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`∇ log p_σ(x)`, like x."""
-        return self._evaluate(lambda law, rows: law.score(rows), x, sigma).reshape(x.shape)
+        value = self._evaluate(lambda law, rows: law.score(rows), x, sigma)
+        return value if x.ndim == 2 else value.reshape(x.shape)
 
     def denoiser(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`E[X | X_σ = x] = x + σ² s_σ(x)`, like x."""
@@ -47,16 +49,16 @@ class ExactLaw:
         return x + per_sample(level, x) ** 2 * self.score(x, level)
 
     def _evaluate(self, method: Callable[[Any, Tensor], Tensor], x: Tensor, sigma: Tensor | float) -> Tensor:
-        law, level = self._like(x), torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        rows = x.flatten(1)
+        laws, level = self._like(x), torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        rows = x if x.ndim == 2 else x.flatten(1)
         if level.ndim == 0:
-            return method(law.noised(level), rows)
-        return torch.func.vmap(lambda row, own: method(law.noised(own), row))(rows, level)
+            return method(laws.at(level), rows)
+        return torch.func.vmap(lambda row, own: method(laws.law.noised(own), row))(rows, level)
 
-    def _like(self, x: Tensor) -> Any:
+    def _like(self, x: Tensor) -> Levels:
         place = (x.dtype, x.device)
         if place not in self._laws:
-            self._laws[place] = on_torch(self.law, dtype=x.dtype, device=x.device)
+            self._laws[place] = Levels(on_torch(self.law, dtype=x.dtype, device=x.device))
         return self._laws[place]
 
 

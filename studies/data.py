@@ -21,6 +21,7 @@ import gzip
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +114,18 @@ def _missing(name: str, package: str) -> ImportError:
 
 
 def _digits() -> Raw:
-    try:
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise _missing("digits", "scikit-learn")
+    # The table that `sklearn.datasets.load_digits` reads; to import the package takes some seconds.
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    if not path.exists():
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise _missing("digits", "scikit-learn") from error
-    bunch = load_digits()
-    return bunch.images, bunch.target, 16.0
+
+        bunch = load_digits()
+        return bunch.images, bunch.target, 16.0
+    table = np.loadtxt(path, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64), 16.0
 
 
 def _mnist() -> Raw:

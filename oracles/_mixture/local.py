@@ -126,7 +126,10 @@ class Local:
         sizes = [piece.covariances.size for piece in self.pieces]
         for i, (piece, end) in enumerate(zip(self.pieces, itertools.accumulate(sizes), strict=True)):
             blocks = piece.blocks(self.x) if self._blocks is None else self._blocks[i]
-            yield piece, self.responsibilities[end - sizes[i] : end, :], blocks
+            # On few states calls cost more than arithmetic, above all where they carry derivatives: a slice of all, and
+            # a reshape to the same shape elsewhere, are left out.
+            every = self.responsibilities
+            yield piece, every if len(sizes) == 1 else every[end - sizes[i] : end, :], blocks
 
 
 def jacobian(at: Local) -> Array:

@@ -197,6 +197,8 @@ class Reweighting(FeaturePath):
         """The network retrained with the weights at η, where none is negative; what rounding leaves of one is zero."""
         xp, weights = namespace(self.rates), self.base.weights
         moved = weights + eta * self.rates
+        # A removal at η = 1 takes w − w in floating point, whose rounding may be below zero; a negative weight would be
+        # refused.
         rounding = 8 * xp.finfo(weights.dtype).eps * xp.abs(weights)
         moved = xp.where(xp.abs(moved) <= rounding, xp.zeros_like(moved), moved)
         return self.base.retrained(self.base.points, moved)

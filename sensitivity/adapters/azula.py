@@ -85,6 +85,7 @@ class AzulaTime(Schedule):
         right = torch.searchsorted(table, log.contiguous()).clamp(1, TABLE - 1)
         low, high = times[right - 1], times[right]
         below, above = table[right - 1] - log, table[right] - log
+        # Regula falsi: within one cell of the table log σ is nearly a line in t.
         for _ in range(5):
             t = low - below * (high - low) / (above - below)
             value = self._log_level(t) - log

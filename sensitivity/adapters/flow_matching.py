@@ -127,6 +127,7 @@ class DataLast(Schedule):
     def time(self, sigma: Tensor) -> Tensor:
         """The root of `σ² t² = (1 − t)² + ς²` in (0, 1]: `t = (1 + ς²)/(1 + (σ²(1 + ς²) − ς²)^{1/2})`."""
         whole = 1 + self.path_noise**2
+        # Levels below ς have no root: callers refuse them by `domain`, and the clamp keeps a NaN out of what is masked.
         return whole / (1 + (sigma**2 * whole - self.path_noise**2).clamp(min=0).sqrt())
 
     @property

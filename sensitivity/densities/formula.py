@@ -69,8 +69,8 @@ class Formula:
         >>> from sensitivity import GaussianAnchor, log_density
         >>> law = GaussianAnchor(torch.zeros(2).double(), 1.0)
         >>> x, way = torch.zeros(1, 2, dtype=torch.float64), Formula(replicates=4)
-        >>> found = log_density(law.score, x, 1.0, anchor=law, method="formula", formula=way, seed=0)
-        >>> print(f"{float(found.value):.4f} ± {float(found.standard_error):.1g}")  # its own law is the reference
+        >>> estimate = log_density(law.score, x, 1.0, anchor=law, method="formula", formula=way, seed=0)
+        >>> print(f"{float(estimate.value):.4f} ± {float(estimate.standard_error):.1g}")  # its own law is the reference
         -2.5310 ± 0
     """
 
@@ -344,6 +344,7 @@ def _to_tolerance(problem: _Problem, evaluations: int, tolerance: float) -> Esti
         raise ValueError(f"tolerance={tolerance} needs a positive number of nats and at least 2 replicates.")
     pilot = max(evaluations // 8, problem.options.cost(1, 1))
     first = _estimate(problem, pilot, 0)
+    # At least the pilot's own budget, which also keeps log2 of an error of 0 finite.
     wanted = _SAFETY * (first.standard_error / tolerance).square().clamp(min=1 / _SAFETY)
     largest = max(evaluations - pilot, pilot)
     # Budgets in doublings of the pilot's: states of like budgets go together, in a few runs.

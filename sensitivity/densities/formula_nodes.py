@@ -101,6 +101,7 @@ def frames(
         draw = noise.gaussian((size, dimension), step=replicate, stream=_FRAME, probes=count, first=first)
         return draw.permute(2, 0, 1, 3)
     index = torch.arange(size, dtype=torch.float64, device=points.device)[:, None, None]
+    # At 0 and 1 the quantile is 0 and ∞; the antithetic radius takes 1 − u, so both ends need room.
     strata = ((index + points[..., 1]) / size).clamp(1e-12, 1 - 1e-12)
     signs = noise.rademacher((size,), step=replicate, stream=_SIGN, probes=count, first=first).permute(2, 0, 1)
     directions = signs[..., None] * _directions(noise, points, dimension, size, replicate, first)

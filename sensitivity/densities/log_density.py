@@ -146,6 +146,7 @@ def log_density(
         return Estimate(x.new_zeros(0), x.new_zeros(0))
     x = x.contiguous()
     grid = grid or Grid(80.0, min(float(level.min()), 40.0), 80)
+    # σ_max itself, rounded to the states' float32, may lie above the grid's double.
     if bool((level > grid.sigma_max * (1 + 1e-6)).any()):
         raise ValueError(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."

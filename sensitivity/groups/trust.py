@@ -67,8 +67,8 @@ class GroupOutcomes:
         note: what the intervals assume.
 
     Example:
-        >>> found = GroupOutcomes(("a",), (Trust.WITHIN,), (Outcomes(torch.tensor([0]), torch.tensor([float("nan")])),))
-        >>> found["a"], found.sentence
+        >>> trust = GroupOutcomes(("a",), (Trust.WITHIN,), (Outcomes(torch.tensor([0]), torch.tensor([float("nan")])),))
+        >>> trust["a"], trust.sentence
         (<Trust.WITHIN: 0>, '1 of 1 groups within the radius of trust. 1 of 1 samples finished.')
     """
 

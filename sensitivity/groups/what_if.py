@@ -175,10 +175,10 @@ def counterfactual(
         >>> data = torch.tensor([[-1.0], [-1.2], [1.0], [1.2]])
         >>> law = Points(data, bandwidth=0.3)
         >>> groups = Groups(law, {"right": [2, 3]})
-        >>> found = counterfactual(law.score, torch.tensor([[4.0]]), groups, Grid(10.0, 0.1, 40), anchor=law)
-        >>> bool(found.base > 0), bool(found.samples[0] < 0)
+        >>> prediction = counterfactual(law.score, torch.tensor([[4.0]]), groups, Grid(10.0, 0.1, 40), anchor=law)
+        >>> bool(prediction.base > 0), bool(prediction.samples[0] < 0)
         (True, True)
-        >>> found.outcome["right"].name
+        >>> prediction.outcome["right"].name
         'UNCALIBRATED'
     """
     check_choice(form, FORMS, "form")

@@ -109,11 +109,11 @@ def group_values(
         >>> law = Points(torch.tensor([[-1.0], [-1.2], [1.0], [1.2]]), bandwidth=0.5)
         >>> groups = Groups(law, {"left": [0], "right": [2]})
         >>> where = lambda x: x[:, 0]
-        >>> found = group_values(law.score, torch.zeros(1, 1), groups, Grid(10.0, 0.2, 20), where, anchor=law,
+        >>> worth = group_values(law.score, torch.zeros(1, 1), groups, Grid(10.0, 0.2, 20), where, anchor=law,
         ...                      permutations=None)
-        >>> bool(found.values[0] < 0 < found.values[1])
+        >>> bool(worth.values[0] < 0 < worth.values[1])
         True
-        >>> bool((found.values.sum(0) - (found.whole - found.none)).abs() < 1e-5)
+        >>> bool((worth.values.sum(0) - (worth.whole - worth.none)).abs() < 1e-5)
         True
     """
     check_choice(kind, KINDS, "kind")

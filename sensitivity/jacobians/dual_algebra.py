@@ -21,9 +21,10 @@ def _axes(other: Any) -> int:
 
 def _promoted(*arguments: Any) -> bool:
     """Whether a 0-d dual meets another dtype: promotion would tell it from its joint."""
-    if not any(isinstance(each, Dual) and each.joint.ndim == 1 for each in arguments):
-        return False
-    return len({each.dtype for each in arguments if isinstance(each, Tensor)}) > 1
+    for each in arguments:
+        if isinstance(each, Dual) and each.joint.ndim == 1:
+            return len({one.dtype for one in arguments if isinstance(one, Tensor)}) > 1
+    return False
 
 
 @rule("add", "__add__", "__radd__")

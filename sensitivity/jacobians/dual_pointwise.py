@@ -46,7 +46,7 @@ _pointwise("relu", lambda v, y: (v > 0).to(v.dtype))
 
 @rule("pow", "__pow__")
 def _pow(dual: Any, exponent: Any) -> Any:
-    # Of the powers 0 and 1 the slope would be written with v⁻¹ or v⁰, which at v = 0 is no number or undecided.
+    # The power 0 would have the slope 0 · v⁻¹, which is no number at v = 0.
     if not isinstance(dual, Dual) or isinstance(exponent, Tensor) or exponent in (0, 1):
         return NotImplemented
     value = dual.value

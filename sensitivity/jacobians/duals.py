@@ -132,6 +132,11 @@ class Dual(torch.Tensor):
         return self.joint.device
 
     @property
+    def layout(self) -> torch.layout:  # type: ignore[override]
+        """Of value and tangents."""
+        return self.joint.layout
+
+    @property
     def value(self) -> Tensor:
         """v."""
         return self.joint[0]
@@ -226,7 +231,10 @@ def _check_recording() -> None:
     Raises:
         NotImplementedError: there, since derivatives of the product would be lost.
     """
-    (graph, level), (now_graph, now_level) = _entry.get(), _recording()
+    graph, level = _entry.get()
+    if not (graph or level):  # nothing recorded at the entry, nothing to lose
+        return
+    now_graph, now_level = _recording()
     if (graph and not now_graph) or now_level < level:
         raise NotImplementedError("derivatives of dual numbers do not pass through no_grad or autograd.Function.")
 

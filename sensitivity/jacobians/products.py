@@ -62,6 +62,9 @@ from sensitivity.jacobians.kept import Graph, Graphs
 
 METHODS = ("auto", "fastest", "forward", "double-vjp", "reverse", "finite", "one-sided")
 DIFFERENCES = ("finite", "one-sided")
+_NUMBERS, _ROWS = 1 << 18, 64
+"""On a processor a call takes directions of so many numbers in all, or so many rows where that is more: what a network
+makes of them then stays near its cache, in a third to a half of the time of all d directions of an image at once."""
 _POWERS = (2.0**-120, 2.0**120)  # powers of two whose inverses single precision has too
 
 
@@ -190,7 +193,7 @@ class Products:
         return vmap(function)(directions)
 
     def _chunked(self, route: Any, x: Tensor, sigma: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        size = self.chunk_size or directions.shape[0]
+        size = self.chunk_size or _fitting(directions)
         if directions.shape[0] <= size:
             return route(self, x, sigma, directions)
         parts = [route(self, x, sigma, part) for part in directions.split(size)]
@@ -209,6 +212,16 @@ class Products:
             if "contiguous" in self.cures:
                 stack.enter_context(_ContiguousGroupNorm())
             yield
+
+
+def _fitting(directions: Tensor) -> int:
+    """How many directions (K, batch, *shape) to take at once, in parts of about equal size."""
+    count, numbers = directions.shape[0], directions.numel()
+    if numbers <= _NUMBERS or directions.device.type != "cpu":
+        return count
+    each = max(numbers // count, 1)
+    most = max(_NUMBERS // each, _ROWS // max(directions.shape[1], 1), 1)
+    return -(-count // -(-count // most))
 
 
 class _ContiguousGroupNorm(TorchFunctionMode):

@@ -115,6 +115,7 @@ def stations(score: object, x: Tensor, sigma: Tensor, until: float | None) -> It
 
 
 def levels(start: float, until: float | None) -> list[float]:
+    # Levels closer than a thousandth are one station to any network, and each station costs passes.
     if until is None or not until > 0 or abs(until / start - 1) < 1e-3:
         return [start]
     return [start * (until / start) ** (k / (LEVELS - 1)) for k in range(LEVELS - 1)] + [until]
@@ -130,6 +131,7 @@ def _moved(x: Tensor, s: Tensor, start: float, end: float, step: int) -> Tensor:
     """One Euler step down the flow, or noise added on the way up."""
     if end < start:
         return x + (start - end) * start * s
+    # Independent noise of variance end² − start² carries p_start to p_end without a score: the way up cannot go astray.
     white = Noise.draw(2, seed=1, device=x.device).gaussian(tuple(x.shape[1:]), step=step, dtype=x.dtype)[0]
     return x + (end**2 - start**2) ** 0.5 * white
 
@@ -147,6 +149,7 @@ def _direction(x: Tensor, denoised: Tensor, step: int) -> Tensor:
     signs = noise.rademacher(tuple(x.shape[1:]), step=step, dtype=x.dtype)[0].flatten(1)
     along = (denoised[:1] - denoised[1:]).flatten(1)
     length = along.norm().clamp(min=torch.finfo(x.dtype).tiny)
+    # Where both samples denoise to one point there is no such way; signs alone remain.
     along = torch.nan_to_num(along / length)
     # Signs that point the other way are turned round: in one dimension the two would cancel.
     signs = signs * torch.where((signs * along).sum(1, keepdim=True) < 0, -1.0, 1.0)

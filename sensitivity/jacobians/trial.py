@@ -100,6 +100,7 @@ def choose(
         return replace(products, method="forward" if uses.tangents else "reverse") if products.undecided else products
     ends = _ends(sigma, until)
     key = (products.method, products.differentiable, uses, x.shape[1:], x.dtype, x.device, in_autocast(x))
+    # A level that has passed through a float32 grid comes back a few 1e-8 off and is not a new one.
     if key in known and known[key][0] <= ends[0] * (1 + 1e-6) and ends[1] <= known[key][1] * (1 + 1e-6):
         return replace(products, **known[key][2])
     chosen, judged = decide(products, x, sigma, uses, until)
@@ -285,6 +286,7 @@ def _cotangent_reason(station: Station, u: Tensor, image: Tensor) -> str | None:
 
 def _disagreement(product: str, value: Tensor, station: Station, u: Tensor | None = None) -> str:
     expected = station.best if u is None else (u * station.best).flatten(1).sum(1)
+    # Where the reference vanishes, a candidate that does not is infinitely far from it, and one that does is no 0/0.
     error = float((value - expected).norm() / expected.norm().clamp(min=torch.finfo(value.dtype).tiny))
     return (
         f"at σ = {float(station.sigma):.3g} the denoiser's part of {product} disagrees with differences of the score's "

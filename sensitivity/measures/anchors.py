@@ -245,6 +245,7 @@ def _factorised(mean: Tensor, covariance: Tensor | float, rank: int | None) -> t
             f"covariance has shape {tuple(matrix.shape)} and mean {tuple(mean.shape)}: "
             f"give a number, variances shaped like the mean, or a ({dimension}, {dimension}) matrix."
         )
+    # Loose enough for a covariance that was summed in float32, over as many data as there may be.
     if not torch.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * float(matrix.abs().max())):
         raise ValueError("covariance is not symmetric, so it is no covariance: symmetrise it as (C + Cᵀ)/2.")
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)

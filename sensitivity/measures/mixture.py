@@ -149,10 +149,15 @@ class Mixture:
         return self._values + (level**2 if level.ndim == 0 else level[:, None, None] ** 2)
 
     def _to_axes(self, vectors: Tensor) -> Tensor:
-        return vectors if self._vectors is None else torch.einsum("kij,bki->bkj", self._vectors, vectors)
+        return vectors if self._vectors is None else _turned(vectors, self._vectors)
 
     def _from_axes(self, coordinates: Tensor) -> Tensor:
-        return coordinates if self._vectors is None else torch.einsum("kij,bkj->bki", self._vectors, coordinates)
+        return coordinates if self._vectors is None else _turned(coordinates, self._vectors.mT)
+
+
+def _turned(rows: Tensor, matrices: Tensor) -> Tensor:
+    """`v_bk A_k`, (batch, K, d): the bits that einsum gives, without its parsing at every call."""
+    return torch.matmul(rows.transpose(0, 1), matrices).transpose(0, 1)
 
 
 TYPES = ("full", "tied", "diagonal", "isotropic")
@@ -205,6 +210,8 @@ def _factorise(c: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _factorise_full(c: Tensor) -> tuple[Tensor, Tensor]:
     size = c.abs().amax((1, 2), keepdim=True)
+    # A product such as A Aᵀ is symmetric up to some ε of its largest entry; more is no rounding,
+    # and its symmetric part would be another law.
     if bool(((c - c.mT).abs() > 100 * torch.finfo(c.dtype).eps * size).any()):
         raise ValueError("covariances is not symmetric: pass (C + Cᵀ)/2.")
     values, vectors = torch.linalg.eigh((c + c.mT) / 2)

@@ -259,8 +259,8 @@ def _impossible(score: Score, masses: list[list[Mass]], prepared: Prepared) -> T
     sigma = torch.tensor(prepared.grid.sigma_min, dtype=torch.float64).to(prepared.latents)
     laws = (score.unconditional, score.conditional) if isinstance(score, GuidedScore) else (score,)
     for law, moved in zip(laws, masses, strict=False):
-        found = no_law(law, moved, sigma)
-        impossible = impossible if found is None else impossible | found
+        without = no_law(law, moved, sigma)
+        impossible = impossible if without is None else impossible | without
     return impossible
 
 

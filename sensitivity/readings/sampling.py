@@ -90,8 +90,8 @@ def sample(
 
     Example:
         >>> law = GaussianAnchor(torch.zeros(2).double(), 1.0)
-        >>> found = sample(law.score, torch.zeros(1, 2).double(), Grid(10.0, 0.1, 40), log_density=True, anchor=law)
-        >>> print(f"{float(found.log_density):.3f}")  # N(0, 1.01 I) at its mean: −log(2.02π)
+        >>> result = sample(law.score, torch.zeros(1, 2).double(), Grid(10.0, 0.1, 40), log_density=True, anchor=law)
+        >>> print(f"{float(result.log_density):.3f}")  # N(0, 1.01 I) at its mean: −log(2.02π)
         -1.848
     """
     if not isinstance(log_density, bool):

@@ -214,8 +214,8 @@ class Recording:
             >>> base = Mixture(torch.tensor([1.0]), torch.zeros(1, 1), torch.ones(1, 1, 1))
             >>> right_of = lambda x: x[:, 0]
             >>> kept = record(base.score, torch.zeros(1, 1), right_of, Grid(10.0, 0.1, 20), anchor=base)
-            >>> found = kept.influence(torch.tensor([[-1.0], [1.0], [1.5]]), top_k=1, groups=["left", "right", "right"])
-            >>> found.group_names, bool(found.groups[0, 0] < 0 < found.groups[0, 1])
+            >>> sums = kept.influence(torch.tensor([[-1.0], [1.0], [1.5]]), top_k=1, groups=["left", "right", "right"])
+            >>> sums.group_names, bool(sums.groups[0, 0] < 0 < sums.groups[0, 1])
             (('left', 'right'), True)
         """
         check_top(top_k)

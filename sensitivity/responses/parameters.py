@@ -75,8 +75,8 @@ class ParameterResponse(MovingParameters):
         >>> data = torch.ones(1, 1)
         >>> response = ParameterResponse(score, loss, data, "exact", damping=0.0, module=network)
         >>> change = Toward(Points(torch.full((1, 1), 2.0)))
-        >>> found = sample_sensitivity(score, torch.ones(1, 1), change, Grid(2.0, 0.5, 4), response=response)
-        >>> bool(found.sensitivity > 0)
+        >>> result = sample_sensitivity(score, torch.ones(1, 1), change, Grid(2.0, 0.5, 4), response=response)
+        >>> bool(result.sensitivity > 0)
         True
     """
 

@@ -84,8 +84,8 @@ class UnrolledResponse(MovingParameters):
         >>> score = as_score(lambda x, sigma: 0 * record.module(x) + record.module.bias, "denoiser")
         >>> change = Toward(Points(torch.tensor([[3.0]])))
         >>> response = UnrolledResponse(record)
-        >>> found = sample_sensitivity(score, torch.ones(1, 1), change, Grid(2.0, 0.5, 4), response=response)
-        >>> round(found.sensitivity.item(), 3)  # 1 − .5/2: the mean moves by 1
+        >>> result = sample_sensitivity(score, torch.ones(1, 1), change, Grid(2.0, 0.5, 4), response=response)
+        >>> round(result.sensitivity.item(), 3)  # 1 − .5/2: the mean moves by 1
         0.75
     """
 

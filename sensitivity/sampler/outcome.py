@@ -74,8 +74,8 @@ class Outcomes:
         note: what the run would have the reader know beside, or nothing; ends the sentence.
 
     Example:
-        >>> found = Outcomes(torch.tensor([0, 3]), torch.tensor([float("nan"), 0.5]))
-        >>> found.finished.tolist(), found[1].name
+        >>> outcomes = Outcomes(torch.tensor([0, 3]), torch.tensor([float("nan"), 0.5]))
+        >>> outcomes.finished.tolist(), outcomes[1].name
         ([True, False], 'STEP_TOO_COARSE')
     """
 

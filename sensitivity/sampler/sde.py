@@ -51,8 +51,8 @@ class SDE:
         >>> from sensitivity import GaussianAnchor, Grid, Points, Toward, sample_sensitivity
         >>> law, grid = GaussianAnchor(torch.zeros(2), 1.0), Grid(10.0, 0.1, 20)
         >>> new, latents = Toward(Points(torch.ones(1, 2))), torch.tensor([[3.0, -5.0]])
-        >>> found = sample_sensitivity(law.score, latents, new, grid, anchor=law, solver=SDE(kappa=0.5), seed=0)
-        >>> found.outcome.sentence
+        >>> result = sample_sensitivity(law.score, latents, new, grid, anchor=law, solver=SDE(kappa=0.5), seed=0)
+        >>> result.outcome.sentence
         '1 of 1 samples finished.'
     """
 

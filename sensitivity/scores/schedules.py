@@ -275,6 +275,7 @@ class DiscreteDDPM(_VariancePreserving):
         log = sigma.log()
         right = torch.searchsorted(table, log.contiguous()).clamp(1, table.numel() - 1)
         low, high = table[right - 1], table[right]
+        # An end of the table, rounded beyond it, has the end's own time.
         t = (right - 1) + ((log - low) / (high - low)).clamp(0, 1)
         return t.round() if self.integer_times else t
 

@@ -220,6 +220,8 @@ def check_domain(score: object, lowest: Tensor | float, highest: Tensor | float)
         return
     low, high = (float(v.detach()) if isinstance(v, Tensor) else v for v in (lowest, highest))
     first, last = schedule.domain
+    # The ends of a package's float32 table, and the levels that a user reads off it, agree to fewer digits than a
+    # double has.
     outside = low < first * (1 - 1e-4) or high > last * (1 + 1e-4)
     if outside and math.isfinite(low) and math.isfinite(high):
         wrong = low if low < first * (1 - 1e-4) else high

@@ -62,6 +62,7 @@ class Task:
         self.checkpoints = tuple(checkpoints) or ((self.network.state_dict(), 1.0),)
         generator = torch.Generator().manual_seed(setup.seed)
         n, d = setup.data.shape
+        # The quantile of 0 or 1 may be an unbounded level of a log-normal law.
         levels = objective.quantile(torch.rand(n, DRAWS, generator=generator).clamp(1e-4, 1 - 1e-4), network.scale)
         noise = torch.randn(n, DRAWS, d, generator=generator)
         self.train = DataLoader(TensorDataset(setup.data.float(), levels, noise), batch_size=n)

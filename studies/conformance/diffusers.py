@@ -92,6 +92,8 @@ def sampling(kind: str, size: int, allowed: float, stated: float, shape: Any = N
         scheduler.set_timesteps(steps)
         top = _first(scheduler)
         x = network.states(8, SIGMA_TOP, 5) * 1.0
+        # Leading and trailing spacings start at other levels: the exact flow brings the same states to each, so that
+        # only the scheduler's own steps are judged.
         x = network.end(x, SIGMA_TOP, top) if top < SIGMA_TOP * (1 - 1e-9) else x
         z = x if _exploding(scheduler) else x / (1 + top**2) ** 0.5
         for t in scheduler.timesteps:

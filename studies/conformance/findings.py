@@ -333,6 +333,71 @@ grid = torch.linspace(-3, 3, 10_001)
 density = marginalize(Uniform(-1.0, 1.0), torch.tensor(0.5), torch.tensor(0.1)).log_prob(grid).exp()
 print(float(torch.trapezoid(density, grid)), "is the density's integral")""",
     ),
+    Finding(
+        "nvidia-physicsnemo",
+        "2.2.2",
+        ("law-ve-stochastic_heun-documented", "law-vp-stochastic_heun-documented"),
+        "theirs",
+        "EDMStochasticEulerSolver and EDMStochasticHeunSolver multiply the noise that lifts a state from sigma to "
+        "sigma_hat, whose variance is sigma_hat**2 - sigma**2, once more by sqrt(g**2(t) / (2 t)), with g of the "
+        "diffusion_fn that their documentation passes. The factor is 1 for EDM's own schedule alone; where sigma = "
+        "sqrt(t) it is 1 / sqrt(2 t), too little noise at high levels and too much at low ones.",
+        "Leave diffusion_fn out where the variance explodes; for other schedules see the next row.",
+        "Leave the factor out wherever sigma_fn and sigma_inv_fn are given.",
+        """import torch
+from physicsnemo.diffusion.noise_schedulers import VENoiseScheduler
+from physicsnemo.diffusion.samplers import sample
+torch.manual_seed(0)
+ve = VENoiseScheduler()  # sigma = sqrt(t), g^2 = 1
+flow = ve.get_denoiser(score_predictor=lambda x, t: -x / (1 + t[:, None]))  # of data N(0, 1)
+x = 10**0.5 * torch.randn(20000, 1)
+for noise in ({}, {"diffusion_fn": ve.diffusion}):
+    options = {"S_churn": 40, "num_steps": 150, "sigma_fn": ve.sigma, "sigma_inv_fn": ve.sigma_inv, **noise}
+    y = sample(flow, x, ve, 0, "edm_stochastic_heun", torch.linspace(9.0, 0.01, 151), options)
+    print(f"{list(noise)}: variance {y.var():.2f}, right is 1.01")""",
+    ),
+    Finding(
+        "nvidia-physicsnemo",
+        "2.2.2",
+        ("law-vp-stochastic_heun-maps",),
+        "theirs",
+        "The stochastic solvers raise the noise level of a state and move its time back, but leave the signal as it "
+        "is: x of alpha(t) x0 + sigma(t) eps is not multiplied by alpha(t_hat) / alpha(t), and the noise that is "
+        "added is that of an unscaled state. Where alpha is not 1 the draws are of another law, wider at every step.",
+        "Use stochastic solvers with schedules of alpha = 1 only, or the deterministic ones.",
+        "Raise the level l = sigma / alpha, and take x_hat = alpha(t_hat) (x / alpha(t) + sqrt(l_hat**2 - l**2) eps): "
+        "so mended, the law is right (p-values beside the check).",
+        """import torch
+from physicsnemo.diffusion.noise_schedulers import VPNoiseScheduler
+from physicsnemo.diffusion.samplers import sample
+torch.manual_seed(0)
+vp = VPNoiseScheduler()
+flow = vp.get_denoiser(score_predictor=lambda x, t: -x)  # of data N(0, 1), which the schedule leaves as it is
+x, maps = torch.randn(20000, 1), {"sigma_fn": vp.sigma, "sigma_inv_fn": vp.sigma_inv}
+for noise in ({}, {"diffusion_fn": vp.diffusion}):
+    options = {"S_churn": 40, "num_steps": 150, "S_max": 0.7, **maps, **noise}
+    y = sample(flow, x, vp, 0, "edm_stochastic_heun", torch.linspace(1.0, 0.02, 151), options)
+    print(f"{list(noise)}: variance {y.var():.2f}, right is 1")""",
+    ),
+    Finding(
+        "nvidia-physicsnemo",
+        "2.2.2",
+        ("vp-churn-from-the-top",),
+        "theirs",
+        "sigma_hat = (1 + gamma) sigma is beyond 1 at the high levels of a schedule that preserves variance; "
+        "VPNoiseScheduler.sigma_inv takes the logarithm of a negative number there, and the documentation's own "
+        "example of EDMStochasticHeunSolver returns NaN when it starts where sampling starts, at t = 1.",
+        "Give S_max below 0.7, which leaves those levels without churn.",
+        "Raise the level sigma / alpha, which has no upper end, as in the row above.",
+        """import torch
+from physicsnemo.diffusion.noise_schedulers import VPNoiseScheduler
+from physicsnemo.diffusion.samplers import EDMStochasticHeunSolver
+vp = VPNoiseScheduler()
+flow = vp.get_denoiser(score_predictor=lambda x, t: -x)
+maps = {"sigma_fn": vp.sigma, "sigma_inv_fn": vp.sigma_inv, "diffusion_fn": vp.diffusion}
+solver = EDMStochasticHeunSolver(flow, S_churn=40, num_steps=10, **maps)
+print(vp.sigma_inv(torch.tensor(1.4)), solver.step(torch.ones(1, 1), torch.ones(1), torch.tensor([0.9])))  # nan""",
+    ),
 )
 
 

@@ -26,7 +26,6 @@ from studies.convergence.problems import SIGMA_MAX, Problem, problem
 from studies.study import Cell
 
 DIMENSION = 10
-STEPS = 80
 CLASSIC = 80.0  # the highest level of Karras et al. 2022
 
 
@@ -78,7 +77,7 @@ def _errors(seed: int, config: Config) -> list[dict[str, Any]]:
     rows = []
     for kappa in config.score_errors:
         score = disturbed(exact_score(case.base), kappa, DIMENSION)
-        result = predict(case, STEPS, score=score, anchor=anchor, latents=latents).sensitivity.numpy()
+        result = predict(case, config.robust_steps, score=score, anchor=anchor, latents=latents).sensitivity.numpy()
         parts = np.split(result, len(config.log_errors))
         for size, part in zip(config.log_errors, parts, strict=True):
             rows += _against(part, size, kappa, exact, quotients, size * normal)

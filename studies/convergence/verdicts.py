@@ -188,6 +188,7 @@ def _direction(row: pd.Series, text: str, least: float) -> Iterator[Claim]:
     yield Claim.of(words, gain, above(0, interval=True), "control")
     if row["between"] is None or np.ndim(row["between"]) == 0:
         return
+    # A reliability of 0 or less has no ceiling to be a share of.
     reliability = float(np.clip(np.median(np.asarray(row["between"], dtype=float)), 1e-3, 1))
     ceiling = float(np.sqrt(spearman_brown(reliability, float(row["pairs"]))))
     share = middle.estimate / ceiling

@@ -150,6 +150,7 @@ def propagated(track: Track, errors: np.ndarray) -> dict[str, Any]:
     the length of their contributions, `share` the median of |δ̂ − δ| over Σ_k |e^{−e_k} − 1||c_k|, what it would be if
     nothing averaged out.
     """
+    # An estimator that breaks down may err by thousands of nats: its row says inf, which the table shows as it is.
     with np.errstate(over="ignore", invalid="ignore"):
         factors = np.expm1(-errors)
         moved = np.linalg.norm(np.einsum("rmn,mnd->rnd", factors, track.parts), axis=2)

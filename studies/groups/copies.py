@@ -41,10 +41,11 @@ from torch import Tensor
 from sensitivity import Grid, Points, Score, as_score
 from sensitivity.membership import Detector, NearestRatio, denoising_loss
 from studies import data
+from studies.bandwidths import likeliest
 from studies.claim_bounds import above, at_least, at_most, below
 from studies.figures import colour, described, figure
 from studies.networks import Architecture
-from studies.retraining.bench import BANDWIDTHS, OBJECTIVE
+from studies.retraining.bench import OBJECTIVE
 from studies.sampling import sample
 from studies.statistics import Interval, mean_of_units, roc
 from studies.study import Cell, Claim, Context
@@ -137,9 +138,8 @@ def run_cell(cell: Cell, context: Context) -> list[dict[str, Any]]:
     """Rows of one draw: the laws, the ladder, the control."""
     config, draw = context.config, cell.parameters["draw"]
     few, many = drawn(config.few, draw), drawn(config.many, draw)
-    likelihoods = [Points(few.train, bandwidth=b).log_density(few.reference, 1e-4).mean() for b in BANDWIDTHS]
-    smooth = BANDWIDTHS[int(torch.stack(likelihoods).argmax())]
-    laws = {EMPIRICAL: Points(few.train), SMOOTH: Points(few.train, bandwidth=smooth)}
+    smooth = Points(few.train, bandwidth=likeliest(few.train, few.reference))
+    laws = {EMPIRICAL: Points(few.train), SMOOTH: smooth}
     rows = [_row(config, draw, name, 0, few, law.score, 0.002) for name, law in laws.items()]
     for steps in config.lengths:
         rows.append(_row(config, draw, "network", steps, few, _trained(context, few, steps, draw), 0.02))

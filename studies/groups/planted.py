@@ -49,8 +49,8 @@ def planted(kind: str, regime: Regime, seed: int) -> Plant:
         StudyError: for another kind.
 
     Example:
-        >>> found = planted("watermarked", Regime("planted", "digits", count=100), 0)
-        >>> found.images.shape, int(found.planted.sum())
+        >>> images = planted("watermarked", Regime("planted", "digits", count=100), 0)
+        >>> images.images.shape, int(images.planted.sum())
         (torch.Size([100, 1, 8, 8]), 3)
     """
     rng, whole = np.random.default_rng([31, seed]), data.load(regime.images)

@@ -27,9 +27,10 @@ from sensitivity import (
     counterfactual,
     resample,
 )
+from studies.bandwidths import likeliest
 from studies.groups.bench import GroupBench
 from studies.groups.outcomes import Shares
-from studies.retraining.bench import BANDWIDTHS, OBJECTIVE
+from studies.retraining.bench import OBJECTIVE
 from studies.sampling import sample
 
 SHARE = 1e-1  # damping of projected gradients, over the largest eigenvalue of their Gram matrix
@@ -79,7 +80,7 @@ def parameters(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
 
 def kernel(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
     """The population's removal, its ratio that of two kernel densities."""
-    score, width, samples = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
+    score, width, samples = as_score(bench.base.module, "denoiser"), likeliest(bench.images, bench.split[1].images), []
     for change, rows in zip(bench.groups(members).changes(), members.values(), strict=True):
         ratio = Toward(KernelRatio(bench.images[rows.tolist()], bench.images, width))
         samples.append(resample(score, bench.latents, ratio, change.eta, bench.grid).samples)
@@ -88,7 +89,7 @@ def kernel(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
 
 def guidance(bench: GroupBench, members: dict[str, np.ndarray]) -> Tensor:
     """Away from the group: s + γ (s − s_group), γ = W/(1 − W), as a removal would be if its ratio were 1."""
-    score, width, samples = as_score(bench.base.module, "denoiser"), _bandwidth(bench), []
+    score, width, samples = as_score(bench.base.module, "denoiser"), likeliest(bench.images, bench.split[1].images), []
     for rows in members.values():
         share = len(rows) / len(bench.images)
         away = _away(score, Points(bench.images[rows.tolist()], bandwidth=width), share / (1 - share))
@@ -177,10 +178,3 @@ def _of_shares(bench: GroupBench, theta: Tensor, shares: Shares) -> Tensor:
         second = (middle - torch.func.functional_call(network, parts, (middle, low.expand(len(x))))) / low
         x = x + 0.5 * (low - high) * (first + second)
     return torch.stack([torch.autograd.grad(value, vector, retain_graph=True)[0] for value in shares(x)])
-
-
-def _bandwidth(bench: GroupBench) -> float:
-    """The kernel bandwidth of highest held-out likelihood."""
-    held_out = bench.split[1].images
-    likelihoods = [Points(bench.images, bandwidth=b).log_density(held_out, 1e-4).mean() for b in BANDWIDTHS]
-    return BANDWIDTHS[int(torch.stack(likelihoods).argmax())]

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studies.bandwidths import likeliest
 from studies.low_noise.bench import KINDS, MANY, Bench
 from studies.low_noise.comparison import compare, shares
 from studies.low_noise.config import Config, Part
 from studies.low_noise.fixed import attractors, jacobians
 from studies.low_noise.prediction import Laws, along_path, at_level
-from studies.low_noise.references import Memory, bandwidth, optimum
+from studies.low_noise.references import Memory, optimum
 from studies.networks import Denoiser, split
 from studies.study import Cell, Context
 from studies.training import excess_loss
 
 Row = dict[str, Any]
 DRAWS = 256  # of the excess loss
+BANDWIDTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # in τ
 FEW_LEVELS = (1.0, 0.1, 0.01)  # of states other than `on`
 LOOKED = 2  # replicates whose attractors and Jacobians are computed
 
@@ -71,7 +73,7 @@ def _laws(bench: Bench, count: int, replicate: int, pair: Laws) -> dict[str, Law
     if bench.objective == "blind" or count > MANY:
         return {}
     wrong = bench.memory((replicate + 1) % bench.config.replicates, "B", count)
-    b = bandwidth(pair[0].points.data, bench.problem.fresh(replicate, DRAWS), bench.scale)
+    b = likeliest(pair[0].points.data, bench.problem.fresh(replicate, DRAWS), BANDWIDTHS, unit=bench.scale)
     soft, soft_b, soft_wrong = (Memory(law.points.data, b) for law in (*pair, wrong))
     return {
         "finite": pair,

@@ -78,6 +78,7 @@ def limits(
     """Number of distinct limits, share of them that moved less than 1e-3 τ√d last, share of states at data."""
     unit, x, last = scale * start.shape[-1] ** 0.5, start, start
     with torch.no_grad():
+        # Iterated at one level, the denoiser climbs to a maximum of its own noised density; are those data?
         for _ in range(iterations):
             last, x = x, f(x)
     nearest = torch.cdist(x, data).min(dim=1).values

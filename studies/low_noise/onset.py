@@ -132,8 +132,8 @@ def scaling(crossings: dict[int, Floats], among: Iterable[int] | None = None) ->
         among: N to which the fit is confined.
 
     Example:
-        >>> found = scaling({n: np.array([1.0, 2.0]) * n**-0.5 for n in (1, 10, 100)})
-        >>> round(found.slope.estimate, 9), found.used
+        >>> law = scaling({n: np.array([1.0, 2.0]) * n**-0.5 for n in (1, 10, 100)})
+        >>> round(law.slope.estimate, 9), law.used
         (-0.5, (1, 10, 100))
     """
     allowed = set(crossings if among is None else among)

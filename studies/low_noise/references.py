@@ -70,18 +70,3 @@ def optimum(law: ExactLaw | Memory, objective: Objective, scale: float) -> Funct
         return lambda x, sigma: law.untold(x, objective, scale)
     blind = blind_optimum(law, objective, scale)
     return lambda x, sigma: blind(x, torch.as_tensor(sigma))
-
-
-BANDWIDTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-
-def bandwidth(data: Tensor, held_out: Tensor, scale: float) -> float:
-    """The b, in τ one of `BANDWIDTHS`, under which held-out data are likeliest: how far a datum speaks for others.
-
-    Example:
-        >>> points = torch.linspace(0, 1, 100).double().unsqueeze(1)
-        >>> bandwidth(points, points[:50] + 0.005, 1.0)
-        0.01
-    """
-    likely = [float(Points(data, bandwidth=b * scale).log_density(held_out, 1e-4 * scale).mean()) for b in BANDWIDTHS]
-    return scale * BANDWIDTHS[int(torch.tensor(likely).argmax())]

@@ -15,6 +15,8 @@ from studies.networks.precondition import FEATURES
 
 def normalise(y: Tensor) -> Tensor:
     """y over the root mean square of its channels, pixel by pixel."""
+    # Where all channels of a pixel vanish the derivative is 1/√1e-4 = 100; the usual 1e-8 would make it 10⁴, in
+    # networks whose Jacobian products are taken.
     return y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + 1e-4)
 
 

@@ -237,6 +237,7 @@ def _effective(values: Tensor) -> Tensor:
 
 def packed(pictures: Tensor) -> str:
     """Pictures (n, 3, 32, 32) in [−1, 1] as text, a byte a value."""
+    # NaN has no byte, and clamp keeps it: a halted sample is drawn grey.
     pixels = ((pictures.detach().clamp(-1, 1).nan_to_num() + 1) * 127.5).round().to(torch.uint8)
     return base64.b64encode(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()).decode()
 

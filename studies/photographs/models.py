@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity import GaussianAnchor, Grid, KernelRatio, PerBranch, Points, Remove, guided
+from studies.bandwidths import likeliest
 from studies.photographs import networks, patches, training
 from studies.photographs.autoencoder import Autoencoder, Coder
 from studies.photographs.config import Config
@@ -166,8 +167,7 @@ class Model:
         train, held = self.data
 
         def build() -> dict[str, Tensor]:
-            likelihoods = [Points(train, bandwidth=b).log_density(held[::6], 1e-4).mean() for b in BANDWIDTHS]
-            return {"place": torch.stack(likelihoods).argmax()}
+            return {"place": torch.tensor(BANDWIDTHS.index(likeliest(train, held[::6], BANDWIDTHS)))}
 
         key = {"data": digest(train, held), "bandwidths": list(BANDWIDTHS)}
         return BANDWIDTHS[int(self.bench.context.cache.tensors("bandwidth", key, build)["place"])]

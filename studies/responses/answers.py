@@ -27,7 +27,7 @@ from studies.retraining.changes import Change
 from studies.retraining.predictors import random_trace, use_exact
 from studies.training.record import TrainingRecord
 
-Said = tuple[SampleSensitivity, float]
+WithResidual = tuple[SampleSensitivity, float]  # of the solution that the answer took
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Answer:
 
 def answers(bench: RecordedBench, made: TrainingRecord, change: Change) -> dict[str, Answer]:
     """What each response says that applies to the change, for the samples of one recorded network."""
-    calls: dict[str, Callable[[], Said | None]] = {
+    calls: dict[str, Callable[[], WithResidual | None]] = {
         "population": lambda: _population(bench, made, change),
         "kernel": lambda: _kernel(bench, made, change),
         "local": lambda: _local(bench, made, change),
@@ -71,24 +71,24 @@ def cost(result: SampleSensitivity) -> float:
     return float(result.cost.evaluations + result.cost.products + result.cost.away / len(result.samples))
 
 
-def _asked(bench: RecordedBench, made: TrainingRecord, perturbation: Any, **options: Any) -> Said:
+def _asked(bench: RecordedBench, made: TrainingRecord, perturbation: Any, **options: Any) -> WithResidual:
     score = options.pop("score", None) or as_score(made.module, "denoiser")
     result: SampleSensitivity = sample_sensitivity(score, bench.latents, perturbation, bench.grid, **options)
     return result, float(getattr(options.get("response"), "residual", math.nan))
 
 
-def _population(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said:
+def _population(bench: RecordedBench, made: TrainingRecord, change: Change) -> WithResidual:
     options: dict[str, Any] = {"trace": "exact"} if use_exact(bench) else random_trace(bench)
     return _asked(bench, made, change.perturbation, anchor=bench.anchor, **options)
 
 
-def _kernel(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said | None:
+def _kernel(bench: RecordedBench, made: TrainingRecord, change: Change) -> WithResidual | None:
     if change.edited is not None:
         return None
     return _asked(bench, made, Toward(KernelRatio(change.added, bench.train.images, bench.bandwidth)))
 
 
-def _local(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said | None:
+def _local(bench: RecordedBench, made: TrainingRecord, change: Change) -> WithResidual | None:
     if change.edited is not None:
         return None
     config = bench.context.config
@@ -96,7 +96,7 @@ def _local(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said |
     return _asked(bench, made, bench.sharp(change.name).perturbation, response=response)
 
 
-def _parameters(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said:
+def _parameters(bench: RecordedBench, made: TrainingRecord, change: Change) -> WithResidual:
     config, scale = bench.context.config, made.module.scale
     loss = DenoisingLoss(scale=scale, quantile=lambda u: OBJECTIVE.quantile(u, scale), draws=config.draws)
     score = as_score(made.module, "denoiser")
@@ -106,7 +106,7 @@ def _parameters(bench: RecordedBench, made: TrainingRecord, change: Change) -> S
     return _asked(bench, made, bench.sharp(change.name).perturbation, score=score, response=response)
 
 
-def _unrolled(bench: RecordedBench, made: TrainingRecord, change: Change) -> Said:
+def _unrolled(bench: RecordedBench, made: TrainingRecord, change: Change) -> WithResidual:
     return _asked(bench, made, bench.sharp(change.name).perturbation, response=UnrolledResponse(made))
 
 

@@ -33,11 +33,11 @@ from sensitivity import (
     sample_sensitivity,
 )
 from studies import data
+from studies.bandwidths import likeliest
 from studies.errors import StudyError
-from studies.responses.answers import Answer, Said, cost
+from studies.responses.answers import Answer, WithResidual, cost
 from studies.responses.bench import flat
 from studies.responses.config import Config
-from studies.retraining.bench import BANDWIDTHS
 
 SIGMA_MAX, SIGMA_MIN = 10.0, 0.1
 LENGTHS = (6.0, 80.0)  # of the features' kernels: |ω| from 1.3 to .1
@@ -160,8 +160,7 @@ class ExactBench:
     def bandwidth(self) -> float:
         """The kernel bandwidth of highest likelihood on digits that follow."""
         others = data.load("digits").images[self.size.points : 2 * self.size.points].double()
-        likelihoods = [Points(self.images, bandwidth=b).log_density(others, 1e-4).mean() for b in BANDWIDTHS]
-        return BANDWIDTHS[int(torch.stack(likelihoods).argmax())]
+        return likeliest(self.images, others)
 
     def truth(self) -> np.ndarray:
         """The derivative of the samples toward class 3, by the oracle, (n, pixels)."""
@@ -179,7 +178,7 @@ class ExactBench:
         ratio = Toward(KernelRatio(added, self.images, self.bandwidth))
         anchor, config = GaussianAnchor.from_data(self.images), self.config
         local = LocalResponse(self.images, levels=config.levels, states=config.states)
-        calls: dict[str, Callable[[], Said]] = {
+        calls: dict[str, Callable[[], WithResidual]] = {
             "population": lambda: self._asked(score, smooth, anchor=anchor, trace="exact"),
             "kernel": lambda: self._asked(score, ratio),
             "local": lambda: self._asked(score, sharp, response=local),
@@ -198,12 +197,12 @@ class ExactBench:
             tolerance=1e-8, block=512,
         )  # fmt: skip
 
-    def _asked(self, score: Any, perturbation: Toward, **options: Any) -> Said:
+    def _asked(self, score: Any, perturbation: Toward, **options: Any) -> WithResidual:
         result: SampleSensitivity = sample_sensitivity(score, self.latents, perturbation, self.grid, **options)
         return result, float(getattr(options.get("response"), "residual", math.nan))
 
 
-def _timed(call: Callable[[], Said]) -> Answer:
+def _timed(call: Callable[[], WithResidual]) -> Answer:
     start = time.perf_counter()
     change = call()
     return Answer(flat(change[0].sensitivity).numpy(), cost(change[0]), time.perf_counter() - start, change[1])

@@ -12,6 +12,7 @@ from torch import Tensor
 from sensitivity import GaussianAnchor, Grid, Points, Score, as_score
 from sensitivity._checks import per_sample
 from studies import data
+from studies.bandwidths import likeliest
 from studies.data import Images
 from studies.networks import Architecture, Denoiser
 from studies.retraining import synthetic
@@ -24,7 +25,6 @@ from studies.training.batches import Draw
 from studies.training.objectives import Predictor
 
 SIGMA_MAX = 20.0
-BANDWIDTHS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)
 OBJECTIVE = Objective(mean=-0.5, spread=1.5)
 FINE_TUNING = 4  # fine-tuning takes one step for this many from scratch
 
@@ -74,8 +74,7 @@ class Bench:
     def bandwidth(self) -> float:
         """The kernel bandwidth of highest held-out likelihood."""
         train, held_out = self.split
-        likelihoods = [Points(train.images, bandwidth=b).log_density(held_out.images, 1e-4).mean() for b in BANDWIDTHS]
-        return BANDWIDTHS[int(torch.stack(likelihoods).argmax())]
+        return likeliest(train.images, held_out.images)
 
     @cached_property
     def latents(self) -> Tensor:

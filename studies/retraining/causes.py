@@ -102,6 +102,8 @@ def _features(bench: Bench, change: Change, base: Array, predicted: Array) -> di
     rows = []
     for k, trained in enumerate(bench.base[:FOLLOWED]):
         path = _path(bench, trained, change)
+        # The finite removal against the linear one, over the size of the linear: how curved the response is in the
+        # mass.
         gated = predictors.finite(bench, trained, change, base[k])
         gap = np.linalg.norm(gated - predicted[k], axis=1) if gated is not None else np.zeros(len(base[k]))
         rows.append(

@@ -136,6 +136,8 @@ def plain_share(correlation: Array, between: Array, pairs: int) -> float:
 
 def chance(between: Array, pairs: int) -> Array:
     """Shares of a perfect prediction by simulation, (RESAMPLES,): how far the noise of so few pairs carries it."""
+    # At 0 a perfect prediction has no share and at 1 no noise. Rounded, so that resamples and repeated calls share one
+    # simulation.
     reliability = float(np.clip(np.median(between), 0.01, 0.99))
     return _chance(pairs, len(between), round(reliability, 3))
 
@@ -154,6 +156,7 @@ def unexplained_by_noise(correlation: Array, between: Array, pairs: int) -> Inte
     resampled = np.divide(
         1 - _ceilings(between[draws], pairs) ** 2, rest, out=np.full(len(rest), np.inf), where=rest > 0
     )
+    # A perfect correlation leaves nothing to explain; the floor keeps the estimate finite, its interval may not be.
     value = (1 - float(_ceilings(between[None], pairs)[0]) ** 2) / max(1 - float(np.median(correlation)) ** 2, 1e-12)
     return _interval(value, resampled)
 

@@ -80,5 +80,7 @@ def quadrature(points: Array, sigma: float, order: int = 12) -> tuple[Array, Arr
 def fit(features: RandomFeatures, states: Array, weights: Array, targets: Array) -> Callable[[Array], Array]:
     """The least-squares f over the span of the features, as a function of states."""
     root = np.sqrt(weights)[:, None]
+    # Rows times √w, so that plain least squares minimise the weighted sum; by singular values, since many features and
+    # few data are degenerate and the shortest solution is meant.
     coefficients = np.linalg.lstsq(root * features(states), root * targets, rcond=1e-12)[0]
     return lambda x: features(x) @ coefficients

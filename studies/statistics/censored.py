@@ -58,8 +58,8 @@ def censored_slope(x: ArrayLike, y: ArrayLike, *, lowest: float, highest: float,
     Example:
         >>> x = np.repeat([1.0, 10.0, 100.0, 1000.0], 3)
         >>> y = x**-0.5 * np.exp(0.1 * np.random.default_rng(0).normal(size=12))
-        >>> found = censored_slope(x, np.where(y < 0.05, np.nan, y), lowest=0.05, highest=10.0)
-        >>> found.censored, found.slope.low < -0.5 < found.slope.high
+        >>> fit = censored_slope(x, np.where(y < 0.05, np.nan, y), lowest=0.05, highest=10.0)
+        >>> fit.censored, fit.slope.low < -0.5 < fit.slope.high
         (3, True)
     """
     sizes = finite("x", x)
@@ -114,6 +114,8 @@ def _fitted(u: Floats, v: Floats, below: np.ndarray, above: np.ndarray, level: f
 def _crossing(profile: Callable[[float], float], start: float, allowed: float, side: int) -> float:
     """Where the profile reaches `allowed` on one side; infinite if it does not."""
     step = 0.05
+    # The profile rises from 0 at the optimum, but how fast depends on the data: doubling finds the bracket that brentq
+    # needs.
     while profile(start + side * step) < allowed:
         step *= 2
         if step > FARTHEST:

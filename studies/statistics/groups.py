@@ -61,8 +61,8 @@ def share_of_units(successes: ArrayLike, trials: ArrayLike, *, level: float = 0.
         level: confidence level.
 
     Example:
-        >>> found = share_of_units([0, 0], [64, 64])
-        >>> found.estimate, round(found.high, 3)
+        >>> share = share_of_units([0, 0], [64, 64])
+        >>> share.estimate, round(share.high, 3)
         (0.0, 0.029)
     """
     counts, tries = finite("successes", successes), finite("trials", trials)
@@ -86,8 +86,8 @@ def shares_apart(first: ArrayLike, second: ArrayLike, trials: ArrayLike, *, leve
     Example:
         >>> print(shares_apart([8], [2], [10]))
         0.6 [-1, 1]
-        >>> found = shares_apart([5, 5], [5, 5], [10, 10])
-        >>> found.low < 0 < found.high
+        >>> difference = shares_apart([5, 5], [5, 5], [10, 10])
+        >>> difference.low < 0 < difference.high
         True
     """
     one, other, tries = finite("first", first), finite("second", second), finite("trials", trials)
@@ -113,8 +113,8 @@ def within_groups(x: ArrayLike, y: ArrayLike, groups: Iterable[Hashable], *, lev
 
     Example:
         >>> x, y = [1, 2, 3, 4, 11, 12, 13, 14], [14, 15, 16, 17, 1, 2, 3, 4]
-        >>> found = within_groups(x, y, "aaaabbbb")
-        >>> found.mean.estimate, round(found.pooled, 2)
+        >>> slopes = within_groups(x, y, "aaaabbbb")
+        >>> slopes.mean.estimate, round(slopes.pooled, 2)
         (1.0, -0.52)
     """
     a, b, names = finite("x", x), finite("y", y), list(groups)

@@ -71,8 +71,8 @@ def ceiling(replicates: ArrayLike, *, level: float = 0.95, resamples: int = 500,
     Example:
         >>> rng = np.random.default_rng(0)
         >>> signal = rng.normal(size=4000)
-        >>> found = ceiling(signal + rng.normal(size=(2, 4000)))
-        >>> round(found.reliability, 1), round(found.correlation.estimate, 1)
+        >>> top = ceiling(signal + rng.normal(size=(2, 4000)))
+        >>> round(top.reliability, 1), round(top.correlation.estimate, 1)
         (0.5, 0.8)
     """
     data = finite("replicates", replicates, dimensions=2, minimum=3)

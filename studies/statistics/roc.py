@@ -48,8 +48,8 @@ def roc(positives: ArrayLike, negatives: ArrayLike, *, level: float = 0.95) -> R
         ValueError: values that are not finite, fewer than two of a kind, or a level that is none.
 
     Example:
-        >>> found = roc([1.0, 2.0, 3.0], [2.5, 4.0, 5.0])
-        >>> round(found.area.estimate, 3), found.true_at(0.0)
+        >>> curve = roc([1.0, 2.0, 3.0], [2.5, 4.0, 5.0])
+        >>> round(curve.area.estimate, 3), curve.true_at(0.0)
         (0.889, 0.6666666666666666)
     """
     one, other = finite("positives", positives), finite("negatives", negatives)

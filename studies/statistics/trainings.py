@@ -99,8 +99,8 @@ def share_of_trainings(table: ArrayLike, *, level: float = 0.95, resamples: int 
     Example:
         >>> rng = np.random.default_rng(1)
         >>> signal = rng.normal(size=(50, 64))
-        >>> found = share_of_trainings(products(signal, signal + rng.normal(size=(8, 50, 64))))
-        >>> found.share.low < 1 < found.share.high, round(found.ceiling.estimate, 2)
+        >>> shares = share_of_trainings(products(signal, signal + rng.normal(size=(8, 50, 64))))
+        >>> shares.share.low < 1 < shares.share.high, round(shares.ceiling.estimate, 2)
         (True, 0.94)
     """
     data = np.asarray(table, dtype=np.float64)

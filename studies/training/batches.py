@@ -65,6 +65,7 @@ class Law:
         """The drawn indices, given the visited ones and two uniforms."""
         if self.excess is None:
             return visited
+        # Right, so that v = 0 passes data without excess; the clamp is for v that rounds to the sum.
         other = torch.searchsorted(self.excess, v, right=True).clamp(max=len(self.excess) - 1)
         return torch.where(u < self.kept[visited], visited, other)
 

@@ -72,6 +72,7 @@ class Objective:
             return scale * torch.exp(self.mean + self.spread * torch.special.ndtri(u))
         if self.noise == "loguniform":
             return self.low * (self.high / self.low) ** u
+        # u may round to 1 in single precision.
         index = (u * self.count).long().clamp(max=self.count - 1)
         return torch.tensor(self.levels, dtype=u.dtype, device=u.device)[index]
 

@@ -62,8 +62,8 @@ def honesty(values: np.ndarray, bars: np.ndarray) -> Honesty | None:
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> found = honesty(rng.standard_normal((64, 32)), np.full((64, 32), 0.5))  # half of what they should be
-        >>> round(found.ratio, 1), found.holds
+        >>> ratio = honesty(rng.standard_normal((64, 32)), np.full((64, 32), 0.5))  # half of what they should be
+        >>> round(ratio.ratio, 1), ratio.holds
         (0.5, False)
     """
     squares, reported = _squares(values), _reported(values, bars)

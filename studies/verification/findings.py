@@ -10,7 +10,7 @@ import numpy as np
 from studies.verification.judge import Verdict
 from studies.verification.metrics import errors
 from studies.verification.sight import sentence
-from studies.verification.tasks.base import Task, rownorm
+from studies.verification.tasks.base import SUITES, Task, rownorm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,8 +177,8 @@ class Findings:
     def sees(self) -> str:
         """The smallest faults that this suite was measured to see; empty where problems were left out."""
         posed = {verdict.case.name for verdict in self.judged}
-        whole = {case.name for case in self.task.suite("quick")} <= posed
-        return sentence(self.task.name) if whole else ""
+        whole = [suite for suite in SUITES if {case.name for case in self.task.suite(suite)} <= posed]
+        return sentence(self.task.name, whole[-1]) if whole else ""
 
     def worst(self) -> Verdict | None:
         """The failing verdict with the largest scaled error, or the worst of all if none fails."""

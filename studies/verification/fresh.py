@@ -1,10 +1,13 @@
 """How often a right estimator is rejected, counted on fresh seeds: `python -m studies.verification.fresh [TASK ...]`.
 
+Options: `--problem NAME` counts one problem, `--seeds 301-600` other seeds than 1 to 300.
+
 A seed draws fresh rows of a problem, and a verdict is about one seed's rows. As rows are independent, the rows of many
 seeds go through the estimator in one call, are cut apart and judged seed by seed, exactly as `verify` judges them: 300
 verdicts cost what a few do. (A stochastic estimator draws its noise for the block; its rows are as independent as they
-are within one seed. Points whose influence is asked for are shared by the 25 seeds of a block.) Problems that are
-judged as a sample are posed one seed at a time.
+are within one seed. Where error bars are undecided the repeats are doubled, as `verify` doubles them, for the rows of
+the seeds that they are undecided for. Points whose influence is asked for are shared by the 25 seeds of a block.)
+Problems that are judged as a sample are posed one seed at a time.
 
 By design a stochastic check errs with probability one in a million per problem for normal noise, see
 `studies.verification.metrics`; checks of deterministic estimates have no chance in them beyond that of the rows drawn.
@@ -14,6 +17,7 @@ was cut off goes on, and one without the file starts anew.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import sys
@@ -31,29 +35,46 @@ from studies.files import as_json, write
 from studies.verification.backends import backend as load_backend
 from studies.verification.judge import Verdict, judge
 from studies.verification.replies import Estimator, Reply
-from studies.verification.session import REPEATS, ROWWISE, coupled, repeated, with_coupling
+from studies.verification.session import (
+    REPEATS,
+    ROWWISE,
+    asked,
+    begun,
+    coupled,
+    repeated,
+    wants_more,
+    with_coupling,
+)
 from studies.verification.tasks import TASKS
 from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import computed
 
-__all__ = ["SEEDS", "TABLE", "count_alarms", "verdicts"]
+__all__ = ["SEEDS", "TABLE", "count_alarms", "uncounted", "verdicts"]
 
 TABLE = Path(__file__).with_name("fresh.json")
 SEEDS = range(1, 301)
-BLOCK_ROWS, BLOCK_OF_POINTS = 1600, 25
+# Rows of a block: as many as share the cost of a call, and fewer where rows are long.
+BLOCK_ROWS, MOST_BLOCK_ROWS, BLOCK_NUMBERS, BLOCK_OF_POINTS = 1600, 9600, 160_000, 25
 # A path costs hundreds of score calls, and 64 repeats as much: these are the problems whose verdicts fit a few minutes.
+PROBED = ("line-s0.3", "plane-s0.1", "plane-s3-tilted", "five-s0.3")
 CHOSEN = {
-    **dict.fromkeys(("hutchinson", "divergence[hutchinson]", "divergence[hutch++]"), ("plane-s0.1", "five-s0.3")),
-    "corrected_exponential": ("plane-s0.1", "five-s0.2"),
-    "flow_density": ("line-s0.05", "plane-s0.1", "five-s0.2"),
-    "probed_density": (),  # a hundred repeats of a path: counted on twenty seeds by `studies.verification.power`
-    "log_ratio": ("line-s0.2", "plane-s0.3"),
-    "probed_ratio": (),
+    **dict.fromkeys(("hutchinson", "divergence[hutchinson]", "divergence[hutch++]"), PROBED),
+    "corrected_exponential": ("line-s0.05", "line-s1", "plane-s0.1", "plane-s2", "gaussian-s0.2", "five-s0.2"),
+    "sensitivity: score_derivative": ("line-s0.05", "line-s1", "plane-s0.1", "plane-s2", "gaussian-s0.2", "five-s0.2"),
+    "flow_density": ("line-s0.05", "plane-s0.1", "plane-s0.5-tail", "gaussian-s0.2", "five-s0.2"),
+    "probed_density": ("plane-s0.1",),
+    "log_density": ("plane-s0.1",),
+    "log_ratio": ("line-s0.2", "plane-s0.3", "gaussian-s0.2", "five-s0.2"),
+    "probed_ratio": ("plane-s0.3",),
+    "log_density_ratio": ("plane-s0.3",),
     "flow_sample": ("line-s0.05", "plane-s0.1", "gaussian-s0.1", "five-s0.1", "hundred-s0.3", "line-s0.3-law"),
     "ancestral": ("line-s0.3-law", "plane-s0.3-law", "five-s0.3-law"),
+    "sample": ("line-s0.05", "plane-s0.1"),
     "sensitivity": ("line-s0.05", "plane-s0.1", "five-s0.1"),
+    "sample_sensitivity": (),
     "influence": ("plane-s0.3", "training-s0.3"),
+    "sensitivity: influence": (),
     "conditioned_draws": ("gaussian-s0.1", "plane-s0.1"),
     "posterior_flow": ("gaussian-s0.1",),
 }
@@ -76,8 +97,8 @@ def verdicts(
 
     Example:
         >>> from studies.verification.faults import CORRECT
-        >>> found = verdicts(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))
-        >>> [(seed, verdict.holds) for seed, verdict in found]
+        >>> judged = verdicts(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))
+        >>> [(seed, verdict.holds) for seed, verdict in judged]
         [(1, True), (2, True), (3, True)]
     """
     chosen = find_task(task)
@@ -90,7 +111,8 @@ def verdicts(
 
 
 def blocks(case: Case, seeds: list[int]) -> Iterator[list[int]]:
-    size = BLOCK_OF_POINTS if case.points else max(1, BLOCK_ROWS // case.count)
+    rows = max(BLOCK_ROWS, min(MOST_BLOCK_ROWS, BLOCK_NUMBERS // case.dimension))
+    size = BLOCK_OF_POINTS if case.points else max(1, rows // case.count)
     return (seeds[start : start + size] for start in range(0, len(seeds), size))
 
 
@@ -107,12 +129,29 @@ def _together(
     estimator: Estimator, task: Task, case: Case, seeds: list[int], backend: str
 ) -> Iterator[tuple[int, Verdict]]:
     inputs, truth = posed(task.name, case.name, tuple(seeds))
-    replies = repeated(estimator, task, case, inputs, truth, load_backend(backend), seeds[0], REPEATS)
+    library = load_backend(backend)
+    replies = begun(estimator, task, case, inputs, truth, library, seeds[0], REPEATS)
+    parts = np.split(truth, len(seeds))
+    owned = [[part(reply, index, len(seeds)) for reply in replies] for index in range(len(seeds))]
+    while undecided := [index for index, own in enumerate(owned) if wants_more(own)]:
+        few = {
+            key: _of_seeds(value, undecided, len(seeds)) if key in ROWWISE else value for key, value in inputs.items()
+        }
+        rows = np.concatenate([parts[index] for index in undecided])
+        known = len(owned[undecided[0]])
+        for repeat in range(known, 2 * known):
+            reply = asked(estimator, task, case, few, rows, library, seeds[0], repeat)
+            for place, index in enumerate(undecided):
+                owned[index].append(part(reply, place, len(undecided)))
     mixed = coupled(replies)
-    for index, (seed, part) in enumerate(zip(seeds, np.split(truth, len(seeds)), strict=True)):
-        rows = [cut(reply, slice(index * len(part), (index + 1) * len(part))) for reply in replies]
-        verdict = judge(task, case, part, rows, 1.0)
+    for seed, rows, own in zip(seeds, parts, owned, strict=True):
+        verdict = judge(task, case, rows, own, 1.0)
         yield seed, with_coupling(verdict) if mixed else verdict
+
+
+def _of_seeds(value: np.ndarray, chosen: list[int], seeds: int) -> np.ndarray:
+    """The rows of the chosen ones of so many seeds."""
+    return np.concatenate([np.split(value, seeds)[index] for index in chosen])
 
 
 @lru_cache(maxsize=400)  # several estimators answer the same blocks
@@ -126,24 +165,26 @@ def posed(name: str, problem: str, seeds: tuple[int, ...]) -> tuple[Arrays, np.n
     return inputs, task.truth(case, inputs)
 
 
-def cut(reply: Reply, rows: slice) -> Reply:
-    """The rows that belong to one seed."""
-    value, bar = reply.value, reply.standard_error
-    bar = bar if bar is None or bar.ndim == 0 else bar[rows]
-    return replace(reply, value=None if value is None else value[rows], standard_error=bar)
+def part(reply: Reply, index: int, parts: int) -> Reply:
+    """The rows, and the cost in rows, of one of the seeds that were asked together."""
+    value, bar, rows = reply.value, reply.standard_error, reply.rows // parts
+    if value is None:
+        return replace(reply, rows=rows)
+    bar = bar if bar is None or bar.ndim == 0 else np.split(bar, parts)[index]
+    return replace(reply, value=np.split(value, parts)[index], standard_error=bar, rows=rows)
 
 
 def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[int] = SEEDS) -> dict[str, Any]:
-    """How many seeds reject, which, by which checks, and the largest error over its limit.
+    """How many seeds reject, which, by which checks, the most repeats of one, and the largest error over its limit.
 
     Example:
         >>> from studies.verification.faults import CORRECT
         >>> count_alarms(CORRECT["score"]["mixture_score"], "score", "line-s0.3", range(1, 4))["rejected"]
         []
     """
-    start, rejected, checks, largest, repeats, total = time.perf_counter(), [], set(), 0.0, 1, 0
+    start, rejected, checks, largest, repeats, total, first = time.perf_counter(), [], set(), 0.0, 1, 0, 0
     for seed, verdict in verdicts(estimator, task, problem, seeds):
-        total, repeats = total + 1, max(repeats, len(verdict.replies))
+        total, repeats, first = total + 1, max(repeats, len(verdict.replies)), first or seed
         errors = [check.measured for check in verdict.checks if check.name in ("accuracy", "bias")]
         largest = max([largest, *errors])
         if not verdict.holds:
@@ -153,6 +194,7 @@ def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[
         "task": task,
         "estimator": estimator.__name__,
         "problem": problem,
+        "first": first,
         "seeds": total,
         "runs": repeats,
         "rejected": rejected,
@@ -163,12 +205,14 @@ def count_alarms(estimator: Estimator, task: str, problem: str, seeds: Iterable[
 
 
 def right(task: str) -> list[Estimator]:
-    """Right estimators of a task: the planted faults' counterparts, and the engine's own where no path is walked."""
+    """Right estimators of a task: the planted faults' counterparts, and the engine's own."""
     from studies.verification.engine import ENGINE
     from studies.verification.faults import CORRECT
+    from studies.verification.faults.base import variant
 
-    paths = any(case.steps for case in TASKS[task].cases) and task != "score-derivative"
-    return [*CORRECT[task].values(), *(() if paths else ENGINE.get(task, ()))]
+    known = CORRECT[task]
+    ours = ENGINE.get(task, ())
+    return [*known.values(), *(variant(e, f"sensitivity: {e.__name__}") if e.__name__ in known else e for e in ours)]
 
 
 def problems(task: str, estimator: Estimator) -> list[str]:
@@ -177,17 +221,51 @@ def problems(task: str, estimator: Estimator) -> list[str]:
     return list(CHOSEN.get(estimator.__name__, small))
 
 
-def main(tasks: list[str], table: Path = TABLE) -> int:
+def uncounted(table: Path = TABLE) -> list[tuple[str, str, list[str]]]:
+    """Right estimators and the quick problems that they were not counted on, as (task, estimator, problems).
+
+    Example:
+        >>> found = {name: problems for task, name, problems in uncounted()}
+        >>> found["probed_density"][0]
+        'line-s0.05'
+    """
+    known, left = _known(table), []
+    for name, task in TASKS.items():
+        for estimator in right(name):
+            key, cases = (name, estimator.__name__), task.suite("quick")
+            lacking = [case.name for case in cases if (*key, case.name, SEEDS[0]) not in known]
+            left += [(*key, lacking)] if lacking else []
+    return left
+
+
+def main(arguments: list[str], table: Path = TABLE) -> int:
     """Count for the named tasks (all by default) what the table does not have; returns how many rejections it holds."""
-    for name in tasks or list(TASKS):
+    given = _given(arguments)
+    for name in given.tasks or list(TASKS):
         for case in find_task(name).suite("quick"):
             for estimator in right(name):
-                if case.name in problems(name, estimator) and (name, estimator.__name__, case.name) not in _known(
-                    table
-                ):
-                    _add(table, count_alarms(estimator, name, case.name))
+                key = (name, estimator.__name__, case.name, given.seeds[0])
+                asked_for = given.problem in ("", case.name) and case.name in problems(name, estimator)
+                if asked_for and key not in _known(table):
+                    _add(table, count_alarms(estimator, name, case.name, given.seeds))
             posed.cache_clear()
     return sum(len(entry["rejected"]) for entry in _counts(table))
+
+
+def _given(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m studies.verification.fresh")
+    parser.add_argument("tasks", nargs="*", help="tasks; all by default")
+    parser.add_argument("--problem", default="", help="count this problem alone")
+    parser.add_argument("--seeds", type=_range, default=SEEDS, metavar="FIRST-LAST", help="1-300 by default")
+    return parser.parse_args(arguments)
+
+
+def _range(words: str) -> range:
+    first, _, last = words.partition("-")
+    found = range(int(first), int(last) + 1)
+    if not found or found[0] < 1:  # 0 is the published suite
+        raise argparse.ArgumentTypeError(f"{words!r} are no seeds; give two numbers from 1 on, the smaller first.")
+    return found
 
 
 def _counts(table: Path) -> list[dict[str, Any]]:
@@ -195,8 +273,8 @@ def _counts(table: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _known(table: Path) -> set[tuple[str, str, str]]:
-    return {(entry["task"], entry["estimator"], entry["problem"]) for entry in _counts(table)}
+def _known(table: Path) -> set[tuple[str, str, str, int]]:
+    return {(entry["task"], entry["estimator"], entry["problem"], entry["first"]) for entry in _counts(table)}
 
 
 def _add(table: Path, entry: dict[str, Any]) -> None:

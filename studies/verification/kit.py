@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.levels import Levels as NoisedLaws
 from studies.verification.backends import Backend, to_numpy
 from studies.verification.laws import Law, oracle
 from studies.verification.problem import Anchor, BlackBox, Functional, Levels, Measure, Meter, Perturbation, karras
@@ -21,9 +22,11 @@ def levelled(mixture: Any, method: str) -> Callable[[Any, Any], Any]:
     Rows of one level are evaluated together; a scalar that carries a trace (`vmap`, `grad`) passes through untouched.
     """
 
+    laws = NoisedLaws(mixture)
+
     def function(x: Any, sigma: Any) -> Any:
         if np.ndim(sigma) == 0:
-            return getattr(mixture.noised(sigma), method)(x)
+            return getattr(laws.at(sigma), method)(x)
         return _by_rows(mixture, method, x, sigma)
 
     return function

@@ -36,6 +36,7 @@ def slope(sizes: tuple[float, ...], errors: list[float]) -> float:
         >>> round(slope((1.0, 2.0, 4.0), [1.0, 0.25, 0.0625]), 6)
         -2.0
     """
+    # Rounding has order 0: one such error would tilt the whole line.
     if min(errors) < FLOOR or not np.all(np.isfinite(errors)):
         return float("nan")
     return float(np.polyfit(np.log(sizes), np.log(errors), 1)[0])

@@ -173,6 +173,7 @@ class Anchor:
     def __init__(self, function: Callable[[Any, Any], Any], sigma_max: float, mean: Any, covariance: Any) -> None:
         def log_density(x: Any, sigma: Any) -> Any:
             lowest = float(sigma if np.ndim(sigma) == 0 else sigma.min())
+            # An answer may hand back σ_max from its own float64 grid, one rounding lower.
             if lowest < sigma_max * (1 - 1e-12):
                 raise ValueError(f"the anchor is known at sigma >= {sigma_max:g}, got {lowest:g}; ask it at sigma_max.")
             return function(x, sigma)

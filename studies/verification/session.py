@@ -23,12 +23,24 @@ from studies.verification.tasks import task as find_task
 from studies.verification.tasks.base import Arrays, Case, Task
 from studies.verification.truths import prepared
 
-__all__ = ["REPEATS", "ROWWISE", "coupled", "decided", "repeated", "reproduce", "verify", "with_coupling"]
+__all__ = [
+    "REPEATS",
+    "ROWWISE",
+    "asked",
+    "begun",
+    "coupled",
+    "decided",
+    "repeated",
+    "reproduce",
+    "verify",
+    "wants_more",
+    "with_coupling",
+]
 
 REPEATS = 16
 CHEAP_CALLS, CHEAP_REPEATS = 20, 64  # few calls buy more repeats, and with them sharper verdicts on bias
 # Repeats are doubled until error bars are told right or wrong, within these numbers of repeats, score calls and rows.
-MOST_REPEATS, MOST_CALLS, MOST_ROWS = 1024, 20_000, 2_000_000
+MOST_REPEATS, MOST_CALLS, MOST_ROWS = 1024, 40_000, 2_000_000
 PROBE_ROWS = 4
 ROWWISE = ("x", "vectors", "latents", "observations")
 
@@ -45,6 +57,7 @@ def verify(
     slack: float = 1.0,
     orders: bool = True,
     name: str = "",
+    seedless: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Hold an estimator against the truth on every problem of a task.
@@ -66,6 +79,8 @@ def verify(
         slack: widens every limit by this factor.
         orders: also measure observed orders, where the task has some.
         name: what the report calls the estimator.
+        seedless: the estimator is known to use no seed; it is asked with another one, and for fewer rows, on the first
+            problem only. By default every problem is asked twice to tell.
         progress: called with each case's name before it runs.
 
     Returns:
@@ -86,11 +101,12 @@ def verify(
     chosen = find_task(task)
     library = load_backend(backend)
     _check(estimator, repeats, slack, seed)
-    start, verdicts = time.perf_counter(), []
+    start, verdicts = time.perf_counter(), list[Verdict]()
     for case in _selected(chosen, suite, problems):
         if progress is not None:
             progress(case.name)
-        verdicts.append(_examine(estimator, chosen, case, library, seed, repeats, slack))
+        told = seedless and any(len(verdict.replies) == 1 for verdict in verdicts)
+        verdicts.append(_examine(estimator, chosen, case, library, seed, repeats, slack, probe=not told))
     measured = _orders(estimator, chosen, library, seed, verdicts) if orders else []
     return Report(
         task=chosen,
@@ -144,12 +160,20 @@ def _seed(case: Case, seed: int, repeat: int) -> int:
 
 
 def _examine(
-    estimator: Estimator, task: Task, case: Case, library: Backend, seed: int, repeats: int, slack: float
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    library: Backend,
+    seed: int,
+    repeats: int,
+    slack: float,
+    *,
+    probe: bool,
 ) -> Verdict:
     if case.judge == "lds":
         return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
-    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats)
+    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats, probe=probe)
     return with_coupling(judge(task, case, truth, replies, slack))
 
 
@@ -173,25 +197,65 @@ def repeated(
     library: Backend,
     seed: int,
     repeats: int,
+    *,
+    probe: bool = True,
 ) -> list[Reply]:
-    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows."""
-    shape = _shape(case, truth)
+    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows.
 
-    def ask(repeat: int, given: Arrays, size: tuple[int, ...]) -> Reply:
-        return call(estimator, task, case, given, size, library, _seed(case, seed, repeat))
+    Which it is a second question tells, the `probe`: for fewer rows, with another seed.
+    """
+    replies = begun(estimator, task, case, inputs, truth, library, seed, repeats, probe=probe)
+    while wants_more(replies):
+        more = range(len(replies), 2 * len(replies))
+        replies += [asked(estimator, task, case, inputs, truth, library, seed, repeat) for repeat in more]
+    return replies
 
-    first = ask(0, inputs, shape)
-    if first.error or not first.applicable or case.judge != "rows":
+
+def begun(
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    inputs: Arrays,
+    truth: np.ndarray,
+    library: Backend,
+    seed: int,
+    repeats: int,
+    *,
+    probe: bool = True,
+) -> list[Reply]:
+    """The replies that every verdict begins with, before any are added because error bars are undecided."""
+
+    def ask(repeat: int) -> Reply:
+        return asked(estimator, task, case, inputs, truth, library, seed, repeat)
+
+    first = ask(0)
+    if not probe or first.error or not first.applicable or case.judge != "rows":
         return [first]
     few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
-    probe = ask(1, few, truth[:PROBE_ROWS].shape)
-    if probe.error or _same(task, first, probe, truth):
-        return [first, probe] if probe.error else [first]
+    other = asked(estimator, task, case, few, truth[:PROBE_ROWS], library, seed, 1)
+    if other.error or _same(task, first, other, truth):
+        return [first, other] if other.error else [first]
     times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    replies = [first, *(ask(repeat, inputs, shape) for repeat in range(1, times))]
-    while not decided(replies) and 2 * len(replies) <= _most(first):
-        replies += [ask(repeat, inputs, shape) for repeat in range(len(replies), 2 * len(replies))]
-    return replies
+    return [first, *(ask(repeat) for repeat in range(1, times))]
+
+
+def asked(
+    estimator: Estimator,
+    task: Task,
+    case: Case,
+    inputs: Arrays,
+    truth: np.ndarray,
+    library: Backend,
+    seed: int,
+    repeat: int,
+) -> Reply:
+    """The reply of one repeat, on as many rows as the truth has."""
+    return call(estimator, task, case, inputs, _shape(case, truth), library, _seed(case, seed, repeat))
+
+
+def wants_more(replies: Sequence[Reply]) -> bool:
+    """Whether the repeats are to be doubled: they do not decide on the error bars, and there is budget."""
+    return len(replies) > 1 and not decided(replies) and 2 * len(replies) <= _most(replies[0])
 
 
 def _shape(case: Case, truth: np.ndarray) -> tuple[int, ...]:

@@ -23,8 +23,10 @@ def entries() -> dict[str, list[dict[str, Any]]]:
     return by_task
 
 
-def sentence(task: str) -> str:
-    """What the task's quick suite would have seen, in words; empty where it was not measured.
+def sentence(task: str, suite: str = "quick") -> str:
+    """What the task's suite would have seen, in words; empty where it was not measured.
+
+    Where the full suite was not, the quick one's numbers stand for it: it has the same problems and more.
 
     Example:
         >>> "factor" in sentence("score")
@@ -33,10 +35,11 @@ def sentence(task: str) -> str:
     known = entries().get(task, [])
     if not known:
         return ""
-    exact = known[0]
+    exact = next((entry for entry in known if entry["suite"] == suite), known[0])
     unit = " nat" if TASKS[task].absolute else " of the truth's size"
     words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
-    honest = next((entry["bars"] for entry in known if entry["bars"]), None)
+    own = [entry for entry in known if entry["bars_of"] == "its own"]
+    honest = (own or [exact])[0]["bars"]
     words += [f"error bars wrong by {honest:g} ×"] if honest else []
     return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
 

@@ -301,8 +301,8 @@ def _agreements(rows: list[dict[str, Any]]) -> Iterator[Row]:
             note = one["outcomes"]
             yield row(case, "size", float(np.median(np.abs(one["sizes"]))), shown=True, note=note)
         if one["kind"] == "agreement":
-            apart, stated = (float(np.median(one[name])) for name in ("differences", "errors"))
-            yield row(case, f"{one['setting']}: difference", apart, shown=True, note=f"stated {stated:.3g}")
+            difference, stated = (float(np.median(one[name])) for name in ("differences", "errors"))
+            yield row(case, f"{one['setting']}: difference", difference, shown=True, note=f"stated {stated:.3g}")
 
 
 JOBS = [Job("photographs", "studies", work, 90, 260)]

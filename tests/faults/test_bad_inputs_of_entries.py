@@ -455,9 +455,9 @@ def verdict(entry: str, argument: str, name: str) -> tuple[str, str]:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         outcome = Path(frames[-1].filename).is_relative_to(HOME)
-        said = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
+        named = re.search(rf"\b{re.escape(argument)}", str(error)) or argument in _also(str(error))
         return (
-            "refused" if isinstance(error, OURS) and outcome and said else "cryptic"
+            "refused" if isinstance(error, OURS) and outcome and named else "cryptic"
         ), f"{type(error).__name__}: {error}"
     return _judged(result, entry, good, argument, name, bad)
 

@@ -289,10 +289,10 @@ def limited(tmp_path: Path, kind: int, value: int) -> tuple[int, str]:
 )
 def test_limits_of_the_system_are_one_sentence(kind: int, value: int, tmp_path: Path) -> None:
     """Assert a result or a sentence, and not a page of tracebacks, where files or memory do not suffice."""
-    code, said = limited(tmp_path, kind, value)
+    code, printed = limited(tmp_path, kind, value)
     assert code in (0, 2)
-    assert said.count("Traceback") == 0, said
-    assert code == 0 or "studies: " in said.splitlines()[-1]
+    assert printed.count("Traceback") == 0, printed
+    assert code == 0 or "studies: " in printed.splitlines()[-1]
 
 
 @pytest.mark.slow

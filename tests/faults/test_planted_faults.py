@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from studies.verification import TASKS, verify
+from studies.verification import TASKS, power, verify
 from studies.verification.engine import ENGINE, STOCHASTIC, verify_engine
 from studies.verification.faults import CORRECT, FAULTS
 from studies.verification.fresh import count_alarms, problems, right
+from studies.verification.replies import Reply
 
 RIGHT = [(task, name, estimator) for task, one in CORRECT.items() for name, estimator in one.items()]
 OURS = [(task, estimator) for task, one in ENGINE.items() for estimator in one]
@@ -74,6 +75,31 @@ def test_a_planted_fault_is_caught_on_the_whole_quick_suite(name: str) -> None:
     """Assert that it is rejected by exactly its checks on exactly its cases."""
     fault = FAULTS[name]
     assert fault.caught(verify(fault.estimator, fault.task, orders=False)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "name", "problem", "plant", "check"),
+    [
+        ("sample-sensitivity", "sensitivity", "line-s0.05", power.factor(-0.01), "accuracy"),
+        ("log-density", "probed_density", "plane-s0.1", power.bars(0.5), "error bars"),
+    ],
+    ids=["a sensitivity 1 % too small", "a log density with half its standard errors"],
+)
+def test_what_once_passed_the_quick_suite_is_rejected(
+    task: str, name: str, problem: str, plant: power.Plant, check: str
+) -> None:
+    """Assert that the two wrong estimators that an earlier judge let pass are rejected, each by its own check."""
+
+    def wrong(posed: Any) -> Any:
+        answer = CORRECT[task][name](posed)
+        value, bar = answer if isinstance(answer, tuple) else (answer, None)
+        reply = Reply(value.numpy(), None if bar is None else bar.numpy())
+        planted = plant(TASKS[task], reply.value, reply)
+        return planted.value if bar is None else (planted.value, planted.standard_error)
+
+    report = verify(wrong, task, problems=[problem], orders=False)
+    assert report.failed_checks == (check,)
 
 
 @pytest.mark.slow

@@ -129,10 +129,10 @@ def test_every_bad_input_is_one_sentence(name, tmp_path):
     make, words = CASES[name]
     with pytest.raises((ValueError, TypeError, ShardFailure), match=words) as caught:
         KEPT.influence(**make(tmp_path))
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    assert len(said) < 600
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert len(message) < 600
 
 
 def test_a_failed_shard_is_named_and_the_others_go_on(tmp_path):

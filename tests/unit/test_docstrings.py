@@ -41,8 +41,8 @@ def is_field(node: ast.stmt) -> bool:
 
 def is_record(node: ast.AST) -> bool:
     """Whether a class is a dataclass or a named tuple, whose fields are attributes."""
-    said = [*node.decorator_list, *node.bases] if isinstance(node, ast.ClassDef) else []
-    return any("dataclass" in ast.unparse(each) or "NamedTuple" in ast.unparse(each) for each in said)
+    surroundings = [*node.decorator_list, *node.bases] if isinstance(node, ast.ClassDef) else []
+    return any("dataclass" in ast.unparse(each) or "NamedTuple" in ast.unparse(each) for each in surroundings)
 
 
 def doubled(node: ast.AST, words: str) -> bool:

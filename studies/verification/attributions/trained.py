@@ -111,6 +111,7 @@ def by_differences(step: float = 1e-3) -> np.ndarray:
     slopes, setting = [], SETTING
     asked = setting.outputs()
     for sign in (1, -1):
+        # η toward a point: (1 ∓ η) of the law and ±η of the datum, whose weight stays positive for η < 1/n.
         weights = torch.full((setting.points,), (1 - sign * step) / setting.points, dtype=torch.float64)
         weights[0] += sign * step
         with torch.no_grad():

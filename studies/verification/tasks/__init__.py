@@ -43,8 +43,6 @@ _MODULES = (
     score_derivative,
     sample_sensitivity,
     influence,
-    posterior_score,
-    posterior_sample,
     evidence,
 )
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}

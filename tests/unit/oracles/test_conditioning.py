@@ -15,7 +15,8 @@ import torch
 from support.close import assert_close
 from support.strategies import covariance
 
-from oracles import AdditivePerturbation, GaussianMixture
+import sensitivity
+from oracles import AdditivePerturbation, GaussianMixture, flow
 from oracles._mixture import conditioning
 from oracles.empirical import EmpiricalLaw
 
@@ -286,11 +287,41 @@ def test_the_posterior_of_a_contaminated_prior_is_contaminated():
     base, toward, (operator, observation) = LAWS["full"], LAWS["diagonal"], problem(2)
     arguments, eta, x = (operator, observation, 0.2), 0.3, MEANS[:2]
     prior = AdditivePerturbation(base, toward)
-    ratio = float(np.exp(toward.log_evidence(*arguments) - base.log_evidence(*arguments)))
-    moved = eta * ratio / (1 - eta + eta * ratio)
-    pair = AdditivePerturbation(base.conditioned(*arguments), toward.conditioned(*arguments))
+    pair, speed = prior.conditioned(*arguments)
+    assert_close(float(speed), float(np.exp(toward.log_evidence(*arguments) - base.log_evidence(*arguments))))
+    moved = eta * float(speed) / (1 - eta + eta * float(speed))
     truth = prior.at(eta).conditioned(*arguments).noised(0.5).score(x)
     assert_close(pair.score(x, 0.5, moved), truth, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(("base", "toward"), [("full", "diagonal"), ("empirical", "datum")])
+def test_posterior_samples_move_with_the_priors_data(base: str, toward: str) -> None:
+    """Assert that the oracle's sensitivity, differences of the prior's posteriors and the engine's result agree.
+
+    The second prior is made of data, of which one point receives mass: how far every posterior sample is due to it.
+    """
+    laws = LAWS | {"datum": GaussianMixture.empirical(MEANS[:1])}
+    prior, arguments = AdditivePerturbation(laws[base], laws[toward]), (*problem(2), 0.4)
+    latents, ends = 4.0 * np.random.default_rng(1).standard_normal((5, 4)), (4.0, 0.3)
+    path, speed = prior.conditioned(*arguments)
+    samples, moved = path.sample_sensitivity(latents, *ends)
+    truth, h = float(speed) * moved, 1e-4
+    others = [prior.at(k * h).conditioned(*arguments) for k in (1, 2)]
+    ahead, beyond = (flow.sample(law, latents, *ends, 1e-12) for law in others)
+    assert_close(truth, (4 * ahead - 3 * samples - beyond) / (2 * h), rtol=1e-4, atol=1e-5)
+
+    own, other = (measure(law) for law in (path.base, path.toward))
+    levels = torch.linspace(ends[0] ** (1 / 7), ends[1] ** (1 / 7), 129, dtype=torch.float64) ** 7
+    found = sensitivity.sample_sensitivity(
+        own.score, torch.tensor(latents), sensitivity.Toward(other), sensitivity.Grid.from_levels(levels), anchor=own
+    )
+    assert_close(found.samples.numpy(), samples, rtol=2e-3, atol=2e-3)
+    assert_close(float(speed) * found.sensitivity.numpy(), truth, rtol=1e-2, atol=2e-3 * float(np.abs(truth).max()))
+
+
+def measure(law: GaussianMixture) -> sensitivity.Mixture:
+    """The engine's measure of the same law."""
+    return sensitivity.Mixture(*(torch.tensor(part) for part in (law.weights, law.means, law.covariances)))
 
 
 def test_samples_of_the_joint_law_are_calibrated():

@@ -87,6 +87,6 @@ def test_bad_arguments_are_refused():
         (x, torch.tensor([0.0, 1.0], dtype=torch.float64), change, problem.exact, ValueError, "sigma has entries"),
         (x, 0.7, Toward(Points(x.float())), problem.exact, TypeError, "dtype"),
     ]
-    for states, sigma, given_change, logs, kind, said in bad:
-        with pytest.raises(kind, match=said):
+    for states, sigma, given_change, logs, kind, words in bad:
+        with pytest.raises(kind, match=words):
             score_derivative(problem.score, states, sigma, given_change, log_density=logs)

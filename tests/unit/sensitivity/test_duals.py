@@ -37,8 +37,8 @@ def distance(found: Tensor, expected: Tensor) -> float:
 def own_norm(x: Tensor, shape: tuple[int, ...], weight: Tensor, eps: float, centred: bool) -> Tensor:
     """LayerNorm and RMSNorm written out: torch's own second derivative of `layer_norm` by forward mode is wrong."""
     axes = tuple(range(-len(shape), 0))
-    apart = x - x.mean(axes, keepdim=True) if centred else x
-    return apart * torch.rsqrt(apart.square().mean(axes, keepdim=True) + eps) * weight
+    values = x - x.mean(axes, keepdim=True) if centred else x
+    return values * torch.rsqrt(values.square().mean(axes, keepdim=True) + eps) * weight
 
 
 IMAGES, TOKENS = random(2, 4, 6, 6), random(2, 3, 5, 4)

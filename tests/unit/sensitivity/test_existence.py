@@ -50,9 +50,9 @@ def test_of_m_of_n_points_no_more_is_taken_than_there_is(taken, bandwidth, dtype
     beyond = max(1.1 * limit - 0.02, -taken)
     assert bool(_without_a_law(_outcomes(law, change, beyond)).all())
     if taken == 1:
-        found = _outcomes(law, change, -0.9)
-        assert bool(_without_a_law(found).all())
-        assert "take perturbation.mass(N)), first at σ = 0.05." in found.sentence
+        outcome = _outcomes(law, change, -0.9)
+        assert bool(_without_a_law(outcome).all())
+        assert "take perturbation.mass(N)), first at σ = 0.05." in outcome.sentence
 
 
 def test_components_and_weights_have_their_own_limits():
@@ -89,8 +89,8 @@ def test_a_kernel_ratio_brings_its_law_along():
     network = partial(Points.score, Points(FOUR, bandwidth=0.3))
     change = Remove(KernelRatio(FOUR[:1], FOUR, 0.3))
     for eta, lost in ((-1 / 3, False), (-0.36, True)):
-        found = resample(network, LATENTS, change, eta, GRID).outcome
-        assert bool(_without_a_law(found).all()) is lost
+        outcome = resample(network, LATENTS, change, eta, GRID).outcome
+        assert bool(_without_a_law(outcome).all()) is lost
 
 
 def test_a_branch_without_a_law_is_seen_under_guidance():
@@ -98,16 +98,16 @@ def test_a_branch_without_a_law_is_seen_under_guidance():
     law, change = Points(FOUR), Remove(Points(FOUR[:1]))
     score, anchor = guided(law.score, law.score, 1.5), PerBranch(law, law)
     for etas, lost in (((-0.3, -0.3), False), ((-0.3, -0.6), True)):
-        found = resample(score, LATENTS, PerBranch(change, change), PerBranch(*etas), GRID, anchor=anchor).outcome
-        assert bool(_without_a_law(found).all()) is lost
+        outcome = resample(score, LATENTS, PerBranch(change, change), PerBranch(*etas), GRID, anchor=anchor).outcome
+        assert bool(_without_a_law(outcome).all()) is lost
 
 
 def test_a_path_alone_does_not_see_what_it_avoids():
     """Assert that along paths the changed density stays positive, so that of a network nothing is said."""
     law, change = Points(FOUR), Remove(Points(FOUR[:1]))
-    found = resample(lambda x, sigma: law.score(x, sigma), LATENTS, change, -0.9, GRID, anchor=law)
-    assert not bool(_without_a_law(found.outcome).any())
-    log_ratio = change.measure.log_density(found.samples, 0.05) - found.log_density
+    moved = resample(lambda x, sigma: law.score(x, sigma), LATENTS, change, -0.9, GRID, anchor=law)
+    assert not bool(_without_a_law(moved.outcome).any())
+    log_ratio = change.measure.log_density(moved.samples, 0.05) - moved.log_density
     assert bool((1 - 0.9 * torch.expm1(log_ratio) > 0).all())
 
 

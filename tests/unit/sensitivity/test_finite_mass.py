@@ -113,8 +113,8 @@ def test_bad_masses_are_refused():
         (problem.change, torch.zeros(3), "eta has shape"),
         ([problem.change, Remove(points)], [0.1], "does not match 2 perturbations"),
     ]
-    for change, eta, said in bad:
-        with pytest.raises(ValueError, match=said):
+    for change, eta, words in bad:
+        with pytest.raises(ValueError, match=words):
             resample(problem.score, problem.latents, change, eta, COARSE, anchor=problem.exact)
 
 

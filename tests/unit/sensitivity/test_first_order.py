@@ -246,12 +246,12 @@ def test_gradients_reach_the_network_only_when_asked():
     slope = torch.autograd.grad(total[True], scale)[0]
     values = []
     for shift in (1e-5, -1e-5):
-        bent = _run(
+        curved = _run(
             problem,
             score=lambda x, sigma, c=1 + shift: c * problem.score(x, sigma),
             grid=Grid(SIGMA_MAX, SIGMA_MIN, 4),
         )
-        values.append(float(bent.sensitivity.sum()))
+        values.append(float(curved.sensitivity.sum()))
     assert_close(slope, (values[0] - values[1]) / 2e-5, rtol=1e-6)
 
 
@@ -285,9 +285,9 @@ def test_bad_arguments_are_refused_with_the_remedy():
         ({"change": PerBranch(problem.change, problem.change)}, TypeError, "PerBranch needs a guided score"),
         ({"generator": torch.Generator(), "seed": 1, "trace": "hutchinson"}, ValueError, "generator and seed"),
     ]
-    for options, kind, said in bad:
+    for options, kind, words in bad:
         options = dict(options)
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=words):
             _run_raw(problem, **options)
 
 

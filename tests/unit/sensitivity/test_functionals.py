@@ -69,8 +69,8 @@ def test_bad_functionals_say_what_fits():
         (class_logit(lambda y: y.flatten(1)[:, :2], 5), "label=5"),
         (feature_distance(torch.tanh, torch.zeros(2).double()), "target has shape"),
     ]
-    for function, said in bad:
-        with pytest.raises(ValueError, match=said):
+    for function, words in bad:
+        with pytest.raises(ValueError, match=words):
             function(x)
     with pytest.raises(ValueError, match="region is empty"):
         patch()

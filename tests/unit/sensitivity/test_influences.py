@@ -280,8 +280,8 @@ def test_bad_functionals_and_rates_are_refused():
         (_curved, {"top_k": 0}, ValueError, "top_k=0"),
         (_curved, {"products": "finite"}, ValueError, "products='finite' are differences"),
     ]
-    for function, extra, kind, said in bad:
-        with pytest.raises(kind, match=said):
+    for function, extra, kind, words in bad:
+        with pytest.raises(kind, match=words):
             influence(problem.score, problem.latents, function, points, **{**options, **extra})
 
 

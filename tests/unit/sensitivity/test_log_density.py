@@ -228,9 +228,9 @@ def test_common_probes_cancel_in_the_ratio() -> None:
         log_density(model.score, x, SIGMA, anchor=model, seed=seed, **options)
         for seed, model in ((2, other), (3, base))
     ]
-    apart = (parts[0].value - parts[1].value - expected).square().mean().sqrt()
+    error = (parts[0].value - parts[1].value - expected).square().mean().sqrt()
     together = (ratio.value - expected).square().mean().sqrt()
-    assert float(together) < 0.3 * float(apart)
+    assert float(together) < 0.3 * float(error)
     low, high = ratio.interval(0.9999)
     assert bool(((low - 1e-3 < expected) & (expected < high + 1e-3)).all())
 

@@ -430,3 +430,21 @@ def test_public_unet_with_attention_gets_exact_forward_products() -> None:
     left = (u * products.jvp(x, SIGMA.float(), t)[1]).flatten(2).sum(2)
     right = (products.vjp(x, SIGMA.float(), u)[1] * t).flatten(2).sum(2)
     assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_many_directions_are_taken_in_parts_of_equal_size_with_the_same_products() -> None:
+    from sensitivity.jacobians import products as module
+
+    def bent(x: Tensor, sigma: Tensor) -> Tensor:
+        return -torch.tanh(x) * x.roll(1, -1) / (1 + sigma**2)
+
+    x, sigma = torch.linspace(-1, 1, 600, dtype=torch.float64)[None], torch.tensor(0.5, dtype=torch.float64)
+    basis = torch.eye(600, dtype=torch.float64)[:, None]
+    assert module._fitting(basis) == 300
+    assert module._fitting(basis[:3]) == 3
+    for products in (Products(bent, "forward", cures=("rules",)), Products(bent, "reverse")):
+        route = products.jvp if products.exact and products.method == "forward" else products.vjp
+        value, images = route(x, sigma, basis)
+        apart = torch.cat([route(x, sigma, part)[1] for part in basis.split(1)])
+        assert torch.equal(value, bent(x, sigma))
+        assert torch.allclose(images, apart, rtol=1e-14, atol=1e-15)

@@ -114,11 +114,11 @@ def test_another_word_is_one_sentence(name):
 
 def test_one_line_on_standard_error(capsys):
     sample(LAW.score, LATENTS, GRID, progress=True)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.endswith("s left \n")
-    assert said.err.count("\r") == 6
-    assert said.err.startswith("\r5 of 30 steps, ")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith("s left \n")
+    assert printed.err.count("\r") == 6
+    assert printed.err.startswith("\r5 of 30 steps, ")
 
 
 def test_an_interrupted_call_has_said_how_far_it_came():

@@ -293,8 +293,8 @@ def test_what_does_not_apply_is_refused_in_words():
             "eta has shape",
         ),
     ]
-    for call, kind, said in cases:
-        with pytest.raises(kind, match=said):
+    for call, kind, words in cases:
+        with pytest.raises(kind, match=words):
             call()
 
 

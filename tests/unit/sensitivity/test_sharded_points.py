@@ -137,9 +137,9 @@ def test_a_bad_shard_is_one_sentence(kind, tmp_path):
     """Assert that the shard is named in one sentence, when the file is opened or when it is read."""
     with pytest.raises((ShardFailure, ValueError), match=r"1\.npy") as caught:
         ShardedPoints(_bad(kind, tmp_path)).log_density(X, 1.0)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
 
 
 @pytest.mark.parametrize(

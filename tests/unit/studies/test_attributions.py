@@ -95,9 +95,9 @@ def test_a_convolutional_half_made_again_agrees_with_the_shipped():
     """Assert that one half, trained again here, is within a tenth of what two seeds part it by."""
     stored, setting = tiers.shipped("digits-unet"), images.SETTINGS["digits-unet"]
     again = images.remade(setting, stored, rows=1, seed=0)
-    apart = np.abs(stored.values[:, 0, :1] - stored.values[:, 1, :1]).mean((1, 2))
+    differences = np.abs(stored.values[:, 0, :1] - stored.values[:, 1, :1]).mean((1, 2))
     gap = np.abs(again - stored.values[:, 0, :1]).mean((1, 2))
-    assert (gap < 0.1 * apart).all()
+    assert (gap < 0.1 * differences).all()
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist14", "fashion14", "digits-unet"])

@@ -184,7 +184,7 @@ def test_packages_beside_are_kept_with_versions_and_causes() -> None:
     assert set(zip(rows["package"], rows["check"], strict=True)) == names
     judged = rows[rows["status"].isin(["agrees", "differs"])]
     assert (judged["version"] != "").all()
-    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 13
+    assert len(set(judged["package"]) | set(conformance.MODULES)) >= 14
     differing = rows[rows["status"] == "differs"]
     assert differing["cause"].str.startswith(("theirs", "convention")).all()
     assert set(differing["check"]) == {check for finding in findings.BESIDE for check in finding.checks}

@@ -195,9 +195,9 @@ def test_packages_and_engine_take_the_same_path_and_come_to_the_same_number(prob
 def test_one_probe_tends_to_the_same_number_where_it_is_the_same_probe() -> None:
     """Assert with flow_matching's signs, in float32, that the two come together at Heun's order in the steps."""
     coarse, fine = (Problem.of({**TINY, "steps": steps}, "cpu", 0) for steps in (7, 112))
-    apart = [float(density._same_probe(each, each.samples(), 3).max()) for each in (coarse, fine)]
-    assert apart[1] < 1e-4
-    assert apart[1] < apart[0] / 100
+    differences = [float(density._same_probe(each, each.samples(), 3).max()) for each in (coarse, fine)]
+    assert differences[1] < 1e-4
+    assert differences[1] < differences[0] / 100
 
 
 def test_public_packages_get_the_same_number_of_network_calls() -> None:

@@ -157,8 +157,10 @@ def test_ranks_of_sums_are_those_of_the_datamodelling_score():
     sums = masks @ scores.T
     assert ranked(sums, outputs) == lds(masks, outputs, scores)
     # Two routes to the same sums: equal to rounding, not to the last bit.
-    apart, same = ranked_apart(sums, masks @ others.T, outputs), paired(masks, outputs, scores, others)
-    assert (apart.estimate, apart.low, apart.high) == pytest.approx((same.estimate, same.low, same.high), rel=1e-12)
+    difference, same = ranked_apart(sums, masks @ others.T, outputs), paired(masks, outputs, scores, others)
+    assert (difference.estimate, difference.low, difference.high) == pytest.approx(
+        (same.estimate, same.low, same.high), rel=1e-12
+    )
     assert ranked(sums, outputs).value == pytest.approx(by_query(masks, outputs, scores).mean())
 
 

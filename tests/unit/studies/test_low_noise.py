@@ -16,7 +16,7 @@ from studies.low_noise.comparison import shares
 from studies.low_noise.config import GEOMETRIES, IMAGES, LARGEST, LEVELS, OBJECTIVES, Part
 from studies.low_noise.onset import crossing, onset, scaling
 from studies.low_noise.problem import LAWS, Problem
-from studies.low_noise.references import BANDWIDTHS, Memory, bandwidth, optimum
+from studies.low_noise.references import Memory, optimum
 from studies.low_noise.verdicts import verdict
 from studies.runner import run
 from studies.study import Context
@@ -92,19 +92,11 @@ def test_the_memory_takes_one_noise_level_for_each_state():
     assert_close(both, torch.cat([law.denoiser(x[:1], 0.3), law.denoiser(x[1:], 2.0)]), rtol=1e-9, atol=1e-12)
 
 
-def test_the_bandwidth_follows_the_spacing_of_the_data():
-    """Assert that few data are smoothed more than many of the same law."""
-    points = torch.as_tensor(RNG.standard_normal((4000, 1)))
-    few, many = (bandwidth(points[:n], points[3500:], 1.0) for n in (5, 3000))
-    assert few > many
-    assert {few, many} <= set(BANDWIDTHS)
-
-
 def test_the_data_part_takes_the_seeds_out_whatever_they_do():
     """Assert e = |μ_A − μ_B|/size on average, under seed noise ten times as large and shared by A and B."""
-    apart, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
+    shift, noise = torch.full((4000, 2), 0.1), torch.as_tensor(RNG.standard_normal((3, 2, 4000, 2))).float()
     a, a2 = noise[0, 0] + 0.1 * noise[1, 0], noise[0, 1] + 0.1 * noise[1, 1]
-    b, b2 = noise[0, 0] + apart + 0.1 * noise[2, 0], noise[0, 1] + apart + 0.1 * noise[2, 1]
+    b, b2 = noise[0, 0] + shift + 0.1 * noise[2, 0], noise[0, 1] + shift + 0.1 * noise[2, 1]
     portions = shares(torch.stack([a, a2, b, b2]), 2.0)
     assert_close(portions["data_part"], 0.02**0.5 / 2, rtol=0.05)
     assert portions["within"] > 0.9

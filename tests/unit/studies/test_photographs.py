@@ -157,9 +157,9 @@ def test_a_difference_beyond_what_is_stated_is_seen():
     """Assert that a planted difference of four stated errors, NaN and an overflow are counted as apart."""
     first = measured([0.0, 0.0, 0.0, math.nan, math.inf])
     second = measured([0.1, 0.2, 2.0, 0.0, 0.0])
-    apart, stated = compared(first, second)
+    difference, stated = compared(first, second)
     assert_close(stated, torch.full((5,), 0.05 * math.sqrt(2) + 0.4), rtol=1e-6, atol=0)
-    assert apart.tolist()[:3] == pytest.approx([0.1, 0.2, 2.0])
+    assert difference.tolist()[:3] == pytest.approx([0.1, 0.2, 2.0])
     row = agreement_row(Named(), "log density", "probes", first, second)
     assert reading.agreement(pd.Series(row), 3.0) == (2, 5)
     row["errors"] = [math.inf] * 5

@@ -328,8 +328,8 @@ def freedom_rows(thin: float, wide: float, thick: float, spread: float = 0.0) ->
     shared = {"kind": "freedom", "network": "unet", "samples": 128}
     return pd.DataFrame(
         [
-            shared | {"ratio": r, "thickness": k, "memorised": [m + (seed - 0.5) * apart] * 7, "seed": seed}
-            for r, k, m, apart in regions
+            shared | {"ratio": r, "thickness": k, "memorised": [m + (seed - 0.5) * distance] * 7, "seed": seed}
+            for r, k, m, distance in regions
             for seed in range(2)
         ]
     )

@@ -270,8 +270,8 @@ def test_shares_of_units_cover_with_and_without_differences_between_units(
     for _ in range(runs):
         result = np.clip(mean + spread * rng.uniform(-1, 1, size=(2, units)), 0, 1)
         first, second = rng.binomial(64, result)
-        share, apart = st.share_of_units(first, trials), st.shares_apart(first, second, trials)
-        inside += [share.low <= mean <= share.high, apart.low <= 0 <= apart.high]
+        share, difference = st.share_of_units(first, trials), st.shares_apart(first, second, trials)
+        inside += [share.low <= mean <= share.high, difference.low <= 0 <= difference.high]
     assert (inside / runs > 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,34 @@ def test_blocks_of_seeds_are_judged_as_verify_judges_each(task: str, name: str, 
         assert_close(verdict.scaled, alone.scaled, rtol=1e-3, atol=1e-6)
 
 
+def test_repeats_are_added_for_the_undecided_seeds_of_a_block_alone() -> None:
+    """Assert that a seed whose error bars are undecided gets more repeats, on its own rows, and the others none."""
+    rows = {seed: fresh.posed("divergence", "five-s0.3", (seed,))[0]["x"] for seed in (1, 2, 3)}
+    answered = []
+
+    def unsure(problem: Any) -> tuple[np.ndarray, np.ndarray]:
+        x = problem.x
+        answered.append(len(x))
+        odd = (x[:, None] == rows[2][None]).all(2).any(1)  # bars a third too large: neither honest nor plainly wrong
+        noise = np.random.default_rng(problem.seed).standard_normal(len(x))
+        return noise, np.where(odd, 1.3, 1.0)
+
+    found = [len(v.replies) for _, v in fresh.verdicts(unsure, "divergence", "five-s0.3", (1, 2, 3), backend="numpy")]
+    assert found[0] == found[2] == 64 < found[1]
+    assert answered == [96, 4, *[96] * 63, *[32] * (found[1] - 64)]
+
+
+def test_other_seeds_are_counted_by_themselves(tmp_path: Path) -> None:
+    """Assert that an independent count of a problem stands beside the first, and that a count is made once."""
+    table, asked = tmp_path / "fresh.json", ["evidence", "--problem", "gaussian-s0"]
+    for seeds in ("1-3", "301-302", "1-3"):
+        assert fresh.main([*asked, "--seeds", seeds], table) == 0
+    found = [(entry["first"], entry["seeds"]) for entry in json.loads(table.read_text())["counts"]]
+    assert found == [(1, 3), (301, 2)]
+    with pytest.raises(SystemExit):
+        fresh.main([*asked, "--seeds", "0-3"], table)
+
+
 def test_a_wrong_estimator_is_rejected_on_every_fresh_seed() -> None:
     """Assert that blocks do not hide faults: rejections, and the check that fails."""
     fault = FAULTS["doubled_divergence"]
@@ -112,7 +141,9 @@ def test_the_published_counts_reject_nothing() -> None:
     assert all(entry["rejected"] == [] for entry in counts)
     values = [(task, e) for task in CORRECT for e in fresh.right(task)]
     expected = {(task, e.__name__, p) for task, e in values for p in fresh.problems(task, e)}
-    assert {(entry["task"], entry["estimator"], entry["problem"]) for entry in counts} == expected
+    first, again = ([e for e in counts if (e["first"] == 1) is is_first] for is_first in (True, False))
+    assert {(entry["task"], entry["estimator"], entry["problem"]) for entry in first} == expected
+    assert [(entry["problem"], entry["first"]) for entry in again] == [("line-s0.05", 301)]
 
 
 def test_the_published_rejections_are_of_every_fault() -> None:
