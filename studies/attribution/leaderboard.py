@@ -33,7 +33,7 @@ from studies.verification.tasks.attribution import TASK, RetrainedCase
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE", "asked", "board", "entries", "joined", "table"]
+__all__ = ["TABLE", "answers", "asked", "board", "entries", "joined", "table"]
 
 TABLE = Path(__file__).with_name("leaderboard.json")
 KEPT = ("lds", "lds_low", "lds_high", "ceiling", "share", "slope", "rank", "removal", "worst", "seconds")
@@ -47,7 +47,7 @@ def entries(path: Path = TABLE) -> list[dict[str, Any]]:
 
 def asked(case: RetrainedCase, methods: Sequence[str] = tuple(ATTRIBUTORS)) -> list[dict[str, Any]]:
     """Rows of one problem, best first."""
-    rows, values = _answers(case, methods)
+    rows, values = answers(case, methods)
     rows.sort(key=_order)
     return _behind(case, rows, values, values[rows[0]["method"]])
 
@@ -59,10 +59,10 @@ def joined(case: RetrainedCase, methods: Sequence[str], kept: Sequence[dict[str,
     was kept, all are asked again.
     """
     others = [row for row in kept if row["method"] not in methods]
-    rows, values = _answers(case, methods)
+    rows, values = answers(case, methods)
     best = min([*rows, *others], key=_order)
     if best in others:
-        ((again,), its) = _answers(case, [best["method"]])
+        ((again,), its) = answers(case, [best["method"]])
         if again["lds"] == best["lds"]:
             return sorted([*_behind(case, rows, values, its[best["method"]]), *others], key=_order)
     return asked(case, [name for name in ATTRIBUTORS if name in methods or name in {row["method"] for row in others}])
@@ -72,7 +72,7 @@ def _order(row: dict[str, Any]) -> float:
     return -float(row.get("lds", -1.0))
 
 
-def _answers(case: RetrainedCase, methods: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | None]]:
+def answers(case: RetrainedCase, methods: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | None]]:
     """Rows and numbers of the methods that answer."""
     rows: list[dict[str, Any]] = []
     values: dict[str, np.ndarray | None] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -235,3 +236,29 @@ def test_a_method_asked_alone_stands_beside_the_rows_that_are_kept():
     first, last = leaderboard.joined(case, ("nearest points",), [alone])
     assert (first["method"], first["behind"]) == ("nearest points", [0.0, 0.0, 0.0])
     assert last["behind"] == pytest.approx(known["behind"], abs=1e-3)
+
+
+def test_an_exchange_says_what_the_second_has_more():
+    from studies.attribution import exchange
+
+    pair = exchange.Exchange("what is near", "nothing", "distances", "random", "nearest points")
+    (row,) = exchange.exchanged(TASK.case("digits-ink"), [pair])
+    gain, low, high = row["gain"]
+    assert gain == pytest.approx(row["lds_second"] - row["lds_first"], abs=2e-4)
+    assert 0.3 < low < gain < high
+    (turned,) = exchange.exchanged(TASK.case("digits-ink"), [pair._replace(first=pair.second, second=pair.first)])
+    assert turned["gain"][0] == pytest.approx(-gain, abs=1e-4)
+
+
+def test_the_published_exchanges_name_known_methods_and_their_scores():
+    from studies.attribution import exchange, leaderboard
+    from studies.attribution.attributors import ATTRIBUTORS
+
+    assert {name for each in exchange.EXCHANGES for name in (each.first, each.second)} <= set(ATTRIBUTORS)
+    published = json.loads(exchange.TABLE.read_text())["rows"]
+    known = {(row["problem"], row["method"]): row.get("lds") for row in leaderboard.entries()}
+    assert {row["problem"] for row in published} == set(exchange.PROBLEMS)
+    for row in published:
+        for side in ("first", "second"):
+            assert known[row["problem"], row[side]] == pytest.approx(row[f"lds_{side}"], abs=2e-3)
+    assert len(exchange.table()) == len({(row["ingredient"], row["before"], row["after"]) for row in published})
