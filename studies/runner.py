@@ -29,6 +29,18 @@ CHANGED = ("redo", "refuse", "keep")  # what becomes of cells that other code co
 MOST_WORKERS = 16  # a core; each is a process of some hundred megabytes
 LIVE_SECONDS = 3.0  # claims are renewed this often while cells come in
 LIVE_SHARE = 0.05  # and for no more than this share of the time
+# What kinds `run` takes, and what to give.
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "name": ((str,), "a registered name, a module's (module.__name__) or a file's, such as 'dice.py'"),
+    "level": ((str,), "smoke, quick, full or paper as a string"),
+    "out": ((str, Path), "a folder"),
+    "device": ((str,), "'cpu', or 'cuda' with a GPU"),
+    "workers": ((int, type(None)), "the number of processes, or None for one a core"),
+    "scheduler": ((str, type(None)), "the address of a Dask scheduler, or None"),
+    "seed": ((int,), "an integer of at least 0"),
+    "changed": ((str,), "redo, refuse or keep as a string"),
+    "dashboard": ((bool,), "True or False"),
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,19 @@ def run(
     Raises:
         StudyError: the study, level, device, scheduler or folder cannot be used, or its claims raise.
     """
+    check_kinds(
+        name=name,
+        level=level,
+        out=out,
+        device=device,
+        workers=workers,
+        scheduler=scheduler,
+        seed=seed,
+        changed=changed,
+        dashboard=dashboard,
+    )
+    if isinstance(progress, int | str):
+        raise StudyError(f"progress={progress!r} is no listener; give a studies.running.progress.Progress, or None.")
     study = load(name)
     setting = Setting.of(study, level, seed=check_seed(seed), device=check_device(device))
     count = check_workers(workers, scheduler, getattr(study, "SERIAL", False))
@@ -223,6 +248,15 @@ class LiveClaims:
         self.session.progress.claims(claims)
         end = time.monotonic()
         self.next = end + max(LIVE_SECONDS, (end - start) / LIVE_SHARE)
+
+
+def check_kinds(**given: object) -> None:
+    """Arguments of other kinds end here, and not where something is compared with them or looked up in them."""
+    for argument, value in given.items():
+        kinds, remedy = KINDS[argument]
+        # True is an integer to Python, and no number of processes.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise StudyError(f"{argument} is a {type(value).__name__}; give {remedy}.")
 
 
 def check_seed(seed: int) -> int:

@@ -123,6 +123,30 @@ def test_a_summary_survives_being_stored(tmp_path: Path) -> None:
     assert summary.rows.num_rows == 4
 
 
+BAD_KINDS = {
+    "name": [demonstration, Path("dice.py"), None, 3, ["dice"]],
+    "level": [None, 3, ["smoke"]],
+    "out": [None, 3],
+    "device": [None, 3],
+    "workers": ["two", 1.5, True],
+    "scheduler": [3],
+    "seed": ["a", 1.5, None, True],
+    "changed": [None, 3],
+    "dashboard": ["yes", 1, None],
+    "progress": [3, True, "bar"],
+}
+
+
+@pytest.mark.parametrize("argument", BAD_KINDS)
+def test_arguments_of_other_kinds_are_one_sentence(argument: str, tmp_path: Path) -> None:
+    """Assert that the sentence names the argument and what to give; tracebacks of other packages before."""
+    for value in BAD_KINDS[argument]:
+        given = {"name": STUDY, "level": "smoke", "out": tmp_path, "workers": 0} | {argument: value}
+        with pytest.raises(StudyError, match=rf"^{argument}.* give "):
+            run(**given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_serial_study_gets_one_worker() -> None:
     """Assert that timings are never taken beside one another, on any machine."""
     assert check_workers(8, None, serial=True) == 1
