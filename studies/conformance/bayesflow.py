@@ -30,6 +30,14 @@ def library() -> Any:
     return bayesflow
 
 
+def seeded(seed: int) -> None:
+    """Seed what the package's generators, made when a network is, take their seeds from."""
+    library()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
 def identity(network: Any, dimension: int) -> Any:
     """Built, with the projection behind the subnet set to the identity."""
     network.build((None, dimension))
@@ -80,6 +88,7 @@ def density(seed: int) -> Measured:
 
 def probed(probes: int, seed: int, size: int) -> Measured:
     """`log_prob` with Hutchinson's probes, averaged over repeats, in standard errors."""
+    seeded(seed)
     states, repeats = exact("five").states(4, 0.0, 3), 32 * size
     with torch.no_grad():
         rows = states.repeat_interleave(repeats, 0)
@@ -91,6 +100,7 @@ def probed(probes: int, seed: int, size: int) -> Measured:
 
 def drawing(seed: int, size: int) -> Measured:
     """`sample`: the law of its draws."""
+    seeded(seed)
     with torch.no_grad():
         draws = torch.as_tensor(matching("plane").sample((500 * size,)))
     return lawful(draws, "plane", 1e-3)
