@@ -5,6 +5,7 @@ Every long call takes `progress=`: False is silence, True one line on standard e
 call, after each step of the sampler (counted latent by latent) or each shard of data.
 
 Example:
+    >>> import torch
     >>> from sensitivity import GaussianAnchor, Grid, sample
     >>> law, told = GaussianAnchor(torch.zeros(2), 1.0), []
     >>> _ = sample(law.score, torch.zeros(3, 2), Grid(10.0, 0.1, 4), progress=lambda *numbers: told.append(numbers[:2]))

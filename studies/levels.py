@@ -29,7 +29,7 @@ class Levels:
 
     Example:
         >>> levels = Levels(GaussianMixture.isotropic([1.0], [[0.0]], 1.0))
-        >>> levels.at(0.5) is levels.at(0.5), float(levels.at(0.5).score([[1.0]])[0, 0])
+        >>> levels.at(0.5) is levels.at(0.5), round(float(levels.at(0.5).score([[1.0]])[0, 0]), 9)
         (True, -0.8)
     """
 
