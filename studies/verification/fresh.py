@@ -38,10 +38,8 @@ from studies.verification.replies import Estimator, Reply
 from studies.verification.session import (
     REPEATS,
     ROWWISE,
-    asked,
-    begun,
+    Asking,
     coupled,
-    repeated,
     wants_more,
     with_coupling,
 )
@@ -121,7 +119,7 @@ def _alone(
 ) -> Iterator[tuple[int, Verdict]]:
     for seed in seeds:
         inputs, truth = computed(task, case, seed)
-        replies = repeated(estimator, task, case, inputs, truth, load_backend(backend), seed, REPEATS)
+        replies = Asking(estimator, task, case, inputs, truth, load_backend(backend), seed).repeated(REPEATS)
         yield seed, judge(task, case, truth, replies, 1.0)
 
 
@@ -129,18 +127,18 @@ def _together(
     estimator: Estimator, task: Task, case: Case, seeds: list[int], backend: str
 ) -> Iterator[tuple[int, Verdict]]:
     inputs, truth = posed(task.name, case.name, tuple(seeds))
-    library = load_backend(backend)
-    replies = begun(estimator, task, case, inputs, truth, library, seeds[0], REPEATS)
+    together = Asking(estimator, task, case, inputs, truth, load_backend(backend), seeds[0])
+    replies = together.begun(REPEATS)
     parts = np.split(truth, len(seeds))
     owned = [[part(reply, index, len(seeds)) for reply in replies] for index in range(len(seeds))]
     while undecided := [index for index, own in enumerate(owned) if wants_more(own)]:
         few = {
             key: _of_seeds(value, undecided, len(seeds)) if key in ROWWISE else value for key, value in inputs.items()
         }
-        rows = np.concatenate([parts[index] for index in undecided])
+        asking = replace(together, inputs=few, truth=np.concatenate([parts[index] for index in undecided]))
         known = len(owned[undecided[0]])
         for repeat in range(known, 2 * known):
-            reply = asked(estimator, task, case, few, rows, library, seeds[0], repeat)
+            reply = asking.reply(repeat)
             for place, index in enumerate(undecided):
                 owned[index].append(part(reply, place, len(undecided)))
     mixed = coupled(replies)

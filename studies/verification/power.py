@@ -39,7 +39,7 @@ from studies.verification.backends import backend as load_backend
 from studies.verification.faults import CORRECT
 from studies.verification.judge import judge
 from studies.verification.replies import Estimator, Reply
-from studies.verification.session import CHEAP_CALLS, CHEAP_REPEATS, REPEATS, asked, repeated, wants_more
+from studies.verification.session import CHEAP_CALLS, CHEAP_REPEATS, REPEATS, Asking, wants_more
 from studies.verification.sight import TABLE, entries, sentence
 from studies.verification.tasks import SUITES, TASKS
 from studies.verification.tasks import task as find_task
@@ -154,13 +154,14 @@ def _answers(estimator: Estimator, task: str, problem: str, count: int) -> Itera
     if case.judge != "rows":
         for seed in seeds:
             inputs, truth = computed(chosen, case, seed)
-            yield Answers(case, truth, tuple(repeated(estimator, chosen, case, inputs, truth, library, seed, 4)))
+            asking = Asking(estimator, chosen, case, inputs, truth, library, seed)
+            yield Answers(case, truth, tuple(asking.repeated(4)))
         return
     for block in fresh.blocks(case, seeds):
         inputs, truth = fresh.posed(task, problem, tuple(block))
         most = MOST_OF_PATHS if case.steps else MOST_REPEATS
         repeats = most if estimator.__name__ in STOCHASTIC.values() else 16
-        replies = repeated(estimator, chosen, case, inputs, truth, library, block[0], repeats)
+        replies = Asking(estimator, chosen, case, inputs, truth, library, block[0]).repeated(repeats)
         for index, rows in enumerate(np.split(truth, len(block))):
             yield Answers(case, rows, tuple(fresh.part(reply, index, len(block)) for reply in replies))
 
@@ -176,7 +177,7 @@ def _blurred(estimator: Estimator, task: str, problem: str, count: int) -> Itera
     for seed in range(1, count + 1):
         inputs, truth = fresh.posed(task, problem, (seed,))
         if seed == 1:
-            cost = asked(estimator, chosen, case, inputs, truth, load_backend("torch"), seed, 0)
+            cost = Asking(estimator, chosen, case, inputs, truth, load_backend("torch"), seed).reply(0)
         size = NOISE * (np.ones(len(truth)) if chosen.absolute else rownorm(truth))
         wide = (size / np.sqrt(truth[0].size)).reshape(-1, *[1] * (truth.ndim - 1))
         replies: list[Reply] = []

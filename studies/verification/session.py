@@ -6,6 +6,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,9 @@ from studies.verification.truths import prepared
 __all__ = [
     "REPEATS",
     "ROWWISE",
-    "asked",
-    "begun",
+    "Asking",
     "coupled",
     "decided",
-    "repeated",
     "reproduce",
     "verify",
     "wants_more",
@@ -173,7 +172,7 @@ def _examine(
     if case.judge == "lds":
         return _attributed(estimator, task, case.at(seed), library, seed)
     inputs, truth = prepared(task, case, seed)
-    replies = repeated(estimator, task, case, inputs, truth, library, seed, repeats, probe=probe)
+    replies = Asking(estimator, task, case, inputs, truth, library, seed).repeated(repeats, probe=probe)
     return with_coupling(judge(task, case, truth, replies, slack))
 
 
@@ -188,69 +187,52 @@ def _attributed(estimator: Estimator, task: Task, case: Case, library: Backend, 
     return judge_attribution(case, replies)
 
 
-def repeated(
-    estimator: Estimator,
-    task: Task,
-    case: Case,
-    inputs: Arrays,
-    truth: np.ndarray,
-    library: Backend,
-    seed: int,
-    repeats: int,
-    *,
-    probe: bool = True,
-) -> list[Reply]:
-    """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows.
+@dataclass(frozen=True)
+class Asking:
+    """A case that is posed to an estimator: what every repeat has in common.
 
-    Which it is a second question tells, the `probe`: for fewer rows, with another seed.
+    Attributes:
+        estimator, task, case: who is asked what.
+        inputs: the problem's arrays.
+        truth: of their rows.
+        library: of the arrays.
+        seed: of the suite; a repeat has a seed of its own.
     """
-    replies = begun(estimator, task, case, inputs, truth, library, seed, repeats, probe=probe)
-    while wants_more(replies):
-        more = range(len(replies), 2 * len(replies))
-        replies += [asked(estimator, task, case, inputs, truth, library, seed, repeat) for repeat in more]
-    return replies
 
+    estimator: Estimator
+    task: Task
+    case: Case
+    inputs: Arrays
+    truth: np.ndarray
+    library: Backend
+    seed: int
 
-def begun(
-    estimator: Estimator,
-    task: Task,
-    case: Case,
-    inputs: Arrays,
-    truth: np.ndarray,
-    library: Backend,
-    seed: int,
-    repeats: int,
-    *,
-    probe: bool = True,
-) -> list[Reply]:
-    """The replies that every verdict begins with, before any are added because error bars are undecided."""
+    def reply(self, repeat: int) -> Reply:
+        """The reply of one repeat, on as many rows as the truth has."""
+        shape, seed = _shape(self.case, self.truth), _seed(self.case, self.seed, repeat)
+        return call(self.estimator, self.task, self.case, self.inputs, shape, self.library, seed)
 
-    def ask(repeat: int) -> Reply:
-        return asked(estimator, task, case, inputs, truth, library, seed, repeat)
+    def begun(self, repeats: int, *, probe: bool = True) -> list[Reply]:
+        """The replies that every verdict begins with, before any are added because error bars are undecided."""
+        first = self.reply(0)
+        if not probe or first.error or not first.applicable or self.case.judge != "rows":
+            return [first]
+        few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in self.inputs.items()}
+        other = replace(self, inputs=few, truth=self.truth[:PROBE_ROWS]).reply(1)
+        if other.error or _same(self.task, first, other, self.truth):
+            return [first, other] if other.error else [first]
+        times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
+        return [first, *(self.reply(repeat) for repeat in range(1, times))]
 
-    first = ask(0)
-    if not probe or first.error or not first.applicable or case.judge != "rows":
-        return [first]
-    few = {key: value[:PROBE_ROWS] if key in ROWWISE else value for key, value in inputs.items()}
-    other = asked(estimator, task, case, few, truth[:PROBE_ROWS], library, seed, 1)
-    if other.error or _same(task, first, other, truth):
-        return [first, other] if other.error else [first]
-    times = max(repeats, CHEAP_REPEATS) if first.calls <= CHEAP_CALLS else repeats
-    return [first, *(ask(repeat) for repeat in range(1, times))]
+    def repeated(self, repeats: int, *, probe: bool = True) -> list[Reply]:
+        """One reply of a deterministic estimator (or one that fails); of others as many as their cost allows.
 
-
-def asked(
-    estimator: Estimator,
-    task: Task,
-    case: Case,
-    inputs: Arrays,
-    truth: np.ndarray,
-    library: Backend,
-    seed: int,
-    repeat: int,
-) -> Reply:
-    """The reply of one repeat, on as many rows as the truth has."""
-    return call(estimator, task, case, inputs, _shape(case, truth), library, _seed(case, seed, repeat))
+        Which it is a second question tells, the `probe`: for fewer rows, with another seed.
+        """
+        replies = self.begun(repeats, probe=probe)
+        while wants_more(replies):
+            replies += [self.reply(repeat) for repeat in range(len(replies), 2 * len(replies))]
+        return replies
 
 
 def wants_more(replies: Sequence[Reply]) -> bool:
