@@ -70,4 +70,4 @@ def _across(station: Station) -> Tensor:
     rest = signs - (signs * v).sum(1, keepdim=True) * v
     length = rest.norm(dim=1, keepdim=True)
     # In one dimension there is no other direction, and no asymmetry.
-    return torch.where(length > 1e-3, rest / length.clamp(min=1e-3), 0.0)
+    return torch.where(length > 1e-3, rest / length.clamp(min=1e-3), 0.0).reshape(station.v.shape)

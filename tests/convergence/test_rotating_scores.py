@@ -64,14 +64,31 @@ def test_more_steps_of_heun_leave_a_hundredth_of_a_nat():
     assert heun[1] < 0.01
 
 
-def _perceptron():
-    """A perceptron of 57 000 parameters on 8×8 digits, 1 500 steps, and the digits."""
-    digits = load("digits").images.float().flatten(1)
-    recipe = Recipe(
+# A good perceptron of 57 000 parameters and a bad convolutional network.
+RECIPES = {
+    "perceptron": Recipe(
         Architecture(width=128, depth=3), Objective(mean=-0.8, spread=1.4), steps=1500, rate=2e-3, halflife=75
-    )
-    (found,) = train_many(recipe, digits, seeds=[0], weights=[torch.full((len(digits),), 1 / len(digits)).double()])
-    return as_score(found.network.double().eval(), "denoiser"), digits.double()
+    ),
+    "U-Net": Recipe(
+        Architecture("unet", width=12, depth=2), Objective(mean=-0.8, spread=1.4), steps=300, rate=2e-3, halflife=15
+    ),
+}
+
+
+def _trained(kind, only=None):
+    """A network on 8×8 digits, or on those of one class, and the digits."""
+    digits = load("digits")
+    images = digits.images.float() if only is None else digits.images.float()[digits.labels == only]
+    images = images.flatten(1) if kind == "perceptron" else images
+    weights = torch.full((len(images),), 1 / len(images)).double()
+    (made,) = train_many(RECIPES[kind], images, seeds=[0], weights=[weights])
+    return as_score(made.network.double().eval(), "denoiser"), GaussianAnchor.from_data(images.double())
+
+
+def _up(score, anchor, samples, steps):
+    """Log densities along a fine flow up from the samples."""
+    fine = {"anchor": anchor, "trace": "exact", "grid": Grid(20.0, 0.05, steps), "solver": "rk4"}
+    return log_density(score, samples, 0.05, **fine).value
 
 
 def _unlike(seed):
@@ -95,9 +112,8 @@ def test_guided_networks_state_what_their_branches_may_be_off_by(solver, weight)
     latents = 20 * torch.randn(6, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     options = {"anchor": PerBranch(low, high), "trace": "exact", "solver": solver}
     run = sample(guided(bound, free, weight), latents, Grid(20.0, 0.05, 60), log_density=True, **options)
-    fine = {"trace": "exact", "grid": Grid(20.0, 0.05, 100), "solver": "rk4"}
     gaps = [
-        (own - log_density(score, run.samples, 0.05, anchor=anchor, **fine).value).abs()
+        (own - _up(score, anchor, run.samples, 100)).abs()
         for own, score, anchor in zip(run.log_density, (free, bound), (low, high), strict=True)
     ]
     gap = torch.stack(gaps)
@@ -108,29 +124,44 @@ def test_guided_networks_state_what_their_branches_may_be_off_by(solver, weight)
 
 
 @pytest.mark.slow
-def test_table_of_a_trained_network(capsys):
-    """Print what paths of a perceptron err by against a fine flow up from their own end states, and what they state."""
-    score, digits = _perceptron()
-    anchor, latents = (
-        GaussianAnchor.from_data(digits),
-        20 * torch.randn(6, 64, generator=torch.Generator().manual_seed(0)).double(),
-    )
-    base, level = sample(score, latents, Grid(20.0, 0.05, 20)).samples[0], torch.tensor(0.05).double()
-    jacobian = torch.func.jacrev(lambda x: score(x[None], level)[0])(base)
-    lines = [f"asymmetry |J − Jᵀ|/2|J| at σ = .05: {float((jacobian - jacobian.T).norm() / 2 / jacobian.norm()):.3f}"]
-    largest, covered = {}, []
+@pytest.mark.parametrize(("kind", "counts", "fine"), [("perceptron", (20, 40, 80), 120), ("U-Net", (20, 40), 60)])
+def test_table_of_a_trained_network(capsys, kind, counts, fine):
+    """Print what a network's paths err by against a fine flow up from their own end states, and what they state."""
+    score, anchor = _trained(kind)
+    shape = (64,) if kind == "perceptron" else (1, 8, 8)
+    latents = 20 * torch.randn(6, *shape, generator=torch.Generator().manual_seed(0)).double()
+    lines, largest = [], {}
     for solver in ("euler", "2m", "heun"):
-        for steps in (20, 40, 80):
+        for steps in counts:
             options = {"anchor": anchor, "trace": "exact", "solver": solver}
             run = sample(score, latents, Grid(20.0, 0.05, steps), log_density=True, **options)
-            fine = {"anchor": anchor, "trace": "exact", "grid": Grid(20.0, 0.05, 120), "solver": "rk4"}
-            gap = (run.log_density - log_density(score, run.samples, 0.05, **fine).value).abs()
+            gap = (run.log_density - _up(score, anchor, run.samples, fine)).abs()
+            assert (gap <= run.grid_error).all()
             largest[solver, steps] = float(gap.max())
-            covered.append(bool((gap <= run.grid_error).all()))
-            lines.append(f"{solver:6s} {steps:3d} true {float(gap.max()):.3f} stated {float(run.grid_error.max()):.3f}")
+            stated = f"stated {float(run.grid_error.max()):.3f}, {int(run.outcome.finished.sum())} of 6 finished"
+            lines.append(f"{kind} {solver:6s} {steps:3d} true {float(gap.max()):.3f} {stated}")
     with capsys.disabled():
         print("", *lines, sep="\n")
-    assert all(covered)
-    assert largest["heun", 40] < 0.15
-    assert largest["heun", 80] < 0.04
-    assert largest["euler", 20] > 5 * largest["heun", 40]
+    assert largest["euler", 20] > 1.5 * largest["heun", 40]
+    if kind == "perceptron":
+        assert largest["heun", 40] < 0.15
+        assert largest["heun", 80] < 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [0.5, 1.5, 2.5])
+def test_table_of_guided_networks(capsys, weight):
+    """Print it for the two branches of a guided score, and assert that none of their samples is finished."""
+    branches = (_trained("perceptron"), _trained("perceptron", only=3))
+    (free, low), (bound, high) = branches
+    latents = 20 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).double()
+    options = {"anchor": PerBranch(low, high), "trace": "exact"}
+    run = sample(guided(bound, free, weight), latents, Grid(20.0, 0.05, 40), log_density=True, **options)
+    lines = []
+    for own, stated, (score, anchor) in zip(run.log_density, run.grid_error, branches, strict=True):
+        gap = (own - _up(score, anchor, run.samples, 80)).abs()
+        assert (gap <= stated).all()
+        lines.append(f"weight {weight} true {float(gap.max()):.1f} stated {float(stated.max()):.1f} nat")
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    assert not run.outcome.finished.any()

@@ -32,6 +32,21 @@ def test_scores_of_laws_are_gradients(dimension, dtype, method):
     assert _share(lambda x, sigma: law.score(x, sigma), dimension, dtype, method) < 2e-3
 
 
+def test_states_of_any_shape_have_the_share_of_flat_ones():
+    """Assert the same share for states of shape (6,) and (1, 2, 3)."""
+    turn = torch.kron(torch.eye(3), torch.tensor([[0.0, 1.0], [-1.0, 0.0]])).double()
+
+    def score(x, sigma):
+        return (x.flatten(1) @ (0.05 * turn - torch.eye(6).double()) / (0.25 + sigma**2)).reshape(x.shape)
+
+    x, sigma = torch.ones(2, 6).double(), torch.tensor(20.0).double()
+    shares = [
+        choose(Products(score), each, sigma, uses=VALUES, until=0.05).off_flow for each in (x, x.reshape(2, 1, 2, 3))
+    ]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-9)
+    assert shares[0] > 0.01
+
+
 def test_a_law_behind_numpy_is_a_gradient_too():
     """Assert it where nothing can be differentiated."""
     law = _mixture(5, torch.float64)
