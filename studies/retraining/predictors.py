@@ -171,10 +171,24 @@ def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
     return np.sign(change.eta) * (members[distances.argmin(1)] - samples)
 
 
+def optimal_transport() -> Any:
+    """The package POT, which this baseline alone needs.
+
+    Raises:
+        ImportError: where it is not installed.
+    """
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError(
+            "the baseline 'transport' of retraining needs the package POT: pip install 'score-sensitivity[images]'."
+        ) from error
+    return ot
+
+
 def transport(samples: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """Barycentric projection of the base samples onto the changed networks' samples, entropic optimal transport."""
-    import ot  # only this baseline needs it: the others run where it is not installed
-
+    ot = optimal_transport()
     cost = ot.dist(samples, changed)
     plan = ot.sinkhorn(
         [], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=20_000, stopThr=1e-6

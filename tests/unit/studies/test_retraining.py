@@ -1,5 +1,7 @@
 """The study `retraining`: its changes, measures and claims, and a run from end to end."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,6 +200,14 @@ def test_the_kernel_ratio_is_the_difference_of_two_kernel_densities():
     x = torch.from_numpy(RNG.standard_normal((5, 3))).requires_grad_()
     value = ratio.log_density(x, 0.5)
     assert_close(torch.autograd.grad(value.sum(), x)[0], ratio.score(x.detach(), 0.5), rtol=1e-9)
+
+
+def test_an_absent_package_is_named_before_anything_is_trained(monkeypatch):
+    """Assert that `retraining` says at once what it will want after the training, and how to get it."""
+    monkeypatch.setitem(sys.modules, "ot", None)
+    cell = next(cell for cell in cells(Config.smoke()) if cell.parameters["part"] == "change")
+    with pytest.raises(ImportError, match=r"POT.*score-sensitivity\[images\]"):
+        run_cell(cell, Context(Config.smoke(), level="smoke"))
 
 
 def test_transport_of_a_translated_cloud_is_the_translation():
