@@ -20,8 +20,8 @@ class Estimate:
             one repetition only. It has the random part only.
         grid_error: estimate of the grid's error, added up over its intervals, `(batch,)`; 0 where there is no grid. An
             anchor's error is not in it (see `GaussianAnchor.error`). For networks, whose scores are no gradients of a
-            log density, it has 1.5 times the score's work along what the states leave its flow by, an upper estimate:
-            .4 nat for 40 steps of Heun's method on 8×8 digits, 3 for 40 of Euler's, tens of nats for the branches of a
+            log density, it has twice the score's work along what the states leave its flow by, an upper estimate: .7
+            nat for 40 steps of Heun's method on 8×8 digits, 6 for 40 of Euler's, tens of nats for the branches of a
             guided score at any number of steps.
         degrees: degrees of freedom of the standard error (repetitions − 1), infinite where nothing is random.
         evaluations: network calls for each state, a Jacobian product counted as one more; `(batch,)` where
