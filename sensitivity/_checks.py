@@ -160,6 +160,8 @@ def check_seed(generator: Any, seed: Any) -> None:
         )
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, SupportsIndex)):
         raise TypeError(f"seed={seed!r} is a {type(seed).__name__}: give an integer.")
+    if generator is not None and seed is not None:
+        raise ValueError("generator and seed both fix the noise: give one of them.")
 
 
 def check_real_number(value: Any, name: str) -> float:

@@ -102,8 +102,6 @@ class Noise:
         Raises:
             ValueError: if both `generator` and `seed` are given.
         """
-        if generator is not None and seed is not None:
-            raise ValueError("generator and seed both fix the noise: give one of them.")
         root = _root(generator, seed).to(device or "cpu")
         return cls(_absorb(root, torch.arange(batch, device=root.device)))
 

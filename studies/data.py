@@ -109,7 +109,7 @@ Raw = tuple[np.ndarray, np.ndarray | None, float]
 
 def _missing(name: str, package: str) -> ImportError:
     return ImportError(
-        f"images {name!r} come with the package {package}, which is missing: pip install 'score-sensitivity[studies]'."
+        f"images {name!r} come with the package {package}, which is missing: pip install 'score-sensitivity[images]'."
     )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WALKTHROUGH = "<!-- verify-walkthrough -->"
 MENDED = ("anchor=anchor", "anchor=problem.anchor")  # what the README says to change
-PINNED = ("studies", "adapters")  # extras whose lowest versions are taken beside those of the package itself
+PINNED = ("studies", "images", "adapters")  # extras whose lowest versions are taken beside those of the package itself
 # The lowest versions warn of what later ones of their own dependencies deprecate.
 LENIENT = ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning", "-W", "ignore::PendingDeprecationWarning"]
 

@@ -152,16 +152,18 @@ def log_density(
             f"sigma = {float(level.max()):g} lies above sigma_max = {grid.sigma_max:g}: take a grid that starts higher."
         )
     check_domain(score, level.min() if x.shape[0] else grid.sigma_min, grid.sigma_max)
-    noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
+    draw = partial(Noise.draw, x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_density(
-                partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=noise,
+                partial(evaluate, score), x, level, anchor=anchor, sigma_max=grid.sigma_max, noise=draw(),
                 options=formula, evaluations=evaluations, tolerance=tolerance, chunk_size=chunk_size or 4096,
                 progress=told,
             )  # fmt: skip
         chosen = choose(Products(score, products, differentiable), x, level.min(), uses=VALUES, until=grid.sigma_max)
         way = Trace.resolve(trace, probes, prod(x.shape[1:]), control=control)
+        # A flow without chance draws no key, and leaves its caller's generator where it was.
+        noise = None if way.exact else draw()
         return _flow(chosen, x, level, anchor, grid, way, noise, solver, chunk_size, progress=told)
 
 
@@ -172,7 +174,7 @@ def _flow(
     anchor: Any,
     grid: Grid,
     trace: Trace,
-    noise: Noise,
+    noise: Noise | None,
     solver: str,
     chunk_size: int | None,
     progress: Progress,
@@ -187,7 +189,8 @@ def _flow(
     for value, levels in paths.items():
         rows = rows_of[value]
         for part in rows.split(chunk_size or len(rows)):
-            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, noise[part], solver, progress)
+            keys = None if noise is None else noise[part]
+            flow = integrate_density([LocalMap(products, 1.0)], x[part], levels, trace, keys, solver, progress)
             groups[:, part] = anchor_log_density(anchor, flow.x, levels[-1].to(x)) - flow.increments[0]
             error[part] = flow.error[0]
             calls[part.cpu()] = flow.cost.evaluations + flow.cost.products

@@ -128,18 +128,19 @@ def log_density_ratio(
     grid = grid or Grid(80.0, min(float(sigma), 40.0), 80)
     for model in (base, new):
         check_domain(model, level, grid.sigma_max)
-    noise = Noise.draw(x.shape[0], generator=generator, seed=seed, device=x.device)
+    draw = partial(Noise.draw, x.shape[0], generator=generator, seed=seed, device=x.device)
     with nullcontext() if differentiable else torch.no_grad():
         if method == "formula":
             return formula_log_ratio(
                 partial(evaluate, new), _Model(partial(evaluate, base), anchor), x, level, anchor=new_anchor,
-                sigma_max=grid.sigma_max, noise=noise, evaluations=evaluations, progress=told,
+                sigma_max=grid.sigma_max, noise=draw(), evaluations=evaluations, progress=told,
             )  # fmt: skip
         pair = tuple(
             choose(Products(score, products, differentiable), x, level, uses=VALUES, until=grid.sigma_max)
             for score in (base, new)
         )
         way = Trace.resolve(trace, probes, prod(x.shape[1:]))
+        noise = None if way.exact else draw()  # no key is drawn where nothing is random
         return _along_base(pair, x, grid.reversed_from(float(sigma)), (anchor, new_anchor), way, noise, solver, told)
 
 
@@ -149,7 +150,7 @@ def _along_base(
     levels: Tensor,
     anchors: tuple[Any, Any],
     trace: Trace,
-    noise: Noise,
+    noise: Noise | None,
     solver: str,
     progress: Progress,
 ) -> Estimate:

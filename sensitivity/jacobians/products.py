@@ -75,6 +75,7 @@ class Products:
     `exact` is False for finite differences, whose relative error on the trial sample is `error`. `chunk_size`
     bounds the number of directions in one network call. With `differentiable=False` nothing is recorded for an
     outer backward pass. `graphs` collects the graphs of the method "reverse" for a run that comes back to them.
+    `off_flow` is how much of the score's work off its flow is unsure (see `sensitivity.jacobians.asymmetry`).
 
     Example:
         >>> products = Products(lambda x, sigma: -x / (1 + sigma**2), "forward")
@@ -92,6 +93,7 @@ class Products:
     error: float = 0.0
     message: str = ""
     graphs: Graphs | None = None
+    off_flow: float = 0.0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -6,8 +6,9 @@ tried by `u·Jv = v·Jᵀu` with u along `∇D v`, where a cut derivative shows 
 `J v`.
 
 The trial costs `3 + 1` network calls a level, 16 in all, of at most 26 samples (one more a level for transposed
-products beside tangents, for a second derivative, and for every candidate that fails). It draws its own noise. A trial
-that had nothing firm to judge by is not remembered.
+products beside tangents, for a second derivative, for every candidate that fails, and for the asymmetry of a function
+without a network, see `sensitivity.jacobians.asymmetry`). It draws its own noise. A trial that had nothing firm to
+judge by is not remembered.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from sensitivity._callables import ready, resolution
 from sensitivity._checks import in_autocast, per_sample
+from sensitivity.jacobians.asymmetry import off_flow
 from sensitivity.jacobians.differences import step_length
 from sensitivity.jacobians.duals import counted
 from sensitivity.jacobians.products import DIFFERENCES, Products
@@ -42,6 +44,7 @@ _CURE_WORDS = {
     "math": "attention runs on the composite (math) kernel",
     "serial": "directions are taken one after the other",
 }
+_DECIDED = ("method", "cures", "error", "message", "off_flow")
 _KINDS = {"finite": "central", "one-sided": "forward"}
 _log = logging.getLogger("sensitivity")
 
@@ -105,7 +108,7 @@ def choose(
         return replace(products, **known[key][2])
     chosen, judged = decide(products, x, sigma, uses, until)
     if judged:
-        known[key] = (*ends, {name: getattr(chosen, name) for name in ("method", "cures", "error", "message")})
+        known[key] = (*ends, {name: getattr(chosen, name) for name in _DECIDED})
     return chosen
 
 
@@ -140,6 +143,7 @@ def decide(products: Products, x: Tensor, sigma: Tensor, uses: Uses, until: floa
         chosen = _fastest(products, x, sigma, uses, route)
     else:
         chosen = _first(products, route, uses, _methods(products.method, uses))
+    chosen = replace(chosen, off_flow=off_flow(chosen, route))
     # A route that ends early met a score that is not finite: of the levels beyond nothing is known.
     tried = len(route) == len(levels(1.0, None if until is None else until / float(sigma.detach().reshape(-1)[0])))
     return chosen, tried and any(station.judges for station in route) and not any(station.blind for station in route)

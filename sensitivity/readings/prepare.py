@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
+from math import log, prod
 from typing import Any, Protocol
 
 import torch
@@ -83,7 +83,12 @@ class Prepared:
         if logs is None:
             return State(self.latents, tangent=tangent, curvature=curvature)
         if not isinstance(self.advance, Stochastic):
-            return State(self.latents, tangent=tangent, curvature=curvature, memory=Memory.start(logs, count))
+            return State(
+                self.latents,
+                tangent=tangent,
+                curvature=curvature,
+                memory=Memory.start(logs, self.maps.off_flow(logs), count),
+            )
         log_tangent = torch.zeros_like(logs).expand(count, *logs.shape) if count else None
         return State(self.latents, logs, tangent, curvature, log_tangent)
 
@@ -181,6 +186,8 @@ def prepare(
     if isinstance(solver, SDE) and shared.noise is not None:
         levels = grid.refined(solver.refinement).levels.tolist()
         one_step = Stochastic(solver, maps, anchors, shared.noise, levels)
+        # A law's score does about so many nats of work along noise: d for every e-fold.
+        shared = replace(shared, noisy=prod(x.shape[1:]) * log(grid.sigma_max / grid.sigma_min))
     progress.total = passes * len(x) * (len(path) - (not options.denoise))
     return Prepared(
         latents=x,

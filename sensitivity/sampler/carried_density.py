@@ -18,6 +18,10 @@ has its peak χ²/2 nats above a state, χ² = s·(−∇s)⁻¹s ≥ |s|²/(−
 their sum; on the flow of Gaussian data χ² stays as it is, and |σs|² is −q in the mean over any law. By how much
 |σs|²/2|q| has grown over an interval of more than a factor two counts as unsure (`_fallen`). Errors are added up,
 with an allowance for what no node shows (`windows.HIDDEN`).
+
+All of this holds for scores of laws. A network's is no gradient, and what it does off its flow, the path's own part,
+need not be the change of log p: the unsure share of it joins the error (`jacobians.asymmetry`). It falls with the steps
+at the solver's order; for a branch of a guided score, or a second network, it does not.
 """
 
 from __future__ import annotations
@@ -59,11 +63,13 @@ class Sums(NamedTuple):
         logs: L_b, (maps, groups, batch).
         error: the grid's error in nats, (maps, batch).
         noise: variance of L_b from independent noise in q, seen from differences between windows, (maps, batch).
+        away: the part of `error` that scores which are no gradients leave off the flow, (maps, batch).
     """
 
     logs: Tensor
     error: Tensor
     noise: Tensor
+    away: Tensor
 
 
 class MemoryTangent(NamedTuple):
@@ -86,6 +92,7 @@ class Memory:
         choice: weights of the variables in the newest interval, (variables, maps, batch).
         within: how far log densities at the inner stages of the step before the newest node were off, as that node
             shows, in nats, (maps, batch).
+        off_flow: share of a score's work off the flow that is unsure, (maps, 1); see `jacobians.asymmetry`.
         tangents: one for each direction, second order only.
     """
 
@@ -94,17 +101,18 @@ class Memory:
     now: Sums
     choice: Tensor
     within: Tensor
+    off_flow: Tensor
     tangents: tuple[MemoryTangent, ...] = ()
 
     @classmethod
-    def start(cls, logs: Tensor, directions: int = 0) -> Memory:
+    def start(cls, logs: Tensor, off_flow: Tensor, directions: int = 0) -> Memory:
         """Before the first node, from log densities (maps, groups, batch) there; with L̇ = 0 for each direction."""
         logs = logs.contiguous()  # forward mode refuses expanded tensors
         zero = torch.zeros_like(logs[:, 0])
-        sums = Sums(logs, zero, zero)
+        sums = Sums(logs, zero, zero, zero)
         first = _weights(logs.expand(_COUNT, *logs.shape), None)
         still = MemoryTangent((), torch.zeros_like(logs), torch.zeros_like(logs), torch.zeros_like(first))
-        return cls((), sums, sums, first, zero, (still,) * directions)
+        return cls((), sums, sums, first, zero, off_flow, (still,) * directions)
 
     def kept(self, running: Tensor, other: Memory) -> Memory:
         """This memory for running samples; halted ones keep their log densities."""
@@ -120,13 +128,13 @@ class Memory:
 def arrive(memory: Memory, window: Window, node: Node, moved: Sequence[Node] = ()) -> Memory:
     """The memory once a node is known; `moved` are the derivatives of the node for each direction."""
     nodes = (*memory.nodes, node)[-len(window.levels) :]
-    final, now, choice = _summed(window, nodes, memory.final, memory.choice)
+    final, now, choice = _summed(window, nodes, memory)
     tangents = tuple(
         _tangent_after(window, nodes, memory, tangent, change)
         for tangent, change in zip(memory.tangents, moved, strict=True)
     )
     within = _missed(window, nodes, memory)
-    return Memory(nodes[1 - window.size :], final, now, choice, within, tangents)
+    return Memory(nodes[1 - window.size :], final, now, choice, within, memory.off_flow, tangents)
 
 
 def inside(memory: Memory, window: Window, entry: Node) -> Tensor:
@@ -170,7 +178,8 @@ def _tangent_after(
     moved = (*tangent.nodes, change)[-len(nodes) :]
 
     def sums(traced: Window, final: Tensor, choice: Tensor, *each: Parts) -> tuple[Tensor, Tensor, Tensor]:
-        before, now, newest = _summed(traced, _whole(each), memory.final._replace(logs=final), choice)
+        turned = replace(memory, final=memory.final._replace(logs=final), choice=choice)
+        before, now, newest = _summed(traced, _whole(each), turned)
         return before.logs, now.logs, newest
 
     # All that L depends on: final sums, weights of the newest interval, and the nodes of the window. Stated errors are
@@ -198,9 +207,10 @@ def _stage(window: Window, nodes: Sequence[Node], choice: Tensor) -> Tensor:
     return _blended(rates + path, choice)
 
 
-def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) -> tuple[Sums, Sums, Tensor]:
+def _summed(window: Window, nodes: Sequence[Node], memory: Memory) -> tuple[Sums, Sums, Tensor]:
     """Sums at the last final node and at the newest, and the newest interval's weights."""
-    now = before = final
+    now = before = memory.final
+    choice = memory.choice
     if not window.intervals:
         return before, now, choice
     rates, path = _increments(window, nodes)
@@ -223,7 +233,13 @@ def _summed(window: Window, nodes: Sequence[Node], final: Sums, choice: Tensor) 
             bounded = _bounded(interval, rates[span].detach(), path[span].detach(), choice.detach(), references)
             shown = torch.where(_like_gaussian(nodes), bounded, torch.maximum(bounded, shown))
             shown = shown + _fallen(window.levels, nodes, number - len(window.intervals))
-        now = Sums(now.logs + _blended(rows[:_COUNT], choice), now.error + shown + interval.hidden, now.noise + noise)
+        away = memory.off_flow * _blended(path[span][:_COUNT].detach(), choice.detach())[:, 0].abs()
+        now = Sums(
+            now.logs + _blended(rows[:_COUNT], choice),
+            now.error + shown + interval.hidden + away,
+            now.noise + noise,
+            now.away + away,
+        )
         # Later intervals are summed anew once the next node is known, from where the final ones end.
         before = now if number < window.final else before
     return before, now, choice

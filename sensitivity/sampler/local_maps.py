@@ -91,17 +91,28 @@ class LocalMaps:
         trace: how divergences are estimated; None where no log density is carried.
         noise: noise of the probes; None for an exact trace.
         cost: counted as the run goes; a chunk counts anew.
+        noisy: work of the scores along the noise of a whole stochastic path, in nats; 0 along a flow.
     """
 
     each: tuple[LocalMap, ...]
     trace: Trace | None = None
     noise: Noise | None = None
     cost: Cost = field(default_factory=Cost)
+    noisy: float = 0.0
 
     def rows(self, rows: slice) -> LocalMaps:
         """The same for a chunk of the latents."""
         noise = None if self.noise is None else self.noise[rows]
-        return LocalMaps(self.each, self.trace, noise, Cost(away=self.cost.away))
+        return replace(self, noise=noise, cost=Cost(away=self.cost.away))
+
+    def off_flow(self, logs: Tensor) -> Tensor:
+        """Unsure share of each score's work off the flow, (maps, 1)."""
+        # Filled on the device: a list would be copied there, and waited for.
+        return torch.stack([logs.new_full((1,), each.products.off_flow) for each in self.each])
+
+    def along_noise(self, logs: Tensor) -> Tensor:
+        """What is unsure of log densities (maps, groups, batch) along a stochastic path, (maps, batch)."""
+        return self.noisy * self.off_flow(logs).expand(-1, logs.shape[-1])
 
     def values(self, x: Tensor, tangents: Tensor | None, step: Step, stage: int) -> Local:
         """Scores, Jacobian products and, where the step takes them, divergences at one stage input."""

@@ -31,6 +31,7 @@ class Outcome(Enum):
     INEXACT_PRODUCTS = 8
     NO_POINT_NEAR = 9
     NO_LAW = 10
+    OFF_FLOW = 11
 
     @property
     def sentence(self) -> str:
@@ -53,6 +54,9 @@ _SENTENCES = {
     Outcome.NONFINITE_DERIVATIVE: "overflow of the density ratio or of a Jacobian product, while the sample is sound",
     Outcome.GRID_ERROR: "the grid's error in the log density is too large (take more steps, or add levels "
     "where σ falls steeply: grid.filled(1.2))",
+    Outcome.OFF_FLOW: "log p hangs on the way that a path takes off the flow, a network's score being no gradient "
+    "(take solver='heun' and more steps; under guidance, along noise or beside a second network give a "
+    "KernelRatio or response=, which need no log density)",
     Outcome.INEXACT_PRODUCTS: (
         "Jacobian products are differences too inexact to use (see product_error; take float64 or a network that torch "
         "can differentiate)"

@@ -94,6 +94,9 @@ def mark_log_error(watch: Watch, maps: LocalMaps, carried: Carriage, level: floa
     noise, grid = log_errors(maps, carried.logs, carried.memory)
     both = torch.hypot(noise, grid)
     large = both > LOG_RATIO_ERROR_LIMIT
+    away = maps.along_noise(carried.logs) if carried.memory is None else carried.memory.now.away
+    off = (grid < 2 * away) & (noise < away)
+    watch.mark(((large & off) | (away > LOG_RATIO_ERROR_LIMIT)).any(0), Outcome.OFF_FLOW, level)
     watch.mark((large & (noise >= grid)).any(0), Outcome.LOG_RATIO_ERROR, level)
     watch.mark((large & (noise < grid)).any(0), Outcome.GRID_ERROR, level)
     return both
@@ -180,8 +183,9 @@ def integrate_density(
         progress: told of every step, for all states.
     """
     method: Any = tableau if callable(getattr(tableau, "weights", None)) else find(tableau)  # type: ignore[arg-type]
-    start = Memory.start(torch.zeros(len(maps), trace.groups, x.shape[0], dtype=x.dtype, device=x.device))
     carried = LocalMaps(tuple(maps), trace, noise)
+    nothing = torch.zeros(len(maps), trace.groups, x.shape[0], dtype=x.dtype, device=x.device)
+    start = Memory.start(nothing, carried.off_flow(nothing))
     *path, last = steps(levels, method, x, trace)
     told = path if progress is None else progress.over(path, len(x))
     end = follow(State(x, memory=start), told, sampling(carried))

@@ -93,7 +93,7 @@ def photograph(name: str) -> Tensor:
     except ImportError as error:
         raise ImportError(
             f"photograph {name!r} comes with scikit-image or scikit-learn, which is missing: pip install "
-            "'score-sensitivity[studies]'."
+            "'score-sensitivity[images]'."
         ) from error
     array = np.ascontiguousarray(pixels, dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1) * (2 / 255) - 1

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensitivity import Grid, KernelRatio, Points, Toward, log_density, resample, sample_sensitivity
+from sensitivity import Grid, KernelRatio, Outcome, Points, Toward, log_density, resample, sample_sensitivity
 from sensitivity.measures.classifier_training import RatioNetwork, train_ratio_classifier
 from sensitivity.measures.measure import Ratio
 from studies.retraining import synthetic
@@ -58,8 +58,8 @@ def use_exact(bench: Bench) -> bool:
 
 
 def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> np.ndarray | None:
-    """Samples under the finite mass minus the base samples; None where no gate exists (moved points); 0 where the
-    network's density contradicts a removal."""
+    """Samples under the finite mass minus the base samples; None where no gate exists (moved points); 0 where a sample
+    halted, the network's density contradicting a removal. How sure the engine is of the others plays no part."""
     if change.perturbation.masses is None:
         return None
     options = random_trace(bench)
@@ -74,7 +74,8 @@ def finite(bench: Bench, trained: Trained, change: Change, base: np.ndarray) -> 
             **options,
         )
     moved = result.samples.flatten(1).double().cpu().numpy() - base
-    return np.where(result.outcome.finished.cpu().numpy()[:, None] & np.isfinite(moved), moved, 0.0)
+    halted = np.isin(result.outcome.codes.cpu().numpy(), [outcome.value for outcome in Outcome if outcome.halts])
+    return np.where(~halted[:, None] & np.isfinite(moved), moved, 0.0)
 
 
 def kernel(bench: Bench, change: Change) -> Ratio:
@@ -171,10 +172,24 @@ def nearest(samples: np.ndarray, change: Change) -> np.ndarray:
     return np.sign(change.eta) * (members[distances.argmin(1)] - samples)
 
 
+def optimal_transport() -> Any:
+    """The package POT, which this baseline alone needs.
+
+    Raises:
+        ImportError: where it is not installed.
+    """
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError(
+            "the baseline 'transport' of retraining needs the package POT: pip install 'score-sensitivity[images]'."
+        ) from error
+    return ot
+
+
 def transport(samples: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """Barycentric projection of the base samples onto the changed networks' samples, entropic optimal transport."""
-    import ot  # only this baseline needs it: the others run where it is not installed
-
+    ot = optimal_transport()
     cost = ot.dist(samples, changed)
     plan = ot.sinkhorn(
         [], [], cost / np.median(cost), REGULARISATION, method="sinkhorn_log", numItermax=20_000, stopThr=1e-6

@@ -328,3 +328,13 @@ def test_bad_formula_options_are_refused() -> None:
         )  # fmt: skip
     with pytest.raises(ValueError, match=r"level=1\.5"):
         Estimate(torch.zeros(1), torch.ones(1)).interval(1.5)
+
+
+def test_a_flow_without_chance_draws_nothing():
+    """Assert that the global generator stays where it was with an exact trace, of a density and of a ratio."""
+    law = GaussianAnchor(torch.zeros(2).double(), 0.25)
+    x, before = torch.ones(3, 2).double(), torch.get_rng_state()
+    options = {"trace": "exact", "grid": Grid(10.0, 0.5, 10)}
+    log_density(law.score, x, 0.5, anchor=law, **options)
+    log_density_ratio(law.score, law.score, x, 0.5, anchor=law, new_anchor=law, **options)
+    assert torch.equal(torch.get_rng_state(), before)

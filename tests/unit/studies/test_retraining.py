@@ -1,5 +1,8 @@
 """The study `retraining`: its changes, measures and claims, and a run from end to end."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,8 @@ import torch
 from scipy import ndimage, stats
 from support.close import assert_close
 
+from sensitivity import Outcome
+from sensitivity.sampler.outcome import Outcomes
 from studies import data
 from studies import statistics as st
 from studies.retraining import bench, changes, halves, measures, predictors, reading, synthetic
@@ -198,6 +203,26 @@ def test_the_kernel_ratio_is_the_difference_of_two_kernel_densities():
     x = torch.from_numpy(RNG.standard_normal((5, 3))).requires_grad_()
     value = ratio.log_density(x, 0.5)
     assert_close(torch.autograd.grad(value.sum(), x)[0], ratio.score(x.detach(), 0.5), rtol=1e-9)
+
+
+def test_a_prediction_counts_unless_its_sample_halted(monkeypatch):
+    """Assert that an uncertain log density leaves a prediction as it is, and that a halted sample predicts nothing."""
+    codes = torch.tensor([each.value for each in (Outcome.FINISHED, Outcome.OFF_FLOW, Outcome.REMOVAL_CONTRADICTED)])
+    answer = SimpleNamespace(samples=torch.ones(3, 2), outcome=Outcomes(codes, torch.ones(3)))
+    monkeypatch.setattr(predictors, "resample", lambda *args, **options: answer)
+    asked = SimpleNamespace(score=lambda trained: None, latents=None, grid=None, anchor=None)
+    asked.context = SimpleNamespace(config=SimpleNamespace(probes=1))
+    change = SimpleNamespace(perturbation=SimpleNamespace(masses=()), eta=0.1)
+    moved = predictors.finite(asked, None, change, np.zeros((3, 2)))
+    np.testing.assert_array_equal(moved, [[1, 1], [1, 1], [0, 0]])
+
+
+def test_an_absent_package_is_named_before_anything_is_trained(monkeypatch):
+    """Assert that `retraining` says at once what it will want after the training, and how to get it."""
+    monkeypatch.setitem(sys.modules, "ot", None)
+    cell = next(cell for cell in cells(Config.smoke()) if cell.parameters["part"] == "change")
+    with pytest.raises(ImportError, match=r"POT.*score-sensitivity\[images\]"):
+        run_cell(cell, Context(Config.smoke(), level="smoke"))
 
 
 def test_transport_of_a_translated_cloud_is_the_translation():

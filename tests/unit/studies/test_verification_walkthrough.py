@@ -37,6 +37,9 @@ def test_the_walkthrough_fails_and_holds_as_the_readme_says(
     assert quoted[0] in capsys.readouterr().out
     assert main([word.format("mended") for word in short]) == 0
     assert quoted[1] in capsys.readouterr().out
+    # The command of the README asks every problem, of which the largest is the hardest.
+    assert main([*(word.format("mended") for word in ask), "--problem", "photo-784-s0.14"]) == 0
+    assert "drew from torch's global random numbers" not in capsys.readouterr().out
     assert abs(float(quoted[1].split()[-1].rstrip(".")) - 4) < 0.2  # the order of log densities, whatever the solver
 
 
