@@ -1,6 +1,7 @@
 """How often a right estimator is rejected, counted on fresh seeds: `python -m studies.verification.fresh [TASK ...]`.
 
-Options: `--problem NAME` counts one problem, `--seeds 301-600` other seeds than 1 to 300.
+Options: `--problem NAME` counts one problem, also one of the full suite, with the task's first right estimator then;
+`--seeds 301-600` other seeds than 1 to 300.
 
 A seed draws fresh rows of a problem, and a verdict is about one seed's rows. As rows are independent, the rows of many
 seeds go through the estimator in one call, are cut apart and judged seed by seed, exactly as `verify` judges them: 300
@@ -240,11 +241,11 @@ def main(arguments: list[str], table: Path = TABLE) -> int:
     """Count for the named tasks (all by default) what the table does not have; returns how many rejections it holds."""
     given = _given(arguments)
     for name in given.tasks or list(TASKS):
-        for case in find_task(name).suite("quick"):
-            for estimator in right(name):
+        for case in find_task(name).suite("full" if given.problem else "quick"):
+            for number, estimator in enumerate(right(name)):
                 key = (name, estimator.__name__, case.name, given.seeds[0])
-                asked_for = given.problem in ("", case.name) and case.name in problems(name, estimator)
-                if asked_for and key not in _known(table):
+                chosen = case.name in problems(name, estimator) or (case.suite == "full" and number == 0)
+                if chosen and given.problem in ("", case.name) and key not in _known(table):
                     _add(table, count_alarms(estimator, name, case.name, given.seeds))
             posed.cache_clear()
     return sum(len(entry["rejected"]) for entry in _counts(table))

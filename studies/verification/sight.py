@@ -26,7 +26,7 @@ def entries() -> dict[str, list[dict[str, Any]]]:
 def sentence(task: str, suite: str = "quick") -> str:
     """What the task's suite would have seen, in words; empty where it was not measured.
 
-    Where the full suite was not, the quick one's numbers stand for it: it has the same problems and more.
+    Where the full suite was not measured, the quick one's numbers stand for it: it has the same problems and more.
 
     Example:
         >>> "factor" in sentence("score")
@@ -39,7 +39,7 @@ def sentence(task: str, suite: str = "quick") -> str:
     unit = " nat" if TASKS[task].absolute else " of the truth's size"
     words = [f"a factor off by {_percent(exact['factor'])}", f"a shift of {exact['shift']:g}{unit}"]
     own = [entry for entry in known if entry["bars_of"] == "its own"]
-    honest = (own or [exact])[0]["bars"]
+    honest = next((entry for entry in own if entry["suite"] == suite), (own or [exact])[0])["bars"]
     words += [f"error bars wrong by {honest:g} ×"] if honest else []
     return f"Smallest faults that this suite sees (99 of 100 seeds): {', '.join(words)}."
 

@@ -32,7 +32,7 @@ CASES = (
     Case("photo-784", 0.3, "photo-784-toward", sigma_max=10.0, steps=80, count=1, tags=IMAGE),
     Case("photo-3072", 0.3, "photo-3072-toward", sigma_max=10.0, steps=80, count=1, suite="full", tags=IMAGE),
     Case("plane", 0.02, "plane-toward", sigma_max=80.0, steps=256, suite="full", tags=("low noise",)),
-    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=128, count=8, suite="full"),
+    Case("fifty", 0.3, "fifty-toward", sigma_max=10.0, steps=384, count=8, suite="full"),
 )
 
 
