@@ -14,6 +14,7 @@ __all__ = ["Dependency", "dependencies", "table"]
 PURPOSES = {
     "": "run time of `oracles` and `sensitivity`",
     "studies": "run time of `studies`",
+    "images": "studies of MNIST, faces and photographs",
     "data": "shards, saved recordings and workers of `sensitivity.record`",
     "adapters": "adapters and comparisons with public packages; tests",
     "book": "building the book",

@@ -24,8 +24,8 @@ def _share(score, dimension, dtype=torch.float64, method="auto"):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("dimension", [1, 2, 16, 784])
-@pytest.mark.parametrize("method", ["auto", "forward", "finite"])
+@pytest.mark.parametrize("dimension", [1, 2, 784])
+@pytest.mark.parametrize("method", ["auto", "finite"])
 def test_scores_of_laws_are_gradients(dimension, dtype, method):
     """Assert a share of nothing, or of what rounding and differences leave."""
     law = _mixture(dimension, dtype)
