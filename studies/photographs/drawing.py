@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from studies.figures import colour, described, figure, image_strip, picture
+from studies.figures import MARKERS, colour, described, figure, image_strip, legend_below, picture
 from studies.photographs.cells import NEAREST, unpacked
 from studies.photographs.config import Config
 from studies.photographs.models import CLASS, REMOVED
 from studies.photographs.reading import agreement, of
+
+EDGE = 1e6
+"""Largest stated error that is drawn in its place: one beyond it says that nothing is known, and may be infinite."""
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
@@ -27,29 +31,37 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
 def _agreement(rows: pd.DataFrame) -> Figure:
     """Every sample: how far two settings lie apart, against the error that they state."""
     shown = of(rows, kind="agreement")
-    quantities = list(dict.fromkeys(shown.quantity))
+    quantities, names = (list(dict.fromkeys(shown[column])) for column in ("quantity", "setting"))
+    models = list(dict.fromkeys(shown.model))
     drawing, axes = figure(1, len(quantities))
     words = []
     for axis, quantity in zip(axes, quantities, strict=True):
         group = shown[shown.quantity == quantity]
-        for place, (_, row) in enumerate(group.iterrows()):
+        for _, row in group.iterrows():
             distance, stated = (np.asarray(row[n], dtype=float).clip(1e-12) for n in ("differences", "errors"))
             axis.loglog(
-                stated,
+                stated.clip(max=EDGE),
                 distance,
-                "osD^vP*X"[place % 8],
-                color=colour(place),
+                MARKERS[names.index(row.setting)],
+                color=colour(models.index(row.model)),
                 markersize=4,
                 label=f"{row.model}, {row.setting}",
             )
         ends = np.array(axis.get_xlim())
-        axis.plot(ends, 3 * ends, color="0.45", linewidth=0.8)
+        axis.plot(ends, 3 * ends, color="0.45", linewidth=0.8, label="three stated errors")
         axis.set(title=quantity, xlabel="stated error of both", ylabel="difference")
-        axis.legend(frameon=False, fontsize=5)
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_minor_formatter(NullFormatter())
         inside = np.array([agreement(row, 3.0) for _, row in group.iterrows()]).sum(axis=0)
         words.append(f"{quantity} {inside[0]} of {inside[1]}")
+    legend_below(drawing)
     text = "Differences of two settings against the errors they state; below the line are at most three stated errors: "
-    return described(drawing, text + ", ".join(words) + ".")
+    edge = f" Stated errors beyond {EDGE:.0e} are drawn there." if bool((_errors(shown) > EDGE).any()) else ""
+    return described(drawing, text + ", ".join(words) + "." + edge)
+
+
+def _errors(shown: pd.DataFrame) -> np.ndarray:
+    return np.concatenate([np.asarray(each, dtype=float) for each in shown.errors])
 
 
 def _change(shown: pd.DataFrame) -> Figure:
