@@ -200,9 +200,8 @@ def influence(
 def noted(result: Influence, words: str) -> Outcomes:
     """The outcomes with a note, and with what uncertain log densities leave of the values."""
     codes, relative = result.outcome.codes, result.relative_error.detach().cpu()
-    uncertain = torch.zeros_like(codes, dtype=torch.bool)
-    for outcome in (Outcome.LOG_RATIO_ERROR, Outcome.GRID_ERROR, Outcome.OFF_FLOW):
-        uncertain = uncertain | (codes == outcome.value)
+    of_log_density = (Outcome.LOG_RATIO_ERROR, Outcome.GRID_ERROR, Outcome.OFF_FLOW)
+    uncertain = torch.isin(codes, codes.new_tensor([outcome.value for outcome in of_log_density]))
     if bool(uncertain.any()):
         share = f"{float(relative[uncertain].max()):.2g} of their length"
         words = f"Through log p the values of these samples are stated to err by at most {share}. {words}".strip()
