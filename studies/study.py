@@ -56,6 +56,7 @@ STUDIES: dict[str, str] = {
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",
+    "responses_networks": "studies.responses.networks",
     "groups": "studies.groups",
     "groups_copies": "studies.groups.copies",
     "photographs": "studies.photographs",
