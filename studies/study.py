@@ -53,6 +53,7 @@ STUDIES: dict[str, str] = {
     "density_formula": "studies.density_formula",
     "cost": "studies.cost",
     "single_pass": "studies.single_pass",
+    "single_pass_long": "studies.single_pass.long",
     "conformance": "studies.conformance",
     "attribution": "studies.attribution",
     "responses": "studies.responses",

@@ -76,7 +76,7 @@ class Config:
 def cells(config: Config) -> list[Cell]:
     return [
         Cell(f"{name}-{index}", {"benchmark": name, "size": size}, seed=index)
-        for name in config.only or [name for name in benchmarks.names() if name not in benchmarks.SINGLE_PASS]
+        for name in config.only or [name for name in benchmarks.names() if name not in benchmarks.ELSEWHERE]
         for index, size in enumerate(benchmarks.load(name).SIZES.get(config.sizes, []))
     ]
 

@@ -14,8 +14,8 @@ Protocol, fixed before any result
   cores (Gaussian, kernel): Fashion-MNIST .444 (.556, .625), digits by the transformer of 226 948 parameters .677
   (.706, .739); MNIST in the same number of steps by a narrower network .49 (.61), see `responses`.
 - Expectations are those of `responses`: the best response reaches ≥ 90 % of the ceiling after fine-tuning and ≥ 80 %
-  from scratch with a slope in .7–1.4, and `unrolled` is better than every other. From scratch on MNIST a smaller network
-  had a derivative of its run that did not reach a tenth of the mass; whether this one does was not known.
+  from scratch with a slope in .7–1.4, and `unrolled` is better than every other. From scratch on MNIST a smaller
+  network had a derivative of its run that did not reach a tenth of the mass; whether this one does was not known.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from studies.responses import config as parent
-from studies.responses.cells import run_cell
 from studies.responses.cells import cells as every_cell
+from studies.responses.cells import run_cell
 from studies.responses.config import MAIN, OTHERS
 from studies.responses.drawing import figures
 from studies.responses.verdicts import claims
@@ -46,7 +46,7 @@ class Config(parent.Config):
     @classmethod
     def smoke(cls) -> Config:
         """Seconds: that everything runs; nothing is learned."""
-        shared = replace(DIGITS, count=80, width=4, steps=6, batch=16)
+        shared = replace(DIGITS, count=80, width=4, steps=6, batch=16, pairs=2, changes=OTHERS[:1])
         attention = replace(shared, name="digits-transformer", kind="transformer", width=8, depth=1, changes=(MAIN,))
         return cls((shared, attention), latents=4, grid=3, probes=1, draws=1, solve=2, products=16, levels=2, states=2)
 

@@ -10,7 +10,7 @@ A benchmark module defines
 - optionally `figures(table) -> {name: Figure}` from the benchmark's rows, in place of the common one.
 
 Modules whose names begin with an underscore are shared by benchmarks. Those of `SINGLE_PASS` run in the study
-`single_pass`, the others in `cost`.
+`single_pass`, those of `LONG` in `single_pass_long`, the others in `cost`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from torch import Tensor
 
 from studies.cost.timing import Counter
 
-__all__ = ["SINGLE_PASS", "Benchmark", "Bound", "Setup", "load", "names"]
+__all__ = ["ELSEWHERE", "LONG", "SINGLE_PASS", "Benchmark", "Bound", "Setup", "load", "names"]
 
 SINGLE_PASS = ("fused", "equal_accuracy")
+LONG = ("fused_long",)
+ELSEWHERE = (*SINGLE_PASS, *LONG)  # what `cost` leaves to other studies
 
 
 @dataclass(frozen=True)

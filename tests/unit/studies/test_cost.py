@@ -20,6 +20,7 @@ from studies.cost.benchmarks import Bound, Setup, _public, density
 from studies.cost.benchmarks._problem import SIGMA_MAX, SIGMA_MIN, Problem
 from studies.runner import run
 from studies.sampling import sample
+from studies.single_pass import long
 from studies.study import Context
 
 
@@ -127,14 +128,26 @@ def test_every_benchmark_is_complete(name: str) -> None:
     assert {*setup.references, *setup.errors} <= set(setup.alternatives)
 
 
-def test_every_benchmark_runs_in_one_of_the_two_studies() -> None:
-    """Assert that none is left out, and that those against the hand-written pass are in their own study alone."""
-    one, other = (
-        {cell.parameters["benchmark"] for cell in study.cells(study.Config.full())} for study in (cost, single_pass)
+def test_every_benchmark_runs_in_its_study() -> None:
+    """Assert that none is left out, and that those against the hand-written pass are in their own studies alone."""
+    one, other, longer = (
+        {cell.parameters["benchmark"] for cell in study.cells(study.Config.full())}
+        for study in (cost, single_pass, long)
     )
-    assert one | other == set(benchmarks.names())
-    assert not one & set(benchmarks.SINGLE_PASS)
+    assert one | other | longer == set(benchmarks.names())
+    assert not one & set(benchmarks.ELSEWHERE)
     assert set(benchmarks.SINGLE_PASS) <= other
+    assert longer == set(benchmarks.LONG)
+
+
+def test_long_paths_have_twenty_steps_and_the_bounds_of_short_ones() -> None:
+    """Assert the steps of every size, that nothing but them and the batch differs, and which bounds are claimed."""
+    short, longer = benchmarks.load("fused"), benchmarks.load("fused_long")
+    sizes = longer.SIZES["full"]
+    assert {size["steps"] for size in sizes} == {20}
+    known = [{**size, "steps": 20} for size in short.SIZES["full"]]
+    assert all(size in known for size in sizes)
+    assert set(short.EXPECTED) - set(longer.EXPECTED) == {b for b in short.EXPECTED if "16" in b.alternative}
 
 
 def test_the_two_step_solver_is_more_accurate_with_fewer_steps() -> None:
