@@ -60,6 +60,7 @@ STUDIES: dict[str, str] = {
     "responses_networks": "studies.responses.networks",
     "groups": "studies.groups",
     "groups_copies": "studies.groups.copies",
+    "groups_networks": "studies.groups.networks",
     "photographs": "studies.photographs",
 }
 NOWHERE = Path()

@@ -20,6 +20,7 @@ from studies.sampling import sample
 from studies.study import Context
 from studies.training import Batches, Recipe, train_many
 from studies.training.batches import Draw
+from studies.training.objectives import Predictor
 from studies.training.record import TrainingRecord, record
 
 SIGMA_MAX, SIGMA_MIN = 20.0, 0.1
@@ -111,7 +112,7 @@ class GroupBench:
         """Training from scratch, or fine-tuning."""
         steps = max(1, self.regime.steps // FINE_TUNING) if tuned else self.regime.steps
         return Recipe(
-            Architecture("mlp", width=self.regime.width, depth=self.regime.depth),
+            Architecture(self.regime.kind, width=self.regime.width, depth=self.regime.depth),
             OBJECTIVE,
             steps=steps,
             batch=self.regime.batch,
@@ -159,14 +160,20 @@ class GroupBench:
         """The denoising loss on held-out images, of the base network and of a Gaussian with the data's moments."""
         network = self.base.module
         law = LawDenoiser(GaussianAnchor.from_data(self.images), network.scale)
-        many = self.split[1].images.repeat(4, 1, 1, 1)
-        draw = Draw(*(part[0] for part in Batches(many, [None], [5], len(many)).draw(0)))
-        with torch.no_grad():
-            return tuple(float(OBJECTIVE.losses(each, draw).mean()) for each in (network, law))  # type: ignore[return-value]  # two
+        held_out = self.split[1].images
+        return held_out_loss(network, held_out), held_out_loss(law, held_out)
 
     def samples(self, network: Denoiser) -> Tensor:
         """From the common latents."""
         return sample(as_score(network, "denoiser"), self.latents, self.grid)
+
+
+def held_out_loss(denoiser: Predictor, images: Tensor) -> float:
+    """The mean denoising loss of a network or law on images (n, 1, h, w), four noises each."""
+    many = images.repeat(4, 1, 1, 1)
+    draw = Draw(*(part[0] for part in Batches(many, [None], [5], len(many)).draw(0)))
+    with torch.no_grad():
+        return float(OBJECTIVE.losses(denoiser, draw).mean())
 
 
 def _left(count: int, rows: np.ndarray) -> Tensor:

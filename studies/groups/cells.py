@@ -15,15 +15,15 @@ from studies.groups import predictors
 from studies.groups.bench import BASE_SEED, FLOOR, FRESH, RANDOM, SECOND, GroupBench
 from studies.groups.config import PLANTS, Config
 from studies.groups.outcomes import Shares, looks
-from studies.groups.planted import harm, planted, precision, training_loss
+from studies.groups.planted import Plant, harm, planted, precision, training_loss
 from studies.groups.predictors import Predicted, of_samples
+from studies.groups.values import solved
 from studies.responses.bench import RULE
 from studies.responses.config import Config as ResponsesConfig
 from studies.responses.exact import ExactBench, LevelNetwork, Solved
 from studies.retraining.measures import short
-from studies.sampling import sample
 from studies.study import Cell, Context
-from studies.training.record import record
+from studies.training.record import TrainingRecord, record
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
@@ -70,12 +70,12 @@ def run_regime(bench: GroupBench) -> Rows:
     sums = predictors.projected(bench, members, shares, base_shares)
     predicted["projected gradients"] = Predicted(sums, None, time.process_time() - start)
     predicted["counting"] = Predicted(predictors.counting(bench, members, base_shares), None, 0.0)
-    rows = _asked(name, "real", unrolled, truths["fresh"], shares, members)
-    rows += _asked(name, "random", others, truths["random"], shares, bench.random_groups)
-    rows += [_floor(name, base, truths["floor"], shares)]
-    rows += [_method(name, method, each, shares, truths) for method, each in predicted.items()]
-    rows += _pictures(name, unrolled, truths["fresh"])
-    return [*rows, _model(bench, costs["fresh"])]
+    rows = group_rows(name, "real", unrolled, truths["fresh"], shares, members)
+    rows += group_rows(name, "random", others, truths["random"], shares, bench.random_groups)
+    rows += [floor_row(name, base, truths["floor"], shares)]
+    rows += [method_row(name, method, each, shares, truths) for method, each in predicted.items()]
+    rows += picture_rows(name, unrolled, truths["fresh"])
+    return [*rows, model_row(bench, costs["fresh"])]
 
 
 def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -94,7 +94,7 @@ def _truths(bench: GroupBench) -> tuple[dict[str, Tensor], dict[str, float]]:
     return truths, costs
 
 
-def _asked(
+def group_rows(
     regime: str, pool: str, found: Any, retrained: Tensor, shares: Shares, members: dict[str, np.ndarray]
 ) -> Rows:
     """One row a group: predicted and retrained outcomes."""
@@ -120,7 +120,7 @@ def _asked(
     return rows
 
 
-def _floor(regime: str, base: Tensor, floor: Tensor, shares: Shares) -> dict[str, Any]:
+def floor_row(regime: str, base: Tensor, floor: Tensor, shares: Shares) -> dict[str, Any]:
     """Outcomes with nothing changed but the seed."""
     return {
         "kind": "floor",
@@ -133,7 +133,7 @@ def _floor(regime: str, base: Tensor, floor: Tensor, shares: Shares) -> dict[str
     }
 
 
-def _method(
+def method_row(
     regime: str, method: str, predicted: Predicted, shares: Shares, truths: dict[str, Tensor]
 ) -> dict[str, Any]:
     """Predicted class shares beside those of the two fresh seeds."""
@@ -152,7 +152,7 @@ def _method(
     }
 
 
-def _model(bench: GroupBench, seconds: float) -> dict[str, Any]:
+def model_row(bench: GroupBench, seconds: float) -> dict[str, Any]:
     """Held-out denoising loss of the base network beside that of a Gaussian of the data's moments."""
     made, (network, gaussian) = bench.base, bench.losses()
     return {
@@ -167,7 +167,7 @@ def _model(bench: GroupBench, seconds: float) -> dict[str, Any]:
     }
 
 
-def _pictures(regime: str, found: Any, retrained: Tensor) -> Rows:
+def picture_rows(regime: str, found: Any, retrained: Tensor) -> Rows:
     """For the group of largest predicted change: base, predicted, retrained, and half the interval of each pixel."""
     k = int(found.change.flatten(1).norm(dim=1).argmax())
     rest = [j for j in range(len(found.names)) if j != k]
@@ -195,23 +195,21 @@ def run_exact(config: Config) -> Rows:
     prediction = counterfactual(as_score(network, "denoiser"), bench.latents, groups, bench.grid, response=response)
     seconds, start = time.process_time() - start, time.process_time()
     retrained = torch.stack([_solved(bench, rows) for rows in members.values()])
-    rows = _asked("exact", "real", prediction, retrained, shares, members)
+    rows = group_rows("exact", "real", prediction, retrained, shares, members)
     predicted = {
         "unrolled": of_samples(shares, prediction.samples, seconds),
         "unrolled, first order": of_samples(shares, prediction.base + prediction.first, seconds),
     }
-    rows += [_method("exact", name, each, shares, {"fresh": retrained}) for name, each in predicted.items()]
+    rows += [method_row("exact", name, each, shares, {"fresh": retrained}) for name, each in predicted.items()]
     model = {"kind": "model", "regime": "exact", "images": len(labels), "parameters": network.readout.numel()}
     rows.append(model | {"retraining_seconds": time.process_time() - start})
-    return rows + _pictures("exact", prediction, retrained)
+    return rows + picture_rows("exact", prediction, retrained)
 
 
 def _solved(bench: ExactBench, rows: np.ndarray) -> Tensor:
     weights = np.ones(len(bench.images))
     weights[rows] = 0.0
-    fitted = bench.fitted.retrained(bench.fitted.points, weights / weights.sum())
-    network = LevelNetwork(fitted, bench.grid.levels.tolist()).eval()
-    return sample(as_score(network, "denoiser"), bench.latents, bench.grid)
+    return solved(bench, weights)
 
 
 def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -227,9 +225,7 @@ def run_planted(kind: str, context: Context) -> Rows:
     """Precision at the top for several draws of one kind."""
     rows = []
     for draw in range(context.config.plants):
-        plant, regime = planted(kind, context.config.planted, draw), context.config.planted
-        recipe = GroupBench(regime, context).recipe()
-        made = record(recipe, plant.images, seed=100 + draw, rule=RULE, cache=context.cache)
+        plant, made = planted_run(kind, draw, context)
         for method, call in (("harm", harm), ("training loss", training_loss)):
             start = time.process_time()
             values = call(made, plant)
@@ -246,3 +242,10 @@ def run_planted(kind: str, context: Context) -> Rows:
                 }
             )
     return rows
+
+
+def planted_run(kind: str, draw: int, context: Context) -> tuple[Plant, TrainingRecord]:
+    """A draw of planted groups, and the recorded run on it."""
+    plant = planted(kind, context.config.planted, draw)
+    recipe = GroupBench(context.config.planted, context).recipe()
+    return plant, record(recipe, plant.images, seed=100 + draw, rule=RULE, cache=context.cache)

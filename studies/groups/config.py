@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from studies.responses.config import Exact
 
@@ -18,8 +19,9 @@ class Regime:
         images: of `studies.data`.
         count: training images, evenly from the classes.
         parts: clusters of a class; classes × parts is 20.
-        width, depth: of the perceptron.
+        width, depth: of the networks.
         steps, batch: of training.
+        kind: of the networks.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Regime:
     depth: int = 3
     steps: int = 500
     batch: int = 64
+    kind: Literal["mlp", "unet", "transformer"] = "mlp"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Array = np.ndarray
 LEVEL = 0.9
 OURS = "unrolled"
 TRUTHS = ("retraining, same seed", "retraining, other seed")
+LAWS = ("gaussian", "kernel")  # what a trained network must denoise better than
 
 
 def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
@@ -29,6 +30,18 @@ def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
 def regimes(rows: pd.DataFrame) -> list[str]:
     """Data sets with groups, in order."""
     return list(dict.fromkeys(of(rows, kind="group").regime))
+
+
+def lowest_of_laws(rows: pd.DataFrame) -> pd.DataFrame:
+    """Base networks with their held-out loss, and the lower one of two laws, `least`."""
+    models = of(rows, kind="model")
+    return models.assign(least=models[list(LAWS)].min(axis=1))
+
+
+def trained_regimes(rows: pd.DataFrame) -> set[str]:
+    """Regimes whose base network denoises held-out images better than a Gaussian and a kernel density of the data."""
+    models = lowest_of_laws(rows)
+    return set(models[models.loss < models.least].regime)
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,45 @@ def planted_table(rows: pd.DataFrame) -> pd.DataFrame:
     for plant in dict.fromkeys(of(rows, kind="planted").plant):
         both = {how: precision_at_top(rows, plant, how) for how in ("harm", "training loss")}
         lines.append({"planted": plant, **{how: _written(each) for how, each in both.items()}})
+    return pd.DataFrame(lines)
+
+
+def worth(row: pd.Series) -> tuple[Array, Array]:
+    """Values of groups as predicted, and by solves, (G, latents) each."""
+    shape = (int(row.groups), -1)
+    return np.asarray(row.predicted, dtype=float).reshape(shape), np.asarray(row.actual, dtype=float).reshape(shape)
+
+
+def worth_slope(row: pd.Series) -> float:
+    """Of actual on predicted values through the origin."""
+    predicted, actual = worth(row)
+    return float((predicted * actual).sum() / (predicted**2).sum())
+
+
+def conservation(row: pd.Series) -> float:
+    """How far predicted values are from summing to what all groups are worth, in standard errors; the worst latent."""
+    predicted, _ = worth(row)
+    errors = np.asarray(row.standard_error, dtype=float).reshape(predicted.shape)
+    gaps = np.abs(predicted.sum(0) - np.asarray(row.total, dtype=float))
+    return float((gaps / np.sqrt((errors**2).sum(0))).max())
+
+
+def value_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a kind of values."""
+    lines = []
+    for _, row in of(rows, kind="value").iterrows():
+        score = ranked(*worth(row))
+        lines.append(
+            {
+                "values": row.worth,
+                "rank correlation": f"{score.value:.3f} [{score.interval[0]:.3f}, {score.interval[1]:.3f}]",
+                "slope": f"{worth_slope(row):.2f}",
+                "sum, standard errors": f"{conservation(row):.2g}" if row.worth == "shapley" else "",
+                "coalitions": int(row.runs),
+                "seconds": round(row.seconds, 1),
+                "seconds of solves": round(row.solve_seconds, 1),
+            }
+        )
     return pd.DataFrame(lines)
 
 

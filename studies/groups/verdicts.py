@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from studies.claim_bounds import above, at_least, at_most, within
+from studies.claim_bounds import above, at_least, at_most, below, within
+from studies.datamodelling import ranked
 from studies.groups.config import PLANTS, Config
 from studies.groups.reading import (
     OURS,
     TRUTHS,
     Pool,
     advantage,
+    conservation,
+    lowest_of_laws,
     of,
     over_divisions,
     precision_at_top,
@@ -19,6 +22,8 @@ from studies.groups.reading import (
     regimes,
     transfer,
     width,
+    worth,
+    worth_slope,
 )
 from studies.statistics import Interval, mean_of_units
 from studies.study import Claim
@@ -26,6 +31,8 @@ from studies.study import Claim
 CONFORMAL = "split conformal prediction (Vovk, Gammerman & Shafer 2005)"
 RETRAINED = "retraining from scratch with fresh seeds"
 PLANTED = "groups planted by us"
+CONTROL = "control: untrained networks carry no other claim"
+SOLVED = "a network trained by a solve"
 LOW, HIGH = 0.86, 0.94
 
 
@@ -82,3 +89,30 @@ def _gap(rows: pd.DataFrame, plant: str) -> Interval:
     both = [of(rows, kind="planted", plant=plant, method=how).sort_values("draw") for how in ("harm", "training loss")]
     one, other = (each.precision.to_numpy(dtype=float) for each in both)
     return mean_of_units(np.asarray(one - other))
+
+
+def trained(rows: pd.DataFrame) -> list[Claim]:
+    """Whether every base network denoises better than the laws that cost no training."""
+    claims = []
+    for _, model in lowest_of_laws(rows).iterrows():
+        words = (
+            f"{model.regime}: the base network is trained, its held-out loss {model.loss:.3f} over the lower one of a "
+            f"Gaussian ({model.gaussian:.3f}) and a kernel density ({model.kernel:.3f})"
+        )
+        claims.append(Claim(words, float(model.loss / model.least), None, below(1), CONTROL))
+    return claims
+
+
+def values(rows: pd.DataFrame) -> list[Claim]:
+    """Values of groups against solves."""
+    claims = []
+    for _, row in of(rows, kind="value").iterrows():
+        score, head = ranked(*worth(row)), f"exact, {row.worth} values of {int(row.groups)} classes"
+        words = f"{head}: ranked as by solves (Spearman over classes, mean over latents)"
+        claims.append(Claim(words, score.value, score.interval, at_least(0.9), SOLVED))
+        words = f"{head}: their size (slope of actual on predicted)"
+        claims.append(Claim(words, worth_slope(row), None, within(0.7, 1.4), SOLVED))
+        if row.worth == "shapley":
+            words = f"{head}: they sum to what all classes are worth (standard errors, the latent that errs most)"
+            claims.append(Claim(words, conservation(row), None, at_most(3), SOLVED))
+    return claims
