@@ -103,7 +103,7 @@ class Config(parent.Config):
     @classmethod
     def quick(cls) -> Config:
         """Three minutes on two cores: digits alone, small networks, one draw of planted groups, values of six."""
-        small = replace(DIGITS, count=400, width=8, steps=200)
+        small = replace(DIGITS, count=400, width=8, steps=120)
         exact = Exact(points=200, features=48, levels=12)
         planted = replace(small, name="planted")
         return cls((small,), exact, latents=24, grid=12, plants=1, planted=planted, players=6, permutations=4)
