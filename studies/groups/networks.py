@@ -94,7 +94,7 @@ class Config(parent.Config):
     @classmethod
     def smoke(cls) -> Config:
         """Seconds: that everything runs; nothing is learned."""
-        small = replace(DIGITS, parts=1, count=100, width=4, steps=3, batch=16)
+        small = replace(DIGITS, parts=1, count=100, width=4, steps=2, batch=8)
         return cls(
             (small,), Exact(points=60, features=12, levels=4), latents=4, grid=2, divisions=60, draws=1, solve=1,
             products=16, plants=1, planted=replace(small, name="planted"), players=4, permutations=2,
@@ -103,7 +103,7 @@ class Config(parent.Config):
     @classmethod
     def quick(cls) -> Config:
         """Three minutes on two cores: digits alone, small networks, one draw of planted groups, values of six."""
-        small = replace(DIGITS, count=400, width=8, steps=200)
+        small = replace(DIGITS, count=400, width=8, steps=120)
         exact = Exact(points=200, features=48, levels=12)
         planted = replace(small, name="planted")
         return cls((small,), exact, latents=24, grid=12, plants=1, planted=planted, players=6, permutations=4)
@@ -262,7 +262,10 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 def _losses(network: Denoiser, images: Tensor, held_out: Tensor) -> dict[str, float]:
     """Held-out denoising losses of a network and of two laws of its data (N, 1, h, w)."""
     width = likeliest(images, held_out)
-    laws = {"gaussian": GaussianAnchor.from_data(images), "kernel": Points(images, bandwidth=width)}
+    laws: dict[str, GaussianAnchor | Points] = {
+        "gaussian": GaussianAnchor.from_data(images),
+        "kernel": Points(images, bandwidth=width),
+    }
     losses = {name: held_out_loss(LawDenoiser(law, network.scale), held_out) for name, law in laws.items()}
     return losses | {"loss": held_out_loss(network, held_out), "bandwidth": width}
 

@@ -35,7 +35,7 @@ def result(tmp_path_factory):
 
 
 def test_a_run_from_end_to_end_has_rows_of_every_part_and_no_claim_of_untrained_networks(result):
-    """Assert that of networks of three steps nothing is claimed but that they are trained, which fails."""
+    """Assert that of networks of two steps nothing is claimed but that they are trained, which fails."""
     assert not result.failures
     rows = result.rows
     assert len(rank_table(rows)) == 10
