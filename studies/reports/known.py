@@ -64,6 +64,16 @@ LINES = (
         "mnist14-unet, class:3@0.1, finetune: the median correlation as a share of its ceiling",
     ),
     Line(
+        "fine-tuned U-Nets on 14×14 Fashion-MNIST, four pairs: the same of the best answer, the run's derivative",
+        "responses_networks",
+        "fashion14-unet, class:3@0.1, finetune: the best response",
+    ),
+    Line(
+        "U-Nets trained from scratch on 14×14 MNIST: the same of the best answer, that of the parameters",
+        "responses_networks",
+        "mnist14-unet, class:3@0.1, scratch: the best response",
+    ),
+    Line(
         "a perceptron of d = 784: time of a sensitivity in those of a sample with its log density",
         "cost",
         "sampling (dimension=784",

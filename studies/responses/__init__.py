@@ -62,7 +62,8 @@ Of 2026-11-27, before any full run (version 4), from held-out losses of single t
    against .71, MNIST .85 against .61, Fashion-MNIST .76 against .55), the convolutional networks better (digits .60,
    MNIST .49; of 103 321 parameters on digits .55). A network that is worse than the Gaussian or the kernel density of
    the same data carries no claim, and the full run keeps convolutional networks only; perceptrons stay for removals,
-   which compare a run with itself. The other changes, Fashion-MNIST and transformers are left to `paper`.
+   which compare a run with itself. The other changes, Fashion-MNIST and transformers are left to `paper` (and since to
+   `responses_networks`).
 5. The machine was shared when the full run was planned: 24 latents, 8 noises an image, 1 024 products, four pairs.
    Truth *scratch* and truth *finetune* of a regime are cells of their own.
 """

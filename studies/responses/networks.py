@@ -16,6 +16,8 @@ Protocol, fixed before any result
 - Expectations are those of `responses`: the best response reaches ≥ 90 % of the ceiling after fine-tuning and ≥ 80 %
   from scratch with a slope in .7–1.4, and `unrolled` is better than every other. From scratch on MNIST a smaller
   network had a derivative of its run that did not reach a tenth of the mass; whether this one does was not known.
+
+`full()` was run after that, once, on 28 November 2026 (two hours of two cores), and nothing was changed.
 """
 
 from __future__ import annotations
