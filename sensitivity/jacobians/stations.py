@@ -204,6 +204,8 @@ def _differ(x: Tensor, first: Tensor, second: Tensor, sigma: Tensor, share: floa
     """Whether two scores differ by more than rounding; what is compared is the denoiser, which −x/σ² does not hide."""
     gap = (sigma**2 * (first - second)).flatten(1).norm(dim=1)
     denoised = (x + sigma**2 * first).flatten(1).norm(dim=1)
-    # A denoiser near zero still carries the rounding of the two parts that it is the sum of.
-    whole = x.flatten(1).norm(dim=1) + (sigma**2 * first).flatten(1).norm(dim=1)
+    # A denoiser near zero still carries the rounding of the two parts that it is the sum of; where both are near zero,
+    # by symmetry say, the rounding of what cancels inside: states at σ are of length σ√d.
+    parts = x.flatten(1).norm(dim=1) + (sigma**2 * first).flatten(1).norm(dim=1)
+    whole = torch.maximum(parts, sigma * x[0].numel() ** 0.5)
     return bool((gap > share * (denoised + 0.01 * whole)).any())

@@ -401,8 +401,11 @@ def test_what_pruning_leaves_out_counts_as_the_most_it_might_be():
     """Assert for strict and loose limits that no less is stated than without pruning, by at most a hundredth more."""
     kept, points = _of_images(torch.float64)
     whole = kept.influence(points)
+    # The limit is one for both functionals; those of the first are four thousand times smaller, and a tenth of the
+    # second's may be all of them.
+    least = float(whole.values.abs().amax((1, 2)).min())
     for tolerance in (1e-1, 1e-6):
-        influences = kept.influence(points, prune=tolerance * float(whole.values.abs().max()), shard_rows=90)
+        influences = kept.influence(points, prune=tolerance * least, shard_rows=90)
         assert max(influences.provenance["pruned"].values()) == 1.0
         excess = influences.relative_error / whole.relative_error - 1
         assert bool(((excess > -1e-6) & (excess < 0.01)).all())
