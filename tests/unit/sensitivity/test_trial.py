@@ -145,6 +145,18 @@ def test_coupling_and_noise_that_begin_below_are_found(network: Denoiser, words:
         log_density(WRAPPED[wrap](network), DATA, 0.1, anchor=LAW, grid=GRID)
 
 
+def test_rounding_of_what_cancels_at_a_symmetric_state_is_no_coupling() -> None:
+    """Assert that 1e-8 more in an odd batch is let pass where x and the denoiser are zero, and 1e-2 is not."""
+
+    def score(rounding: float) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, sigma: rounding * (len(x) % 2) / sigma**2 - x / (0.25 + sigma**2)
+
+    level = torch.tensor(10.0)
+    choose(Products(score(1e-8)), torch.zeros(1, 1), level)
+    with pytest.raises(ValueError, match="another output"):
+        choose(Products(score(1e-2)), torch.zeros(1, 1), level)
+
+
 def test_a_network_that_rounds_its_input_is_refused() -> None:
     """Assert that differences flat at small steps and steep at wide ones are no derivative."""
     with pytest.raises(ValueError, match="does not work for this score"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from studies.networks import Architecture, build
-from studies.responses import networks
+from studies.responses import networks, perceptrons
 from studies.responses.config import MAIN, OTHERS
 from studies.study import Context
 
@@ -44,3 +45,13 @@ def test_a_cell_compares_every_answer_with_retraining(name: str, tmp_path: Path)
     assert {"population", "kernel", "local", "parameters", "unrolled", "zero"} <= set(rows.response)
     assert set(rows.pairs) == {2}
     assert not rows.unfinished.any()
+
+
+def test_perceptrons_are_asked_both_truths(tmp_path: Path) -> None:
+    """Assert rows of every truth, and the size and training that the page states."""
+    small = networks.Config.smoke()
+    regime = replace(perceptrons.CONFIG.regimes[0], count=80, width=8, steps=6, batch=16, pairs=2)
+    rows = perceptrons.rows(replace(small, regimes=(regime,)), tmp_path)
+    assert set(rows.truth.dropna()) == {"run", "scratch", "others", "finetune"}
+    stated = perceptrons.CONFIG.regimes[0]
+    assert (stated.kind, stated.width, stated.steps, stated.batch, stated.pairs) == ("mlp", 256, 3000, 128, 4)
