@@ -123,7 +123,7 @@ class NetworkScore:
             alone = torch.cat([self._evaluate(pair[k : k + 1], levels[k : k + 1]) for k in range(2)])
         self.moody = tuple(_moody(self.network))
         # Scores that are not finite say nothing of the network: the next call verifies it.
-        self.verified = _compare(first, again, alone, let_pass(self._unit(x)))
+        self.verified = _compare(first, again, alone, levels, let_pass(self._unit(x)))
 
     def _two_samples(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The first sample and a companion that differs from it in state and level, even in a batch of equal ones."""
@@ -303,11 +303,12 @@ def _like(value: Tensor, x: Tensor) -> Tensor:
     return per_sample(value.to(x.dtype), x)
 
 
-def _compare(first: Tensor, again: Tensor, alone: Tensor, share: float) -> bool:
+def _compare(first: Tensor, again: Tensor, alone: Tensor, levels: Tensor, share: float) -> bool:
     """Whether the scores could be compared; `share` is relative to each sample's largest entry, at most 5 %."""
     if not bool(torch.isfinite(first).all()):
         return False
-    tolerance = min(share, 5e-2) * first.flatten(1).abs().amax(1)
+    # Entries at σ are of size 1/σ; where all are near zero, by symmetry say, the rounding of what cancels is left.
+    tolerance = min(share, 5e-2) * torch.maximum(first.flatten(1).abs().amax(1), 0.01 / levels.to(first))
     if bool(((first - again).flatten(1).abs().amax(1) > tolerance).any()):
         raise ValueError(
             "network gives different outputs for the same input: a score is deterministic, call .eval() "

@@ -149,12 +149,19 @@ def test_rounding_of_what_cancels_at_a_symmetric_state_is_no_coupling() -> None:
     """Assert that 1e-8 more in an odd batch is let pass where x and the denoiser are zero, and 1e-2 is not."""
 
     def score(rounding: float) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, sigma: rounding * (len(x) % 2) / sigma**2 - x / (0.25 + sigma**2)
+        def network(x: Tensor, sigma: Tensor) -> Tensor:
+            squares = sigma.reshape(-1, 1) ** 2
+            return rounding * (len(x) % 2) / squares - x / (0.25 + squares)
+
+        return network
 
     level = torch.tensor(10.0)
     choose(Products(score(1e-8)), torch.zeros(1, 1), level)
     with pytest.raises(ValueError, match="another output"):
         choose(Products(score(1e-2)), torch.zeros(1, 1), level)
+    as_score(score(1e-8), "score")(torch.zeros(1, 1), level)
+    with pytest.raises(ValueError, match="another output"):
+        as_score(score(1e-2), "score")(torch.zeros(1, 1), level)
 
 
 def test_a_network_that_rounds_its_input_is_refused() -> None:
