@@ -401,7 +401,7 @@ def test_what_pruning_leaves_out_counts_as_the_most_it_might_be():
     """Assert for strict and loose limits that no less is stated than without pruning, by at most a hundredth more."""
     kept, points = _of_images(torch.float64)
     whole = kept.influence(points)
-    # The limit is one for both functionals; those of the first are four thousand times smaller, and a tenth of the
+    # The limit is one for both functionals; those of the first are thousands of times smaller, and a tenth of the
     # second's may be all of them.
     least = float(whole.values.abs().amax((1, 2)).min())
     for tolerance in (1e-1, 1e-6):
