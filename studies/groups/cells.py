@@ -223,24 +223,28 @@ def _halved(labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def run_planted(kind: str, context: Context) -> Rows:
     """Precision at the top for several draws of one kind."""
+    draws = range(context.config.plants)
+    return [row for draw in draws for row in planted_rows(kind, draw, *planted_run(kind, draw, context))]
+
+
+def planted_rows(kind: str, draw: int, plant: Plant, made: TrainingRecord) -> Rows:
+    """Precision at the top of one draw, by each method."""
     rows = []
-    for draw in range(context.config.plants):
-        plant, made = planted_run(kind, draw, context)
-        for method, call in (("harm", harm), ("training loss", training_loss)):
-            start = time.process_time()
-            values = call(made, plant)
-            rows.append(
-                {
-                    "kind": "planted",
-                    "plant": kind,
-                    "draw": draw,
-                    "method": method,
-                    "precision": precision(values, plant.planted),
-                    "seconds": time.process_time() - start,
-                    "values": short(values / np.abs(values).max(), 5),
-                    "planted": plant.planted.astype(int).tolist(),
-                }
-            )
+    for method, call in (("harm", harm), ("training loss", training_loss)):
+        start = time.process_time()
+        values = call(made, plant)
+        rows.append(
+            {
+                "kind": "planted",
+                "plant": kind,
+                "draw": draw,
+                "method": method,
+                "precision": precision(values, plant.planted),
+                "seconds": time.process_time() - start,
+                "values": short(values / np.abs(values).max(), 5),
+                "planted": plant.planted.astype(int).tolist(),
+            }
+        )
     return rows
 
 

@@ -54,8 +54,8 @@ from studies.groups.cells import (
     method_row,
     model_row,
     picture_rows,
+    planted_rows,
     planted_run,
-    run_planted,
 )
 from studies.groups.config import PLANTS, Regime
 from studies.groups.drawing import figures
@@ -272,9 +272,11 @@ def _losses(network: Denoiser, images: Tensor, held_out: Tensor) -> dict[str, fl
 
 def _planted(kind: str, context: Context) -> Rows:
     """As of `groups`, and whether the networks are trained."""
-    rows, regime, losses = run_planted(kind, context), f"planted, {kind}", []
+    rows: Rows = []
+    regime, losses = f"planted, {kind}", []
     for draw in range(context.config.plants):
         plant, made = planted_run(kind, draw, context)
+        rows += planted_rows(kind, draw, plant, made)
         losses.append(_losses(made.module, plant.images, plant.clean))
     means = {name: float(np.mean([each[name] for each in losses])) for name in losses[0]}
     model = {"kind": "model", "regime": regime, "images": len(plant.images), "parameters": len(made.theta)}

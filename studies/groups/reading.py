@@ -11,13 +11,13 @@ import torch
 from sensitivity import Calibration
 from studies.datamodelling import Lds, ranked, ranked_apart
 from studies.groups.config import Config
+from studies.retraining.reading import LAWS
 from studies.statistics import Interval, mean_of_units
 
 Array = np.ndarray
 LEVEL = 0.9
 OURS = "unrolled"
 TRUTHS = ("retraining, same seed", "retraining, other seed")
-LAWS = ("gaussian", "kernel")  # what a trained network must denoise better than
 
 
 def of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:

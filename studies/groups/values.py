@@ -23,9 +23,11 @@ from studies import data
 from studies.responses.config import Config as ResponsesConfig
 from studies.responses.config import Exact
 from studies.responses.exact import ExactBench, LevelNetwork, Solved
+from studies.retraining.measures import significant
 from studies.sampling import sample
 
 Array = np.ndarray
+DIGITS = 6  # of values in rows
 KINDS = ("shapley", "leave-out", "additive")
 # Ten classes are all of the digits, and without them there would be nothing to train on.
 KEPT = {"shapley": 0.5, "leave-out": 0.0, "additive": 0.0}
@@ -53,10 +55,10 @@ def run_values(kind: str, exact: Exact, latents: int, players: int, permutations
             "groups": players,
             "runs": predicted.runs,
             "unfinished": predicted.unfinished,
-            "predicted": _listed(predicted.values),
-            "standard_error": _listed(predicted.standard_error),
-            "actual": _listed(actual),
-            "total": _listed(total),
+            "predicted": significant(predicted.values.numpy(), DIGITS),
+            "standard_error": significant(predicted.standard_error.numpy(), DIGITS),
+            "actual": significant(actual, DIGITS),
+            "total": significant(total, DIGITS),
             "seconds": seconds,
             "solve_seconds": time.process_time() - start,
         }
@@ -130,8 +132,3 @@ def solved(bench: ExactBench, weights: Array) -> Tensor:
     fitted = bench.fitted.retrained(bench.fitted.points, weights / weights.sum())
     network = LevelNetwork(fitted, bench.grid.levels.tolist()).eval()
     return sample(as_score(network, "denoiser"), bench.latents, bench.grid)
-
-
-def _listed(values: Array | Tensor) -> list[float]:
-    """In six digits."""
-    return [float(f"{value:.6g}") for value in np.asarray(values).ravel()]

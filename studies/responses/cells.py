@@ -19,7 +19,7 @@ from studies.responses.exact import ExactBench
 from studies.responses.reading import RETRAINED
 from studies.retraining.bench import LawDenoiser
 from studies.retraining.config import Regime
-from studies.retraining.measures import pearson, short
+from studies.retraining.measures import pearson, short, significant
 from studies.sampling import sample
 from studies.statistics.trainings import centred, products
 from studies.study import Cell, Context
@@ -29,6 +29,7 @@ from studies.training.record import TrainingRecord
 
 Rows = list[dict[str, Any]]
 SHOWN = 4  # latents of a picture
+DIGITS = 4  # of products and of what removals do
 QUERIES = 6  # latents whose ink is followed under removals
 
 
@@ -157,18 +158,13 @@ def _row(response: str, answer: Answer, changes: np.ndarray) -> dict[str, Any]:
         "correlations": short(pearson(predicted, mean)),
         "centred": short(pearson(centred_pair[0], centred_pair[1].mean(0))),
         "slopes": short(np.array([_slope(predicted, each) for each in changes])),
-        "products": _listed(products(predicted, changes)),
-        "centred_products": _listed(products(*centred_pair)),
+        "products": significant(products(predicted, changes), DIGITS),
+        "centred_products": significant(products(*centred_pair), DIGITS),
         "seconds": answer.seconds,
         "evaluations": answer.evaluations,
         "residual": answer.residual,
         "unfinished": unfinished(answer.change),
     }
-
-
-def _listed(table: np.ndarray) -> list[float]:
-    """Products (n, 1 + P, 1 + P) in four digits."""
-    return [float(f"{value:.4g}") for value in table.ravel()]
 
 
 def _slope(predicted: np.ndarray, actual: np.ndarray) -> float:
@@ -220,7 +216,8 @@ def run_removals(bench: RecordedBench) -> Rows:
         rows.append(
             {
                 "kind": "removal", "regime": bench.regime.name, "number": number,
-                "predicted": _listed((values @ (weights - uniform)).numpy()), "actual": _listed(outputs.numpy()),
+                "predicted": significant((values @ (weights - uniform)).numpy(), DIGITS),
+                "actual": significant(outputs.numpy(), DIGITS),
                 "pass_seconds": back, "seconds": time.perf_counter() - start,
             }
         )  # fmt: skip

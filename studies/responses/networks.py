@@ -61,7 +61,7 @@ class Config(parent.Config):
     @classmethod
     def full(cls) -> Config:
         """The protocol."""
-        images = replace(DIGITS, count=1500, steps=500, batch=32, changes=(MAIN,))
+        images = replace(DIGITS, count=1500, batch=32, changes=(MAIN,))
         nets = [replace(images, name=f"{name}-unet", images=name) for name in ("fashion14", "mnist14")]
         attention = Regime(
             "digits-transformer", "digits", kind="transformer", width=64, depth=3, steps=1500, batch=32, pairs=4

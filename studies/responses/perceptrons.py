@@ -2,7 +2,7 @@
 
 The perceptrons of `responses` (width 48, 700 steps) denoise held-out digits worse than a Gaussian does, and carry no
 claim there. These have the size and training of `retraining_pairs` (width 256, 3 000 steps of 128); truths, responses,
-change, pairs and claims are those of `responses`. Prints its tables; some ten minutes of a core.
+change, pairs and claims are those of `responses`. Prints its tables; some twenty minutes of a core.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ import pandas as pd
 import torch
 
 from studies.responses import reading
-from studies.responses.cells import cells, run_cell
-from studies.responses.config import MAIN, Config
+from studies.responses.cells import run_cell
+from studies.responses.config import MAIN
+from studies.responses.networks import Config, cells
 from studies.responses.verdicts import claims
 from studies.retraining.config import Regime
 from studies.study import Context
 
 CONFIG = Config((Regime("digits-mlp", "digits", pairs=4, changes=(MAIN,)),), latents=24, draws=8, products=1024)
-PARTS = ("scratch", "finetune")
 
 
 def rows(config: Config, folder: Path) -> pd.DataFrame:
     """Rows of both truths; networks are kept below `folder`."""
     context = Context(config, folder=folder / "run")
-    asked = [cell for cell in cells(config) if cell.parameters["part"] in PARTS]
-    return pd.DataFrame([row for cell in asked for row in run_cell(cell, context)])
+    return pd.DataFrame([row for cell in cells(config) for row in run_cell(cell, context)])
 
 
 def main() -> None:

@@ -35,6 +35,16 @@ def short(values: Array, decimals: int = DECIMALS) -> list[float]:
     return rounded
 
 
+def significant(values: Array, digits: int) -> list[float]:
+    """All numbers in so many significant digits, one list.
+
+    Example:
+        >>> significant(np.array([[123.4, 0.01234]]), 3)
+        [123.0, 0.0123]
+    """
+    return [float(f"{value:.{digits}g}") for value in np.asarray(values).ravel()]
+
+
 def agreement(predicted: Array, actual: Array) -> dict[str, Any]:
     """Per-latent correlation and cosine; rank correlation of norms and the slope of actual on predicted change, with
     bootstrap intervals over latents."""
