@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,16 @@ MEASURE = """(() => { const count = s => document.querySelectorAll(s).length;
   return {images, width: document.documentElement.scrollWidth, view: innerWidth, text: document.body.innerText,
           formulas: count('.math'), typeset: count('mjx-container'), broken: count('[data-mjx-error]')}; })()"""
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
+LEFT = (
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find context with specified id",
+    "Cannot find default execution context",
+)
+
+
+class PageLeft(AssertionError):
+    """The page went while it was asked: a link was followed, a form sent. What comes after it can be asked again."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ class Page:
         os.write(self._writing, json.dumps(message).encode() + b"\0")
         while (answer := self._message()).get("id") != self._count:
             self.console += complaints(answer)
-        assert "error" not in answer, (method, answer["error"])
+        if error := answer.get("error"):
+            raise (PageLeft if error["message"] in LEFT else AssertionError)(method, error)
         return answer["result"]
 
     def _message(self) -> dict[str, Any]:
@@ -101,17 +112,19 @@ class Page:
     def until(self, expression: str) -> Any:
         """Wait until a JavaScript expression is true, also across pages; give its value."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.evaluate(expression)):
+        while True:
+            with suppress(PageLeft):
+                if value := self.evaluate(expression):
+                    return value
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.05)
-        return value
 
     def open(self, page: Path, *, width: int = 1000, height: int = 900, query: str = "") -> None:
         """Load a page from its file, in a window of the given size, and wait until it is typeset."""
         self.resize(width, height)
         self.console.clear()
         self.call("Page.navigate", url=page.resolve().as_uri() + query)
-        self.evaluate(READY)
+        self.until(READY)
 
     def resize(self, width: int, height: int = 900) -> None:
         """Give the window another size."""

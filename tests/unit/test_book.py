@@ -129,6 +129,17 @@ def test_the_skip_link_leads_past_the_menu(tab):
 
 
 @pytest.mark.browser
+def test_waiting_outlives_the_page_that_was_asked(tab, tmp_path):
+    """Assert that a page that goes before it has answered is no error of the test: the next one is asked."""
+    first, second = tmp_path / "first.html", tmp_path / "second.html"
+    first.write_text("<script>setTimeout(() => { location = 'second.html'; }, 200)</script>", encoding="utf-8")
+    second.write_text("<title>second</title>", encoding="utf-8")
+    tab.open(first)
+    tab.until("new Promise(r => setTimeout(() => r(document.title === 'second'), 600))")
+    assert tab.evaluate("document.title") == "second"
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("words", "page"),
     [
