@@ -127,9 +127,9 @@ def _matmul(first: Any, second: Any) -> Any:
         return Dual(_times(aligned(first.joint, ndim), second))
     behind = aligned(second.joint, ndim)
     if not isinstance(first, Dual):
-        return Dual(_before(first, behind))
+        return Dual(before(first, behind))
     ahead = aligned(first.joint, ndim)
-    product, turned = _times(ahead, behind[0]), _before(ahead[0], behind[1:])
+    product, turned = _times(ahead, behind[0]), before(ahead[0], behind[1:])
     if not unrecorded():
         return Dual.of(product[0], product[1:] + turned)
     product[1:].add_(turned)
@@ -145,7 +145,7 @@ def _times(joint: Tensor, matrix: Tensor) -> Tensor:
     return product.unflatten(-2, rows.shape[-3:-1]).movedim(-3, 0)
 
 
-def _before(matrix: Tensor, joint: Tensor) -> Tensor:
+def before(matrix: Tensor, joint: Tensor) -> Tensor:
     """`M t_k`, tangents as further columns."""
     if matrix.ndim == 2:
         return torch.matmul(matrix, joint)

@@ -4,7 +4,8 @@ Symbols: a joint `(v, t_1, …, t_K)` has the value and its tangents along its f
 `sensitivity.jacobians.duals`. A normalisation is `y = x̂ w + b` with `x̂ = (v − m) r`, m the mean over a group of M
 entries and r the inverse of their standard deviation; its tangent is `ẏ = (t − ⟨t⟩ − x̂ ⟨x̂ t⟩) r w`, with ⟨·⟩ the mean
 over the group, and without the term ⟨t⟩ where no mean is taken off (RMSNorm). Attention is `P V` with
-`P = softmax(S)`, `S = Q Kᵀ/√d`; its tangent `Ṗ V + P V̇` with `Ṗ = P (Ṡ − Σ P Ṡ)`, sums over the keys.
+`P = softmax(S)`, `S = Q Kᵀ/√d`; its tangent `Ṗ V + P V̇` with `Ṗ = P (Ṡ − Σ P Ṡ)`, sums over the keys. Where nothing is
+recorded it is taken in blocks that fit a cache (Rabe & Staats 2021, arXiv 2112.05682).
 
 Sources: Ba, Kiros & Hinton 2016, arXiv 1607.06450; Wu & He 2018, arXiv 1803.08494; Zhang & Sennrich 2019,
 arXiv 1910.07467; Vaswani et al. 2017, arXiv 1706.03762; their derivatives by the quotient rule.
@@ -209,22 +210,19 @@ def _attention(
     if dropout_p or enable_gqa or not _fixed(attn_mask) or (is_causal and attn_mask is not None):
         return NotImplemented
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores, steep = _product(query, _transposed(key), factor)
-    masked, empty = _masked(scores, _causal(scores) if is_causal else attn_mask)
-    shares = torch.softmax(masked, -1).to(scores.dtype)
-    # A query that attends to nothing has a softmax of −∞ alone, NaN; torch's kernels answer zero.
-    shares = shares if empty is None else shares.masked_fill(empty, 0.0)
-    if steep is None:
-        return _mixed(shares, None, value)
-    weighted = shares * steep
-    return _mixed(shares, weighted - shares * weighted.sum(-1, keepdim=True), value)
+    ndim = max(query.ndim, key.ndim, value.ndim)
+    asked, keys, values = _halves(query, ndim), _halves(key, ndim), _halves(value, ndim)
+    mask = _causal(query, key) if is_causal else attn_mask
+    alike = asked[0].shape[:-2] == keys[0].shape[:-2] == values[0].shape[:-2]
+    if unrecorded() and alike and (mask is None or mask.ndim == 2):
+        return _in_blocks(asked, keys, values, mask, factor)
+    return Dual.of(*_attended(asked, keys, values, mask, factor))
 
 
-def _transposed(key: Any) -> Any:
-    return Dual(key.joint.transpose(-2, -1)) if isinstance(key, Dual) else key.transpose(-2, -1)
+Halves = tuple[Tensor, Tensor | None]
 
 
-def _halves(tensor: Any, ndim: int) -> tuple[Tensor, Tensor | None]:
+def _halves(tensor: Any, ndim: int) -> Halves:
     """v and t of a dual, aligned; v and None of a constant."""
     if not isinstance(tensor, Dual):
         return tensor, None
@@ -232,26 +230,75 @@ def _halves(tensor: Any, ndim: int) -> tuple[Tensor, Tensor | None]:
     return joint[0], joint[1:]
 
 
-def _product(first: Any, second: Any, factor: float) -> tuple[Tensor, Tensor | None]:
-    """`f A B` and its tangents `f (Ȧ B + A Ḃ)`."""
-    ndim = max(first.ndim, second.ndim)
-    (ahead, ahead_moved), (behind, behind_moved) = _halves(first, ndim), _halves(second, ndim)
+def _attended(query: Halves, key: Halves, value: Halves, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
+    """`P V` and `(P Ṡ) V − (Σ P Ṡ) P V + P V̇`, sums over the keys: no Ṗ is written out."""
+    scores, steep = _scores(query, key, factor)
+    masked, empty = _masked(scores, mask)
+    shares = torch.softmax(masked, -1).to(scores.dtype)
+    # A query that attends to nothing has a softmax of −∞ alone, NaN; torch's kernels answer zero.
+    shares = shares if empty is None else shares.masked_fill(empty, 0.0)
+    values, tangents = value
+    mixed = torch.matmul(shares, values)
+    parts = [] if tangents is None else [dual_algebra.before(shares, tangents)]
+    if steep is not None:
+        weighted = shares * steep
+        parts += [torch.matmul(weighted, values) - weighted.sum(-1, keepdim=True) * mixed]
+    return mixed, sum(parts[1:], start=parts[0])
+
+
+def _scores(query: Halves, key: Halves, factor: float) -> Halves:
+    """`f Q Kᵀ` and its tangents `f (Q̇ Kᵀ + Q K̇ᵀ)`, which are one product of matrices of twice the width."""
+    (ahead, ahead_moved), (behind, behind_moved) = query, key
     ahead, ahead_moved = factor * ahead, None if ahead_moved is None else factor * ahead_moved
-    parts = [] if ahead_moved is None else [torch.matmul(ahead_moved, behind)]
-    parts += [] if behind_moved is None else [torch.matmul(ahead, behind_moved)]
-    return torch.matmul(ahead, behind), sum(parts[1:], start=parts[0]) if parts else None
+    scores = torch.matmul(ahead, behind.mT)
+    if ahead_moved is None or behind_moved is None:
+        moved = ahead if ahead_moved is None else ahead_moved, behind if behind_moved is None else behind_moved
+        return scores, None if ahead_moved is behind_moved else torch.matmul(moved[0], moved[1].mT)
+    wide = torch.cat([ahead_moved, ahead.expand_as(ahead_moved)], -1)
+    return scores, torch.matmul(wide, torch.cat([behind.expand_as(behind_moved), behind_moved], -1).mT)
 
 
-def _mixed(shares: Tensor, moved: Tensor | None, value: Any) -> Dual:
-    """`P V` and `Ṗ V + P V̇`."""
-    values, tangents = _halves(value, max(shares.ndim, value.ndim))
-    parts = [] if moved is None else [torch.matmul(moved, values)]
-    parts += [] if tangents is None else [torch.matmul(shares, tangents)]
-    return Dual.of(torch.matmul(shares, values), sum(parts[1:], start=parts[0]))
+def _in_blocks(query: Halves, key: Halves, value: Halves, mask: Tensor | None, factor: float) -> Dual:
+    """The same, some heads or some queries of one head at a time.
+
+    Of L queries and S keys a head has L S scores, and as many more for each tangent. Written out for all heads they
+    are most of a network's memory, and most of its time where no cache holds them.
+    """
+    heads, rows, keys = query[0].shape[:-2], query[0].shape[-2], key[0].shape[-2]
+    count = 1 + next(len(moved) for _, moved in (query, key, value) if moved is not None)
+    query, key, value = (_flat_heads(part) for part in (query, key, value))
+    room = max(1, _room(query[0].device) // max(1, count * keys * query[0].element_size()))  # queries
+    abreast, step = max(1, room // max(1, rows)), min(room, max(1, rows))
+
+    def block(head: int, row: int) -> Tensor:
+        some, at = slice(head, head + abreast), slice(row, row + step)
+        part = mask if mask is None or len(mask) == 1 else mask[at]
+        return Dual.of(*_attended(_cut(query, some, at), _cut(key, some), _cut(value, some), part, factor)).joint
+
+    places = [[(head, row) for row in range(0, rows, step)] for head in range(0, math.prod(heads), abreast)]
+    joint = torch.cat([torch.cat([block(*place) for place in line], 2) for line in places], 1)
+    return Dual(joint.reshape(count, *heads, *joint.shape[2:]))
 
 
-def _causal(scores: Tensor) -> Tensor:
-    return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+def _flat_heads(part: Halves) -> Halves:
+    """v (B, L, d) and t (K, B, L, d)."""
+    still, moved = part
+    shape = math.prod(still.shape[:-2]), *still.shape[-2:]
+    return still.reshape(shape), None if moved is None else moved.reshape(len(moved), *shape)
+
+
+def _cut(part: Halves, heads: slice, rows: slice = slice(None)) -> Halves:
+    still, moved = part
+    return still[heads, rows], None if moved is None else moved[:, heads, rows]
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of scores with their tangents at a time: what caches hold, and elsewhere a small part of memory."""
+    return torch.get_num_threads() << 22 if device.type == "cpu" else 1 << 28
+
+
+def _causal(query: Any, key: Any) -> Tensor:
+    return torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

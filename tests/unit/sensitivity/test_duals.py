@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sensitivity import GaussianAnchor, Grid, Points, Toward, sample_sensitivity
-from sensitivity.jacobians import duals
+from sensitivity.jacobians import dual_layers, duals
 from sensitivity.jacobians.dual_layers import push
 from sensitivity.jacobians.products import Products
 from sensitivity.jacobians.trial import choose
@@ -222,6 +222,23 @@ def test_the_second_derivative_of_silu() -> None:
     share = torch.sigmoid(IMAGES)
     expected = share * (1 - share) * (2 + IMAGES * (1 - 2 * share)) * t[0] ** 2
     assert_close(second(functional.silu, IMAGES, t)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("room", [1, 600, 2500])  # bytes: one query, some queries of one head, some heads
+@pytest.mark.parametrize(("name", "layer"), ATTENTION.items())
+def test_attention_in_blocks_is_attention(
+    name: str, layer: Callable[[Tensor], Tensor], room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Assert that blocks of any size give torch's value and tangents."""
+    x = TOKENS[0] if name.startswith("of") else TOKENS
+    tangents, asked = random(2, *x.shape, seed=21), []
+    monkeypatch.setattr(dual_layers, "_room", lambda device: asked.append(device) or room)
+    value, moved = plain(layer, x, tangents)
+    with torch.no_grad():
+        image, images = push(layer, x, tangents)
+    assert asked
+    assert_close(image, value, rtol=1e-12, atol=1e-12)
+    assert_close(images, moved, rtol=1e-12, atol=1e-12)
 
 
 def test_a_query_that_attends_to_nothing_is_zero() -> None:
