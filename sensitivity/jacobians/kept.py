@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-LIMIT = 1 << 28
+LIMIT = 1 << 30
 
 
 @dataclass
