@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -100,21 +100,38 @@ def transfer(calibrated: Pool, asked: Pool, config: Config) -> Interval:
 
 
 def width(pool: Pool, rows: pd.DataFrame, regime: str, config: Config) -> float:
-    """Median margin over divisions and entries, over that of nothing changed but the seed."""
+    """Median half length of the intervals, over divisions, entries and groups outside the calibration, each widened
+    beyond its radius of trust as it is, over that of nothing changed but the seed.
+    """
+    nothing = _seeds(rows, regime)
+    return float("nan") if nothing is None else _width(pool, nothing.margin, config)
+
+
+def _seeds(rows: pd.DataFrame, regime: str) -> Calibration | None:
+    """The base network's outcomes as the prediction of networks with nothing changed but the seed, entries as `Pool`'s;
+    None without such networks.
+    """
     floor = of(rows, kind="floor", regime=regime)
     if not len(floor):
-        return float("nan")
+        return None
     row = floor.iloc[0]
     count = int(row["count"])
     base = np.concatenate([np.asarray(row.predicted, dtype=float), np.asarray(row.predicted_shares, dtype=float)])
     nets = np.concatenate(
         [np.asarray(row[name], dtype=float).reshape(count, -1) for name in ("retrained", "retrained_shares")], 1
     )
-    nothing = Calibration(torch.from_numpy(np.tile(base, (count, 1))), torch.from_numpy(nets), LEVEL).margin
+    return Calibration(torch.from_numpy(np.tile(base, (count, 1))), torch.from_numpy(nets), LEVEL)
+
+
+def _width(pool: Pool, nothing: torch.Tensor, config: Config) -> float:
+    if len(pool) <= config.calibration:
+        return float("nan")
     rng, ratios = np.random.default_rng(0), []
     for _ in range(min(config.divisions, 100)):
-        some = rng.permutation(len(pool))[: config.calibration]
-        ratios.append(float((pool.rows(some).margin / nothing).median()))
+        order = rng.permutation(len(pool))
+        some, others = order[: config.calibration], torch.from_numpy(order[config.calibration :])
+        halves = pool.rows(some).margin * pool.stretch[others, None]
+        ratios.append(float((halves / nothing).median()))
     return float(np.median(ratios))
 
 
@@ -138,8 +155,9 @@ def advantage(first: pd.Series, second: pd.Series) -> Interval:
 
 
 def precision_at_top(rows: pd.DataFrame, plant: str, how: str) -> Interval:
-    """Mean over draws of planted groups."""
-    return mean_of_units(of(rows, kind="planted", plant=plant, method=how).precision.to_numpy(dtype=float))
+    """Mean over draws of planted groups; a share."""
+    mean = mean_of_units(of(rows, kind="planted", plant=plant, method=how).precision.to_numpy(dtype=float))
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 def coverage_table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
@@ -179,6 +197,32 @@ def rank_table(rows: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+def width_table(rows: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """One line a predictor, one column a data set: `width` of intervals for class shares, without radii of trust.
+
+    The last line predicts that nothing changes.
+    """
+    columns = {}
+    for regime in dict.fromkeys(of(rows, kind="method").regime):
+        seeds = _seeds(rows, regime)
+        if seeds is None:
+            continue
+        methods = [row for _, row in of(rows, kind="method", regime=regime).iterrows()]
+        asked = {row.method: method(row) for row in methods}
+        first = asked[methods[0].method]
+        asked["no change"] = np.tile(seeds.predicted[0, -first[0].shape[1] :], (len(first[0]), 1)), first[1]
+        columns[regime] = {
+            name: _width(_shares(*each), seeds.margin[-each[0].shape[1] :], config) for name, each in asked.items()
+        }
+    return pd.DataFrame(columns).rename_axis("predictor").reset_index()
+
+
+def _shares(predicted: Array, actual: Array) -> Pool:
+    """Class shares as predicted (G, classes), and of the first retraining."""
+    names = [str(k) for k in range(len(predicted))]
+    return Pool(names, torch.tensor(predicted), torch.tensor(actual[0]), torch.ones(len(names)))
 
 
 def planted_table(rows: pd.DataFrame) -> pd.DataFrame:

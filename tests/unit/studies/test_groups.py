@@ -19,7 +19,16 @@ from studies.groups.config import PLANTS, Config, Regime
 from studies.groups.outcomes import Shares, looks
 from studies.groups.planted import GROUPS, _draw, harm, planted, precision, training_loss
 from studies.groups.predictors import counting, projected
-from studies.groups.reading import Pool, coverage_table, over_divisions, planted_table, rank_table, transfer
+from studies.groups.reading import (
+    Pool,
+    coverage_table,
+    over_divisions,
+    planted_table,
+    rank_table,
+    transfer,
+    width,
+    width_table,
+)
 from studies.groups.verdicts import claims
 from studies.responses.bench import RULE
 from studies.study import Context
@@ -41,6 +50,43 @@ def test_groups_are_a_partition_within_classes(bench):
     assert all(len(np.unique(bench.labels[rows])) == 1 for rows in bench.members.values())
     sizes = [len(rows) for rows in bench.members.values()]
     assert [len(rows) for rows in bench.random_groups.values()] == sizes[: CONFIG.random]
+
+
+def noise(*shape):
+    return np.random.default_rng(len(shape)).normal(size=shape)
+
+
+def made_rows():
+    """Nine networks with another seed, and two predictors of class shares of twenty groups: the truth, and noise."""
+    shares, floor = noise(20, 3), noise(9, 7)
+    row = {"kind": "method", "regime": "a", "groups": 20, "classes": 3, "seeds": 1, "retrained_shares": shares.ravel()}
+    base = {"predicted": np.zeros(4), "predicted_shares": np.zeros(3)}
+    nets = {"retrained": floor[:, :4].ravel(), "retrained_shares": floor[:, 4:].ravel()}
+    return pd.DataFrame(
+        [
+            {"kind": "floor", "regime": "a", "count": 9, **base, **nets},
+            {**row, "method": "truth", "predicted_shares": shares.ravel()},
+            {**row, "method": "noise", "predicted_shares": 3 * noise(20, 3, 1).ravel()},
+        ]
+    )
+
+
+def test_intervals_are_as_wide_as_they_are_beyond_the_radius_of_trust():
+    """Assert that a stretch shared by all groups, which cancels from every interval, changes no width."""
+    outcomes, rows = torch.from_numpy(noise(20, 7)), made_rows()
+    wide = [
+        width(Pool([""] * 20, 0 * outcomes, outcomes, torch.full((20,), stretch)), rows, "a", Config.full())
+        for stretch in (1.0, 10.0)
+    ]
+    assert wide[0] == pytest.approx(wide[1])
+    assert 0.5 < wide[0] < 2
+
+
+def test_predictors_are_told_apart_by_the_width_of_their_intervals():
+    """Assert none of the truth, one and more of noise, and about the seeds' own where nothing is predicted."""
+    table = width_table(made_rows(), Config.full()).set_index("predictor")["a"]
+    assert table["truth"] == 0
+    assert 0.5 < table["no change"] < 2 < table["noise"]
 
 
 def test_removed_images_have_no_weight(bench):
