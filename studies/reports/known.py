@@ -74,15 +74,20 @@ LINES = (
         "mnist14-unet, class:3@0.1, scratch: the best response",
     ),
     Line(
+        "90 % intervals for samples of a U-Net on digits without a group: share of retrained outcomes inside",
+        "groups_networks",
+        "digits: 90 % intervals hold retrained outcomes",
+    ),
+    Line(
         "a perceptron of d = 784: time of a sensitivity in those of a sample with its log density",
         "cost",
         "sampling (dimension=784",
     ),
     Line(
-        "a convolutional network, 28×28, six steps: time of a sensitivity in those of a hand-written pass for log p",
-        "single_pass",
-        "fused (kind=conv, width=96, depth=6, training=0, data=fashion, side=28, batch=8, steps=6, points=60000): "
-        "sensitivity takes",
+        "a convolutional network, 28×28, twenty steps: time of a sensitivity in those of a hand-written pass for log p",
+        "single_pass_long",
+        "fused_long (kind=conv, width=96, depth=6, training=0, data=fashion, side=28, batch=8, steps=20, "
+        "points=60000): sensitivity takes",
     ),
     Line(
         "the same by the two-step solver where log p is equally accurate, d = 3072",
