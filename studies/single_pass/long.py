@@ -7,10 +7,9 @@ bounds failed there. By counting products, the shortest paths are the dearest (`
 and samplers take some twenty steps: so the same networks, images, batches and bounds on twenty steps, timed as `cost`
 times. Counting puts the exact sensitivity at 64/40 = 1.6, the bound itself: whether it holds was not known.
 
-It ran twice. After the first run (4 of 18 claims held, 4 were open; a sensitivity of the diffusers network took 1.98 and
-an influence of convolutions 2.09 of the pass) the engine was changed: fused attention in blocks that fit a cache, graphs
-of an influence kept up to a gigabyte. The second run, protocol as it was, is the one that is published.
-
+It ran twice. After the first run (4 of 18 claims held, 4 were open; a sensitivity of the diffusers network took 1.98
+and an influence of convolutions 2.09 of the pass) the engine was changed: fused attention in blocks that fit a cache,
+graphs of an influence kept up to a gigabyte. The second run, protocol as it was, is the one that is published.
 May touch: `studies.cost`, which runs it.
 """
 
