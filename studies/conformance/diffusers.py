@@ -184,7 +184,10 @@ def adapter() -> Measured:
 
     class Model(torch.nn.Module):
         def forward(self, sample: Tensor, timestep: Tensor, **extra: Any) -> Any:
-            value = network_at(scheduler, sample, timestep.reshape(-1)[0], "epsilon", None)
+            # Each sample at its own time, as a network has it: one time for all would couple the batch.
+            times = timestep.reshape(-1).expand(len(sample))
+            parts = [network_at(scheduler, x, t, "epsilon", None) for x, t in zip(sample.split(1), times, strict=True)]
+            value = torch.cat(parts)
             return (value,) if extra.get("return_dict") is False else type("Out", (), {"sample": value})()
 
     score = from_diffusers(Model(), scheduler)
