@@ -3,8 +3,7 @@
 `studies/results/NAME/` holds `rows.parquet`, `claims.json`, `manifest.json` and the figures as PNG. They are written by
 `studies run NAME --full --publish` (or `studies publish DIR`) and read by the book.
 
-A manifest of format 2 is sealed and has the checksum of every file beside it. One without a format was published before
-there were seals: it is read by its fields, and its rows by their checksum.
+A manifest is sealed and has the checksum of every file beside it.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def load(name: str, folder: Path = FOLDER) -> Published:
             else f"nothing is published for the study {name!r}; run 'studies run {name} --full --publish'."
         )
     home = folder / name
-    manifest = _manifest_of(home / "manifest.json")
-    sums = manifest.get("files") or {"rows.parquet": manifest["rows_checksum"]}
+    manifest = records.read(home / "manifest.json", SEALED)
+    sums = manifest["files"]
 
     def whole(part: str, known: str) -> bytes:
         content = read(home / part)
@@ -68,15 +67,6 @@ def load(name: str, folder: Path = FOLDER) -> Published:
 
     claims = claims_from(whole("claims.json", "claims"), home / "claims.json")
     return Published(frame(decode(whole("rows.parquet", "rows"))), claims, manifest)
-
-
-def _manifest_of(path: Path) -> dict[str, Any]:
-    content = records.parse(path)
-    if isinstance(content, dict) and "format" not in content:
-        if reason := records.fault(content, records.PUBLISHED):
-            raise StudyError(f"{path} is damaged ({reason}); publish it again.")
-        return content
-    return records.read(path, SEALED)
 
 
 def publish(result: Path | str, folder: Path = FOLDER) -> Path:
