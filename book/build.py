@@ -32,6 +32,7 @@ LONGEST = ("howto/examples.md", "theory/network_answers.md", "howto/verify.md") 
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = ["__main__", "ipykernel.kernelapp", "scipy.stats", "torch", "sensitivity", "oracles", "studies.results"]
 LOADED = re.compile(r"<(script|link|img|iframe|source|object)\b[^>]*?\b(?:src|href|data)=\"([^\"]+)\"")
+NAMED = re.compile(r"&lt;[\w.]+ (?:size \d+x\d+ with \d+ Axes|object at 0x[0-9a-f]+)&gt;")
 HOSTS = re.compile(r"https?://(?:cdn|unpkg|fonts|cdnjs)[^\"' )]+")
 
 
@@ -118,18 +119,23 @@ def outside(page: Path) -> Iterator[str]:
     yield from (f"{page.name}: {address}" for address in HOSTS.findall(text))
 
 
+def unseen(page: Path) -> Iterator[str]:
+    """Objects that `page` names where a reader should see them, as a drawing that is only a line of text."""
+    yield from (f"{page.name}: the output {name} shows nothing" for name in NAMED.findall(page.read_text("utf-8")))
+
+
 def main(arguments: list[str]) -> int:
-    """Build with warnings as errors; the exit status is 0 when the pages stand alone."""
+    """Build with warnings as errors; the exit status is 0 when the pages stand alone and show what they draw."""
     execute()
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
     if code := subprocess.run(command, check=False).returncode:
         return code
     pages = sorted(page for page in PAGES.rglob("*.html") if "_static" not in page.parts)
-    links = [line for page in pages for line in outside(page)]
-    print("\n".join(links) or f"{len(pages)} pages stand alone: {PAGES / 'index.html'}")
-    if "--open" in arguments and not links:
+    faults = [line for page in pages for line in (*outside(page), *unseen(page))]
+    print("\n".join(faults) or f"{len(pages)} pages stand alone: {PAGES / 'index.html'}")
+    if "--open" in arguments and not faults:
         webbrowser.open((PAGES / "index.html").as_uri())
-    return 1 if links or not pages else 0
+    return 1 if faults or not pages else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ r"""Laws on the real line, noised exactly: Gaussian mixtures, uniform, Laplace, 
 A law is ρ * N(0, τ²) with ρ the clean law and τ its noise, `noised(sigma, alpha)`: X → αX + σε. Methods work
 element by element on arrays of any shape: with p the density and F the distribution function,
 
-    log_density = log p,   score = s = p'/p,   score_slope = s',   score_curvature = s'',
+    log_density = log p,   score = s = p′/p,   score_slope = s′,   score_curvature = s″,
     log_cdf = log F,       log_sf = log(1 − F),
 
 all in logarithms, so that both tails stay right where F or 1 − F underflows. Φ, φ are the standard normal's.
@@ -39,7 +39,7 @@ from oracles._protocols import Gaussians
 
 @dataclass(frozen=True)
 class Shape:
-    """log p, s, s', s'', log F and log(1 − F) of one part at the points."""
+    """log p, s, s′, s″, log F and log(1 − F) of one part at the points."""
 
     log_density: np.ndarray
     score: np.ndarray
@@ -77,15 +77,15 @@ class Line(ABC):
         return self.evaluate(x).log_density
 
     def score(self, x: ArrayLike) -> np.ndarray:
-        """s(x) = p'/p."""
+        """s(x) = p′/p."""
         return self.evaluate(x).score
 
     def score_slope(self, x: ArrayLike) -> np.ndarray:
-        """s'(x)."""
+        """s′(x)."""
         return self.evaluate(x).slope
 
     def score_curvature(self, x: ArrayLike) -> np.ndarray:
-        """s''(x)."""
+        """s″(x)."""
         return self.evaluate(x).curvature
 
     def log_cdf(self, x: ArrayLike) -> np.ndarray:

@@ -54,7 +54,7 @@ class Detector:
         level: the share of false alarms among points like the reference.
 
     Raises:
-        ValueError, TypeError: for a reference that is no list of finite numbers, or a level that is none.
+        ValueError, TypeError: for a reference that is no list of finite numbers, or a level outside (0, 1).
 
     Source: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005.
 
@@ -79,7 +79,7 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """The largest value that is flagged; −∞ where the reference is too short for the level."""
+        """Values below it are flagged, and no others; −∞ where the reference is too short for the level."""
         # 100 · 0.29 is 28.999… in floating point: without the slack the rank would fall by one.
         rank = math.floor((len(self.reference) + 1) * self.level + 1e-9)
         return float(self.reference.sort().values[rank - 1]) if rank > 0 else -math.inf
@@ -98,14 +98,16 @@ class Detector:
 
 
 class NearestRatio:
-    """|x − y_(1)|²/mean_{j ≤ k} |x − y_(j)|² over the k nearest of N training points; 0 for a copy, towards 1 for none.
+    """|x − y_(1)|²/mean_{j ≤ k} |x − y_(j)|² over the k nearest of N training points.
+
+    0 for a copy, towards 1 where no point is nearer than the others.
 
     Args:
         data: the training points y, (N, *shape).
         neighbours: k, at least 2, at most N − 1.
 
     Raises:
-        ValueError, TypeError: for data that are none, or k beyond what there is.
+        ValueError, TypeError: for data that are not finite states, or k beyond what there is.
 
     Source: Carlini et al. 2023, arXiv 2301.13188 (k = 50).
 

@@ -73,8 +73,9 @@ def load(name: str) -> Images:
     """The images called `name`.
 
     Raises:
-        ValueError: for an unknown name. ImportError: if the package that ships the images is not installed.
-        FileNotFoundError: if the optional Fashion-MNIST files are not on this machine.
+        ValueError: for an unknown name.
+        ImportError: if the package that ships the images is not installed.
+        FileNotFoundError: if the optional files, those of Fashion-MNIST or Unifont, are not on this machine.
 
     Example:
         >>> load("digits").images.shape

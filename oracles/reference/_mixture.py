@@ -24,7 +24,7 @@ class ReferenceMixture:
 
     Args:
         weights, means, covariances: shapes (K,), (K, d), (K, d, d); floats are taken as the binary numbers that they
-            are, strings as decimals or fractions ("1/3"). Weights need not sum to one.
+            are, strings as decimals or fractions (`"1/3"`). Weights need not sum to one.
         digits: digits of every result.
 
     Example:

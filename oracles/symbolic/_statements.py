@@ -10,7 +10,7 @@ def identities() -> dict[str, sp.Eq]:
 
     - `gate`: s^η = s + g (s^ν − s), g = ηr/(1 − η + ηr), for the score of (1 − η)p + ην;
     - `first_order`, `second_order`, `third_order`: ∂ⁿs^η/∂ηⁿ = n! (1 − r)^{n−1} r (s^ν − s) at η = 0;
-    - `source_slope`: the x-derivative of ṡ = r(s^ν − s) is r[(s^ν − s)² + s^ν' − s'];
+    - `source_slope`: the x-derivative of ṡ = r(s^ν − s) is r[(s^ν − s)² + s^ν′ − s′];
     - `second_sensitivity`: with x(η) fixed by F^η(x) = F^η_max(z), x″ = −x′(2(r − 1) + s x′) at η = 0;
     - `linearisation`: g/(ηr) − 1 = −η(r − 1)/(1 + η(r − 1)).
     """

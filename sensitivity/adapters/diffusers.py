@@ -68,7 +68,7 @@ def from_diffusers(
 
     Example (diffusers loads slowly, so this one is run by the tests)::
 
-        pipeline = diffusers.DDPMPipeline.from_pretrained(…)
+        pipeline = diffusers.DDPMPipeline.from_pretrained("google/ddpm-cifar10-32")
         score = from_diffusers(pipeline.unet.eval(), pipeline.scheduler)
         latents = score.schedule.sigma_max * torch.randn(4, 3, 32, 32)
         grid = score.schedule.grid(50)

@@ -59,7 +59,7 @@ class Calibration:
         stretch: t, how far each group lies beyond its radius of trust, (n,), ≥ 1; None is 1.
 
     Raises:
-        ValueError, TypeError: for outcomes that do not belong together, or a level that is none.
+        ValueError, TypeError: for outcomes that do not belong together, or a level that is not between 0 and 1.
 
     Source: Vovk, Gammerman & Shafer 2005; Lei et al. 2018; Lee, Barber & Willett 2023, arXiv 2306.06342.
 

@@ -61,12 +61,12 @@ class Game:
 
     @property
     def whole(self) -> Coalition:
-        """All players."""
+        """The coalition of all players, whose value is v(all)."""
         return (True,) * self.players
 
     @property
     def nobody(self) -> Coalition:
-        """No player."""
+        """The coalition of no player, whose value is v(∅)."""
         return (False,) * self.players
 
 
@@ -92,7 +92,7 @@ def by_enumeration(game: Game) -> Shares:
 
 
 def by_permutations(game: Game, permutations: int, seed: int) -> Shares:
-    """Shapley's value from random orders of the players, with the standard error over orders (M ≥ 2)."""
+    """Shapley's value from random orders of the players, with the standard error over orders (`permutations` ≥ 2)."""
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(game.players, generator=generator).tolist() for _ in range(permutations)]
     added = torch.stack([torch.stack(list(_added(game, order))) for order in orders])

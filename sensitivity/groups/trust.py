@@ -21,7 +21,7 @@ from sensitivity.sampler.outcome import Outcomes
 SHARE = 0.25
 """Relative distance of the finite from the first-order prediction up to which the interval is as it was calibrated."""
 REFUSED = 2.0
-"""An interval that would have to be wider than for any calibration group, by more than this factor, is none."""
+"""An interval that would have to be wider than for any calibration group, by more than this factor, is not given."""
 
 
 class Trust(Enum):

@@ -45,7 +45,7 @@ class Counterfactual:
         samples: predicted samples, (K, batch, *shape).
         change: samples less base, (K, batch, *shape).
         first: the change to first order, ηδ, (K, batch, *shape).
-        departure: e = |change − first|/|first|, (K, batch); NaN with form="first".
+        departure: e = |change − first|/|first|, (K, batch); NaN with `form="first"`.
         stretch: by how much each group's intervals are wider than within its radius of trust, (K,).
         values: φ of the predicted samples, (K, batch, *out); (K,) for a functional of all samples together.
         effect: values less φ of the base, like `values`.

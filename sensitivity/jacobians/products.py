@@ -3,24 +3,24 @@
 Symbols: `s(x, σ)` the score at states `x` of shape `(batch, *shape)`, `J = ∇s` its Jacobian per sample,
 `t_k` tangents and `u_k` cotangents of shape `(K, batch, *shape)`.
 
-=============  =====================================  ==============================================
-method         J t                                    needs
-=============  =====================================  ==============================================
-"forward"      forward mode                           a forward-mode rule for every operation
-"double-vjp"   derivative in u of u ↦ (Jᵀu)·t         twice differentiable in reverse mode
-"reverse"      none, only Jᵀu                         once differentiable in reverse mode
-"finite"       central differences (not exact)        nothing
-"one-sided"    forward differences (not exact)        once differentiable in reverse mode
-=============  =====================================  ==============================================
+==============  =====================================  ==============================================
+method          J t                                    needs
+==============  =====================================  ==============================================
+`"forward"`     forward mode                           a forward-mode rule for every operation
+`"double-vjp"`  derivative in u of u ↦ (Jᵀu)·t         twice differentiable in reverse mode
+`"reverse"`     none, only Jᵀu                         once differentiable in reverse mode
+`"finite"`      central differences (not exact)        nothing
+`"one-sided"`   forward differences (not exact)        once differentiable in reverse mode
+==============  =====================================  ==============================================
 
 `Jᵀu` is always taken in reverse mode. The method and the cures below are chosen once, by a trial on two samples at
 several levels (`sensitivity.jacobians.trial.choose`), never inside a loop:
 
 - forward mode by rules of our own (`sensitivity.jacobians.duals`), which carry value and tangents through the
-  network in one batch: tried first, since it is the quickest exact method; below it torch's own forward mode, with
-- fused attention has no forward mode: the mathematically equal composite kernel is used instead;
-- group normalisation has no forward mode for non-contiguous inputs: they are made contiguous;
-- an operation without a batching rule: directions are taken one after the other;
+  network in one batch: tried first, since it is the quickest exact method;
+- torch's own forward mode where those rules do not reach, with three cures: fused attention has no forward mode, so
+  that the mathematically equal composite kernel takes its place; group normalisation has none for non-contiguous
+  inputs, which are made contiguous; directions are taken one after the other where an operation has no batching rule;
 - a network that cuts the derivative (`detach`, `no_grad`, a hand-written rule that is wrong) disagrees with
   differences of its own values, and falls to the next method; where `Jᵀu` is needed there is none, which is an error.
 
@@ -151,7 +151,7 @@ class Products:
 
     @property
     def name(self) -> str:
-        """The method with its cures, such as "forward (rules)"."""
+        """The method with its cures, such as `"forward (rules)"`."""
         return f"{self.method} ({', '.join(self.cures)})" if self.cures else self.method
 
     def _decided(self, call: str) -> str:

@@ -81,7 +81,7 @@ def train_ratio_classifier(
         seed: seed of draws; the network's own initial state is the caller's.
 
     Raises:
-        ValueError, TypeError: for data of unlike shape, dtype or device, or numbers that are none.
+        ValueError, TypeError: for data of unlike shape, dtype or device, or counts and levels that are not positive.
         RuntimeError: where the loss is not finite.
 
     Source: as `RatioClassifier`.

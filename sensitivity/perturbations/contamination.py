@@ -83,7 +83,8 @@ class Toward(Contamination):
     """Toward a measure: `χ = ν − ρ`, `ṡ = r (s^ν − s)`.
 
     Args:
-        measure: ν, a measure (`Points`, `Mixture`, `NetworkMeasure`) or a `RatioClassifier`.
+        measure: ν, a measure (`Points`, `Mixture`, `NetworkMeasure`) or a ratio (`KernelRatio`,
+            `RatioClassifier`).
 
     Source: Scarvelis & Solomon 2025, arXiv 2509.23092.
 

@@ -77,7 +77,8 @@ def sample_sensitivity(
             `LocalResponse(...)`. The last three take no anchor, trace, probes or control, and give no log ratio (NaN).
 
     Other args:
-        trace: how div s is taken, "exact", "hutchinson", "hutch++" or "auto" (exact in small dimension).
+        trace: how div s is taken, "exact", "hutchinson", "hutchinson-gaussian", "hutch++" or "auto" (exact in small
+            dimension).
         probes: number of random probes per stage.
         generator, seed: source of the probes' noise.
         solver: "euler", "heun", "rk4", "dopri5", "exponential", "2m" (two-step exponential, one call a step),
@@ -91,8 +92,8 @@ def sample_sensitivity(
         chunk_size: latents computed at once.
         control: a Gaussian q; Hutchinson's probes then see only div (s − s^q), which has less noise at no network cost.
         products: how Jacobian products are taken, see `Products`.
-        progress: True for a line on standard error, or a function of (steps done, of, a second, seconds left); see
-            `sensitivity.progress`.
+        progress: True for a line on standard error, or a function of (steps done, total, rate a second, seconds
+            left); see `sensitivity.progress`.
         differentiable: keep the graph for a derivative in the network's parameters or the latents.
 
     Raises:

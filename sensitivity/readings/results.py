@@ -63,8 +63,8 @@ class SampleSensitivity:
             truncation, the stated errors of the log densities (grid and probes) through exp(log r), and
             `product_error`. The anchor's error and the score's own are in it no more than in `log_density`. NaN where
             a sample halted and along a stochastic path.
-        products: how they were taken, network by network, such as "forward (rules)"; the same name gives the same bits
-            again.
+        products: how they were taken, network by network, such as `"forward (rules)"`; the same name gives the same
+            bits again.
     """
 
     samples: Annotated[Tensor, Latents()]

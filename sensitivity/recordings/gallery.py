@@ -97,8 +97,9 @@ def _page(
     shown = min(samples, total)
     yield f"<p>{html.escape(influence.outcome.sentence)} {shown} of {total} samples are shown.</p>"
     yield (
-        "<p>A value is the derivative of the functional per unit mass moved to one training point; ± is its size times "
-        "the errors of the sample's log density, and what pruning may have taken.</p>"
+        "<p>A value is the derivative of the functional per unit mass moved to one training point, a sum that of a "
+        "unit for each point of a group; ± is its size times the errors of the sample's log density, and what pruning "
+        "may have taken.</p>"
     )
     values, indices, functional, errors = _axes(influence)
     picture = [_png(p) for p in _checked(image, influence.samples[:shown])]
@@ -114,7 +115,7 @@ def _page(
             rows = list(zip(points.tolist(), values[f, b, order].tolist(), images, strict=True))
             yield from _points("Raise it", [p for p in rows if p[1] > 0], errors[f, b], UP)
             yield from _points("Lower it", [p for p in rows if p[1] < 0], errors[f, b], DOWN)
-            yield from _groups(influence, f, b)
+            yield from _groups(influence, f, b, float(errors[f, b, 0]))
     yield "<h2>Where this came from</h2><pre>"
     yield html.escape(json.dumps(influence.provenance or {"provenance": "not recorded"}, indent=1, default=str))
     yield "</pre></body></html>"
@@ -155,7 +156,7 @@ def _points(title: str, points: Sequence[tuple[int, float, str]], errors: Tensor
     yield "</div>"
 
 
-def _groups(influence: Influence, f: int, b: int) -> Iterator[str]:
+def _groups(influence: Influence, f: int, b: int, relative: float) -> Iterator[str]:
     if influence.groups is None:
         return
     place = (f, b) if influence.groups.ndim == 3 else (b,)
@@ -164,8 +165,9 @@ def _groups(influence: Influence, f: int, b: int) -> Iterator[str]:
     top = max((abs(value) for value in sums), default=0.0)
     yield "<h3>Sums of groups</h3><table>"
     for name, value, loss in zip(influence.group_names, sums, losses, strict=True):
-        bar = _bar(value, loss, top, UP if value >= 0 else DOWN)
-        yield f"<tr><td>{html.escape(str(name))}</td><td>{value:.3g} ± {_number(loss)}</td><td>{bar}</td></tr>"
+        error = abs(value) * relative + loss
+        bar = _bar(value, error, top, UP if value >= 0 else DOWN)
+        yield f"<tr><td>{html.escape(str(name))}</td><td>{value:.3g} ± {_number(error)}</td><td>{bar}</td></tr>"
     yield "</table>"
 
 

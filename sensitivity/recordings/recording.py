@@ -112,7 +112,8 @@ class Recording:
         """Write a safetensors file, whole or not at all, with all that is known of its making.
 
         Raises:
-            ImportError: without the package safetensors. ValueError: for a path that cannot be written.
+            ImportError: without the package safetensors.
+            ValueError: for a path that cannot be written.
         """
         shares = [list(part.stages.shares) for part in self.parts]
         about = {"made_from": dict(self.made_from), "several": self.several, "shares": shares, "digest": self.digest}
@@ -129,8 +130,8 @@ class Recording:
                 holds neither network nor loss nor training data. Its answer to one training point must be the same.
 
         Raises:
-            ImportError: without the package safetensors. ValueError: for a file that is missing, damaged or none; for
-                another response than the recorded one.
+            ImportError: without the package safetensors.
+            ValueError: for a file that is missing, damaged or no recording; for another response than the recorded one.
         """
         tensors, text = read(path, device)
         try:
@@ -203,7 +204,8 @@ class Recording:
             folder: where answers of finished shards are kept, each written at once with a checksum; a run that was
                 killed goes on from there. It belongs to one recording and one question.
             incomplete: return the result of all other shards where some failed; its outcome's note names them.
-            progress: True for a line on standard error, or a function of (points done, of, a second, seconds left).
+            progress: True for a line on standard error, or a function of (points done, total, rate a second, seconds
+                left); see `sensitivity.progress`.
 
         Raises:
             ValueError, TypeError: for arguments that do not fit, with the remedy.

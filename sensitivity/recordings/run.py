@@ -92,7 +92,7 @@ def run(
     """Ask every shard.
 
     Raises:
-        TypeError, ImportError: for a client that is none.
+        TypeError, ImportError: for a client that is not one of Dask.
     """
     # Dask is optional: its client is known by what it can do, so that nothing is imported to refuse another.
     if client is not None and not (hasattr(client, "submit") and hasattr(client, "scatter")):

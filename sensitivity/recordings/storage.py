@@ -21,7 +21,8 @@ def write(path: str | Path, tensors: dict[str, Tensor], about: str) -> None:
     """Write tensors and a text atomically.
 
     Raises:
-        ImportError: without safetensors. ValueError: for a path that cannot be written.
+        ImportError: without safetensors.
+        ValueError: for a path that cannot be written.
     """
     save = needed("safetensors.torch", "saved recordings").save
     content = save({name: value.cpu() for name, value in tensors.items()}, metadata={KEY: about})
@@ -37,7 +38,8 @@ def read(path: str | Path, device: Any) -> tuple[dict[str, Tensor], str]:
     """Tensors and text.
 
     Raises:
-        ImportError: without safetensors. ValueError: for a file that is missing, damaged or of another kind.
+        ImportError: without safetensors.
+        ValueError: for a file that is missing, damaged or of another kind.
     """
     library = needed("safetensors", "saved recordings")
     if not Path(path).is_file():

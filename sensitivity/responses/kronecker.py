@@ -43,7 +43,8 @@ class Kronecker(Curvature):
     """(H + λ)⁻¹ with H by Kronecker factors.
 
     Raises:
-        ImportError: without curvlinops. ValueError: for a loss without `residual`.
+        ImportError: without curvlinops.
+        ValueError: for a loss without `residual`.
     """
 
     def __init__(self, matrix: GaussNewton, damping: float | None, kind: str, seed: int):

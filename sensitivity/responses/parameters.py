@@ -5,9 +5,10 @@ at θ, H the curvature of L_ρ, λ a ridge or damping (Koh & Liang 2017, arXiv 1
 et al. 2024, arXiv 2410.13850). The score then changes by ṡ(x) = ∂_θ s_θ(x) θ̇ at every state, and the sample by one
 Jacobian product a stage along (δ, θ̇) together.
 
-Transposed: with Γ = Σ_j (∂_θ s)ᵀ μ_j over the stages of the sampler, the discrete ∫ σ (∂_θ s)ᵀ λ dσ, the influence of
-point i is −Γ·(H + λ)⁻¹ (g_i − g_ρ): one solution for each functional and latent, then one gradient for each point.
-Where published attribution takes the gradient of a loss at the sample, this is the gradient of the functional itself.
+Transposed: with Γ = Σ_j (∂_θ s)ᵀ μ_j over the stages of the sampler, which stands for ∫ σ (∂_θ s)ᵀ a dσ with a(σ) the
+adjoint of the flow, the influence of point i is −Γ·(H + λ)⁻¹ (g_i − g_ρ): one solution for each functional and latent,
+then one gradient for each point. Where published attribution takes the gradient of a loss at the sample, this is the
+gradient of the functional itself.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ParameterResponse(MovingParameters):
         residual: relative residual of the last solution.
 
     Raises:
-        ValueError, TypeError: for a score without parameters, a loss that is none, data that do not fit.
+        ValueError, TypeError: for a score without parameters, a loss that is not callable, data that do not fit.
 
     Source: Koh & Liang 2017, arXiv 1703.04730; Mlodozeniec et al. 2024, arXiv 2410.13850; Grosse et al. 2023, arXiv
     2308.03296 (Gauss-Newton and damping).
@@ -136,7 +137,7 @@ class ParameterResponse(MovingParameters):
 
     @property
     def residual(self) -> float:
-        """Largest relative residual of the last solution, 0 for curvature="exact"."""
+        """Largest relative residual of the last solution, 0 for `curvature="exact"`."""
         return self.curvature.residual
 
     @cached_property

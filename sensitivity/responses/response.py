@@ -169,7 +169,7 @@ def chosen(response: Any) -> Response:
     """The response that was given.
 
     Raises:
-        TypeError: if it is none.
+        TypeError: for what is not a response.
     """
     if not isinstance(response, Response):
         raise TypeError(

@@ -121,16 +121,17 @@ def _slopes(factors: Array, gaps: Array) -> Array:
 
 
 def _points(start: Any, end: Any) -> tuple[Array, Array]:
-    """Nodes of the Gauss rule in log σ between levels, (…, points), and their weights."""
-    low, high = np.log(start)[..., None], np.log(end)[..., None]
-    return (high - low) / 2 * _NODES + (high + low) / 2, (high - low) / 2 * _WEIGHTS
+    """Levels at the nodes of the Gauss rule in log σ between two levels, (…, points), and the weights."""
+    # From the ratio of the levels, whose logarithm is small: where weights are in the thousands its rounding shows.
+    half = np.log(np.divide(end, start))[..., None] / 2
+    return np.asarray(start)[..., None] * np.exp(half * (1 + _NODES)), half * _WEIGHTS
 
 
 @lru_cache(maxsize=65536)
 def log_weights(levels: Levels, start: float, end: float) -> Array:
     """W_i = ∫ ℓ_i d(log σ) between two levels, for the nodes at `levels`, (V, n)."""
-    u, weights = _points(start, end)
-    return _lagrange(_variables(np.array(levels)), _variables(np.exp(u))) @ weights
+    sigma, weights = _points(start, end)
+    return _lagrange(_variables(np.array(levels)), _variables(sigma)) @ weights
 
 
 @lru_cache(maxsize=65536)
@@ -158,8 +159,8 @@ def _reference(
     levels: Levels, start: float, end: float, to: Callable[[Array], Array], poles: tuple[float, float]
 ) -> Reference:
     """The rule in a variable `to`(σ²) whose poles for λ from 0 to ∞ lie outside the interval `poles`."""
-    u, weights = _points(start, end)
-    w, at = to(np.square(np.array(levels))), to(np.exp(2 * u))
+    sigma, weights = _points(start, end)
+    w, at = to(np.square(np.array(levels))), to(np.square(sigma))
     product = np.abs(at[None, :] - w[:, None]).prod(0)
     # 1/|w_λ − w| grows as the pole comes near: the largest κ belongs to the ends of where it can lie.
     nearest = [np.abs(at - pole) for pole in poles if np.isfinite(pole)]
@@ -170,9 +171,9 @@ def _reference(
 
 def _shares(values: Array, starts: Array, ends: Array) -> Array:
     """∫ ℓ_i dω over intervals, (V, n, intervals)."""
-    u, weights = _points(starts, ends)
-    polynomials = _lagrange(_variables(values), _variables(np.exp(u).reshape(-1)))
-    return np.einsum("vilp,lp->vil", polynomials.reshape(*polynomials.shape[:-1], *u.shape), -weights * np.exp(-u))
+    sigma, weights = _points(starts, ends)
+    polynomials = _lagrange(_variables(values), _variables(sigma.reshape(-1)))
+    return np.einsum("vilp,lp->vil", polynomials.reshape(*polynomials.shape[:-1], *sigma.shape), -weights / sigma)
 
 
 def _products(t: Array, interval: int) -> Array:

@@ -203,7 +203,7 @@ def find(name: str) -> Tableau:
     """The tableau of this name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: for a name that no tableau has.
 
     Example:
         >>> find("heun").order

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from studies.conformance.findings import cause
+from studies.conformance.findings import Finding, cause
 
 __all__ = ["densities", "differences", "overview"]
 
@@ -34,23 +32,26 @@ def densities(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """What differs: the measurement, whose it is, the cause, what a user can do, and what its authors could."""
-    records: list[dict[str, Any]] = []
+def differences(rows: pd.DataFrame) -> str:
+    """What differs, as Markdown, each cause once: whose it is, a way round, a proposed change, what was measured."""
+    shown: dict[Finding | str, list[str]] = {}
     for _, row in rows[rows["status"] == "differs"].iterrows():
-        finding = cause(row["package"], row["check"])
-        records.append(
-            {
-                "package": f"{row['package']} {row['version']}",
-                "check": row["check"],
-                "measured": _error(row) or row["note"].split(":")[0],
-                "whose": "" if finding is None else finding.whose,
-                "cause": "not yet known" if finding is None else finding.cause,
-                "way round": "" if finding is None else finding.way_round,
-                "proposed change": "" if finding is None else finding.mend,
-            }
-        )
-    return pd.DataFrame(records)
+        name = f"{row['package']} {row['version']}"
+        measured = f"`{row['check']}` {_error(row) or row['note'].split(':')[0]}"
+        shown.setdefault(cause(row["package"], row["check"]) or f"**{name}**: not yet known", []).append(measured)
+    return "\n".join(f"- {_told(finding)} Seen in {', '.join(seen)}." for finding, seen in shown.items())
+
+
+def _told(finding: Finding | str) -> str:
+    if isinstance(finding, str):
+        return finding
+    # Stars are powers there, and not Markdown's.
+    why, way_round, mend = (
+        text.replace("*", r"\*").replace("<", "&lt;") for text in (finding.cause, finding.way_round, finding.mend)
+    )
+    return (
+        f"**{finding.package} {finding.version}** ({finding.whose}). {why} *Way round*: {way_round} *Proposed*: {mend}"
+    )
 
 
 def _error(row: pd.Series) -> str:

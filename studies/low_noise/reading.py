@@ -136,7 +136,10 @@ def _means(rows: pd.DataFrame, keys: list[str], names: dict[str, str]) -> pd.Dat
 
 
 def predictions(rows: pd.DataFrame, count: int = 100) -> pd.DataFrame:
-    """How well the sensitivities predict, by level: means over the mixtures with `edm` and their replicates."""
+    """How well the sensitivities predict with `edm`, by level: means over the mixtures, which are the unit.
+
+    Replicates of a mixture share its draws: each mixture counts with the mean of its own.
+    """
     main = usual(rows)
     selected = main[(main["kind"] == "level") & (main["states"] == "on") & (main["objective"] == "edm")]
     selected = selected[(selected["N"] == count) & selected["exact_finite"].notna()]
@@ -150,10 +153,12 @@ def predictions(rows: pd.DataFrame, count: int = 100) -> pd.DataFrame:
         "smoothfull_scale": "best scale, smoothed",
         "reproduced": "cosine of two seeds",
     }
+    means = selected.groupby(["level", "geometry"])[list(names)].mean()
     return pd.DataFrame(
         [
-            {"σ/τ": f"{sigma:g}"} | {label: interval(part[name].to_numpy()) for name, label in names.items()}
-            for sigma, part in sorted(selected.groupby("level"), key=lambda pair: -float(str(pair[0])))
+            {"σ/τ": f"{sigma:g}"}
+            | {label: interval(means.loc[sigma, name].to_numpy()) for name, label in names.items()}
+            for sigma in sorted(selected["level"].unique(), reverse=True)
         ]
     )
 

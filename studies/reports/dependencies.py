@@ -15,7 +15,7 @@ PURPOSES = {
     "": "run time of `oracles` and `sensitivity`",
     "studies": "run time of `studies`",
     "images": "studies of MNIST, faces and photographs",
-    "data": "shards, saved recordings and workers of `sensitivity.record`",
+    "data": "shards, saved recordings and workers of `record`",
     "adapters": "adapters and comparisons with public packages; tests",
     "book": "building the book",
     "test": "tests and checks",
@@ -66,8 +66,10 @@ def _installed(name: str) -> tuple[str, str]:
         return "", "not installed here"
     classified = [line.split(" :: ")[-1] for line in known.get_all("Classifier") or [] if line.startswith("License")]
     expression, free = (str(known.json.get(key) or "").strip() for key in ("license_expression", "license"))
-    stated = [expression, free.split("\n")[0][:60], *classified]  # some put the whole text into the free field
-    return known["Version"], "; ".join(dict.fromkeys(line for line in stated if line)) or "not stated"
+    stated = [expression, "" if "\n" in free else free, *classified]  # some put the whole text into the free field
+    named = {line.removesuffix(" License"): line for line in reversed(stated) if line}
+    words = "; ".join(reversed(named.values()))
+    return known["Version"], words or ("its text stands in the metadata" if free else "not stated")
 
 
 def table() -> str:
@@ -75,14 +77,15 @@ def table() -> str:
 
     Example:
         >>> print(table().splitlines()[0])
-        | package | version asked for | here | licence, as its metadata state it | needed for |
+        | package | asked for | here | licence, as its metadata state it | extra | needed for |
     """
     rows = [
-        f"| {each.name} | {each.lowest} | {each.installed or 'absent'} | {each.licence} | {PURPOSES[each.extra]} |"
+        f"| {each.name} | {each.lowest} | {each.installed or 'absent'} | {each.licence} "
+        f"| {each.extra} | {PURPOSES[each.extra]} |"
         for each in dependencies()
     ]
-    head = "| package | version asked for | here | licence, as its metadata state it | needed for |"
-    return "\n".join([head, "|---" * 5 + "|", *rows])
+    head = "| package | asked for | here | licence, as its metadata state it | extra | needed for |"
+    return "\n".join([head, "|---" * 6 + "|", *rows])
 
 
 if __name__ == "__main__":

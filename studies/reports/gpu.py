@@ -12,6 +12,7 @@ import html
 import json
 import math
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from studies.errors import StudyError
@@ -57,7 +58,8 @@ def _run(known: dict[str, Any]) -> str:
         f"{versions['python']}, commit {known['commit'][:12]}, begun {known['started']}. "
         f"Repeat it with: {known['command']}"
     )
-    missing = [f"{job} ({verdict})" for job, verdict in known["jobs"].items() if verdict != "done"]
+    jobs = known["jobs"].items()
+    missing = [f"{job} ({shorten(verdict, 100, placeholder=' …')})" for job, verdict in jobs if verdict != "done"]
     return sentence + (f"\nNot measured: {'; '.join(missing)}." if missing else "")
 
 
@@ -109,7 +111,9 @@ def measured(*jobs: str, containing: str = "", case: str = "", home: Path = HOME
 
 
 def _cells(one: Any) -> tuple[str, ...]:
-    interval = "" if math.isnan(one.low) else f"[{one.low:.3g}, {one.high:.3g}]"
+    interval = "" if math.isnan(one.high) else f"[{one.low:.4g}, {one.high:.4g}]"
+    if math.isnan(one.low) and not math.isnan(one.high):
+        interval = f"at most {one.high:.2g}"
     return one.case, one.quantity, f"{one.value:.4g}", interval, one.unit, one.note
 
 

@@ -11,6 +11,7 @@ import io
 import math
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from studies.claim_bounds import Verdict
@@ -18,7 +19,7 @@ from studies.errors import StudyError
 from studies.results import FOLDER, load
 from studies.study import Claim, suggestion
 
-__all__ = ["claims", "drawn", "picture", "provenance"]
+__all__ = ["claims", "drawn", "image", "picture", "provenance"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ def provenance(name: str) -> str:
         f"studies run {name} --{setting['level']}"
     )
     return textwrap.fill(sentence, 72)
+
+
+def image(path: Path, alt: str) -> Shown:
+    """A PNG file with its text alternative, which stands below it."""
+    return _image(path.read_bytes(), alt)
 
 
 def _image(png: bytes, alt: str) -> Shown:

@@ -1,6 +1,6 @@
 """What the four papers claim, beside what the published studies measured of it.
 
-A `Statement` is a sentence of a paper with the paper's own figure, and a pattern that finds the claims of ours which
+A `Statement` is a sentence of a paper with the paper's own number, and a pattern that finds the claims of ours which
 test it. Nothing is measured here: counts, values and verdicts are read from the committed claims, so that the table
 changes when a study is published again. `missing()` names statements that no published claim tests any more.
 
@@ -117,8 +117,8 @@ PAPERS = (
     ),
     Paper(
         "song2025selective",
-        "The threshold of memorisation; the half-width of the shells is given in a form that is not thin, "
-        "so quantiles of χ² took its place.",
+        "The threshold of memorisation, and how wide the shells are meant to be: with the half-width as printed, "
+        "√log(1/δ) in units of the radius, they would not be thin, so that quantiles of χ² took its place.",
         (
             Statement("training states lie at r⋆ = 1", "1", "selective_underfitting", "training states lie", "r⋆"),
             Statement(
@@ -259,13 +259,16 @@ PAPERS = (
 
 
 def summary(paper: Paper) -> str:
-    """A Markdown table: statement, the paper's figure, our measured values, how many claims hold, the page.
+    """A Markdown table: statement, the paper's number, our measured values, how many claims hold, the page.
 
     Example:
         >>> summary(PAPERS[0]).splitlines()[0]
-        '| statement of the paper | its figure | measured here | claims that hold | page |'
+        "| statement of the paper | the paper's number | measured here | claims that hold | page |"
     """
-    rows = ["| statement of the paper | its figure | measured here | claims that hold | page |", "|---|" + 4 * "---|"]
+    rows = [
+        "| statement of the paper | the paper's number | measured here | claims that hold | page |",
+        5 * "|---" + "|",
+    ]
     for statement in paper.statements:
         claims = statement.claims()
         count = Tally.of(claim.verdict for claim in claims)

@@ -139,7 +139,7 @@ def newest(place: Path | str) -> Path:
     """A result folder: `place` itself, or the one below OUT/STUDY or OUT that changed last.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is no result folder.
     """
     place = Path(place)
     if (place / "manifest.json").exists():

@@ -57,7 +57,7 @@ def bootstrap(
         The interval; its ends are NaN for a single value and equal the estimate when all values are equal.
 
     Raises:
-        ValueError: values that are not finite, or none.
+        ValueError: values that are not finite, or no values.
 
     Example:
         >>> values = np.random.default_rng(0).normal(3, 1, 200)

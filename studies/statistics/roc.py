@@ -45,7 +45,7 @@ def roc(positives: ArrayLike, negatives: ArrayLike, *, level: float = 0.95) -> R
         level: confidence level of the area's interval.
 
     Raises:
-        ValueError: values that are not finite, fewer than two of a kind, or a level that is none.
+        ValueError: values that are not finite, fewer than two of a kind, or a level that is not between 0 and 1.
 
     Example:
         >>> curve = roc([1.0, 2.0, 3.0], [2.5, 4.0, 5.0])

@@ -59,7 +59,7 @@ def fit_slope(h: ArrayLike, error: ArrayLike, *, floor: ArrayLike = 0.0, margin:
     Args:
         h: step sizes, perturbation sizes or resolutions (n,), positive.
         error: positive errors (n,), one per h (a zero error lies below every floor and is left out).
-        floor: size of other errors, a number or one per h (n,), see the floor rule above.
+        floor: size of other errors, a number or one per h (n,), what lies below `margin` times it is left out.
         margin: how many floors an error must exceed.
 
     Raises:

@@ -139,7 +139,8 @@ def train_many(
         progress: called with (steps done, steps).
 
     Raises:
-        ValueError: for weights, seeds or start that do not fit. FloatingPointError: if the loss stops being finite.
+        ValueError: for weights, seeds or start that do not fit.
+        FloatingPointError: if the loss stops being finite.
     """
     _check(data, weights, seeds, start)
     if recipe.architecture.kind != "mlp" and len(seeds) > 1:

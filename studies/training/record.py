@@ -115,7 +115,8 @@ class TrainingRecord:
         """A saved record, with the data (N, *shape) it was made on.
 
         Raises:
-            StudyError: for a file that is absent, damaged or no record. ValueError: for other data.
+            StudyError: for a file that is absent, damaged or no record.
+            ValueError: for other data.
         """
         from safetensors.torch import load
 

@@ -55,11 +55,11 @@ def _stored(task: Task) -> str:
 def _limits(task: Task) -> str:
     if all(case.judge == "posterior" for case in task.cases):
         return f"Holds if both p-values are above {ONE_IN_A_MILLION:g}; at most {task.budget:,} score calls a problem."
-    share = "every row" if task.quantile == 1.0 else f"{task.quantile:.0%} of the rows"
-    unit = "nats" if task.absolute else "of the truth's size"
+    share = "every row errs" if task.quantile == 1.0 else f"{100 * task.quantile:.0f} % of the rows err"
+    unit = ("nat" if task.noise == 1.0 else "nats") if task.absolute else "of the truth's size"
     noise = f"a standard deviation of {task.noise:g} {unit}" if task.noise else "none"
     return (
-        f"Holds if {share} err by at most {task.atol:g} + {task.rtol:g} |truth|; allowed noise: {noise}; "
+        f"Holds if {share} by at most {task.atol:g} + {task.rtol:g} |truth|; allowed noise: {noise}; "
         f"at most {task.budget:,} score calls a problem."
     )
 

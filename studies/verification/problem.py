@@ -28,7 +28,7 @@ FIELDS = {
     "vectors": "directions (n, d)",
     "latents": "states at sigma_max (n, d), already scaled",
     "grid": "`sigma_max, sigma_min, steps, levels`: a proposal; any other discretisation is as good",
-    "perturbation": "`kind` ('toward') and `measure`: ν in full, with `log_density(x, sigma)` and `score(x, sigma)`",
+    "perturbation": "`kind` (`'toward'`) and `measure`: ν in full, with `log_density(x, sigma)` and `score(x, sigma)`",
     "data": "points (N, d)",
     "functional": "`functional(x)`: samples (n, d) -> (n,); also `functional.gradient(x)` (n, d); None where an output "
     "is not one of samples",

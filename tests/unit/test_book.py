@@ -54,6 +54,16 @@ def test_the_builder_accepts_a_page_that_stands_alone(tmp_path):
     assert list(builder().outside(page)) == []
 
 
+@pytest.mark.parametrize("name", ["Figure size 540x420 with 30 Axes", "studies.x.Law object at 0x7f12ab"])
+def test_the_builder_refuses_an_output_that_only_names_its_object(tmp_path, name):
+    """Assert that a drawing which a page shows as a line of text is found, and a number in angle brackets is not."""
+    page = tmp_path / "page.html"
+    page.write_text(f"<pre>&lt;{name}&gt;</pre>", encoding="utf-8")
+    assert list(builder().unseen(page))
+    page.write_text("<pre>&lt;3 of 4 Axes&gt;</pre>", encoding="utf-8")
+    assert list(builder().unseen(page)) == []
+
+
 def test_every_example_is_short_and_on_its_page():
     """Assert at most forty lines of code each, and that the page that runs them shows all of them."""
     page = (BOOK / "howto" / "examples.md").read_text(encoding="utf-8")

@@ -4,10 +4,14 @@ Docstrings are Markdown in the book (`book/_ext/docstrings.py`), which knows no 
 """
 
 import ast
+import enum
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -16,6 +20,7 @@ import oracles
 ROOT = Path(oracles.__file__).resolve().parent.parent
 PLACES = ("oracles", "sensitivity", "studies", "tests", "book")
 ITEMS = re.compile(r"^ {4}(\w+): .*[.;] (\w+): ", re.MULTILINE)
+ERRORS = re.compile(r"^ {4}[\w, ]*(?:Error|Failure): .*[.;] [\w, ]*(?:Error|Failure): ", re.MULTILINE)
 
 
 def documented(text: str) -> Iterator[tuple[ast.AST, str]]:
@@ -56,8 +61,9 @@ def bare(node: ast.AST, words: str) -> bool:
 
 
 def crowded(node: ast.AST, words: str) -> bool:
-    """Two arguments or fields in one line."""
-    return any({first, second} <= names(node) for first, second in ITEMS.findall(words))
+    """Two arguments, fields or kinds of errors in one line."""
+    several = any({first, second} <= names(node) for first, second in ITEMS.findall(words))
+    return several or bool(ERRORS.search(words))
 
 
 def misnamed(node: ast.AST, words: str) -> bool:
@@ -94,10 +100,83 @@ def test_docstrings_speak_one_dialect(rule):
         (doubled, '"""See :mod:`oracles.flow`."""'),
         (bare, 'def f(x):\n    """One.\n\n    >>> 1\n    1\n    """'),
         (crowded, 'def f(x, y):\n    """Sum.\n\n    Args:\n        x: one. y: two.\n    """'),
+        (crowded, 'def f(x):\n    """X.\n\n    Raises:\n        TypeError: one. ValueError: two.\n    """'),
         (misnamed, '@dataclass\nclass A:\n    """A.\n\n    Args:\n        x: one.\n    """\n    x: int'),
     ],
-    ids=["backticks", "role", "bare", "crowded", "record"],
+    ids=["backticks", "role", "bare", "crowded", "errors", "record"],
 )
 def test_each_rule_sees_a_planted_violation(rule, planted):
     """Assert that what the rules forbid is found where it is."""
     assert any(rule(node, words) for node, words in documented(planted))
+
+
+@pytest.fixture(scope="module")
+def book():
+    """The book's reader of docstrings."""
+    pytest.importorskip("docutils")
+    spec = importlib.util.spec_from_file_location("book_docstrings", ROOT / "book" / "_ext" / "docstrings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Colour(enum.Enum):
+    """A colour."""
+
+    RED = 1
+
+    @property
+    def sentence(self) -> str:
+        """In words."""
+        return "take paint='red', or mix(2)"
+
+
+class Painter(Protocol):
+    """Who paints."""
+
+    brush: str
+
+    def paint(self, wall: int) -> None: ...
+
+
+@dataclass
+class Wall:
+    """A wall."""
+
+    bricks: dict = field(default_factory=dict)
+    finish: Callable = max
+
+
+def test_the_book_shows_columns_as_a_table_or_a_list(book):
+    """Assert that no line of `=` is left, with and without a head, and that a bar in a cell divides nothing."""
+    rows = "==  ====\na   b\n==  ====\n`x` y|z\n==  ====\n\nAfter."
+    assert book.markdown(rows) == ["| a | b |", "| --- | --- |", "| `x` | y\\|z |", "", "After."]
+    assert book.markdown("=== ====\none first\n=== ====") == ["- *one*: first"]
+
+
+def test_the_book_shows_an_example_without_prompt_as_code(book):
+    """Assert a block of code, and that values in quotation marks are code in prose and stay in code."""
+    lines = book.markdown('Does "heun", `a="b"`.\n\nExample (not run)::\n\n    f("x")\n    g()')
+    assert [line for line in lines if line] == [
+        'Does `"heun"`, `a="b"`.',
+        "**Example** (not run)",
+        *("```python", 'f("x")', "g()", "```"),
+    ]
+
+
+def test_the_book_shows_what_cannot_be_called_without_a_signature(book):
+    """Assert members with their sentences, what a protocol asks for, and defaults that can be read."""
+    listed, asked, made = ("\n".join(book.entry(each.__name__, each)) for each in (Colour, Painter, Wall))
+    assert "- `RED`: take `paint='red'`, or `mix(2)`" in listed
+    assert "value, names" not in listed
+    assert "**Attributes** `brush`" in asked
+    assert "`.paint(wall)`" in asked
+    assert "args" not in asked
+    assert "Wall(bricks={}, finish=max)" in made
+
+
+def test_a_long_name_breaks_after_dots_and_underscores(book):
+    """Assert that the pieces are the name, whatever it is."""
+    for name in ("a.b_c.d", "_x", "a/b.py", "plain"):
+        assert "".join(piece.astext() for piece in book.breakable(name)) == name
+    assert [piece.astext() for piece in book.breakable("a.b_c")] == ["a.", "", "b_", "", "c"]

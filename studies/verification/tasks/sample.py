@@ -73,7 +73,13 @@ def truth(case: Case, inputs: Arrays) -> np.ndarray:
 TASK = Task(
     name="sample",
     question="the end of the probability flow from given latents; draws from the law",
-    inputs=("score", "latents", "grid", "seed", "law and count (law cases)"),
+    inputs=(
+        "score",
+        "latents",
+        "grid",
+        "seed",
+        "in problems marked *law* also `law` and `count`, the number of draws asked for",
+    ),
     qualifies="DOP853 at rtol 1e-12 with an error bar (oracles.flow); exact distribution functions for draws",
     atol=2e-3,
     rtol=2e-3,

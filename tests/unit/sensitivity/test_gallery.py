@@ -69,6 +69,15 @@ def test_the_page_says_values_errors_groups_and_origin(page):
         assert piece in text
 
 
+def test_a_sum_of_a_group_carries_the_error_of_its_sample(page):
+    """Assert it as of a point: no sum is shown as exact beside a log density that is not."""
+    path, result = page
+    relative = (result.log_density_error + result.grid_error).reshape(2)
+    assert float(relative.min()) > 0
+    total = float(result.groups[0, 0])
+    assert f"{total:.3g} ± {abs(total) * float(relative[0]):.2g}<" in path.read_text(encoding="utf-8")
+
+
 def test_pictures_are_what_they_show():
     """Assert the pixels of a grey and of a coloured PNG, decoded by hand."""
     for picture in (torch.rand(5, 7), torch.rand(3, 5, 7)):

@@ -36,11 +36,12 @@ def check_false_alarms(flag, level, size):
 
 @pytest.mark.parametrize(("level", "size"), [(0.05, 19), (0.1, 25), (0.3, 9)])
 def test_false_alarms_are_as_many_as_asked_for(level, size):
-    """Assert it for skewed values, and that p-values and the threshold flag the same."""
+    """Assert it for skewed values, and that p-values and the threshold flag the same, not the threshold itself."""
 
     def flag(reference, value, level):
         detector = Detector(reference, level)
-        assert bool(detector.flagged(value)) == (float(value) <= detector.threshold)
+        assert bool(detector.flagged(value)) == (float(value) < detector.threshold)
+        assert not bool(detector.flagged(reference.new_tensor([detector.threshold])))
         return detector.flagged(value)
 
     check_false_alarms(flag, level, size)

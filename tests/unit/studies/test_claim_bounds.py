@@ -103,6 +103,22 @@ def test_an_open_claim_says_how_much_more_must_be_measured():
     assert "too few" in bound.judge("too few", None).reason
 
 
+@pytest.mark.parametrize(
+    ("reach", "words"),
+    [
+        (1.1, "somewhat more independent"),
+        (1.4, "about twice as many independent"),
+        (2.1, "about 4 times as many independent"),
+        (12.0, "about 140 times as many independent"),
+        (40.0, "more than a thousand times as many independent"),
+    ],
+)
+def test_repetitions_are_counted_in_whole_numbers(reach, words):
+    """Assert that the square of the reach over the distance is written as a whole number, in at most two digits."""
+    reason = above(0, interval=True).judge(0.5, (0.5 - reach * 0.5, 1.0)).reason
+    assert f"{words} repetitions would decide" in reason
+
+
 def test_the_smallest_effect_that_could_have_been_seen():
     """Assert that an estimate so far beyond the bound, with this interval, is the first that holds."""
     claim = Claim("a", 0.2, (-0.1, 0.6), above(0, interval=True), "s")

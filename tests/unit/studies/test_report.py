@@ -82,7 +82,7 @@ def test_failures_and_verdicts_are_told(summary: Summary) -> None:
         "0 of 2 claims hold, 1 is open; 1 cells failed; 3 of 4 cells are finished.",
         "does not hold",
         'class="open">open',
-        "about 4 times as many independent repetitions decide",
+        "about 4 times as many independent repetitions would decide",
         "ValueError: no",
         "Traceback: line 1",
         "cell &#39;a&#39; is redone",
