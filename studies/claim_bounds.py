@@ -17,7 +17,7 @@ Example:
     >>> above(0.0, interval=True).judge(0.4, (0.1, 0.7)).verdict
     <Verdict.HOLDS: 'holds'>
     >>> above(0.0, interval=True).judge(0.4, (-0.1, 0.9)).reason
-    'the interval reaches across 0: about 1.6 times as many independent repetitions decide, if the estimate stays'
+    'the interval reaches across 0: about twice as many independent repetitions would decide, if the estimate stays'
     >>> print(at_most(1e-6), "|", within(-0.1, 0.1, interval=True), "|", equals(1, 0.02))
     ≤ 1e-06 (point decides) | within [-0.1, 0.1] (interval decides) | 1 ± 0.02 (point decides)
 """
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 Ends = tuple[float, float]
-UNREPEATED = "the bound is decided by an interval, and there is none: independent repetitions decide"
+UNREPEATED = "the bound is decided by an interval, and there is none: independent repetitions would decide"
 
 
 class Verdict(StrEnum):
@@ -359,6 +359,13 @@ def _ratio(reach: float, distance: float) -> float:
 
 def _more(ratio: float) -> str:
     """Intervals shorten as the root of the number of repetitions."""
-    if not math.isfinite(ratio) or ratio**2 >= 1000:
-        return "more than a thousand times as many independent repetitions decide, if the estimate stays"
-    return f"about {ratio**2:.2g} times as many independent repetitions decide, if the estimate stays"
+    times = ratio**2 if math.isfinite(ratio) else math.inf
+    if times >= 1000:
+        more = "more than a thousand times as many"
+    elif times < 1.5:
+        more = "somewhat more"
+    elif times < 2.5:
+        more = "about twice as many"
+    else:
+        more = f"about {float(f'{round(times):.2g}'):.0f} times as many"  # two digits, written out
+    return f"{more} independent repetitions would decide, if the estimate stays"

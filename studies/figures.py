@@ -1,9 +1,9 @@
 """Drawing, once for all studies: one style, colours that colour-blind readers can tell apart, and a text alternative.
 
-Colours are those of Okabe & Ito 2008; lines differ by marker as well as by colour, fields and images use maps with
-even steps of lightness (`viridis`, `cividis`), signed images a blue–red map centred on zero. Every figure is made by
-`figure` and finished by `described`, which stores the text alternative in the attribute `alt` that reports and the
-book read.
+Colours are those of Okabe & Ito 2008; series differ by marker or line style as well as by colour, but for those that
+stand apart (panels, bars, paths); fields and images use maps with even steps of lightness (`viridis`, `cividis`),
+signed images a blue–red map centred on zero. Every figure is made by `figure` and finished by `described`, which
+stores the text alternative in the attribute `alt` that reports and the book read.
 
 Example:
     >>> drawing, axes = figure(1, 2)
@@ -44,6 +44,7 @@ MARKERS = "osD^vP*X"
 GREY = "0.45"
 FONT = 9.0
 PANEL = (3.6, 2.9)  # inches
+ROW = 3  # panels: with more, letters are too small to read in the width of a page
 
 
 def colour(index: int) -> str:
@@ -60,7 +61,7 @@ def figure(rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = PANE
     return drawing, axes
 
 
-def panels(count: int, most: int = 4, *, panel: tuple[float, float] = PANEL) -> tuple[Figure, np.ndarray, list[Axes]]:
+def panels(count: int, most: int = ROW, *, panel: tuple[float, float] = PANEL) -> tuple[Figure, np.ndarray, list[Axes]]:
     """A figure of `count` panels, at most `most` in a row: its panels, and what is left empty of the last row."""
     columns = min(count, most)
     drawing, axes = figure(-(-count // columns), columns, panel=panel)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, listed
+from studies.figures import MARKERS, colour, described, figure, legend_below, listed
 from studies.statistics import median_interval
 
 __all__ = ["draw"]
@@ -27,7 +29,7 @@ def draw(rows: pd.DataFrame) -> dict[str, Figure]:
         listed(axis, methods, named=axis is axes[0])
         axis.set_title(title, fontsize=8)
     if len(laws) > 1:
-        axes[1].legend(frameon=False, fontsize=7)
+        legend_below(drawing)
     return {"correlations": described(drawing, _words(rows))}
 
 
@@ -42,10 +44,15 @@ def _column(axis: Axes, part: pd.DataFrame, methods: list[str], judge: str, inde
         places.append(place + 0.15 * index)
         middles.append(interval.estimate)
         errors.append([interval.estimate - ends[0], ends[1] - interval.estimate])
-    axis.errorbar(middles, places, xerr=np.array(errors).T, fmt="o", color=colour(index), capsize=2, label=law)
+    look: dict[str, Any] = {"fmt": MARKERS[index], "color": colour(index), "capsize": 2}
+    axis.errorbar(middles, places, xerr=np.array(errors).T, label=f"law: {law}", **look)
 
 
 def _words(rows: pd.DataFrame) -> str:
     medians = rows.groupby("method")["truth"].median().dropna().sort_values(ascending=False)
     listed = ", ".join(f"{name} {value:.2f}" for name, value in medians.items())
-    return f"Median rank correlation with the true influence: {listed}."
+    return (
+        "Medians over queries with their 95 % intervals, for two laws: left, rank correlation with the true influence, "
+        "right, of summed values with networks retrained on random halves (LDS), where a second seed of the halves "
+        f"shows what is attainable. Median rank correlation with the true influence over both laws: {listed}."
+    )

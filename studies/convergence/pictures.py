@@ -15,6 +15,7 @@ from studies.figures import (
     described,
     figure,
     image_strip,
+    legend_below,
     log_ratio,
     score_field,
     sensitivity_arrows,
@@ -22,7 +23,9 @@ from studies.figures import (
     trajectories,
 )
 
-EXTENT = (-4.5, 5.0, -5.0, 4.5)
+EXTENT = (-4.5, 6.8, -6.6, 4.7)  # the longest arrow ends inside
+ARROW = r"$\rightarrow$"
+LEVELS, SHARE = (1.0, 0.05), 0.3  # noise levels of the fields, and the mass that arrows are drawn for
 
 
 def figures(rows: pd.DataFrame) -> dict[str, Figure]:
@@ -65,19 +68,27 @@ def fields(rows: pd.DataFrame) -> Figure:
     states = stacked(paths, "states").reshape(len(paths), -1, 2)
     arrows = select(rows, "arrows").sort_values("sigma", ascending=False)
     drawing, axes = figure(1, 3, panel=(3.5, 3.5))
-    for axis, level in zip(axes[:2], (1.0, 0.05), strict=True):
+    toward = []
+    for axis, level in zip(axes[:2], LEVELS, strict=True):
         score_field(axis, case.base, level, extent=EXTENT)
         trajectories(axis, states, label="paths")
         chosen = arrows[np.isclose(arrows["sigma"], level)].iloc[0]
         points, delta = (np.asarray(chosen[name], dtype=float).reshape(-1, 2) for name in ("states", "arrows"))
-        sensitivity_arrows(axis, points, delta, eta=0.3, label="0.3 δ")
+        sensitivity_arrows(axis, points, delta, eta=SHARE)
+        toward.append(int((((case.toward.weights @ case.toward.means - points) * delta).sum(axis=1) > 0).sum()))
         axis.set_title(f"ρ at σ = {level:g}", fontsize=9)
     score_field(axes[2], case.toward, 0.05, extent=EXTENT)
     axes[2].set_title("ν, toward which mass moves", fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    entries = ((".", colour(1), "states"), (ARROW, colour(1), f"{SHARE:g} δ"), (ARROW, "0.25", "score's direction"))
+    for marker, shade, name in entries:
+        axes[0].plot([], [], linestyle="", marker=marker, color=shade, markersize=9, label=name)
+    legend_below(drawing)
     text = (
-        "Density and score of a two-dimensional mixture with twelve sampling paths and, as arrows, how their "
-        "states move when mass moves toward a second mixture, shown on the right; arrows point into its modes."
+        "Density (from blue, low, to yellow; white below 2 % of its top) and direction of the score (grey arrows) of a "
+        f"two-dimensional mixture ρ at two noise levels, {len(points)} sampling paths (blue), their states at the "
+        f"level (orange dots) and {SHARE:g} times the sensitivity there (orange arrows) when mass moves toward a "
+        f"second mixture ν, shown on the right. {toward[0]} and {toward[1]} of the arrows point toward the mean of ν; "
+        "the longest, of the path that comes from beyond ν, reaches far past it or away from it."
     )
     return described(drawing, text)
 
@@ -120,7 +131,7 @@ def robustness(rows: pd.DataFrame) -> Figure:
     """Part (b): errors against η for errors added to log p and to the score, and the noise of probes."""
     errors = select(rows, "errors")
     finite = errors[errors["eta"] > 0]
-    drawing, axes = figure(1, 3)
+    drawing, axes = figure(1, 3, panel=(2.9, 2.8))
     for axis, name, other, words in (
         (axes[0], "log_error", "score_error", "log p: sd {:g} nat"),
         (axes[1], "score_error", "log_error", "score: {:g}"),
@@ -146,7 +157,7 @@ def robustness(rows: pd.DataFrame) -> Figure:
 def learned(rows: pd.DataFrame) -> Figure:
     """Part (c): error against training size, the network's own path, agreement with retraining."""
     neural, by_path, retrained = (select(rows, part) for part in ("neural", "own", "retrained"))
-    drawing, axes = figure(1, 3)
+    drawing, axes = figure(1, 3, panel=(2.9, 2.8))
     sizes = sorted(neural["size"].unique())
     medians = [float(neural[neural["size"] == n]["median"].median()) for n in sizes]
     scores = [float(np.median([_middle(each) for each in neural[neural["size"] == n]["score_errors"]])) for n in sizes]
@@ -201,7 +212,8 @@ def digits(rows: pd.DataFrame) -> Figure:
     drawing = image_strip({name: pixels[name] for name in order_of_rows}, signed=("sensitivity", "actual change"))
     text = (
         "Eight generated digits: the sample, its sensitivity to more mass on one class, the actual change after "
-        "retraining, the predicted new sample, and the sample of the retrained network from the same latent."
+        "retraining, the predicted new sample, and the sample of the retrained network from the same latent. In the "
+        "two rows of changes red is brighter, blue darker and white no change, each image on its own scale."
     )
     return described(drawing, text)
 
@@ -220,7 +232,7 @@ def agreement(rows: pd.DataFrame) -> Figure:
     axes[1].set(xlabel="size of the predicted change η|δ|", ylabel="size of the actual change")
     text = (
         "Left: correlation over pixels of predicted and actual change of digits, against the control with another "
-        "latent's prediction. Right: size of predicted against actual change, which includes the luck of "
-        "training; dotted: equal sizes."
+        "latent's prediction. Right: size of the actual change, which includes the luck of training, against "
+        "that of the predicted one; on the dotted diagonal they are equal."
     )
     return described(drawing, text)

@@ -14,13 +14,15 @@ from studies.density_formula.choice import regimes
 from studies.density_formula.claims_implications import band_variances
 from studies.density_formula.config import Config
 from studies.density_formula.estimators import ESTIMATORS
-from studies.figures import FONT, GREY, MARKERS, colour, described, figure, legend_below, listed, panels, slopes
+from studies.figures import FONT, GREY, MARKERS, ROW, colour, described, figure, legend_below, listed, panels, slopes
 
 # the kernel estimate is off the scale beyond d = 2
 SHOWN = (
     "published", "flat", "control", "antithetic", "formula", "ito",
     "flow", "hutchinson", "hutchinson, control", "hutch++",
 )  # fmt: skip
+LEAST, LEAST_NETWORK = 1e-5, 1e-4  # errors that are drawn; smaller ones are drawn there
+VARIANT = ", one noise"  # of an estimator: in its colour, dotted
 FLOWS = ("flow", "hutchinson", "hutchinson, control", "hutch++")
 
 
@@ -46,26 +48,33 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
         selected = every[(every.regime == regime) & (every.dimension == dimension)]
         _cost_panel(axis, selected)
         axis.set_title(f"{regime}, d = {int(dimension)}", fontsize=FONT)
-    for axis in axes[::4]:
+    for axis in axes[::ROW]:
         axis.set_ylabel("rms error (nats)", fontsize=FONT)
     legend_below(drawing, SHOWN, columns=5)
     return described(
         drawing,
         "Root mean square error of log p against score evaluations for each estimator: exact scores against the exact "
         "law, networks and images against the density of the network's own flow. Formula and Itô solid, flows dashed. "
-        "Without a floor only the flow with the exact trace falls faster than the root of the cost; with a network the "
-        "formula ends on another number than the flow.",
+        "With an exact score the flow with the exact trace falls fastest, the formula about as the cost to the power "
+        ".6 to 1; with a network the formula ends on another number than the flow. Errors below "
+        f"{LEAST:g} are drawn at it.",
     )
 
 
+def _look(name: str) -> dict[str, Any]:
+    """Colour, marker and line style of an estimator, the same in every figure."""
+    family = name.removesuffix(VARIANT)
+    index = SHOWN.index(family)
+    style = "--" if name in FLOWS else "-" if name == family else ":"
+    marks = {"color": colour(index), "marker": (MARKERS + "<>")[index], "markersize": 4}
+    return marks | {"linestyle": style, "linewidth": 1.2}
+
+
 def _cost_panel(axis: Axes, selected: Any) -> None:
-    for index, name in enumerate(SHOWN):
+    for name in SHOWN:
         line = selected[selected.estimator == name].sort_values("evaluations")
         if len(line):
-            axis.loglog(
-                line.evaluations, line.rms.clip(lower=1e-5), linewidth=1.2, markersize=4, color=colour(index),
-                marker=(MARKERS + "<>")[index], linestyle="--" if name in FLOWS else "-", label=name,
-            )  # fmt: skip
+            axis.loglog(line.evaluations, line.rms.clip(lower=LEAST), label=name, **_look(name))
     axis.set_xlabel("evaluations a state", fontsize=FONT)
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axis.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
@@ -76,15 +85,15 @@ def paths(rows: pd.DataFrame) -> Figure:
     """Error of log p along a path, and of the sensitivity at its end against evaluations."""
     selected: Any = rows[(rows.part == "path") & ~rows.estimator.str.startswith("planted", na=False)]
     dimensions = sorted(selected.dimension.unique())
-    names = [name for name in dict.fromkeys(selected.estimator) if name != "kernel"]
+    present = set(selected.estimator)
+    names = [name for family in SHOWN for name in (family, family + VARIANT) if name in present]
     drawing, axes = figure(2, len(dimensions), panel=(3.6, 2.8))
     for column, dimension in enumerate(dimensions):
         part = selected[selected.dimension == dimension]
-        for index, name in enumerate(names):
+        for name in names:
             line = part[part.estimator == name].sort_values("budget")
-            style: Any = {"color": colour(index), "marker": MARKERS[index], "markersize": 4, "linewidth": 1.2}
-            axes[column].loglog(line.iloc[-1].levels, line.iloc[-1].profile, label=name, **style)
-            axes[column + len(dimensions)].loglog(line.budget * line.nodes, line.relative, label=name, **style)
+            axes[column].loglog(line.iloc[-1].levels, line.iloc[-1].profile, label=name, **_look(name))
+            axes[column + len(dimensions)].loglog(line.budget * line.nodes, line.relative, label=name, **_look(name))
         axes[column].set(title=f"d = {int(dimension)}", xlabel="σ", ylabel="rms error of log p (nats)")
         axes[column].invert_xaxis()
         axes[column + len(dimensions)].set(xlabel="evaluations a path", ylabel="relative error of δ (median)")
@@ -92,7 +101,8 @@ def paths(rows: pd.DataFrame) -> Figure:
     return described(
         drawing,
         "Top: rms error of log p along the path at the largest budget. Bottom: what it does to the sensitivity of the "
-        "sample, against evaluations for the whole path.",
+        "sample, against evaluations for the whole path. Flows dashed, the formula with one noise for all levels "
+        "dotted; colours and markers are those of the errors against cost.",
     )
 
 
@@ -108,7 +118,7 @@ def network(rows: pd.DataFrame) -> Figure:
         names = [name for name in ESTIMATORS if name in set(part.estimator)]
         table = part.set_index("estimator").loc[names]
         for index, column in enumerate(kinds):
-            values = table[column].clip(lower=1e-4)
+            values = table[column].clip(lower=LEAST_NETWORK)
             axis.plot(
                 values, np.arange(len(names)), MARKERS[index], color=colour(index), markersize=5, label=kinds[column]
             )
@@ -118,7 +128,8 @@ def network(rows: pd.DataFrame) -> Figure:
     return described(
         drawing,
         "Trained networks on mixtures, largest budget: rms difference of every estimator from the exact log density, "
-        "from the network's own flow with the exact trace, and from what the estimator itself converges to.",
+        "from the network's own flow with the exact trace, and from what the estimator itself converges to. "
+        f"Differences below {LEAST_NETWORK:g} are drawn at it.",
     )
 
 
@@ -212,14 +223,13 @@ def tokens(rows: pd.DataFrame) -> Figure:
                 marker=MARKERS[index], label=f"{label}, {'exact score' if score == 'exact' else 'network'}",
             )  # fmt: skip
     axes[0].set(xlabel="range w of the tokens' scales", ylabel="rank correlation with −log p")
-    axes[0].legend(fontsize=FONT - 2)
     for index, steps in enumerate(sorted(selected[selected.score == "network"].steps.unique())):
         lows, variances = zip(*band_variances(selected, 0.0, int(steps)), strict=True)
         places = np.arange(len(lows)) + 0.4 * index - 0.2
-        axes[1].bar(places, variances, 0.4, color=colour(index), label=f"{int(steps)} steps")
+        axes[1].bar(places, variances, 0.4, color=colour(index), label=f"right: {int(steps)} steps")
         axes[1].set_xticks(np.arange(len(lows)), [f"from {low:g}" for low in lows])
     axes[1].set(xlabel="band of σ", ylabel="variance of the excess (nats²)")
-    axes[1].legend(fontsize=FONT - 2)
+    legend_below(drawing, columns=3)
     return described(
         drawing,
         "Left: rank correlation of a sequence's weighted and unweighted loss with its negative log-likelihood against "

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -43,7 +44,7 @@ from sensitivity.membership import Detector, NearestRatio, denoising_loss
 from studies import data
 from studies.bandwidths import likeliest
 from studies.claim_bounds import above, at_least, at_most, below
-from studies.figures import colour, described, figure
+from studies.figures import MARKERS, colour, described, figure
 from studies.networks import Architecture
 from studies.retraining.bench import OBJECTIVE
 from studies.sampling import sample
@@ -247,21 +248,40 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
     drawing, axes = figure(1, 2)
     for k, name in enumerate(("held-out", "data")):
         shares = [over_draws(rows, "network", f"copies, {name}", steps) for steps in config.lengths]
-        axes[0].plot(config.lengths, [f.estimate for f in shares], "o-", color=colour(k), label=f"reference: {name}")
+        look = {"color": colour(k), "marker": MARKERS[k], "label": f"reference: {name}"}
+        axes[0].plot(config.lengths, [f.estimate for f in shares], **look)
     axes[0].axhline(LEVEL, color="0.45", linestyle=":", linewidth=0.8, label="false alarms allowed")
     axes[0].set(xscale="log", ylim=(-0.03, 1.03), xlabel="steps of training", ylabel="share of samples flagged")
     axes[0].set_xticks(config.lengths, [str(steps) for steps in config.lengths])
     axes[0].minorticks_off()
     axes[0].legend(frameon=False, fontsize=7)
+    areas = _membership(axes[1], rows, config)
+    axes[1].plot([0, 1], [0, 1], color="0.45", linestyle=":", linewidth=0.8, label="chance")
+    axes[1].set(xlabel="non-members called members", ylabel="members called so")
+    axes[1].legend(frameon=False, fontsize=6.5, loc="lower right")
+    words = (
+        f"Left: share of samples flagged as copies against training, on {config.few} images, mean over draws. Right: "
+        f"members found against false alarms, first draw; mean areas under the curves over draws: {areas}. Curves with "
+        "an area of 1 lie on each other; the longest training is drawn on top, dashed."
+    )
+    return {"copies": described(drawing, words)}
+
+
+def _membership(axis: Axes, rows: pd.DataFrame, config: Config) -> str:
+    """Curves of members found against false alarms, and their areas in words."""
     shown = [("network", steps) for steps in config.lengths] + [("control", config.lengths[0])]
+    areas = []
     for k, (model, steps) in enumerate(shown):
         row = rows[(rows.model == model) & (rows.steps == steps)].iloc[0]
         label = f"{row.images} images, {steps} steps"
+        longest = (model, steps) == ("network", config.lengths[-1])
+        look: dict[str, Any] = {
+            "color": colour(k),
+            "marker": MARKERS[k],
+            "markersize": 3,
+            "linestyle": "--" if longest else "-",
+        }
         curve = [np.asarray(row[name], dtype=float) for name in ("false", "true")]
-        axes[1].plot(*curve, color=colour(k), label=label)
-    axes[1].plot([0, 1], [0, 1], color="0.45", linestyle=":", linewidth=0.8, label="chance")
-    axes[1].set(xlabel="non-members called members", ylabel="members called so")
-    axes[1].legend(frameon=False, fontsize=6.5)
-    areas = ", ".join(f"{m} {s} {over_draws(rows, m, 'area', s).estimate:.2f}" for m, s in shown)
-    words = f"Left, samples flagged as copies rise with training; right, membership curves, areas {areas}."
-    return {"copies": described(drawing, words)}
+        axis.plot(*curve, markevery=(3 * k, 12), linewidth=1.4 if longest else 2.4, label=label, **look)
+        areas.append(f"{label} {over_draws(rows, model, 'area', steps).estimate:.2f}")
+    return ", ".join(areas)

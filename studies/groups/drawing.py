@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip, legend_below, listed
+from studies.figures import ROW, colour, described, figure, image_strip, legend_below, listed, panels
 from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
@@ -28,7 +28,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
 def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
     """Ink of one latent in each group outside the calibration: predicted with interval, and retrained."""
     names = regimes(rows)
-    drawing, axes = figure(1, len(names), panel=(2.9, 2.7))
+    drawing, axes, _ = panels(len(names), 2 if len(names) == 4 else ROW, panel=(2.9, 2.7))
     words = []
     for axis, regime in zip(axes, names, strict=True):
         pool = Pool.of(rows, regime, "real")
@@ -54,7 +54,7 @@ def _ranks(rows: pd.DataFrame) -> Figure:
     methods = of(rows, kind="method")
     names, sets = list(dict.fromkeys(methods.method)), list(dict.fromkeys(methods.regime))
     drawing, axes = figure(1, 2, panel=(4.6, 0.9 + 0.33 * len(names)))
-    words = []
+    values: dict[str, list[float]] = {}
     for k, regime in enumerate(sets):
         model = of(rows, kind="model", regime=regime).iloc[0]
         for _, row in of(methods, regime=regime).iterrows():
@@ -66,21 +66,24 @@ def _ranks(rows: pd.DataFrame) -> Figure:
             cost = row.seconds / model.retraining_seconds
             if cost > 0:
                 axes[1].plot(cost, place, "osD^v"[k % 5], color=colour(k), markersize=3.5)
-            words.append(f"{regime} {row.method} {score.value:.2f}")
+            values.setdefault(row.method, []).append(score.value)
     for axis in axes:
         listed(axis, names, named=axis is axes[0])
     axes[0].axvline(0.0, color="black", linewidth=0.8)
     axes[0].set_xlabel("rank correlation over groups with retraining")
-    axes[0].legend(frameon=False, fontsize=6.5)
+    legend_below(drawing)
     axes[1].set_xscale("log")
     axes[1].set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
     axes[1].minorticks_off()
     axes[1].axvline(1.0, color="0.45", linewidth=0.8)
     axes[1].set_xlabel("processor time over that of retraining")
+    spoken = "; ".join(f"{name} {min(each):.2f} to {max(each):.2f}" for name, each in values.items())
     return described(
         drawing,
-        f"Rank correlations of predicted with retrained class shares: {'; '.join(words)}. Right: the grey line is the "
-        "time of retraining.",
+        "Left: rank correlation over groups of predicted with retrained class shares, mean over classes, with 95 % "
+        "jackknife intervals over groups, a colour and marker for each data set. Right: processor time of each "
+        "prediction over that of retraining, logarithmic; the grey line is the time of retraining, and what costs "
+        f"nothing has no mark. Rank correlations, lowest to highest over data sets: {spoken}.",
     )
 
 

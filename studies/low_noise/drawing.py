@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from studies.figures import MARKERS, colour, described, figure, panels
+from studies.figures import MARKERS, ROW, colour, described, figure, legend_below, panels
 from studies.low_noise.config import GEOMETRIES, IMAGES, OBJECTIVES, Config
 from studies.low_noise.onset import DELTA, Onset, table, usual
 from studies.low_noise.verdicts import EFFECT, verdicts
+from studies.statistics import Interval
 
 Draw = Callable[[Axes, pd.DataFrame], None]
 SMALL, TITLE = 7, 9  # points, of legends and titles
+SPAN = (-0.3, 1.5)  # of the log ratios that are drawn
 
 
 def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
     del config  # the rows say what there is
     level = usual(rows)
     level = level[(level["kind"] == "level") & (level["states"] == "on")]
-    edm = [(g, "edm") for g in GEOMETRIES]
+    edm, few = [(g, "edm") for g in GEOMETRIES], _middle(level)
     figures = {
         "disagreement": _panels(level, edm, _disagreement, _DISAGREEMENT),
         "images": _panels(level, [(g, "edm") for g in IMAGES], _disagreement, _DISAGREEMENT, shared=False),
@@ -33,35 +35,39 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Any]:
         "verdicts": _verdicts(rows),
         "place": _panels(level, edm, _place, _PLACE),
         "accuracy": _panels(level, edm, _accuracy, _ACCURACY),
-        "prediction": _panels(level[level["N"] == _middle(level)], edm, _prediction, _PREDICTION),
+        "prediction": _panels(level[level["N"] == few], edm, _prediction, _PREDICTION.format(few)),
     }
     return {name: drawing for name, drawing in figures.items() if drawing is not None}
 
 
+_BANDS = "lines are means over replicates, bands their range"
 _DISAGREEMENT = (
     "Distance of denoisers relative to the residual against the noise level: solid for networks on disjoint data, "
-    "dashed for the control on the same data with another seed, a colour for each N; bands span the replicates."
+    f"dashed for the control on the same data with another seed, a colour and marker for each N; {_BANDS}."
 )
 _DATA_PART = (
-    "The data's part e of the disagreement against the noise level, a colour for each N: solid for networks, dotted "
-    "for the exact empirical denoisers of the same data; the grey line is the threshold of the onset."
+    "The data's part e of the disagreement against the noise level, a colour for each N: solid, with markers, for "
+    "networks, dotted for the exact empirical denoisers of the same data; the grey line is the threshold of the onset. "
+    "Lines are cut below 0.003, and have no point where the estimate of e² is not positive."
 )
 _PLACE = (
     "Place of network A between the exact population denoiser (0) and its own empirical one (1) against the noise "
-    "level, a line for each N; bands span the replicates."
+    f"level, a colour and marker for each N; {_BANDS}. Both are cut at −0.5 and 1.5, beyond which many reach at high "
+    "noise, where the two denoisers are close to each other."
 )
 _ACCURACY = (
     "Distance of network A to the exact denoiser of the noised law, relative to the exact residual, against the noise "
-    "level, a line for each N; bands span the replicates."
+    f"level, a colour and marker for each N; {_BANDS}."
 )
 _PREDICTION = (
-    "Cosine between the predicted and the observed difference of networks B and A against the noise level: solid for "
-    "B's data, dashed for data of another replicate; black: the most that seed noise allows."
+    "Cosine between the predicted and the observed difference of networks B and A, N = {}, against the noise level: "
+    "solid for B's data, dashed for data of another replicate; circles predict from the data's empirical denoiser, "
+    f"squares from that of the data smoothed by a kernel; {_BANDS}. Dotted: the most that seed noise allows."
 )
 
 
 def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: str, shared: bool = True) -> Any:
-    """One panel for each pair that there is; the legend of all in the first, or each with its own."""
+    """One panel for each pair that there is; one legend below all, or each with its own."""
     there = [(g, o) for g, o in pairs if len(_of(rows, g, o))]
     if not there:
         return None
@@ -73,8 +79,11 @@ def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: s
         each.set_title(f"{g}, {o}", fontsize=TITLE)
         if index % columns:
             each.set_ylabel("")
-    for each in axes[:1] if shared else axes:
-        _legend(each, axes if shared else [each])
+    if shared:
+        legend_below(drawing, _ordered(axes), columns=6)
+    else:
+        for each in axes:
+            _legend(each, [each])
     return described(drawing, alt)
 
 
@@ -85,8 +94,14 @@ def _of(rows: pd.DataFrame, geometry: str, objective: str) -> pd.DataFrame:
 def _legend(axes: Axes, panels: Iterable[Axes], **place: Any) -> None:
     """What any of the panels shows, numbers in ascending order."""
     known = {label: handle for each in panels for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
-    labels = sorted(known, key=lambda label: int(label.removeprefix("N = ")) if label.startswith("N = ") else 0)
+    labels = _ordered(panels)
     axes.legend([known[each] for each in labels], labels, fontsize=SMALL, handlelength=1.4, framealpha=0.7, **place)
+
+
+def _ordered(panels: Iterable[Axes]) -> list[str]:
+    """Labels of all panels, each once, numbers in ascending order."""
+    labels = dict.fromkeys(label for each in panels for label in each.get_legend_handles_labels()[1])
+    return sorted(labels, key=lambda label: int(label.removeprefix("N = ")) if label.startswith("N = ") else 0)
 
 
 def _middle(rows: pd.DataFrame) -> int:
@@ -97,7 +112,8 @@ def _band(axes: Axes, rows: pd.DataFrame, name: str, index: int, label: str = ""
     """Mean over replicates, and their range."""
     groups = rows.groupby("level")[name]
     middle, low, high = groups.mean(), groups.min(), groups.max()
-    axes.plot(middle.index, middle, style, color=colour(index), label=label or None, linewidth=1.3)
+    look: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index], "markersize": 3}
+    axes.plot(middle.index, middle, style, label=label or None, linewidth=1.3, **look)
     axes.fill_between(middle.index, low, high, color=colour(index), alpha=0.12, linewidth=0)
 
 
@@ -121,11 +137,12 @@ def _data_part(axes: Axes, rows: pd.DataFrame) -> None:
         part = rows[rows["N"] == n]
         squares = part.groupby("level")["data_square"].mean()
         shown = squares[squares > 0]
-        axes.plot(shown.index, np.sqrt(shown), color=colour(index), label=f"N = {n}", linewidth=1.3)
+        look: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index], "markersize": 3}
+        axes.plot(shown.index, np.sqrt(shown), label=f"N = {n}", linewidth=1.3, **look)
         exact = part.groupby("level")["empirical"].mean()
         axes.plot(exact.index, exact, ":", color=colour(index), linewidth=1.1)
     axes.axhline(DELTA, color="0.5", linewidth=0.8)
-    axes.set(yscale="log", ylabel="data part e", ylim=(0.003, 2))
+    axes.set(yscale="log", ylabel="data part e", ylim=(0.003, 10))
 
 
 def _place(axes: Axes, rows: pd.DataFrame) -> None:
@@ -158,7 +175,7 @@ def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
             _crossings(each, {n: x.crossings for n, x in crossings.items()}, index, o)
             if o == "edm":
                 _crossings(each, {n: x.empirical for n, x in crossings.items()}, None, "exact, empirical")
-        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % 4 else "onset σ/τ")
+        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % ROW else "onset σ/τ")
         each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
         each.set_title(g, fontsize=TITLE)
     _legend(free[0] if free else axes[0], axes, loc="upper left" if free else "best")
@@ -180,7 +197,7 @@ def _crossings(axes: Axes, values: dict[int, Any], index: int | None, label: str
 def _verdicts(rows: pd.DataFrame) -> Any:
     judged = verdicts(rows)
     pairs = list(dict.fromkeys((g, o) for g, o, _ in judged))
-    drawing, axes = figure(1, 1, panel=(6.4, 0.6 + 0.19 * len(pairs)))
+    drawing, axes = figure(1, 1, panel=(6.4, 0.9 + 0.19 * len(pairs)))
     for row, (g, o) in enumerate(reversed(pairs)):
         counts = sorted(n for h, p, n in judged if (h, p) == (g, o))
         few = max((n for n in counts if n <= 100), default=counts[0])
@@ -188,15 +205,26 @@ def _verdicts(rows: pd.DataFrame) -> Any:
             ratio = judged[g, o, n].ratio
             y = row + 0.15 - 0.3 * index
             axes[0].plot([ratio.low, ratio.high], [y, y], color=colour(index), linewidth=1)
+            for mark, end in _cut(ratio):
+                axes[0].plot(end, y, mark, color=colour(index), markersize=3.5, clip_on=False)
             axes[0].plot(ratio.estimate, y, MARKERS[index], color=colour(index), markersize=3.5)
     axes[0].axvline(float(np.log(EFFECT)), color="0.4", linewidth=0.9, linestyle="--")
     axes[0].set_yticks(range(len(pairs)), [f"{g}, {o}" for g, o in reversed(pairs)])
-    axes[0].set(xlabel="mean log |f_A − f_B| / |f_A − f_A′| at low noise", xlim=(-0.3, 1.5), ylim=(-0.7, len(pairs)))
+    axes[0].set(xlabel="mean log |f_A − f_B| / |f_A − f_A′| at low noise", xlim=SPAN, ylim=(-0.7, len(pairs)))
     axes[0].plot([], [], MARKERS[0], color=colour(0), markersize=3.5, label="the largest N up to 100")
     axes[0].plot([], [], MARKERS[1], color=colour(1), markersize=3.5, label="the largest N")
-    _legend(axes[0], axes)
+    legend_below(drawing)
+    low, high = SPAN
     return described(
         drawing,
         "How much farther apart networks on other data are than networks of another seed at low noise, as a mean log "
-        "ratio with one-sided 95 percent bounds, for each geometry and objective at two N; dashed: the least effect.",
+        "ratio with one-sided 95 percent bounds, for each geometry and objective at two N (the same twice where only "
+        "one was run); dashed: the least effect. "
+        f"Bounds below {low:g} or above {high:g} are cut there, with an arrowhead.",
     )
+
+
+def _cut(ratio: Interval) -> list[tuple[str, float]]:
+    """Arrowheads where an interval leaves the panel."""
+    low, high = SPAN
+    return [("<", low)] * (ratio.low < low) + [(">", high)] * (ratio.high > high)

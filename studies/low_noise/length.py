@@ -38,7 +38,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from studies.claim_bounds import above, below, within
-from studies.figures import colour, described, figure
+from studies.figures import colour, described, panels
 from studies.low_noise import config as parent
 from studies.low_noise import measures
 from studies.low_noise.bench import Bench
@@ -238,8 +238,8 @@ def _reached(values: dict[int, Floats]) -> str:
 def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """The log ratio against training length, a line a replicate."""
     settings = by_setting(rows)
-    drawing, places = figure(1, len(settings), panel=(2.7, 2.6))
-    for axis, (key, values) in zip(np.atleast_1d(places), settings.items(), strict=True):
+    drawing, places, _ = panels(len(settings), 2, panel=(3.4, 2.6))
+    for axis, (key, values) in zip(places, settings.items(), strict=True):
         lengths = sorted(values)
         each = np.stack([values[length] for length in lengths])
         axis.plot(lengths, each, color=colour(0), linewidth=0.6, alpha=0.6)
@@ -250,7 +250,7 @@ def figures(rows: Rows, config: Config) -> dict[str, Figure]:
         axis.set_xticks([], minor=True)
         axis.set(xlabel="steps")
         axis.set_title(f"{key[0]}/{key[1]}, N = {key[2]}", fontsize=9)
-    np.atleast_1d(places)[0].set_ylabel("log(|f_A−f_B|/|f_A−f_A′|)")
+    places[0].set_ylabel("log(|f_A−f_B|/|f_A−f_A′|)")
     text = (
         "Mean log ratio at low noise of the distance of networks on other data over that of networks of another seed, "
         "against training length: thin a line a replicate, thick the mean; dashed: log 1.1."

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, legend_below, listed
+from studies.figures import colour, described, figure, legend_below, listed, panels
 from studies.retraining.causes import CAUSES
 from studies.retraining.claims import SWAPS, TRUTHS
 from studies.retraining.config import MAIN, Config, Regime
@@ -16,20 +16,21 @@ from studies.retraining.pictures import images, influential, models
 from studies.retraining.reading import changes_of, correlations, floor, of
 from studies.statistics import Interval, median_interval, paired
 
-ORDER = (
-    "flow",
-    "probes",
-    "finite",
-    "kernel",
-    "classifier",
-    "formula",
-    "population",
-    "one network",
-    "empirical",
-    "transport",
-    "nearest",
-    "shuffled",
-)
+PREDICTORS = {
+    "flow": "log density along the flow",
+    "probes": "the same by random probes",
+    "finite": "the path under the finite mass",
+    "kernel": "log-ratio of kernel densities",
+    "classifier": "log-ratio of a classifier",
+    "formula": "one network with the density formula",
+    "population": "the known law",
+    "one network": "flow, from the first base network alone",
+    "empirical": "sensitivity of the kernel density itself",
+    "transport": "optimal transport to samples of the changed networks",
+    "nearest": "toward the nearest image of the added mass",
+    "shuffled": "the prediction for another latent",
+}
+"""Names in the order of their boxes, and what they are."""
 FACTORS = {"steps": "training steps", "width": "width", "count": "training images N", "sigma_min": "σ_min"}
 
 
@@ -98,8 +99,9 @@ def overview(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
     )
     return described(
         drawing,
-        "Median correlation of predicted and actual change (circles), what the noise of retraining allows (bars) and "
-        f"the best of transport, nearest image and empirical score (squares). Scratch, median of ceiling: {words}.",
+        "Median correlation of predicted and actual change (circles), what the noise of retraining allows (horizontal "
+        "bars) and the best of transport, nearest image and empirical score (squares), each with its 95 % interval, "
+        f"after retraining from scratch (left) and fine-tuning (right). Scratch, median of ceiling: {words}.",
     )
 
 
@@ -110,9 +112,11 @@ def _once(label: str, first: bool) -> str | None:
 def predictors(rows: pd.DataFrame, regime: Regime) -> Figure:
     """Correlations per latent of every predictor, scratch and fine-tuning, with the ceiling."""
     drawing, axes = figure(1, 2, panel=(4.2, 3.6))
+    shown: set[str] = set()
     for axis, truth in zip(axes, TRUTHS, strict=True):
         known = set(of(rows, kind="agreement", truth=truth, change=MAIN).predictor)
-        names = [name for name in ORDER if name in known][::-1]
+        names = [name for name in PREDICTORS if name in known][::-1]
+        shown |= set(names)
         values = [correlations(rows, name, truth) for name in names]
         axis.boxplot(
             values, orientation="horizontal", tick_labels=names, showfliers=False, medianprops={"color": colour(1)}
@@ -123,11 +127,18 @@ def predictors(rows: pd.DataFrame, regime: Regime) -> Figure:
         axis.axvline(0, color="0.6", linewidth=0.6)
         axis.set(xlabel="correlation over pixels", xlim=(-0.75, 1.02), title=f"{truth}, class 3 at η = .1")
     legend_below(drawing)
+    words = "; ".join(f"{name}: {said}" for name, said in PREDICTORS.items() if name in shown)
+    if "finite" in shown:
+        words += (
+            ". Where the path of 'finite' is halted, the sample stays where it is and its correlation counts as 0, to "
+            "which its box or median may fall"
+        )
     return described(
         drawing,
-        f"{regime.name}: box plots over latents of the correlation between predicted and actual change, one box a "
-        "predictor, retraining from scratch on the left and fine-tuning on the right; a dashed line marks the ceiling "
-        "set by seed noise, a band its interval.",
+        f"{regime.name}: correlation between predicted and actual change, one box a predictor, retraining from scratch "
+        "on the left and fine-tuning on the right. Boxes are quartiles over latents with the median (orange), whiskers "
+        "reach to the last value within 1.5 box lengths, values beyond are not shown; the grey line is 0. A dashed "
+        f"line marks the ceiling set by seed noise, a band its 95 % interval. {words}.",
     )
 
 
@@ -169,7 +180,8 @@ def design(rows: pd.DataFrame, regimes: list[Regime]) -> Figure:
     return described(
         drawing,
         f"Small digit networks, {reference.pairs} pairs, retrained from scratch: median correlation of prediction and "
-        "change (circles) and ceiling (squares) against the mass and, at η = .1, one factor at a time.",
+        "change (circles) and ceiling (squares), with 95 % intervals, against the mass and, at η = .1, one factor at a "
+        "time; logarithmic axes.",
     )
 
 
@@ -198,7 +210,7 @@ def _line(axis: Axes, points: list[tuple[float, pd.DataFrame, str]], label: str)
 
 def causes(rows: pd.DataFrame, regime: Regime) -> Figure:
     """Correlation against each cause, the shares that causes explain, and exchanged ingredients."""
-    drawing, axes = figure(2, 4, panel=(2.7, 2.6))
+    drawing, axes, _ = panels(8, panel=(2.9, 2.6))
     row = of(rows, kind="causes", truth="scratch").iloc[0]
     response = np.asarray(row.response, dtype=float)
     table = {cause: np.asarray(row[cause], dtype=float) for cause in CAUSES}
@@ -206,16 +218,19 @@ def causes(rows: pd.DataFrame, regime: Regime) -> Figure:
     for axis, cause in zip(axes, CAUSES, strict=False):
         axis.plot(table[cause], response, ".", color=colour(0), markersize=4)
         alone, added = shares[cause]
-        axis.set_title(f"alone {alone.estimate:.2f}, adds {added.estimate:.2f}", fontsize=8)
-        axis.set(xlabel=LABELS[cause], ylabel="correlation" if cause in ("noise", "population") else "")
+        axis.set_title(f"{cause}: alone {alone.estimate:.2f}, adds {added.estimate:.2f}", fontsize=8)
+        axis.locator_params(axis="x", nbins=5)
+        axis.set(xlabel=LABELS[cause], ylabel="correlation" if cause in ("noise", "log-ratio") else "")
     _bars(axes[6], shares)
     _exchanged(axes[7], rows)
+    axes[7].locator_params(axis="x", nbins=4)
     return described(
         drawing,
         f"{regime.name}, retrained from scratch: the correlation of each latent against six possible causes, with the "
-        "share of its variance in ranks that each explains alone and adds to the others; all together explain "
-        f"{shares['all'][0].estimate:.2f} [{shares['all'][0].low:.2f}, {shares['all'][0].high:.2f}]. Last, how the "
-        "median correlation moves when one ingredient of the prediction is exchanged.",
+        "share of its variance in ranks that each explains alone and adds to the others, which the bars repeat; all "
+        f"together explain {shares['all'][0].estimate:.2f} [{shares['all'][0].low:.2f}, {shares['all'][0].high:.2f}]. "
+        "Last, how the median correlation moves when one ingredient of the prediction is exchanged; the grey line is "
+        "no change. Error bars are 95 % intervals.",
     )
 
 

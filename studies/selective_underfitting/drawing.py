@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, legend_below, panels
+from studies.figures import COLOURS, colour, described, figure, legend_below, panels
 from studies.selective_underfitting.config import RUNGS, Config
 from studies.selective_underfitting.lengths import held_out_parts, lengths
 from studies.selective_underfitting.memorisation import THRESHOLDS
@@ -131,17 +133,17 @@ def returning(rows: Rows, config: Config) -> Figure:
     for index, ladder in enumerate(config.ladders):
         selected = rows[(rows.ladder == ladder.name) & (rows.kind == "level") & (rows.rung == "base")]
         shares = selected.groupby("sigma").returned.mean()
-        axes[0].semilogx(
-            shares.index, shares, marker=MARKS[index % 7], markersize=4, color=colour(index), label=ladder.name
-        )
+        again: dict[str, Any] = {"linestyle": "--"} if index >= len(COLOURS) else {}
+        look = {"marker": MARKS[index % 7], "markersize": 4, "color": colour(index)} | again
+        axes[0].semilogx(shares.index, shares, label=ladder.name, **look)
     control = rows[(rows.rung == "memoriser") & (rows.kind == "level")].groupby("sigma").returned.min()
-    axes[0].semilogx(control.index, control, "k:", label="memoriser (least)")
+    axes[0].semilogx(control.index, control, "k:", label="memoriser, least of all ladders")
     axes[0].set(xlabel="σ of the start", ylabel="share returned", ylim=(-0.03, 1.03))
     legend_below(drawing, columns=3)
     return described(
         drawing,
         "Share of training points that the flow takes back to themselves against the noise level of the start, one "
-        "line a ladder's base network, and the exact memoriser dotted.",
+        "line a ladder's base network; dotted the exact memoriser, at each level its least share over all data sets.",
     )
 
 
@@ -162,11 +164,11 @@ def freedom(rows: Rows, config: Config) -> Figure:
     axes[0].axhline(memoriser_share(rows), color="k", linestyle=":", label="memoriser")
     axes[0].set_xlabel("images in D_region over images in D_score")
     axes[1].set_xlabel("thickness of the shells κ")
-    axes[0].legend(fontsize=7)
+    legend_below(drawing)
     return described(
         drawing,
         "Share of memorised samples with 95 % intervals over trainings for a U-Net and a transformer: left against the "
-        "ratio of D_region to D_score, right against the thickness of the shells.",
+        "ratio of D_region to D_score, right against the thickness of the shells. Dotted (left): the exact memoriser.",
     )
 
 

@@ -83,6 +83,7 @@ def perception(rows: Rows) -> Figure:
         axis.plot(*TOY.T, "x", color=colour(1), markersize=8)
         axis.set(xlim=(-1.5, 1.5), ylim=(-1.0, 1.0), xlabel="$x_1$")
         axis.set_title(row.features, fontsize=9)
+    axes[0].set_ylabel("$x_2$")
     return described(
         drawing,
         "Samples of the four-point toy (crosses are the data) from least-squares denoisers on plain and on "

@@ -104,7 +104,7 @@ def load(name: str) -> Benchmark:
     """The benchmark of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no benchmark of that name.
     """
     if name not in names():
         raise ValueError(f"there is no benchmark {name!r}; choose one of {', '.join(names())}.")

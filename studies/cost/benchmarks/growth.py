@@ -58,7 +58,11 @@ def figures(table: pd.DataFrame) -> dict[str, Figure]:
         _curves(axes[column], middle, key, "seconds", middle["seconds"])
         _curves(axes[column + len(CURVES)], middle, key, "MB", middle["peak_bytes"] / 2**20)
     drawing.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside upper center", ncols=2)
-    return {"growth": described(drawing, "Seconds and megabytes of an influence against points, steps and samples.")}
+    text = (
+        "Median seconds (top) and megabytes (bottom) of an influence and of its bare parts against points, steps of "
+        "the sampler and samples of the batch (logarithmic), the other two at their middle values."
+    )
+    return {"growth": described(drawing, text)}
 
 
 def _curves(axes: Axes, rows: pd.DataFrame, key: str, label: str, values: pd.Series) -> None:

@@ -17,6 +17,7 @@ from sensitivity import GaussianAnchor, Grid, as_score, log_density
 from studies import cost, single_pass
 from studies.cost import benchmarks, floors, timing
 from studies.cost.benchmarks import Bound, Setup, _public, density
+from studies.cost.benchmarks._drawing import ratios
 from studies.cost.benchmarks._problem import SIGMA_MAX, SIGMA_MIN, Problem
 from studies.runner import run
 from studies.sampling import sample
@@ -282,6 +283,36 @@ def test_a_benchmark_that_is_too_slow_fails_its_claim(monkeypatch: pytest.Monkey
     assert float(claims[0].measured) > 3
     (figure,) = cost.figures(rows, config).values()
     assert "five" in figure.alt  # type: ignore[attr-defined]
+
+
+def test_the_figure_names_what_it_draws_and_nothing_else() -> None:
+    """Assert words in place of keys, plain ticks, no legend of marks that are not there, and claims beyond floors."""
+    import pandas as pd
+
+    rows = pd.DataFrame(
+        {
+            "size": "kind=mlp, training=300, heun=460, steps=40",
+            "alternative": ["pass", "own"],
+            "baseline": "pass",
+            "seconds": [1.0, 100.0],
+            "ratio": [1.0, 100.0],
+            "ratio_low": [1.0, 90.0],
+            "ratio_high": [1.0, 120.0],
+            "floor_seconds": [0.5, 3.0],
+        }
+    )
+    drawn = ratios(rows, [Bound("own", "pass", 2.0, "planted")])
+    assert "own 2 × pass" in drawn.alt  # type: ignore[attr-defined]
+    assert "In 1 row the claim lies left of the floor" in drawn.alt  # type: ignore[attr-defined]
+    title = " ".join(drawn.axes[0].get_title(loc="left").replace("\u00a0", " ").split())
+    assert title == (
+        "perceptron, trained for 300 steps, 460 steps of the pass, 40 of the two-step solver; logarithmic axis"
+    )
+    assert drawn.axes[0].xaxis.get_major_formatter()(1e-4) == "0.0001"
+    plain = ratios(rows.assign(floor_seconds=0.0), [])
+    assert [text.get_text() for text in plain.legends[0].get_texts()] == ["median ratio, 95 % interval"]
+    assert "claim" not in plain.alt  # type: ignore[attr-defined]
+    assert "floor" not in plain.alt  # type: ignore[attr-defined]
 
 
 def test_a_claim_is_against_the_fastest_rival_and_needs_its_accuracy() -> None:
