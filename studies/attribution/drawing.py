@@ -49,10 +49,12 @@ def _column(axis: Axes, part: pd.DataFrame, methods: list[str], judge: str, inde
 
 
 def _words(rows: pd.DataFrame) -> str:
-    medians = rows.groupby("method")["truth"].median().dropna().sort_values(ascending=False)
-    listed = ", ".join(f"{name} {value:.2f}" for name, value in medians.items())
+    medians = rows.groupby(["method", "law"])["truth"].median().dropna().unstack()
+    order = medians.mean(axis=1).sort_values(ascending=False).index
+    listed = "; ".join(f"{name} {', '.join(f'{value:.2f}' for value in medians.loc[name])}" for name in order)
     return (
-        "Medians over queries with their 95 % intervals, for two laws: left, rank correlation with the true influence, "
-        "right, of summed values with networks retrained on random halves (LDS), where a second seed of the halves "
-        f"shows what is attainable. Median rank correlation with the true influence over both laws: {listed}."
+        "Medians over queries with their 95 % intervals, a mark for each law: left, rank correlation with the true "
+        "influence; right, of summed values with networks retrained on random halves (LDS), where one seed of the "
+        "halves against the other shows what the luck of seeds leaves. Median rank correlations with the true influence "
+        f"({', '.join(medians.columns)}): {listed}."
     )

@@ -167,15 +167,16 @@ def picture(room: str = "sensitivity") -> Figure:
                 pair = (ends[0][1], ends[1][1])
                 counts[pair] = counts.get(pair, 0) + 1
     places = {name: k for k, name in enumerate(names)}
-    drawing, (axes,) = figure(panel=(9.0, 3.6))
+    drawing, (axes,) = figure(panel=(6.6, 3.4))
     for (user, used), count in counts.items():
         if user in places and used in places:
-            style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.45", "alpha": 0.55, "shrinkA": 9, "shrinkB": 9}
+            style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.45", "alpha": 0.55, "shrinkA": 4, "shrinkB": 4}
             style |= {"linewidth": 0.5 + 0.9 * log(count), "color": colour(0)}
             axes.annotate("", (places[used], 0.0), (places[user], 0.0), arrowprops=style)
     for name, place in places.items():
-        axes.text(place, 0.0, name, ha="center", va="center", fontsize=8, bbox={"fc": "white", "ec": "0.4", "pad": 3})
-    axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(-0.3, 1.75))
+        axes.plot(place, 0.0, "o", color="0.4", markersize=4)
+        axes.text(place + 0.15, -0.08, name, ha="right", va="top", rotation=40, fontsize=9)
+    axes.set(xlim=(-1.2, len(names) - 0.4), ylim=(-0.75, 1.2))
     axes.axis("off")
     axes.set_title("Who imports whom: arrows point to what is used; width counts imports", fontsize=9)
     alt = f"Folders of {room} in the order of the data's way; every arrow of use points back to an earlier folder."
