@@ -55,6 +55,6 @@ def _words(rows: pd.DataFrame) -> str:
     return (
         "Medians over queries with their 95 % intervals, a mark for each law: left, rank correlation with the true "
         "influence; right, of summed values with networks retrained on random halves (LDS), where one seed of the "
-        "halves against the other shows what the luck of seeds leaves. Median rank correlations with the true influence "
-        f"({', '.join(medians.columns)}): {listed}."
+        "halves against the other shows what the luck of seeds leaves. Median rank correlations with the true "
+        f"influence ({', '.join(medians.columns)}): {listed}."
     )
