@@ -96,14 +96,14 @@ class Region(Bound):
         low, high: the ends, infinite where there is none.
         closed: whether the ends are allowed themselves.
         interval: whether the interval decides and not the point.
-        slack: where the set is `value ± slack` in words, that slack; NaN otherwise.
+        slack: where the set is `value ± slack` in words, that slack.
     """
 
     low: float = -math.inf
     high: float = math.inf
     closed: bool = True
     interval: bool = False
-    slack: float = math.nan
+    slack: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.low <= self.high and (math.isfinite(self.low) or math.isfinite(self.high))):
@@ -114,13 +114,13 @@ class Region(Bound):
 
     def _words(self) -> str:
         if math.isfinite(self.low) and math.isfinite(self.high):
-            return f"within [{self.low:g}, {self.high:g}]" if math.isnan(self.slack) else self._equality()
+            return f"within [{self.low:g}, {self.high:g}]" if self.slack is None else self._equality(self.slack)
         sign = ("≥" if self.closed else ">") if math.isfinite(self.low) else ("≤" if self.closed else "<")
         return f"{sign} {self.low if math.isfinite(self.low) else self.high:g}"
 
-    def _equality(self) -> str:
+    def _equality(self, slack: float) -> str:
         middle = f"{(self.low + self.high) / 2:g}"
-        return f"exactly {middle}" if self.slack == 0 else f"{middle} ± {self.slack:g}"
+        return f"exactly {middle}" if slack == 0 else f"{middle} ± {slack:g}"
 
     def _allows(self, value: float) -> bool:
         if self.closed:
@@ -164,9 +164,9 @@ class Region(Bound):
         return max(below if math.isfinite(self.low) else -math.inf, above if math.isfinite(self.high) else -math.inf)
 
     def stored(self) -> dict[str, Any]:
-        ends = {"low": self.low, "high": self.high, "slack": self.slack}
+        ends = {"low": self.low, "high": self.high}
         finite = {name: value if math.isfinite(value) else None for name, value in ends.items()}
-        return {"kind": "region", **finite, "closed": self.closed, "interval": self.interval}
+        return {"kind": "region", **finite, "slack": self.slack, "closed": self.closed, "interval": self.interval}
 
 
 @final
@@ -337,8 +337,8 @@ def restored(stored: Mapping[str, Any]) -> Bound:
     fields = dict(stored)
     kind = fields.pop("kind")
     if kind == "region":
-        empty = {"low": -math.inf, "high": math.inf, "slack": math.nan}
-        whole: dict[str, Any] = {name: empty[name] if value is None else value for name, value in fields.items()}
+        ends = {"low": -math.inf, "high": math.inf, "slack": None}
+        whole: dict[str, Any] = {name: ends[name] if value is None else value for name, value in fields.items()}
         return Region(**whole)
     if kind == "agreement":
         return Agreement(**fields)

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 STORED = Path(__file__).with_name("public_api.txt")
 PACKAGES = ("oracles", "sensitivity", "studies.verification")
@@ -20,7 +20,9 @@ MODULES = ("oracles.edits", "oracles.empirical", "oracles.features", "oracles.fl
 
 
 def signature(value: Any) -> str:
-    """Parameters with defaults, without annotations."""
+    """Parameters with defaults, without annotations; none for a protocol or the name of a type: neither is called."""
+    if get_origin(value) or (inspect.isclass(value) and vars(value).get("_is_protocol")):
+        return ""
     try:
         parameters = inspect.signature(value).parameters.values()
     except (TypeError, ValueError):
