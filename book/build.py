@@ -126,6 +126,7 @@ def unseen(page: Path) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Build with warnings as errors; the exit status is 0 when the pages stand alone and show what they draw."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a page a core: with more threads each waits for the others
     execute()
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-q", "-W", "-n", "--keep-going", str(BOOK)]
     if code := subprocess.run(command, check=False).returncode:
