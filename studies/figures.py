@@ -14,7 +14,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "described",
     "figure",
     "image_strip",
+    "leftmost",
     "legend_below",
     "listed",
     "log_ratio",
@@ -36,6 +37,7 @@ __all__ = [
     "score_field",
     "sensitivity_arrows",
     "slopes",
+    "spans",
     "trajectories",
 ]
 
@@ -61,13 +63,29 @@ def figure(rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = PANE
     return drawing, axes
 
 
-def panels(count: int, most: int = ROW, *, panel: tuple[float, float] = PANEL) -> tuple[Figure, np.ndarray, list[Axes]]:
-    """A figure of `count` panels, at most `most` in a row: its panels, and what is left empty of the last row."""
-    columns = min(count, most)
+def panels(count: int, *, panel: tuple[float, float] = PANEL) -> tuple[Figure, np.ndarray, list[Axes]]:
+    """Of `count` panels, at most `ROW` in a row and four in two rows: figure, panels, what the last row leaves."""
+    columns = 2 if count == 4 else min(count, ROW)
     drawing, axes = figure(-(-count // columns), columns, panel=panel)
     for spare in axes[count:]:
         spare.set_axis_off()
     return drawing, axes[:count], list(axes[count:])
+
+
+def leftmost(axes: Iterable[Axes]) -> list[Axes]:
+    """The panels at the left, whose labels of y serve their rows."""
+    specs = ((each, each.get_subplotspec()) for each in axes)
+    return [each for each, spec in specs if spec is not None and spec.is_first_col()]
+
+
+def spans(values: Mapping[str, Sequence[float]]) -> str:
+    """The least and the largest value of each name, in words.
+
+    Example:
+        >>> spans({"kernel": [0.5, 0.25], "flow": [1.0]})
+        'kernel 0.25 to 0.50; flow 1.00 to 1.00'
+    """
+    return "; ".join(f"{name} {min(each):.2f} to {max(each):.2f}" for name, each in values.items())
 
 
 def legend_below(drawing: Figure, names: Sequence[str] = (), *, columns: int = 4) -> None:

@@ -115,7 +115,7 @@ def _page(
             rows = list(zip(points.tolist(), values[f, b, order].tolist(), images, strict=True))
             yield from _points("Raise it", [p for p in rows if p[1] > 0], errors[f, b], UP)
             yield from _points("Lower it", [p for p in rows if p[1] < 0], errors[f, b], DOWN)
-            yield from _groups(influence, f, b, float(errors[f, b, 0]))
+            yield from _groups(influence, f, b, errors[f, b])
     yield "<h2>Where this came from</h2><pre>"
     yield html.escape(json.dumps(influence.provenance or {"provenance": "not recorded"}, indent=1, default=str))
     yield "</pre></body></html>"
@@ -149,14 +149,14 @@ def _points(title: str, points: Sequence[tuple[int, float, str]], errors: Tensor
     yield f'<h3>{title}</h3><div class="row">'
     top = max(abs(value) for _, value, _ in points)
     for index, value, picture in points:
-        error = abs(value) * float(errors[0]) + float(errors[1])
+        error = _error(value, errors, float(errors[1]))
         words = f"{value:.3g} ± {_number(error)}"
         yield f'<figure><img alt="Training point {index}, value {words}" src="{picture}">'
         yield f"{_bar(value, error, top, colour)}<figcaption>point {index}<br>{words}</figcaption></figure>"
     yield "</div>"
 
 
-def _groups(influence: Influence, f: int, b: int, relative: float) -> Iterator[str]:
+def _groups(influence: Influence, f: int, b: int, errors: Tensor) -> Iterator[str]:
     if influence.groups is None:
         return
     place = (f, b) if influence.groups.ndim == 3 else (b,)
@@ -165,10 +165,15 @@ def _groups(influence: Influence, f: int, b: int, relative: float) -> Iterator[s
     top = max((abs(value) for value in sums), default=0.0)
     yield "<h3>Sums of groups</h3><table>"
     for name, value, loss in zip(influence.group_names, sums, losses, strict=True):
-        error = abs(value) * relative + loss
+        error = _error(value, errors, loss)
         bar = _bar(value, error, top, UP if value >= 0 else DOWN)
         yield f"<tr><td>{html.escape(str(name))}</td><td>{value:.3g} ± {_number(error)}</td><td>{bar}</td></tr>"
     yield "</table>"
+
+
+def _error(value: float, errors: Tensor, loss: float) -> float:
+    """Of a value or a sum: its share of the sample's relative error, and what pruning may have taken of it."""
+    return abs(value) * float(errors[0]) + loss
 
 
 def _number(value: float) -> str:

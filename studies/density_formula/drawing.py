@@ -14,7 +14,19 @@ from studies.density_formula.choice import regimes
 from studies.density_formula.claims_implications import band_variances
 from studies.density_formula.config import Config
 from studies.density_formula.estimators import ESTIMATORS
-from studies.figures import FONT, GREY, MARKERS, ROW, colour, described, figure, legend_below, listed, panels, slopes
+from studies.figures import (
+    FONT,
+    GREY,
+    MARKERS,
+    colour,
+    described,
+    figure,
+    leftmost,
+    legend_below,
+    listed,
+    panels,
+    slopes,
+)
 
 # the kernel estimate is off the scale beyond d = 2
 SHOWN = (
@@ -48,7 +60,7 @@ def error_against_cost(rows: pd.DataFrame) -> Figure:
         selected = every[(every.regime == regime) & (every.dimension == dimension)]
         _cost_panel(axis, selected)
         axis.set_title(f"{regime}, d = {int(dimension)}", fontsize=FONT)
-    for axis in axes[::ROW]:
+    for axis in leftmost(axes):
         axis.set_ylabel("rms error (nats)", fontsize=FONT)
     legend_below(drawing, SHOWN, columns=5)
     return described(

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import ROW, colour, described, figure, image_strip, legend_below, listed, panels
+from studies.figures import colour, described, figure, image_strip, legend_below, listed, panels, spans
 from studies.groups.config import Config
 from studies.groups.reading import Pool, of, precision_at_top, rank, regimes
 
@@ -28,7 +28,7 @@ def figures(rows: pd.DataFrame, config: Config) -> dict[str, Figure]:
 def _coverage(rows: pd.DataFrame, config: Config) -> Figure:
     """Ink of one latent in each group outside the calibration: predicted with interval, and retrained."""
     names = regimes(rows)
-    drawing, axes, _ = panels(len(names), 2 if len(names) == 4 else ROW, panel=(2.9, 2.7))
+    drawing, axes, _ = panels(len(names), panel=(2.9, 2.7))
     words = []
     for axis, regime in zip(axes, names, strict=True):
         pool = Pool.of(rows, regime, "real")
@@ -77,13 +77,12 @@ def _ranks(rows: pd.DataFrame) -> Figure:
     axes[1].minorticks_off()
     axes[1].axvline(1.0, color="0.45", linewidth=0.8)
     axes[1].set_xlabel("processor time over that of retraining")
-    spoken = "; ".join(f"{name} {min(each):.2f} to {max(each):.2f}" for name, each in values.items())
     return described(
         drawing,
         "Left: rank correlation over groups of predicted with retrained class shares, mean over classes, with 95 % "
         "jackknife intervals over groups, a colour and marker for each data set. Right: processor time of each "
         "prediction over that of retraining, logarithmic; the grey line is the time of retraining, and what costs "
-        f"nothing has no mark. Rank correlations, lowest to highest over data sets: {spoken}.",
+        f"nothing has no mark. Rank correlations, lowest to highest over data sets: {spans(values)}.",
     )
 
 

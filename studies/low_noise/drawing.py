@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from studies.figures import MARKERS, ROW, colour, described, figure, legend_below, panels
+from studies.figures import MARKERS, colour, described, figure, leftmost, legend_below, panels
 from studies.low_noise.config import GEOMETRIES, IMAGES, OBJECTIVES, Config
 from studies.low_noise.onset import DELTA, Onset, table, usual
 from studies.low_noise.verdicts import EFFECT, verdicts
@@ -71,13 +71,13 @@ def _panels(rows: pd.DataFrame, pairs: list[tuple[str, str]], draw: Draw, alt: s
     there = [(g, o) for g, o in pairs if len(_of(rows, g, o))]
     if not there:
         return None
-    columns = 3 if len(there) != 4 else 2
-    drawing, axes, _ = panels(len(there), columns, panel=(2.9, 2.3))
-    for index, (each, (g, o)) in enumerate(zip(axes, there, strict=True)):
+    drawing, axes, _ = panels(len(there), panel=(2.9, 2.3))
+    left = leftmost(axes)
+    for each, (g, o) in zip(axes, there, strict=True):
         draw(each, _of(rows, g, o))
         each.set(xscale="log", xlabel="σ/τ")
         each.set_title(f"{g}, {o}", fontsize=TITLE)
-        if index % columns:
+        if each not in left:
             each.set_ylabel("")
     if shared:
         legend_below(drawing, _ordered(axes), columns=6)
@@ -98,6 +98,11 @@ def _legend(axes: Axes, panels: Iterable[Axes], **place: Any) -> None:
     axes.legend([known[each] for each in labels], labels, fontsize=SMALL, handlelength=1.4, framealpha=0.7, **place)
 
 
+def _look(index: int) -> dict[str, Any]:
+    """Colour and marker of a line."""
+    return {"color": colour(index), "marker": MARKERS[index], "markersize": 3}
+
+
 def _ordered(panels: Iterable[Axes]) -> list[str]:
     """Labels of all panels, each once, numbers in ascending order."""
     labels = dict.fromkeys(label for each in panels for label in each.get_legend_handles_labels()[1])
@@ -112,8 +117,7 @@ def _band(axes: Axes, rows: pd.DataFrame, name: str, index: int, label: str = ""
     """Mean over replicates, and their range."""
     groups = rows.groupby("level")[name]
     middle, low, high = groups.mean(), groups.min(), groups.max()
-    look: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index], "markersize": 3}
-    axes.plot(middle.index, middle, style, label=label or None, linewidth=1.3, **look)
+    axes.plot(middle.index, middle, style, label=label or None, linewidth=1.3, **_look(index))
     axes.fill_between(middle.index, low, high, color=colour(index), alpha=0.12, linewidth=0)
 
 
@@ -137,8 +141,7 @@ def _data_part(axes: Axes, rows: pd.DataFrame) -> None:
         part = rows[rows["N"] == n]
         squares = part.groupby("level")["data_square"].mean()
         shown = squares[squares > 0]
-        look: dict[str, Any] = {"color": colour(index), "marker": MARKERS[index], "markersize": 3}
-        axes.plot(shown.index, np.sqrt(shown), label=f"N = {n}", linewidth=1.3, **look)
+        axes.plot(shown.index, np.sqrt(shown), label=f"N = {n}", linewidth=1.3, **_look(index))
         exact = part.groupby("level")["empirical"].mean()
         axes.plot(exact.index, exact, ":", color=colour(index), linewidth=1.1)
     axes.axhline(DELTA, color="0.5", linewidth=0.8)
@@ -169,15 +172,17 @@ def _prediction(axes: Axes, rows: pd.DataFrame) -> None:
 def _onset(onsets: dict[tuple[str, str, int], Onset]) -> Any:
     there = [g for g in (*GEOMETRIES, *IMAGES) if any(h == g for h, _, _ in onsets)]
     drawing, axes, free = panels(len(there), panel=(2.4, 2.3))
-    for place, (each, g) in enumerate(zip(axes, there, strict=True)):
+    for each, g in zip(axes, there, strict=True):
         for index, o in enumerate(OBJECTIVES):
             crossings = {n: x for (h, p, n), x in onsets.items() if (h, p) == (g, o)}
             _crossings(each, {n: x.crossings for n, x in crossings.items()}, index, o)
             if o == "edm":
                 _crossings(each, {n: x.empirical for n, x in crossings.items()}, None, "exact, empirical")
-        each.set(xscale="log", yscale="log", xlabel="N", ylabel="" if place % ROW else "onset σ/τ")
+        each.set(xscale="log", yscale="log", xlabel="N")
         each.set(xlim=(0.5, 2e5), ylim=(0.003, 60), xticks=[1, 10, 100, 1e3, 1e4, 1e5], yticks=[0.01, 0.1, 1, 10])
         each.set_title(g, fontsize=TITLE)
+    for each in leftmost(axes):
+        each.set_ylabel("onset σ/τ")
     _legend(free[0] if free else axes[0], axes, loc="upper left" if free else "best")
     return described(
         drawing,

@@ -238,7 +238,7 @@ def _reached(values: dict[int, Floats]) -> str:
 def figures(rows: Rows, config: Config) -> dict[str, Figure]:
     """The log ratio against training length, a line a replicate."""
     settings = by_setting(rows)
-    drawing, places, _ = panels(len(settings), 2, panel=(3.4, 2.6))
+    drawing, places, _ = panels(len(settings), panel=(3.4, 2.6))
     for axis, (key, values) in zip(places, settings.items(), strict=True):
         lengths = sorted(values)
         each = np.stack([values[length] for length in lengths])

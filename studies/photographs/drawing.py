@@ -41,7 +41,7 @@ def _agreement(rows: pd.DataFrame) -> Figure:
     shown = of(rows, kind="agreement")
     quantities, names = (list(dict.fromkeys(shown[column])) for column in ("quantity", "setting"))
     models = list(dict.fromkeys(shown.model))
-    drawing, axes, _ = panels(len(quantities), 2)
+    drawing, axes, _ = panels(len(quantities))
     words = []
     for axis, quantity in zip(axes, quantities, strict=True):
         group = shown[shown.quantity == quantity]

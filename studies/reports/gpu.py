@@ -111,10 +111,14 @@ def measured(*jobs: str, containing: str = "", case: str = "", home: Path = HOME
 
 
 def _cells(one: Any) -> tuple[str, ...]:
-    interval = "" if math.isnan(one.high) else f"[{one.low:.4g}, {one.high:.4g}]"
-    if math.isnan(one.low) and not math.isnan(one.high):
-        interval = f"at most {one.high:.2g}"
-    return one.case, one.quantity, f"{one.value:.4g}", interval, one.unit, one.note
+    return one.case, one.quantity, f"{one.value:.4g}", _interval(one.low, one.high), one.unit, one.note
+
+
+def _interval(low: float, high: float) -> str:
+    """Both ends, or the largest value where only that is kept."""
+    if math.isnan(high):
+        return ""
+    return f"at most {high:.2g}" if math.isnan(low) else f"[{low:.4g}, {high:.4g}]"
 
 
 def _line(values: tuple[str, ...], tag: str) -> str:

@@ -85,7 +85,7 @@ def picture(name: str, figure: str) -> Shown:
     known = load(name).manifest.get("figures", {})
     if figure not in known:
         raise StudyError(f"the published study {name!r} has no figure {figure!r}; {suggestion(figure, known)}.")
-    return _image((FOLDER / name / f"{figure}.png").read_bytes(), known[figure])
+    return image(FOLDER / name / f"{figure}.png", known[figure])
 
 
 def provenance(name: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from studies.figures import colour, described, figure, image_strip, listed
+from studies.figures import colour, described, figure, image_strip, listed, spans
 from studies.responses.config import Config
 from studies.responses.reading import PAIRED, RESPONSES, rank_correlations, removals, shares
 from studies.retraining.reading import of
@@ -52,12 +52,11 @@ def _agreement(rows: pd.DataFrame) -> Figure:
         known.values(), known.keys(), frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
     truths = "; ".join(f"{truth}, {TRUTHS[truth]}" for truth in dict.fromkeys(truth for _, _, truth in heads))
-    spoken = "; ".join(f"{name} {min(each):.2f} to {max(each):.2f}" for name, each in medians.items())
     return described(
         drawing,
         "Median over latents of the correlation over pixels of every predicted with the actual change, one line a "
         f"network, change and truth ({truths}). A grey mark is the ceiling, the most that the noise of retraining lets "
-        f"a prediction reach that does not know the seed. Lowest to highest over lines: {spoken}.",
+        f"a prediction reach that does not know the seed. Lowest to highest over lines: {spans(medians)}.",
     )
 
 

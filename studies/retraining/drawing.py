@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from studies.figures import colour, described, figure, legend_below, listed, panels
+from studies.figures import colour, described, figure, leftmost, legend_below, listed, panels
 from studies.retraining.causes import CAUSES
 from studies.retraining.claims import SWAPS, TRUTHS
 from studies.retraining.config import MAIN, Config, Regime
@@ -220,7 +220,9 @@ def causes(rows: pd.DataFrame, regime: Regime) -> Figure:
         alone, added = shares[cause]
         axis.set_title(f"{cause}: alone {alone.estimate:.2f}, adds {added.estimate:.2f}", fontsize=8)
         axis.locator_params(axis="x", nbins=5)
-        axis.set(xlabel=LABELS[cause], ylabel="correlation" if cause in ("noise", "log-ratio") else "")
+        axis.set(xlabel=LABELS[cause])
+    for axis in leftmost(axes[: len(CAUSES)]):
+        axis.set_ylabel("correlation")
     _bars(axes[6], shares)
     _exchanged(axes[7], rows)
     axes[7].locator_params(axis="x", nbins=4)
